@@ -1,0 +1,29 @@
+"""Heads: from what the trunk (or the fusion) hands over to a task's output."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class VectorHead(nn.Module):
+    """Numbers per image: the last stage, averaged over space if it is a map, then one linear layer.
+
+    Attributes:
+      outputs: How many numbers.
+      squeeze: Drop the last axis, for one number per image.
+      center: Added to the result, and
+      scale: multiplied with it before, so that outputs are in the label's unit.
+    """
+
+    outputs: int
+    squeeze: bool = False
+    center: float = 0.0
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, features: tuple[Array, ...], *, train: bool) -> Float[Array, "B ..."]:
+        del train
+        last = features[-1]
+        vector = last.mean(axis=tuple(range(1, last.ndim - 1)))
+        out = self.center + self.scale * nn.Dense(self.outputs)(vector)
+        return jnp.squeeze(out, -1) if self.squeeze else out

@@ -1,0 +1,79 @@
+"""The model: image -> normalise -> trunk and fusion -> a head per task."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from mtljax.models.fusion.base import Fusion
+from mtljax.models.partition import PREFIX
+from mtljax.tasks import Task
+
+
+class MultiTask(nn.Module):
+    """`apply(variables, image, train=...) -> {task: output}`.
+
+    Attributes:
+      fusion: Trunk and fusion.
+      tasks: In the order of the Jacobian's rows.
+      mean, std: Statistics of the training images, in the images' own unit. They are kept with the
+        model's variables (collection `constants`), so whoever loads the weights has them.
+    """
+
+    fusion: Fusion
+    tasks: tuple[Task, ...]
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+
+    @nn.compact
+    def __call__(self, image: Num[Array, "B H W C"], *, train: bool) -> dict[str, Float[Array, "..."]]:
+        mean = self.variable("constants", "mean", lambda: jnp.asarray(self.mean, jnp.float32))
+        std = self.variable("constants", "std", lambda: jnp.asarray(self.std, jnp.float32))
+        dtype = image.dtype if jnp.issubdtype(image.dtype, jnp.floating) else jnp.float32
+        image = ((image.astype(jnp.float32) - mean.value) / std.value).astype(dtype)
+        features = self.fusion(image, train=train)
+        outputs = {}
+        for task in self.tasks:
+            head = task.head().clone(parent=self, name=PREFIX + task.name)
+            outputs[task.name] = head(features[task.name][-task.taps :], train=train)
+        return outputs
+
+
+def build(
+    trunk: Sequence[nn.Module],
+    fusion: type[Fusion],
+    tasks: Sequence[Task],
+    *,
+    mean: float | tuple[float, ...] = 0.0,
+    std: float | tuple[float, ...] = 1.0,
+    remat: bool = False,
+    **fusion_args,
+) -> MultiTask:
+    """Assembles a model from a trunk's stages and a kind of fusion.
+
+    Args:
+      trunk: Stages, from `TRUNKS`.
+      fusion: From `FUSIONS`.
+      tasks: At least one, with different names.
+      mean, std: Statistics of the training images.
+      remat: Recompute each stage's activations in the backward pass: less memory, a third more time.
+      **fusion_args: The fusion's own arguments.
+
+    Raises:
+      ValueError: No task, two of the same name, or a task reads more stages than the trunk has.
+    """
+    names = tuple(task.name for task in tasks)
+    if not names:
+        raise ValueError("no task: an experiment needs at least one")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two tasks have the same name: {', '.join(names)}")
+    taps = max(task.taps for task in tasks)
+    if taps > len(trunk):
+        raise ValueError(f"a task reads {taps} stages, but the trunk has only {len(trunk)}")
+    return MultiTask(
+        fusion=fusion(trunk=tuple(trunk), tasks=names, taps=taps, remat=remat, **fusion_args),
+        tasks=tuple(tasks),
+        mean=mean,
+        std=std,
+    )

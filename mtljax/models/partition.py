@@ -1,0 +1,62 @@
+"""Which parameters are shared, which belong to one task, and where the shared representation is."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import flax.traverse_util
+from jaxtyping import Array, Float, PyTree
+
+Flat = dict[str, Array]
+"""Parameters by path: {"fusion/trunk_0/Dense_0/kernel": ...}."""
+
+PREFIX = "task_"
+REPRESENTATION = "representation"
+
+
+def task_of(path: str) -> str | None:
+    """The task that owns the parameter at `path`, or None if it is shared.
+
+    A parameter is task-specific exactly if a module on its path is named `task_<name>`; only that
+    task's loss may depend on it.
+
+    Example:
+      >>> task_of("task_digit/Dense_0/kernel"), task_of("fusion/trunk_0/Dense_0/kernel")
+      ('digit', None)
+    """
+    for part in path.split("/"):
+        if part.startswith(PREFIX):
+            return part[len(PREFIX) :]
+    return None
+
+
+def partition(params: Mapping) -> tuple[Flat, Flat]:
+    """(shared, task-specific) parameters, each flat by path."""
+    flat = flax.traverse_util.flatten_dict(dict(params), sep="/")
+    shared = {path: leaf for path, leaf in flat.items() if task_of(path) is None}
+    specific = {path: leaf for path, leaf in flat.items() if task_of(path) is not None}
+    return shared, specific
+
+
+def join(shared: Flat, specific: Flat) -> dict:
+    """The parameter tree again: the inverse of `partition`."""
+    return flax.traverse_util.unflatten_dict({**shared, **specific}, sep="/")
+
+
+def mark_representation(
+    module: nn.Module, features: PyTree[Float[Array, "B ..."]]
+) -> PyTree[Float[Array, "B ..."]]:
+    """Call on the last features that every task's loss goes through, and go on with the result.
+
+    The value is unchanged. It is what `level="features"` takes gradients with respect to. A model
+    without such a point does not call this, and that level is then refused.
+
+    Example, in a module of your own:
+      >>> class Net(nn.Module):
+      ...     @nn.compact
+      ...     def __call__(self, image, *, train):
+      ...         x = mark_representation(self, nn.Dense(32)(image.reshape(len(image), -1)))
+      ...         return {"digit": nn.Dense(10, name="task_digit")(x)}
+    """
+    features = module.perturb(REPRESENTATION, features)
+    module.sow("intermediates", REPRESENTATION, features)
+    return features

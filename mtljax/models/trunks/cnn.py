@@ -1,0 +1,41 @@
+"""A plain convolutional network for small images."""
+
+import flax.linen as nn
+
+from mtljax.models.layers import Norm, NormKind, max_pool
+
+
+def cnn(
+    widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2, norm: NormKind = "group"
+) -> tuple[nn.Module, ...]:
+    """Plain convolutional network for small images, a stage per resolution.
+
+    Args:
+      widths: Channels of each stage; every stage but the first begins by halving height and width.
+      blocks: 3x3 convolutions (each with normalisation and ReLU) in a stage.
+      norm: Normalisation after each convolution.
+
+    Returns:
+      Stages: [B, H, W, C] -> [B, H, W, widths[0]] -> [B, H/2, W/2, widths[1]] -> ...
+    """
+    return tuple(
+        ConvStage(width=w, blocks=blocks, norm=norm, halve=i > 0) for i, w in enumerate(widths)
+    )
+
+
+class ConvStage(nn.Module):
+    """2x2 maximum (if `halve`), then `blocks` of 3x3 convolution, normalisation and ReLU."""
+
+    width: int
+    blocks: int
+    norm: NormKind
+    halve: bool
+
+    @nn.compact
+    def __call__(self, x, train):
+        if self.halve:
+            x = max_pool(x)
+        for _ in range(self.blocks):
+            x = nn.Conv(self.width, (3, 3), use_bias=self.norm == "none")(x)
+            x = nn.relu(Norm(self.norm)(x, train))
+        return x

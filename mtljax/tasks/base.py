@@ -1,0 +1,118 @@
+"""The contract of a task: its loss, metrics, head, label check and drawing, all in one file per kind."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+
+class Metrics(abc.ABC):
+    """Streaming metrics of a data set: exact, whatever the batches and the devices were.
+
+    A state is a pytree of sums and counts. `update` runs on the device, for one batch, in 32 bits;
+    `merge` and `compute` run on the host, on NumPy arrays of 64 bits, so that counts are exact
+    beyond 2^24 and sums do not drift.
+    """
+
+    @abc.abstractmethod
+    def empty(self) -> PyTree:
+        """The state of no examples at all."""
+
+    @abc.abstractmethod
+    def update(self, state: PyTree, output: Any, label: Any, present: Bool[Array, " B"]) -> PyTree:
+        """The state after one more batch, of which only `present` examples count."""
+
+    def merge(self, a: PyTree, b: PyTree) -> PyTree:
+        """The state of both parts together: by default, their sum."""
+        if isinstance(a, dict):
+            return {name: self.merge(a[name], b[name]) for name in a}
+        return a + b
+
+    @abc.abstractmethod
+    def compute(self, state: PyTree) -> dict[str, Any]:
+        """Name -> number (or nested lists), NaN where no example carries the label."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC):
+    """One thing to learn from an image. Kinds of task are subclasses; see `TASKS`.
+
+    Only `name` and `loss` are needed to train; what evaluation and pictures need has defaults that
+    show nothing.
+    """
+
+    name: str
+    """What the labels, the outputs and the metrics of this task are called."""
+
+    main_metric: ClassVar[str] = "loss"
+    """The metric that checkpoints are chosen by and that delta_m compares."""
+    higher_is_better: ClassVar[bool] = False
+    taps: ClassVar[int] = 1
+    """How many of the trunk's last stages the head reads."""
+
+    @abc.abstractmethod
+    def loss(
+        self, output: Any, label: Any, present: Bool[Array, " B"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """(sum of the losses of the examples, or pixels, that carry the label; their number)."""
+
+    def head(self) -> nn.Module:
+        """A module: (tuple of the last `taps` stage outputs, train=...) -> output."""
+        raise ValueError(f"task {self.name!r} ({type(self).__name__}) brings no head of its own")
+
+    @property
+    def metrics(self) -> Metrics:
+        """Beside the mean loss, which every task has."""
+        return NoMetrics()
+
+    def check(self, labels: np.ndarray) -> None:
+        """Raises ValueError, in one line, for labels that this task cannot learn."""
+        del labels
+
+    def decode(self, output: Any) -> Any:
+        """What a person would call the prediction: a class, a number in the label's unit, a mask."""
+        return output
+
+    def error(self, output: Any, label: Any) -> Float[Array, " B"]:
+        """How wrong each example is, for showing the worst first."""
+        del label
+        return jnp.zeros(jnp.shape(output)[0])
+
+    def text(self, value: Any) -> str:
+        """One label or decoded prediction in a few characters."""
+        return str(np.round(np.asarray(value), 2))
+
+    def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
+        """Draws predictions against truth on a matplotlib axis; the title, or None if nothing."""
+        del axis, outputs, labels
+        return None
+
+
+class NoMetrics(Metrics):
+    """For a task that has its loss only."""
+
+    def empty(self):
+        return {}
+
+    def update(self, state, output, label, present):
+        del output, label, present
+        return state
+
+    def compute(self, state):
+        del state
+        return {}
+
+
+def require_finite(name: str, labels: np.ndarray) -> None:
+    """Raises ValueError where a label is NaN or infinite, naming the first."""
+    bad = ~np.isfinite(labels)
+    if bad.any():
+        first = int(np.argwhere(bad)[0][0])
+        raise ValueError(
+            f"task {name!r}: label of example {first} is {labels[first]}; labels must be finite "
+            "(mark a missing one in `present`)"
+        )

@@ -1,0 +1,118 @@
+"""Classification: one class per image."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtljax.models.heads import VectorHead
+from mtljax.tasks.base import Metrics, Task, require_finite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """One of `num_classes` per image. Output: logits [B, C]. Labels: integers [B]."""
+
+    num_classes: int
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over the classes, in [0, 1). Training loss only: the
+    validation and test loss is the same function, so compare losses between equal settings."""
+    class_names: tuple[str, ...] = ()
+    """What to call the classes in pictures; their numbers if empty."""
+
+    main_metric: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.num_classes < 2:
+            raise ValueError(f"task {self.name!r}: num_classes must be >= 2, not {self.num_classes}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"task {self.name!r}: label_smoothing must be in [0, 1), not {self.label_smoothing}"
+            )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"task {self.name!r}: {len(self.class_names)} class_names for "
+                f"{self.num_classes} classes"
+            )
+
+    def head(self):
+        return VectorHead(outputs=self.num_classes)
+
+    def loss(self, output, label, present):
+        target = jax.nn.one_hot(label, self.num_classes)
+        if self.label_smoothing:
+            target = optax.smooth_labels(target, self.label_smoothing)
+        losses = optax.softmax_cross_entropy(output, target)
+        return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+
+    @property
+    def metrics(self):
+        return _Confusion(self.num_classes)
+
+    def check(self, labels):
+        require_finite(self.name, labels)
+        bad = (labels < 0) | (labels >= self.num_classes) | (labels != np.floor(labels))
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise ValueError(
+                f"task {self.name!r}: label of example {first} is {labels[first]}; must be a whole "
+                f"number in 0..{self.num_classes - 1}"
+            )
+
+    def decode(self, output):
+        return output.argmax(-1)
+
+    def error(self, output, label):
+        return optax.softmax_cross_entropy_with_integer_labels(output, label)
+
+    def text(self, value):
+        return self.class_names[int(value)] if self.class_names else str(int(value))
+
+    def draw(self, axis, outputs, labels):
+        confusion = np.zeros((self.num_classes, self.num_classes), int)
+        np.add.at(confusion, (labels, self.decode(outputs)), 1)
+        share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        if self.num_classes <= 20:
+            for (row, column), count in np.ndenumerate(confusion):
+                if count:
+                    color = "white" if share[row, column] > 0.5 else "black"
+                    axis.text(column, row, count, ha="center", va="center", color=color, fontsize=8)
+            ticks = range(self.num_classes)
+            names = [self.text(i) for i in ticks]
+            axis.set_xticks(ticks, names, rotation=90 if self.class_names else 0)
+            axis.set_yticks(ticks, names)
+        axis.set_xlabel("predicted class")
+        axis.set_ylabel("true class")
+        wrong = int(confusion.sum() - np.trace(confusion))
+        return f"{self.name}: {wrong} of {confusion.sum()} test images in a wrong class"
+
+
+class _Confusion(Metrics):
+    """Counts [C, C]: row the true class, column the predicted one."""
+
+    def __init__(self, num_classes: int):
+        self.num_classes = num_classes
+
+    def empty(self):
+        return {"confusion": np.zeros((self.num_classes, self.num_classes), np.int32)}
+
+    def update(self, state, output, label, present):
+        cell = label * self.num_classes + output.argmax(-1)
+        counts = jnp.zeros(self.num_classes**2, jnp.int32).at[cell].add(present.astype(jnp.int32))
+        return {"confusion": state["confusion"] + counts.reshape(self.num_classes, -1)}
+
+    def compute(self, state):
+        confusion = np.asarray(state["confusion"])
+        hits, true, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+        seen = true + predicted > 0
+        f1 = 2 * hits[seen] / (true + predicted)[seen]
+        return {
+            "accuracy": float(hits.sum() / true.sum()) if true.sum() else float("nan"),
+            "macro_f1": float(f1.mean()) if seen.any() else float("nan"),
+            "confusion": confusion.tolist(),
+        }

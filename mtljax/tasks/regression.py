@@ -1,0 +1,124 @@
+"""Regression: one number (or a few) per image."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.models.heads import VectorHead
+from mtljax.tasks.base import Metrics, Task, require_finite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regression(Task):
+    """A number per image, or `size` of them. Output and labels: [B], or [B, size] if size > 1.
+
+    Outputs are in the label's own unit; the loss is taken after both are centred and scaled, so
+    that its size does not depend on the unit.
+    """
+
+    size: int = 1
+    center: float = 0.0
+    """A typical label, in the label's unit: what an untrained network predicts."""
+    scale: float = 1.0
+    """A typical distance from `center`, in the label's unit."""
+    kind: Literal["l2", "l1", "huber"] = "l2"
+    """Loss of the scaled error e: e^2, |e|, or e^2 / 2 up to |e| = 1 and |e| - 1/2 beyond."""
+
+    main_metric: ClassVar[str] = "mae"
+    higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"task {self.name!r}: size must be >= 1, not {self.size}")
+        if not self.scale > 0:
+            raise ValueError(f"task {self.name!r}: scale must be > 0, not {self.scale}")
+        if self.kind not in ("l2", "l1", "huber"):
+            raise ValueError(f"task {self.name!r}: kind must be l2, l1 or huber, not {self.kind!r}")
+
+    def head(self):
+        return VectorHead(
+            outputs=self.size, squeeze=self.size == 1, center=self.center, scale=self.scale
+        )
+
+    def loss(self, output, label, present):
+        error = (output - label) / self.scale
+        losses = {
+            "l2": lambda: error**2,
+            "l1": lambda: jnp.abs(error),
+            "huber": lambda: jnp.where(jnp.abs(error) < 1, error**2 / 2, jnp.abs(error) - 0.5),
+        }[self.kind]()
+        losses = losses.reshape(losses.shape[0], -1).mean(-1)
+        return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+
+    @property
+    def metrics(self):
+        return _Errors(self.size, self.center)
+
+    def check(self, labels):
+        require_finite(self.name, labels)
+        expected = (len(labels),) if self.size == 1 else (len(labels), self.size)
+        if labels.shape != expected:
+            raise ValueError(
+                f"task {self.name!r}: labels of shape {labels.shape}; must be {expected}"
+            )
+
+    def error(self, output, label):
+        return jnp.abs(output - label).reshape(len(output), -1).mean(-1)
+
+    def text(self, value):
+        return " ".join(f"{v:.2f}" for v in np.ravel(value))
+
+    def draw(self, axis, outputs, labels):
+        labels, outputs = np.ravel(labels), np.ravel(outputs)
+        low, high = min(labels.min(), outputs.min()), max(labels.max(), outputs.max())
+        axis.plot([low, high], [low, high], color="0.6", lw=1, zorder=0, label="perfect")
+        axis.scatter(labels, outputs, s=10, alpha=0.4, lw=0)
+        axis.set_xlabel("true value")
+        axis.set_ylabel("predicted value")
+        axis.set_aspect("equal")
+        axis.legend(frameon=False)
+        return f"{self.name}: predicted values are off by {np.abs(outputs - labels).mean():.2f}"
+
+
+class _Errors(Metrics):
+    """Sums over examples and components, labels taken from `center` so that squares stay small."""
+
+    def __init__(self, size: int, center: float):
+        self.size, self.center = size, center
+
+    def empty(self):
+        zero = lambda: np.zeros((), np.float32)
+        return {
+            "count": np.zeros((), np.int32),
+            "absolute": zero(),
+            "square": zero(),
+            "label": np.zeros(self.size, np.float32),
+            "label_square": np.zeros(self.size, np.float32),
+        }
+
+    def update(self, state, output, label, present):
+        keep = present[:, None]
+        shape = (present.shape[0], self.size)
+        error = jnp.where(keep, (output - label).reshape(shape), 0.0)
+        label = jnp.where(keep, label.reshape(shape) - self.center, 0.0)
+        return {
+            "count": state["count"] + present.sum(),
+            "absolute": state["absolute"] + jnp.abs(error).sum(),
+            "square": state["square"] + (error**2).sum(),
+            "label": state["label"] + label.sum(0),
+            "label_square": state["label_square"] + (label**2).sum(0),
+        }
+
+    def compute(self, state):
+        count = int(state["count"])
+        if not count:
+            return {"mae": float("nan"), "rmse": float("nan"), "r2": float("nan")}
+        numbers = count * self.size
+        spread = float((state["label_square"] - state["label"] ** 2 / count).sum())
+        return {
+            "mae": float(state["absolute"]) / numbers,
+            "rmse": float(np.sqrt(state["square"] / numbers)),
+            "r2": 1 - float(state["square"]) / spread if spread > 0 else float("nan"),
+        }
