@@ -50,8 +50,6 @@ def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C
     pad_height, pad_width = -height % size, -width % size
     if pad_height or pad_width:
         lowest = jnp.finfo(x.dtype).min
-        x = jnp.pad(
-            x, ((0, 0), (0, pad_height), (0, pad_width), (0, 0)), constant_values=lowest
-        )
+        x = jnp.pad(x, ((0, 0), (0, pad_height), (0, pad_width), (0, 0)), constant_values=lowest)
     x = x.reshape(batch, x.shape[1] // size, size, x.shape[2] // size, size, channels)
     return x.max((2, 4))

@@ -27,7 +27,9 @@ class MultiTask(nn.Module):
     std: float | tuple[float, ...] = 1.0
 
     @nn.compact
-    def __call__(self, image: Num[Array, "B H W C"], *, train: bool) -> dict[str, Float[Array, "..."]]:
+    def __call__(
+        self, image: Num[Array, "B H W C"], *, train: bool
+    ) -> dict[str, Float[Array, "..."]]:
         mean = self.variable("constants", "mean", lambda: jnp.asarray(self.mean, jnp.float32))
         std = self.variable("constants", "std", lambda: jnp.asarray(self.std, jnp.float32))
         dtype = image.dtype if jnp.issubdtype(image.dtype, jnp.floating) else jnp.float32

@@ -10,7 +10,9 @@ Flat = dict[str, Array]
 """Parameters by path: {"fusion/trunk_0/Dense_0/kernel": ...}."""
 
 PREFIX = "task_"
+PERTURBATIONS = "perturbations"
 REPRESENTATION = "representation"
+"""Collections of a model's variables while `level="features"` looks at it."""
 
 
 def task_of(path: str) -> str | None:
@@ -48,7 +50,7 @@ def mark_representation(
     """Call on the last features that every task's loss goes through, and go on with the result.
 
     The value is unchanged. It is what `level="features"` takes gradients with respect to. A model
-    without such a point does not call this, and that level is then refused.
+    calls this at most once; one without such a point does not, and that level is then refused.
 
     Example, in a module of your own:
       >>> class Net(nn.Module):
@@ -57,6 +59,7 @@ def mark_representation(
       ...         x = mark_representation(self, nn.Dense(32)(image.reshape(len(image), -1)))
       ...         return {"digit": nn.Dense(10, name="task_digit")(x)}
     """
-    features = module.perturb(REPRESENTATION, features)
-    module.sow("intermediates", REPRESENTATION, features)
+    features = module.perturb("marked", features, PERTURBATIONS)
+    last = lambda _, new: new
+    module.sow(REPRESENTATION, "marked", features, init_fn=lambda: None, reduce_fn=last)
     return features

@@ -28,7 +28,9 @@ class Classification(Task):
 
     def __post_init__(self):
         if self.num_classes < 2:
-            raise ValueError(f"task {self.name!r}: num_classes must be >= 2, not {self.num_classes}")
+            raise ValueError(
+                f"task {self.name!r}: num_classes must be >= 2, not {self.num_classes}"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"task {self.name!r}: label_smoothing must be in [0, 1), not {self.label_smoothing}"

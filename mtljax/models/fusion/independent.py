@@ -18,4 +18,4 @@ class Independent(Fusion):
         runs = [self.run_trunk(self.copy_trunk(task), image, train) for task in self.tasks]
         joined = tuple(jnp.concatenate(level, -1) for level in zip(*runs, strict=True))
         joined = self.represent(joined)
-        return {task: joined for task in self.tasks}
+        return dict.fromkeys(self.tasks, joined)

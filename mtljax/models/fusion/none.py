@@ -12,4 +12,4 @@ class HardSharing(Fusion):
 
     def __call__(self, image, *, train):
         features = self.represent(self.run_trunk(self.trunk, image, train))
-        return {task: features for task in self.tasks}
+        return dict.fromkeys(self.tasks, features)
