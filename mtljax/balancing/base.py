@@ -1,4 +1,4 @@
-"""The contract between a balancer and the step that asks it how to combine T tasks into one update."""
+"""The contract between a balancer and the step that asks it how to combine T tasks."""
 
 import dataclasses
 import enum
@@ -24,8 +24,23 @@ class Needs(enum.Enum):
     """The task gradients themselves, a pytree with leaves [T, ...]. Returns a direction."""
 
 
+class Ahead(NamedTuple):
+    """What a trial step showed: see `Signals.lookahead`."""
+
+    losses: Float[Array, "S T"]
+    """Losses of every sample after it; 0 for absent tasks."""
+    products: Callable[[Float[Array, " T"]], Float[Array, " T"]]
+    """`c -> p`: p[t] is the inner product, over all parameters, of the gradient of sum_s c[s] L_s
+    on the second sample after the trial step, and of that of L_t on the first sample before it. One
+    pass backwards and one forward derivative."""
+
+
 class Signals(NamedTuple):
-    """What the step measured on this batch. A field that a balancer does not need is None."""
+    """What the step measured on this batch. A field that a balancer does not need is None.
+
+    A balancer with `samples` S > 1 reads S independent samples: each T below is then [S, T], and
+    the Gramian [S, T, S, T], with the inner products across samples.
+    """
 
     losses: Float[Array, " T"]
     """Mean loss of each task over the examples that carry its label; 0 where none does."""
@@ -37,6 +52,10 @@ class Signals(NamedTuple):
     """J J^T of the present tasks; rows and columns of absent tasks are 0."""
     jacobian: PyTree[Float[Array, "T ..."]] | None = None
     """Row t of each leaf is the gradient of task t's loss; rows of absent tasks are 0."""
+    lookahead: Callable[[Float[Array, " T"], float, int], Ahead] | None = None
+    """`(weights, step_size, steps)`: takes `steps` steps of -step_size times the gradient of
+    sum_t weights[t] L_t on the first sample, in all parameters, and looks from there. Nothing is
+    kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,13 +68,20 @@ class Balancer:
         balancers that keep a copy of its shape look at it.
       combine: `(signals, state, key) -> (weights [T] or direction, state)`. A balancer that needs
         LOSSES or the GRAMIAN returns weights; one that needs the JACOBIAN returns a direction, a
-        pytree like one row of `signals.jacobian`. The update then *descends* along
-        sum_t weights[t] * gradient_t, or along the direction.
+        pytree like one row of `signals.jacobian`, unless its heads are `weighted`: then weights
+        (see `gives_weights`). The update then *descends* along sum_t weights[t] * gradient_t (over
+        all samples), or along the direction.
       needs: See `Needs`.
       heads: What task-specific parameters receive by the convention of the method's paper: the
         gradient of their `own` loss, or of the `weighted` one.
       observe: `(signals, losses_after, state) -> state`, called with the losses of the same batch
         after the update, for methods that look at what the update did. None: not called, no cost.
+      samples: How many independent samples of data a step reads. The batch is split into so many
+        equal parts, the first examples first; a bilevel method's second one may as well be a
+        validation batch.
+      lookahead: Whether `combine` calls `signals.lookahead`.
+      parameters_only: Whether the state remembers gradients, which then must be those of
+        parameters: the representation's belong to the examples of one batch.
     """
 
     init: Callable[[int, PyTree], State]
@@ -63,12 +89,29 @@ class Balancer:
     needs: Needs
     heads: str = "own"
     observe: Callable[[Signals, Float[Array, " T"], State], State] | None = None
+    samples: int = 1
+    lookahead: bool = False
+    parameters_only: bool = False
 
     def __post_init__(self):
         if self.heads not in ("own", "weighted"):
             raise ValueError(f"heads must be 'own' or 'weighted', not {self.heads!r}")
-        if self.heads == "weighted" and self.needs is Needs.JACOBIAN:
-            raise ValueError("a balancer that returns a direction has no weights for the heads")
+        if self.samples > 1 and self.needs is Needs.JACOBIAN:
+            raise ValueError("several samples are combined by weights, from losses or a Gramian")
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether `combine` returns weights, [T] or [samples, T], rather than a direction."""
+        return self.needs is not Needs.JACOBIAN or self.heads == "weighted"
+
+
+TINY = 1e-30
+"""Keeps a division finite where a loss or a norm is 0."""
+
+
+def mean_present(values: Float[Array, " T"], present: Bool[Array, " T"]) -> Float[Array, ""]:
+    """The mean over the present tasks; 0 where there are none."""
+    return jnp.sum(jnp.where(present, values, 0.0)) / jnp.maximum(present.sum(), 1)
 
 
 def stateless(num_tasks: int, shared: PyTree) -> State:
@@ -117,12 +160,21 @@ def aggregate(
       present: [T], all tasks if None.
 
     Returns:
-      The direction [D] that an update descends along.
+      The direction [D] that an update descends along. A balancer that reads several independent
+      samples gets this Jacobian as each of them.
+
+    Raises:
+      ValueError: A shape is wrong, or the balancer takes a trial step, which a matrix cannot show.
 
     Example:
       >>> aggregate(ew(), jnp.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
       [1.0, 2.0]
     """
+    if balancer.lookahead:
+        raise ValueError(
+            "this balancer takes a trial step and looks at the losses after it, which a plain "
+            "Jacobian cannot show: use it in a train step"
+        )
     jacobian = jnp.asarray(jacobian, jnp.float32)
     if jacobian.ndim != 2:
         raise ValueError(f"jacobian must be [tasks, parameters], not of shape {jacobian.shape}")
@@ -134,14 +186,23 @@ def aggregate(
     jacobian = jnp.where(present[:, None], jacobian, 0.0)
     if state is None:
         state = balancer.init(num_tasks, jacobian[0])
+    copies = balancer.samples
+    alike = lambda x: x if copies == 1 else jnp.broadcast_to(x, (copies, *x.shape))
+    products = None
+    if balancer.needs is Needs.GRAMIAN:
+        products = gramian(jacobian)
+        if copies > 1:
+            shape = (copies, num_tasks, copies, num_tasks)
+            products = jnp.broadcast_to(products[None, :, None, :], shape)
     signals = Signals(
-        losses=jnp.where(present, losses, 0.0),
-        present=present,
+        losses=alike(jnp.where(present, losses, 0.0)),
+        present=alike(present),
         step=jnp.zeros((), jnp.int32),
-        gramian=gramian(jacobian) if balancer.needs is Needs.GRAMIAN else None,
+        gramian=products,
         jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
     )
     combined, _ = balancer.combine(signals, state, jax.random.key(0) if key is None else key)
-    if balancer.needs is Needs.JACOBIAN:
+    if not balancer.gives_weights:
         return combined
-    return combine_rows(jnp.where(present, combined, 0.0), jacobian)
+    weights = combined if copies == 1 else combined.sum(0)
+    return combine_rows(jnp.where(present, weights, 0.0), jacobian)

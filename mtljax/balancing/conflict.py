@@ -22,26 +22,85 @@ def pcgrad() -> Balancer:
     """
 
     def combine(signals, state, key):
-        gram = signals.gramian
+        gram, present = signals.gramian, signals.present
         num_tasks = gram.shape[0]
         square = jnp.diagonal(gram)
+        rows = jnp.arange(num_tasks)
 
-        def project(i, key):
-            def against(coefficients, j):
-                inner = coefficients @ gram[j]
-                conflict = (inner < 0) & (square[j] > 0) & (j != i)
-                amount = jnp.where(conflict, inner / jnp.where(square[j] > 0, square[j], 1.0), 0.0)
-                return coefficients.at[j].add(-amount), None
+        def project(carry, others):
+            # one j for every task i at once; `inner` is <projected gradient of i, g_j> for all j
+            coefficients, inner = carry
+            found = inner[rows, others]
+            conflict = (found < 0) & (square[others] > 0) & (others != rows)
+            amount = jnp.where(conflict, found / jnp.where(conflict, square[others], 1.0), 0.0)
+            chosen = rows[None, :] == others[:, None]
+            coefficients = coefficients - amount[:, None] * chosen
+            return (coefficients, inner - amount[:, None] * gram[others]), None
 
-            order = jax.random.permutation(key, num_tasks)
-            start = jax.nn.one_hot(i, num_tasks)
-            return jax.lax.scan(against, start, order)[0]
-
-        rows = jax.vmap(project)(jnp.arange(num_tasks), jax.random.split(key, num_tasks))
-        weights = (rows * signals.present[:, None]).sum(0)
-        return jnp.where(signals.present, weights, 0.0), state
+        start = jnp.eye(num_tasks), gram
+        coefficients = jax.lax.scan(project, start, _orders(key, num_tasks))[0][0]
+        return jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+
+
+def gradvac(beta: float = 0.01) -> Balancer:
+    """Gradient vaccine: each gradient is turned until its cosine to the others is as usual.
+
+    For every task i, in a random order of the other tasks j: where the cosine phi of i's (turned)
+    gradient and g_j is below its running mean m_ij, g_j is added to i's with factor
+    |g_i| (m sqrt(1 - phi^2) - phi sqrt(1 - m^2)) / (|g_j| sqrt(1 - m^2)), which makes it m. Then
+    m_ij moves towards phi by `beta`. PCGrad is m = 0.
+
+    Convention: the sum over tasks; one cosine for all shared parameters (the paper's whole-model
+    granularity); running means start from 0; the heads receive their own loss.
+
+    Args:
+      beta: Of the running mean: the paper's 0.01; LibMTL and TorchJD have 0.5.
+
+    References:
+      Wang et al., 2021, arXiv:2010.05874
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must be in [0, 1], not {beta}")
+
+    def init(num_tasks, shared):
+        del shared
+        return {"cosines": jnp.zeros((num_tasks, num_tasks))}
+
+    def combine(signals, state, key):
+        gram, present = signals.gramian, signals.present
+        num_tasks = gram.shape[0]
+        norms = jnp.sqrt(jnp.diagonal(gram))
+        rows = jnp.arange(num_tasks)
+        sine = lambda cosine: jnp.sqrt(jnp.maximum(1 - cosine**2, 1e-12))
+
+        def turn(carry, others):
+            coefficients, inner, usual = carry
+            own = jnp.sqrt(jnp.maximum(jnp.sum(coefficients * inner, axis=1), 0.0))
+            valid = (others != rows) & present & present[others]
+            valid &= (own > 0) & (norms[others] > 0)
+            safe = lambda values: jnp.where(valid, values, 1.0)
+            cosine = inner[rows, others] / safe(own) / safe(norms[others])
+            cosine = jnp.clip(jnp.where(valid, cosine, 0.0), -1.0, 1.0)
+            mean = usual[rows, others]
+            factor = (mean * sine(cosine) - cosine * sine(mean)) / sine(mean)
+            factor = factor * own / safe(norms[others])
+            factor = jnp.where(valid & (cosine < mean), factor, 0.0)
+            chosen = rows[None, :] == others[:, None]
+            moved = jnp.where(valid, beta * (cosine - mean), 0.0)
+            return (
+                coefficients + factor[:, None] * chosen,
+                inner + factor[:, None] * gram[others],
+                usual + moved[:, None] * chosen,
+            ), None
+
+        start = jnp.eye(num_tasks), gram, state["cosines"]
+        (coefficients, _, usual), _ = jax.lax.scan(turn, start, _orders(key, num_tasks))
+        weights = jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0)
+        return weights, {"cosines": usual}
+
+    return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
 
 
 def graddrop(leak: float = 0.0) -> Balancer:
@@ -75,3 +134,9 @@ def graddrop(leak: float = 0.0) -> Balancer:
         return tree.unflatten([of(*pair) for pair in zip(leaves, keys, strict=True)]), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.JACOBIAN)
+
+
+def _orders(key: jax.Array, num_tasks: int) -> jax.Array:
+    """[step, task]: column i is a random order in which task i meets the others."""
+    draws = jax.random.uniform(key, (num_tasks, num_tasks))
+    return jnp.argsort(draws, axis=0)

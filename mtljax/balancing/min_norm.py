@@ -3,24 +3,110 @@
 import jax.numpy as jnp
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import Balancer, Needs, stateless
+from mtljax.balancing.base import TINY, Balancer, Needs, stateless
 
 
-def mgda() -> Balancer:
+def mgda(normalize: str = "none") -> Balancer:
     """Multiple-gradient descent: the common descent direction of least norm.
 
     The weights are those on the simplex that minimise the norm of sum_t w_t g_t; at a
     Pareto-stationary point that norm is 0.
 
-    Convention: weights sum to 1, gradients are not normalised first; the heads receive their own
-    loss.
+    Convention: weights sum to 1; the heads receive their own loss. The gradients can be normalised
+    first, as in the paper's code and LibMTL; the weights found then belong to the normalised ones.
+
+    Args:
+      normalize: "none", "l2" (by the gradient's norm), "loss" or "loss+" (loss times norm).
 
     References:
       Sener and Koltun, 2018, arXiv:1810.04650; Desideri, 2012
     """
+    if normalize not in ("none", "l2", "loss", "loss+"):
+        raise ValueError(f"normalize must be 'none', 'l2', 'loss' or 'loss+', not {normalize!r}")
 
     def combine(signals, state, key):
         del key
-        return solvers.min_norm(signals.gramian, jnp.asarray(signals.present)), state
+        gram = signals.gramian
+        by = jnp.ones(gram.shape[0])
+        if normalize in ("l2", "loss+"):
+            by = by * jnp.sqrt(jnp.diagonal(gram))
+        if normalize in ("loss", "loss+"):
+            by = by * signals.losses
+        by = jnp.where(by > 0, by, 1.0)
+        weights = solvers.min_norm(gram / by[:, None] / by[None, :], signals.present)
+        return weights / by, state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+
+
+def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
+    """Conflict-averse gradient: near the mean gradient, the direction that serves the worst task.
+
+    With g_0 the mean gradient, d maximises min_t <g_t, d> over |d - g_0| <= c |g_0|. It is
+    g_0 + c |g_0| g_w / |g_w|, where w on the simplex minimises <g_w, g_0> + c |g_0| |g_w|.
+
+    Convention: the mean over tasks, so steps are T times smaller than with a sum; as the paper has
+    it, without the rescaling of its code; the heads receive their own loss.
+
+    Args:
+      c: Radius, in [0, 1): 0 is the mean gradient, large is MGDA's direction.
+      rescale: 0 none; 1 divides by 1 + c^2, as the paper's code and LibMTL; 2 divides by 1 + c.
+
+    References:
+      Liu et al., 2021, arXiv:2110.14048
+    """
+    if c < 0 or rescale not in (0, 1, 2):
+        raise ValueError(f"needs c >= 0 and rescale in 0, 1, 2, not {c}, {rescale}")
+    divisor = (1.0, 1 + c**2, 1 + c)[rescale]
+
+    def combine(signals, state, key):
+        del key
+        mean = _equal(signals)
+        lift = solvers.conflict_averse(signals.gramian, mean, c, signals.present)
+        return (mean + lift) / divisor, state
+
+    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+
+
+def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
+    """Imbalance-sensitive gradient: CAGrad whose trade-off follows the imbalance of the tasks.
+
+    With g_0 the mean gradient and kappa its cosine to MGDA's direction, w on the simplex minimises
+    (1.5 - kappa) <g_w, g_0> + kappa c |g_0| |g_w|, and d = g_0 + c |g_0| g_w / |g_w|. The less the
+    two directions agree, the more the worst-off task counts.
+
+    Convention: as in the paper's code; the mean over tasks; the heads receive their own loss.
+
+    Args:
+      c: Radius, in [0, 1).
+      rescale: 0 none; 1 divides by 1 + c^2, as the paper's code; 2 divides by 1 + c.
+
+    References:
+      Zhou et al., 2025, arXiv:2503.08006
+    """
+    if c < 0 or rescale not in (0, 1, 2):
+        raise ValueError(f"needs c >= 0 and rescale in 0, 1, 2, not {c}, {rescale}")
+    divisor = (1.0, 1 + c**2, 1 + c)[rescale]
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present
+        scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
+        gram = signals.gramian / scale
+        mean, least = _equal(signals), solvers.min_norm(gram, present)
+        inner = lambda a, b: jnp.dot(a, solvers.matvec(gram, b))
+        size = jnp.sqrt(jnp.maximum(inner(mean, mean), 0.0))
+        length = jnp.sqrt(jnp.maximum(inner(least, least), 0.0))
+        cosine = inner(mean, least) / jnp.maximum(size * length, TINY)
+        cosine = jnp.clip(cosine, 0.0, 1.0)
+        radius = jnp.maximum(c * cosine / (1.5 - cosine), 1e-3)  # at 0 the worst task alone counts
+        lift = solvers.conflict_averse(gram, mean, radius, present)
+        reach = jnp.sqrt(jnp.maximum(inner(lift, lift), 0.0))
+        lift = jnp.where(reach > 0, lift * c * size / jnp.where(reach > 0, reach, 1.0), 0.0)
+        return jnp.where(present, mean + lift, 0.0) / divisor, state
+
+    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+
+
+def _equal(signals):
+    return signals.present / jnp.maximum(signals.present.sum(), 1).astype(jnp.float32)

@@ -1,9 +1,11 @@
-"""Weights from how fast each task's loss falls."""
+"""Weights from how fast each task learns."""
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from mtljax.balancing.base import Balancer, Needs
+from mtljax.balancing.base import TINY, Balancer, Needs, mean_present
+from mtljax.balancing.uncertainty import learn
 
 
 def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
@@ -48,7 +50,8 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
         full = steps >= window
         seen = count > 0
         mean = jnp.where(seen, total / jnp.maximum(count, 1), state["last"])
-        ratio = jnp.where(seen & (state["last"] > 0), mean / state["last"], state["ratio"])
+        known = seen & (state["last"] > 0)
+        ratio = jnp.where(known, mean / jnp.where(known, state["last"], 1.0), state["ratio"])
         keep = lambda new, old: jnp.where(full, new, old)
         return weights, {
             "sum": keep(0.0, total),
@@ -60,3 +63,134 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
         }
 
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+
+
+def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
+    """GradNorm: learned weights give slower tasks larger weighted gradients.
+
+    With n_t = |g_t|, the weighted norms G_t = w_t n_t should be mean(G) * r_t^alpha, where r_t is
+    task t's loss relative to its first one, over the mean of these. The weights follow Adam on
+    sum_t |G_t - target_t|, the target held constant, and are then scaled to sum to T. They start
+    from 1.
+
+    Convention: as in the paper, the weights themselves are learned (LibMTL: T times a softmax, from
+    the second epoch on, against the first epoch's mean loss); the gradients are those of all shared
+    parameters, or of the representation at `level="features"` (paper: the last shared layer's); the
+    heads receive the weighted loss.
+
+    Args:
+      alpha: Strength of the pull towards a common rate.
+      learning_rate: Of Adam on the weights.
+
+    References:
+      Chen et al., 2018, arXiv:1711.02257
+    """
+    optimizer = optax.adam(learning_rate)
+
+    def init(num_tasks, shared):
+        del shared
+        weights = jnp.ones(num_tasks)
+        return {
+            "weights": weights,
+            "first": jnp.zeros(num_tasks),
+            "optimizer": optimizer.init(weights),
+        }
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present
+        seen = state["first"] > 0
+        state = {**state, "first": jnp.where(present & ~seen, signals.losses, state["first"])}
+        count = present.sum()
+        total = jnp.sum(jnp.where(present, state["weights"], 0.0))
+        weights = state["weights"] * count / jnp.maximum(total, TINY)
+
+        norms = jnp.sqrt(jnp.diagonal(signals.gramian))
+        rate = signals.losses / jnp.maximum(state["first"], TINY)
+        rate = rate / jnp.maximum(mean_present(rate, present), TINY)
+        target = mean_present(weights * norms, present) * rate**alpha
+        gradient = jnp.sign(weights * norms - target) * norms
+        new = learn(optimizer, {**state, "weights": weights}, "weights", gradient, present)
+        learned = jnp.maximum(new["weights"], 0.0)
+        learned = learned * count / jnp.maximum(jnp.sum(jnp.where(present, learned, 0.0)), TINY)
+        new["weights"] = jnp.where(present, learned, state["weights"])
+        return jnp.where(present, weights, 0.0), new
+
+    return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN, heads="weighted")
+
+
+def famo(
+    learning_rate: float = 0.025, decay: float = 1e-3, reference: tuple[float, ...] | None = None
+) -> Balancer:
+    """FAMO: every task's loss falls by the same share, learned from what the last update did.
+
+    With z = softmax(xi), the update descends c * sum_t z_t log(L_t - b_t), where c makes the
+    weights c z_t / (L_t - b_t) sum to 1. After the update the losses of the same batch are taken
+    again, and xi follows Adam on (d z / d xi)' (log L_before - log L_after).
+
+    Convention: weights sum to 1; the heads receive the weighted loss.
+
+    Args:
+      learning_rate: Of Adam on xi.
+      decay: L2 penalty on xi, added to its gradient: the paper's 1e-3; its code has 1e-5.
+      reference: [T] lower bounds b of the losses; 0 if None.
+
+    References:
+      Liu et al., 2023, arXiv:2306.03792
+    """
+    optimizer = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
+    bound = 0.0 if reference is None else jnp.asarray(reference, jnp.float32)
+
+    def init(num_tasks, shared):
+        del shared
+        if reference is not None and len(reference) != num_tasks:
+            raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
+        logits = jnp.zeros(num_tasks)
+        return {"logits": logits, "optimizer": optimizer.init(logits)}
+
+    def shares(state, present):
+        softmax = jax.nn.softmax(jnp.where(present, state["logits"], -jnp.inf))
+        return jnp.where(present, softmax, 0.0)
+
+    def above(losses):
+        return jnp.maximum(losses - bound, TINY)
+
+    def combine(signals, state, key):
+        del key
+        # z / L, scaled by the smallest L: 1 / L of a loss near 0 is beyond float32 when summed
+        height = jnp.where(signals.present, above(signals.losses), jnp.inf)
+        weights = shares(state, signals.present) * (height.min() / height)
+        weights = jnp.where(signals.present, weights, 0.0)
+        return weights / jnp.maximum(weights.sum(), TINY), state
+
+    def observe(signals, losses_after, state):
+        share = shares(state, signals.present)
+        fall = jnp.log(above(signals.losses)) - jnp.log(above(losses_after))
+        fall = jnp.where(signals.present, fall, 0.0)
+        gradient = share * (fall - jnp.dot(share, fall))
+        return learn(optimizer, state, "logits", gradient, signals.present)
+
+    return Balancer(
+        init=init, combine=combine, needs=Needs.LOSSES, heads="weighted", observe=observe
+    )
+
+
+def rlw() -> Balancer:
+    """Random loss weighting: new random weights for every step.
+
+    w = softmax(z), z_t drawn from the standard normal distribution.
+
+    Convention: weights sum to 1; the heads receive the weighted loss.
+
+    References:
+      Lin et al., 2022, arXiv:2111.10603
+    """
+
+    def combine(signals, state, key):
+        logits = jax.random.normal(key, signals.losses.shape)
+        softmax = jax.nn.softmax(jnp.where(signals.present, logits, -jnp.inf))
+        return jnp.where(signals.present, softmax, 0.0), state
+
+    return Balancer(
+        init=lambda num_tasks, shared: (), combine=combine, needs=Needs.LOSSES, heads="weighted"
+    )

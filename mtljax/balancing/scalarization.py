@@ -1,10 +1,13 @@
-"""Fixed sums of the losses: the plain baselines that every other method must beat."""
+"""Fixed functions of the losses, whose gradient is a weighted sum of the task gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 
-from mtljax.balancing.base import Balancer, Needs, stateless
+from mtljax.balancing.base import TINY, Balancer, Needs, mean_present
+
+Preference = Sequence[float] | None
 
 
 def ew() -> Balancer:
@@ -12,12 +15,7 @@ def ew() -> Balancer:
 
     Convention: the sum, not the mean, as in LibMTL; the heads receive the same.
     """
-
-    def combine(signals, state, key):
-        del key
-        return signals.present.astype(jnp.float32), state
-
-    return Balancer(init=stateless, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return _scalarizer(lambda losses, present: present.astype(jnp.float32))
 
 
 def fixed(weights: Sequence[float]) -> Balancer:
@@ -31,18 +29,235 @@ def fixed(weights: Sequence[float]) -> Balancer:
     Raises:
       ValueError: A weight is negative or not finite, all are 0, or their number is not T.
     """
-    weights = tuple(float(w) for w in weights)
-    if not all(0 <= w < float("inf") for w in weights) or not any(weights):
-        raise ValueError(f"weights must be finite, >= 0 and not all 0, not {weights}")
+    weights = _checked(weights)
+
+    def combine(losses, present):
+        return jnp.asarray(weights, jnp.float32) * present
+
+    return _scalarizer(combine, weights)
+
+
+def si() -> Balancer:
+    """Scale-invariant sum: the logarithms of the losses are summed, so units do not matter.
+
+    The weights are 1 / L_t, the gradient of sum_t log L_t.
+
+    Convention: the sum; losses must be >= 0, and one below 1e-30 counts as 1e-30; the heads receive
+    the weighted loss.
+
+    References:
+      Navon et al., 2022, arXiv:2202.01017 (as a baseline)
+    """
+    return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, TINY))
+
+
+def gls() -> Balancer:
+    """Geometric loss: descends the geometric mean of the losses.
+
+    With M = (prod_t L_t)^(1 / T), the weights are M / (T L_t).
+
+    Convention: the mean over the present tasks, as in the paper; losses must be >= 0; the heads
+    receive the weighted loss.
+
+    References:
+      Chennupati et al., 2019, arXiv:1904.08492
+    """
+
+    def combine(losses, present):
+        logs = jnp.log(jnp.maximum(losses, TINY))
+        return jnp.exp(mean_present(logs, present) - logs) / jnp.maximum(present.sum(), 1)
+
+    return _scalarizer(combine)
+
+
+def chebyshev(weights: Preference = None, reference: Preference = None) -> Balancer:
+    """Chebyshev scalarization: descends the worst of the weighted losses only.
+
+    The objective is max_t w_t (L_t - z_t). Tasks that tie for the maximum share it equally.
+
+    Convention: the heads receive the weighted loss, so only the worst task's head learns.
+
+    Args:
+      weights: [T] preferences w, used as they are; 1 / T each if None.
+      reference: [T] ideal losses z; 0 if None.
+
+    References:
+      Bowman, 1976; Lin et al., 2024, arXiv:2402.19078, section 2
+    """
+
+    def combine(losses, present):
+        preference = _preference(weights, present)
+        values = jnp.where(present, preference * (losses - _point(reference)), -jnp.inf)
+        worst = present & (values == values.max())
+        return preference * worst / jnp.maximum(worst.sum(), 1)
+
+    return _scalarizer(combine, weights, reference)
+
+
+def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = None) -> Balancer:
+    """Penalty-based boundary intersection: along a preferred ray, with a penalty for leaving it.
+
+    With v = L - z and u = w / |w|, the objective is d1 + theta * d2, where d1 = <v, u> is the
+    distance along the ray and d2 = |v - d1 u| that from it. Weights are u_t + theta (v - d1 u)_t /
+    d2: they can be negative. On the ray the penalty has no gradient.
+
+    Convention: the heads receive the weighted loss.
+
+    Args:
+      theta: Strength of the penalty.
+      weights: [T] preferences w >= 0; equal if None.
+      reference: [T] ideal losses z; 0 if None.
+
+    References:
+      Zhang and Li, 2007, "MOEA/D", doi:10.1109/TEVC.2007.892759
+    """
+    if theta < 0:
+        raise ValueError(f"theta must be >= 0, not {theta}")
+
+    def combine(losses, present):
+        ray = _preference(weights, present)
+        ray = ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
+        values = jnp.where(present, losses - _point(reference), 0.0)
+        scale = jnp.maximum(jnp.max(jnp.abs(values)), TINY)  # squares of 1e-30 are 0
+        across = values / scale - jnp.dot(values / scale, ray) * ray
+        distance = jnp.linalg.norm(across)
+        on_ray = distance <= 1e-6  # what is left there is rounding
+        return ray + theta * jnp.where(on_ray, 0.0, across / jnp.where(on_ray, 1.0, distance))
+
+    return _scalarizer(combine, weights, reference)
+
+
+def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
+    """COSMOS: a weighted sum that rewards losses in proportion to the preference.
+
+    The objective is <w, L> - penalty * cos(w, L).
+
+    Convention: only the objective. The paper draws w anew for every batch and shows it to the
+    network, which then covers the whole front; here w is fixed. The heads receive the weighted
+    loss.
+
+    Args:
+      penalty: The paper's lambda, between 0.01 and 8 there.
+      weights: [T] preferences w; 1 / T each if None.
+
+    References:
+      Ruchte and Grabocka, 2021, arXiv:2103.13392
+    """
+    if penalty < 0:
+        raise ValueError(f"penalty must be >= 0, not {penalty}")
+
+    def combine(losses, present):
+        ray = _preference(weights, present)
+        values = jnp.where(present, losses, 0.0)
+        scale = jnp.maximum(jnp.max(jnp.abs(values)), TINY)
+        values = values / scale
+        length = jnp.maximum(jnp.linalg.norm(values), TINY)
+        unit, ray_unit = values / length, ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
+        across = ray_unit - jnp.dot(unit, ray_unit) * unit
+        return ray - penalty * across / (length * scale)
+
+    return _scalarizer(combine, weights)
+
+
+def stch(
+    mu: float = 1.0,
+    weights: Preference = None,
+    reference: Preference = None,
+    warmup: int = 0,
+) -> Balancer:
+    """Smooth Chebyshev scalarization: a soft maximum of the weighted losses.
+
+    The objective is mu * log sum_t exp(w_t (L_t - z_t) / mu), so a task's weight is w_t times its
+    share of the softmax. With `warmup`, the paper's code for multi-task learning is followed, as in
+    LibMTL: sum_t log L_t is descended for that many steps, and then T mu log sum_t exp(log(L_t /
+    m_t) / mu), with m_t the mean loss of the warm-up (LibMTL: of its last epoch); preference and
+    reference are not used then.
+
+    Convention: the heads receive the weighted loss.
+
+    Args:
+      mu: Smoothness; smaller is closer to the maximum.
+      weights: [T] preferences w; 1 / T each if None.
+      reference: [T] ideal losses z; 0 if None.
+      warmup: Steps before the losses are compared with their mean; 0 for the plain objective.
+
+    References:
+      Lin et al., 2024, arXiv:2402.19078
+    """
+    if mu <= 0 or warmup < 0:
+        raise ValueError(f"needs mu > 0 and warmup >= 0, not {mu}, {warmup}")
+    _checked(weights), _checked(reference, positive=False)
+
+    def soft_max(values, present):
+        return jax.nn.softmax(jnp.where(present, values / mu, -jnp.inf))
+
+    def plain(losses, present):
+        preference = _preference(weights, present)
+        return preference * soft_max(preference * (losses - _point(reference)), present)
+
+    if not warmup:
+        return _scalarizer(plain, weights, reference)
 
     def init(num_tasks, shared):
         del shared
-        if len(weights) != num_tasks:
-            raise ValueError(f"{len(weights)} weights {weights} for {num_tasks} tasks")
+        return {
+            "sum": jnp.zeros(num_tasks),
+            "count": jnp.zeros(num_tasks),
+            "steps": jnp.zeros((), jnp.int32),
+        }
+
+    def combine(signals, state, key):
+        del key
+        present, losses = signals.present, jnp.maximum(signals.losses, TINY)
+        warming = state["steps"] < warmup
+        mean = jnp.where(state["count"] > 0, state["sum"] / jnp.maximum(state["count"], 1), 1.0)
+        shares = soft_max(jnp.log(losses / jnp.maximum(mean, TINY)), present)
+        weights = jnp.where(warming, 1.0, present.sum() * shares) / losses
+        new = {
+            "sum": state["sum"] + jnp.where(warming, signals.losses, 0.0),
+            "count": state["count"] + jnp.where(warming, present, 0.0),
+            "steps": jnp.minimum(state["steps"] + 1, warmup),
+        }
+        return jnp.where(present, weights, 0.0), new
+
+    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+
+
+def _scalarizer(weigh: Callable, *per_task: Preference) -> Balancer:
+    """The balancer of a function of (losses, present); `per_task` arguments have T entries."""
+    for values in per_task:
+        _checked(values, positive=False)
+
+    def init(num_tasks, shared):
+        del shared
+        for values in per_task:
+            if values is not None and len(values) != num_tasks:
+                raise ValueError(f"{len(values)} numbers {tuple(values)} for {num_tasks} tasks")
         return ()
 
     def combine(signals, state, key):
         del key
-        return jnp.asarray(weights, jnp.float32) * signals.present, state
+        return jnp.where(signals.present, weigh(signals.losses, signals.present), 0.0), state
 
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+
+
+def _checked(values: Preference, positive: bool = True) -> Preference:
+    if values is None:
+        return None
+    values = tuple(float(v) for v in values)
+    if not all(abs(v) < float("inf") for v in values):
+        raise ValueError(f"weights and references must be finite, not {values}")
+    if positive and (min(values, default=0.0) < 0 or not any(values)):
+        raise ValueError(f"weights must be finite, >= 0 and not all 0, not {values}")
+    return values
+
+
+def _preference(weights: Preference, present: jax.Array) -> jax.Array:
+    if weights is None:
+        return present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
+    return jnp.asarray(weights, jnp.float32) * present
+
+
+def _point(reference: Preference) -> jax.Array | float:
+    return 0.0 if reference is None else jnp.asarray(reference, jnp.float32)

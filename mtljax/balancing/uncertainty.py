@@ -1,9 +1,10 @@
-"""Weights that are learned with the network, from a model of each task's noise."""
+"""Weights from a model of each task's noise."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax.balancing.base import Balancer, Needs
+from mtljax.balancing.base import TINY, Balancer, Needs
 
 
 def uw(learning_rate: float = 1e-2) -> Balancer:
@@ -11,8 +12,8 @@ def uw(learning_rate: float = 1e-2) -> Balancer:
 
     With s_t = log sigma_t^2, the objective is sum_t (exp(-s_t) L_t + s_t) / 2, so a task's weight
     is exp(-s_t) / 2, and s_t follows Adam on its own gradient, (1 - exp(-s_t) L_t) / 2. It starts
-    from s_t = 0. The published code lets the network's optimizer learn s; here s has its own, so
-    that the balancer can be used with any.
+    from s_t = 0 (LibMTL: -0.5). The published code lets the network's optimizer learn s; here s has
+    its own, so that the balancer can be used with any.
 
     Convention: the regression form of the objective for every task; the heads receive the
     weighted loss.
@@ -23,24 +24,84 @@ def uw(learning_rate: float = 1e-2) -> Balancer:
     References:
       Kendall, Gal and Cipolla, 2018, arXiv:1705.07115
     """
+    return _learned_scale(learning_rate, factor=0.5, sign=-1.0)
+
+
+def imtl_l(learning_rate: float = 1e-2) -> Balancer:
+    """Impartial learning of losses: a learned scale brings every loss to the same size.
+
+    The objective is sum_t (exp(s_t) L_t - s_t): weight exp(s_t), and s_t follows Adam on its own
+    gradient, exp(s_t) L_t - 1, from s_t = 0. At rest exp(s_t) L_t = 1 for all.
+
+    Convention: the sum; s has an optimizer of its own, as in `uw`; the heads receive the weighted
+    loss.
+
+    Args:
+      learning_rate: Of Adam on s.
+
+    References:
+      Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
+    """
+    return _learned_scale(learning_rate, factor=1.0, sign=1.0)
+
+
+def uw_so(temperature: float = 1.0) -> Balancer:
+    """Soft optimal uncertainty weighting: the variance that is optimal for the present losses.
+
+    The optimum of the uncertainty objective is a weight 1 / L_t; a softmax over the tasks tames it:
+    w = softmax((1 / L) / temperature).
+
+    Convention: weights sum to 1; no gradient flows through them; the heads receive the weighted
+    loss.
+
+    Args:
+      temperature: Higher is closer to equal weights. The paper tunes it for every data set.
+
+    References:
+      Kirchdorfer et al., 2024, arXiv:2408.07985
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be > 0, not {temperature}")
+
+    def combine(signals, state, key):
+        del key
+        logits = 1 / jnp.maximum(signals.losses, TINY) / temperature
+        logits = jnp.where(signals.present, logits, -jnp.inf)
+        return jnp.where(signals.present, jax.nn.softmax(logits), 0.0), state
+
+    return Balancer(
+        init=lambda num_tasks, shared: (), combine=combine, needs=Needs.LOSSES, heads="weighted"
+    )
+
+
+def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer:
+    """Descends factor * sum_t (exp(sign * s_t) L_t - sign * s_t) in s, by Adam."""
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks, shared):
         del shared
-        log_variance = jnp.zeros(num_tasks)
-        return {"log_variance": log_variance, "optimizer": optimizer.init(log_variance)}
+        log_scale = jnp.zeros(num_tasks)
+        return {"log_scale": log_scale, "optimizer": optimizer.init(log_scale)}
 
     def combine(signals, state, key):
         del key
-        precision = jnp.exp(-state["log_variance"])
-        gradient = jnp.where(signals.present, (1 - precision * signals.losses) / 2, 0.0)
-        updates, moments = optimizer.update(gradient, state["optimizer"])
-        new = {
-            "log_variance": jnp.where(
-                signals.present, state["log_variance"] + updates, state["log_variance"]
-            ),
-            "optimizer": moments,
-        }
-        return signals.present * precision / 2, new
+        scale = jnp.exp(sign * state["log_scale"])
+        gradient = factor * sign * (scale * signals.losses - 1)
+        new = learn(optimizer, state, "log_scale", gradient, signals.present)
+        return jnp.where(signals.present, factor * scale, 0.0), new
 
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+
+
+def learn(
+    optimizer: optax.GradientTransformation,
+    state: dict,
+    name: str,
+    gradient: jax.Array,
+    present: jax.Array,
+) -> dict:
+    """One step of `state["optimizer"]` on `state[name]` [T]; entries of absent tasks stay put."""
+    values = state[name]
+    gradient = jnp.where(present, gradient, 0.0)
+    updates, moments = optimizer.update(gradient, state["optimizer"], values)
+    return {**state, name: jnp.where(present, values + updates, values), "optimizer": moments}

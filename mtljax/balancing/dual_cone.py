@@ -1,0 +1,48 @@
+"""Projections on the cone of the directions that no task objects to."""
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.balancing import solvers
+from mtljax.balancing.base import Balancer, Needs, stateless
+
+
+def upgrad() -> Balancer:
+    """UPGrad: each task gradient, made harmless to all tasks, and then summed.
+
+    Each g_t is projected on the dual cone {d: <g_s, d> >= 0 for all s}; the update is the sum of
+    the projections, so no task's loss rises to first order.
+
+    Convention: the sum, as in LibMTL; the paper and TorchJD take the mean, T times less. The heads
+    receive their own loss.
+
+    References:
+      Quinton and Rey, 2024, arXiv:2406.16232
+    """
+
+    def combine(signals, state, key):
+        del key
+        each = jnp.diag(signals.present.astype(jnp.float32))
+        solve = jax.vmap(solvers.dual_cone, in_axes=(None, 0, None))
+        return solve(signals.gramian, each, signals.present).sum(0), state
+
+    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+
+
+def dualproj() -> Balancer:
+    """DualProj: the sum of the gradients, made harmless to all tasks.
+
+    The update is the projection of sum_t g_t on the dual cone {d: <g_s, d> >= 0 for all s}.
+
+    Convention: the sum; TorchJD projects the mean, T times less. The heads receive their own loss.
+
+    References:
+      Lopez-Paz and Ranzato, 2017, arXiv:1706.08840; Quinton and Rey, 2024, arXiv:2406.16232
+    """
+
+    def combine(signals, state, key):
+        del key
+        equal = signals.present.astype(jnp.float32)
+        return solvers.dual_cone(signals.gramian, equal, signals.present), state
+
+    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)

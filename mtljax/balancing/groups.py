@@ -1,0 +1,85 @@
+"""Weights shared by groups of tasks."""
+
+import jax.numpy as jnp
+
+from mtljax.balancing.base import TINY, Balancer, Needs
+
+
+def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
+    """GO4Align: tasks with similar risk are grouped, and a group shares one weight.
+
+    A distribution over the tasks is updated by p_t <- p_t exp(-step_size L_t) and normalised. The
+    indicators (sum_s L_s / L_t) p_t bring the losses to one scale; they are clustered by k-means,
+    and each task's weight is its cluster's mean.
+
+    Convention: as in the paper's code. The clusters there come from Lloyd's iterations from random
+    starts; here they are the best ones, which on a line dynamic programming finds. The heads
+    receive the weighted loss.
+
+    Args:
+      groups: Number of clusters; no more than there are present tasks.
+      step_size: Of the update of p.
+
+    References:
+      Shen et al., 2024, arXiv:2404.06486
+    """
+    if groups < 1:
+        raise ValueError(f"groups must be >= 1, not {groups}")
+
+    def init(num_tasks, shared):
+        del shared
+        return {"log_share": jnp.zeros(num_tasks)}
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present
+        losses = jnp.maximum(signals.losses, TINY)
+        log_share = jnp.where(present, state["log_share"] - step_size * losses, state["log_share"])
+        # p and the scale are only read through their ratios among the present tasks
+        top = jnp.max(jnp.where(present, log_share, -jnp.inf))
+        share = jnp.where(present, jnp.exp(log_share - top), 0.0)
+        share = share / jnp.maximum(share.sum(), TINY)
+        total = jnp.sum(jnp.where(present, losses, 0.0))
+        indicators = jnp.where(present, total / losses * share, 0.0)
+        weights = cluster_means(indicators, present, groups)
+        return jnp.where(present, weights, 0.0), {"log_share": log_share}
+
+    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+
+
+def cluster_means(values, present, groups: int):
+    """Each present value replaced by the mean of its cluster, for the best `groups` clusters.
+
+    On a line the clusters are runs of the sorted values, so the best split of the first j values
+    into k runs is the best split of the first i into k - 1, and the run from i to j.
+    """
+    size = values.shape[0]
+    order = jnp.argsort(jnp.where(present, values, jnp.inf))
+    mass = present[order].astype(values.dtype)
+    scale = jnp.maximum(jnp.max(jnp.where(present, jnp.abs(values), 0.0)), TINY)
+    line = jnp.where(present, values / scale, 0.0)[order]
+
+    run = (jnp.arange(size)[:, None] <= jnp.arange(size)[None, :]).astype(values.dtype)
+    inside = run[:, None, :] * (jnp.arange(size)[None, :, None] <= jnp.arange(size)[None, None, :])
+    inside = inside * (jnp.arange(size)[:, None, None] <= jnp.arange(size)[None, :, None])
+    count = jnp.einsum("imj,m->ij", inside, mass)  # run from i to j
+    mean = jnp.einsum("imj,m->ij", inside, mass * line) / jnp.maximum(count, 1)
+    spread = (line[None, :, None] - mean[:, None, :]) ** 2 * mass[None, :, None]
+    cost = jnp.where(run > 0, jnp.sum(inside * spread, axis=1), jnp.inf)
+
+    best, starts = cost[0], []
+    for _ in range(min(groups, size) - 1):
+        # [i, j]: the last run goes from i to j, the rest is the best split of the first i
+        split = jnp.concatenate([jnp.full((1, size), jnp.inf), best[:-1, None] + cost[1:]])
+        split = split.at[0].set(best)  # a cluster fewer, if that is as good
+        starts.append(jnp.argmin(split, axis=0))
+        best = jnp.min(split, axis=0)
+
+    result = jnp.zeros(size)
+    end = jnp.asarray(size - 1)
+    for table in [*reversed(starts), jnp.zeros(size, jnp.int32)]:
+        start = table[jnp.maximum(end, 0)]
+        covered = (jnp.arange(size) >= start) & (jnp.arange(size) <= end) & (end >= 0)
+        result = jnp.where(covered, mean[start, jnp.maximum(end, 0)], result)
+        end = start - 1
+    return scale * jnp.zeros(size).at[order].set(result)

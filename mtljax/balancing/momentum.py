@@ -1,0 +1,259 @@
+"""Methods that smooth gradients or weights over the steps."""
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.balancing import solvers
+from mtljax.balancing.base import TINY, Balancer, Needs, combine_rows, gramian
+
+
+def moco(
+    beta: float = 0.5,
+    beta_decay: float = 0.5,
+    gamma: float = 0.1,
+    gamma_decay: float = 0.5,
+    rho: float = 0.0,
+    code: bool = False,
+) -> Balancer:
+    """MoCo: MGDA on running means of the task gradients, one step on the weights per update.
+
+    At step k (from 1): Y <- Y - beta k^-beta_decay (Y - J), and w <- the point of the simplex
+    nearest to w - gamma k^-gamma_decay (Y Y' + rho I) w. The update is Y' w. Y starts from 0, w
+    from 1 / T.
+
+    Convention: weights sum to 1. With `code`, as in the authors' code and LibMTL: gradients are
+    brought to the length of their loss first, and a softmax takes the projection's place. An absent
+    task's row and weight stay as they were. The heads receive their own loss.
+
+    Args:
+      beta: Step size of the running means.
+      beta_decay: Its exponent.
+      gamma: Step size of the weights.
+      gamma_decay: Its exponent.
+      rho: L2 penalty on the weights.
+      code: See above.
+
+    References:
+      Fernando et al., 2023, arXiv:2210.12624
+    """
+
+    def init(num_tasks, shared):
+        return {
+            "rows": _rows(num_tasks, shared),
+            "weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
+            "steps": jnp.zeros((), jnp.int32),
+        }
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present
+        step = (state["steps"] + 1).astype(jnp.float32)
+        jacobian = signals.jacobian
+        if code:
+            norms = jnp.sqrt(jnp.diagonal(gramian(jacobian)))
+            jacobian = _scaled(jacobian, signals.losses / jnp.maximum(norms, TINY))
+        rate = beta / step**beta_decay
+        rows = _towards(state["rows"], jacobian, rate, present)
+
+        before = jnp.where(present, state["weights"], 0.0)
+        mass = jnp.maximum(before.sum(), TINY)
+        weights = before / mass
+        pull = solvers.matvec(gramian(rows), weights) + rho * weights
+        moved = weights - gamma / step**gamma_decay * pull
+        if code:
+            weights = jax.nn.softmax(jnp.where(present, moved, -jnp.inf))
+            weights = jnp.where(present, weights, 0.0)
+        else:
+            weights = solvers.project_simplex(moved, present)
+        new = {
+            "rows": rows,
+            "weights": jnp.where(present, weights * mass, state["weights"]),
+            "steps": state["steps"] + 1,
+        }
+        return combine_rows(weights, rows), new
+
+    return Balancer(init=init, combine=combine, needs=Needs.JACOBIAN, parameters_only=True)
+
+
+def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
+    """DB-MTL: gradients of the log losses, smoothed, and all as long as the longest.
+
+    With g_t / L_t the gradient of log L_t, at step k (from 1) Y <- Y + (1 - b) (J_log - Y), where
+    b = beta / k^beta_decay. The update is sum_t Y_t max_s |Y_s| / |Y_t|. Y starts from 0.
+
+    Convention: the sum; the defaults of LibMTL, whose authors the paper's are. An absent task's row
+    stays as it was. The heads receive their own loss (in the paper its logarithm).
+
+    Args:
+      beta: Share of the past in the running mean.
+      beta_decay: Exponent with which that share falls.
+
+    References:
+      Lin et al., 2023, arXiv:2308.12029
+    """
+
+    def init(num_tasks, shared):
+        return {"rows": _rows(num_tasks, shared), "steps": jnp.zeros((), jnp.int32)}
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present
+        step = (state["steps"] + 1).astype(jnp.float32)
+        logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, TINY))
+        rows = _towards(state["rows"], logs, 1 - beta / step**beta_decay, present)
+        norms = _norms(rows)
+        longest = jnp.max(jnp.where(present, norms, 0.0))
+        inside = present & (norms > 0)
+        weights = jnp.where(inside, longest / jnp.where(inside, norms, 1.0), 0.0)
+        return combine_rows(weights, rows), {"rows": rows, "steps": state["steps"] + 1}
+
+    return Balancer(init=init, combine=combine, needs=Needs.JACOBIAN, parameters_only=True)
+
+
+def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
+    """ExcessMTL: more weight for tasks that are still far from their optimum.
+
+    A task's excess risk is estimated as e_t = sum_d g_td^2 / sqrt(sum of past g_td^2 + 1e-7), and
+    taken relative to its first one. The weights are updated by w_t <- w_t exp(step_size e_t) and
+    normalised to sum to T; the first step only records e.
+
+    Convention: as in the paper's code and LibMTL, weights sum to T and start from 1 (paper and
+    TorchJD: they sum to 1). The heads receive the weighted loss.
+
+    Args:
+      step_size: Of the update of the weights. LibMTL's `robust_step_size`.
+      warmup: If > 0, the first e is the mean over so many steps, with weights 1, as in the paper's
+        appendix, which takes three epochs.
+
+    References:
+      He et al., 2024, arXiv:2402.02009
+    """
+    if warmup < 0:
+        raise ValueError(f"warmup must be >= 0, not {warmup}")
+
+    def init(num_tasks, shared):
+        return {
+            "squares": _rows(num_tasks, shared),
+            "first": jnp.zeros(num_tasks),
+            "seen": jnp.zeros(num_tasks),
+            "log_weights": jnp.zeros(num_tasks),
+        }
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present
+        squares = jax.tree.map(lambda s, g: s + g**2, state["squares"], signals.jacobian)
+        flat = lambda x: x.reshape(x.shape[0], -1)
+        parts = jax.tree.map(
+            lambda g, s: (flat(g) ** 2 / jnp.sqrt(flat(s) + 1e-7)).sum(1), signals.jacobian, squares
+        )
+        excess = sum(jax.tree.leaves(parts))
+        learning = present & (state["seen"] >= max(warmup, 1))
+        first = jnp.where(
+            present & ~learning,
+            (state["first"] * state["seen"] + excess) / (state["seen"] + 1),
+            state["first"],
+        )
+        relative = excess / (first + 1e-7)
+        log_weights = state["log_weights"] + jnp.where(learning, step_size * relative, 0.0)
+        weights = jax.nn.softmax(jnp.where(present, log_weights, -jnp.inf))
+        new = {
+            "squares": squares,
+            "first": first,
+            "seen": state["seen"] + present,
+            "log_weights": log_weights - jnp.max(log_weights),
+        }
+        return jnp.where(present, weights * present.sum(), 0.0), new
+
+    return Balancer(
+        init=init,
+        combine=combine,
+        needs=Needs.JACOBIAN,
+        heads="weighted",
+        parameters_only=True,
+    )
+
+
+def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balancer:
+    """CR-MOGM: another method's weights, smoothed over the steps.
+
+    w_k = smoothing * w_(k-1) + (1 - smoothing) * the other method's; the first are its own.
+
+    Convention: that of the other method. A task absent at a step keeps its smoothed weight for the
+    next one at which it is present.
+
+    Args:
+      balancer: A name in `BALANCERS`, or a balancer, that gives weights.
+      smoothing: Share of the past, in [0, 1]. The paper lets it rise as the learning rate falls.
+
+    References:
+      Zhou et al., 2022, "On the convergence of stochastic multi-objective gradient manipulation and
+      beyond", NeurIPS
+    """
+    if isinstance(balancer, str):
+        from mtljax.balancing import BALANCERS  # the dict holds this function too
+
+        if balancer not in BALANCERS:
+            raise ValueError(f"no balancer {balancer!r}; there are: {', '.join(BALANCERS)}")
+        balancer = BALANCERS[balancer]()
+    inner = balancer
+    if not inner.gives_weights or inner.samples > 1:
+        raise ValueError("cr_mogm smooths weights [T], which the other balancer does not give")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing must be in [0, 1], not {smoothing}")
+
+    def init(num_tasks, shared):
+        return {
+            "inner": inner.init(num_tasks, shared),
+            "weights": jnp.zeros(num_tasks),
+            "started": jnp.zeros(num_tasks, bool),
+        }
+
+    def combine(signals, state, key):
+        weights, inside = inner.combine(signals, state["inner"], key)
+        mixed = smoothing * state["weights"] + (1 - smoothing) * weights
+        smooth = jnp.where(state["started"], mixed, weights)
+        new = {
+            "inner": inside,
+            "weights": jnp.where(signals.present, smooth, state["weights"]),
+            "started": state["started"] | signals.present,
+        }
+        return jnp.where(signals.present, smooth, 0.0), new
+
+    def observe(signals, losses_after, state):
+        return {**state, "inner": inner.observe(signals, losses_after, state["inner"])}
+
+    return Balancer(
+        init=init,
+        combine=combine,
+        needs=inner.needs,
+        heads=inner.heads,
+        observe=observe if inner.observe else None,
+        parameters_only=inner.parameters_only,
+    )
+
+
+def _rows(num_tasks, shared):
+    return jax.tree.map(lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), shared)
+
+
+def _column(values, leaf):
+    return values.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
+
+
+def _scaled(rows, by):
+    return jax.tree.map(lambda leaf: leaf * _column(by, leaf), rows)
+
+
+def _towards(rows, target, rate, present):
+    """Rows of present tasks moved towards the target by `rate`."""
+    rates = jnp.where(present, rate, 0.0)
+    return jax.tree.map(lambda row, new: row + _column(rates, row) * (new - row), rows, target)
+
+
+def _norms(rows):
+    """Norms of the rows, found at unit scale: squares of 1e30 are beyond float32."""
+    peak = lambda leaf: jnp.max(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
+    scale = jnp.stack([peak(leaf) for leaf in jax.tree.leaves(rows)]).max(0)
+    safe = jnp.where(scale > 0, scale, 1.0)
+    return scale * jnp.sqrt(jnp.diagonal(gramian(_scaled(rows, 1 / safe))))

@@ -1,0 +1,108 @@
+"""Methods that remove the bias of noisy gradients by reading several independent samples."""
+
+import jax
+import jax.numpy as jnp
+
+from mtljax.balancing import solvers
+from mtljax.balancing.base import TINY, Balancer, Needs
+
+
+def sdmgrad(
+    regularization: float = 0.3,
+    iterations: int = 20,
+    step_size: float = 5.0,
+    momentum: float = 0.5,
+) -> Balancer:
+    """SDMGrad: MGDA held near the mean gradient, its weights found on two independent samples.
+
+    With H = J_1 J_2' over two samples, brought to unit scale, w takes `iterations` projected steps
+    with momentum on the simplex along -H (w + regularization / T), from the last step's weights. On
+    a third sample, the update is (sum_t w_t g_t + regularization * mean g) / (1 + regularization).
+
+    Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
+    TorchJD's step size is 10, and it reads one sample three times. The heads receive their own
+    loss.
+
+    Args:
+      regularization: The paper's lambda.
+      iterations: Steps on w per update.
+      step_size: Of these.
+      momentum: Of these.
+
+    References:
+      Xiao, Ban and Ji, 2023, arXiv:2305.18409
+    """
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present.all(0)
+        products = jnp.where(present[:, None] & present[None, :], signals.gramian[1, :, 2, :], 0.0)
+        count = jnp.maximum(present.sum(), 1)
+        largest = jnp.maximum(jnp.max(jnp.abs(products)), TINY)
+        products = products / largest
+        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))
+        scale = jnp.square(norms.sum() / count)
+        products = products / jnp.where(scale > 0, scale, 1.0)
+        mean = present / count.astype(jnp.float32)
+
+        def iterate(_, carry):
+            weights, velocity = carry
+            gradient = solvers.matvec(products, weights + regularization * mean)
+            velocity = momentum * velocity + gradient
+            return solvers.project_simplex(weights - step_size * velocity, present), velocity
+
+        before, mass = _start(state["weights"], present)
+        start = before, jnp.zeros_like(before)
+        weights, _ = jax.lax.fori_loop(0, iterations, iterate, start)
+        state = {"weights": jnp.where(present, weights * mass, state["weights"])}
+        first = (weights + regularization * mean) / (1 + regularization)
+        return _on(0, first, 3), state
+
+    return Balancer(init=_equal, combine=combine, needs=Needs.GRAMIAN, samples=3)
+
+
+def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
+    """MoDo: MGDA with one step on the weights per update, on two independent samples.
+
+    w <- the point of the simplex nearest to w - gamma (J_1 J_2' w + rho w), from 1 / T; the update
+    is sum_t w_t g_t on a third sample.
+
+    Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
+    TorchJD's gamma is 0.1, and it reads one sample three times. The heads receive their own loss.
+
+    Args:
+      gamma: Step size of the weights.
+      rho: L2 penalty on the weights.
+
+    References:
+      Chen et al., 2023, arXiv:2305.20057
+    """
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present.all(0)
+        before, mass = _start(state["weights"], present)
+        pull = solvers.matvec(signals.gramian[1, :, 2, :], before) + rho * before
+        weights = solvers.project_simplex(before - gamma * pull, present)
+        state = {"weights": jnp.where(present, weights * mass, state["weights"])}
+        return _on(0, weights, 3), state
+
+    return Balancer(init=_equal, combine=combine, needs=Needs.GRAMIAN, samples=3)
+
+
+def _equal(num_tasks, shared):
+    del shared
+    return {"weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32)}
+
+
+def _start(weights, present):
+    """The weights of the present tasks, summing to 1, and what they summed to."""
+    before = jnp.where(present, weights, 0.0)
+    mass = before.sum()
+    equal = present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
+    return jnp.where(mass > 0, before / jnp.where(mass > 0, mass, 1.0), equal), mass
+
+
+def _on(sample, weights, samples):
+    """[samples, T]: the weights on one sample, 0 on the others."""
+    return jnp.zeros((samples, weights.shape[0])).at[sample].set(weights)
