@@ -2,6 +2,7 @@
 
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
 from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, aggregate
+from mtljax.balancing.bilevel import auto_lambda, forum, moml
 from mtljax.balancing.conflict import graddrop, gradvac, pcgrad
 from mtljax.balancing.dual_cone import dualproj, upgrad
 from mtljax.balancing.fair import fairgrad, imtl, imtl_g, nash_mtl
@@ -57,6 +58,10 @@ BALANCERS = {
     "moco": moco,
     "db_mtl": db_mtl,
     "excess_mtl": excess_mtl,
+    # take a trial step, and look at a second sample of data
+    "auto_lambda": auto_lambda,
+    "moml": moml,
+    "forum": forum,
 }
 """Name -> function that makes the balancer. Each is described in its docstring."""
 

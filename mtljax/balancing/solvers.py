@@ -5,9 +5,8 @@ whose gradient is 1e8 times smaller than the others' is then no harder than any.
 vanishing gradients stay out of the problem, so the others' solution is that of the problem without
 them.
 
-The quadratic programs are solved by active sets: one exchange of a task costs T^2 operations on the
-tableau, the solution is exact up to rounding, and about T exchanges are needed. The equations of
-Nash-MTL and FairGrad are the stationary points of convex functions, found by damped Newton.
+The quadratic programs are solved by active sets. The equations of Nash-MTL and FairGrad are the
+stationary points of convex functions, found by damped Newton.
 """
 
 from typing import NamedTuple
@@ -16,17 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-RIDGE = 3e-7
-"""Added to the unit diagonal times T, so that parallel gradients do not divide by zero; its effect
-is taken out again by refining the solution on the final active set."""
-REFINEMENTS = 6
+from mtljax.balancing.active_set import RIDGE, follow, matvec, nonnegative
+
 ROUNDING = 6e-8
 """Of float32. Where gradients cancel, it keeps `fair` from growing beyond what it can resolve."""
-
-
-def matvec(matrix: Float[Array, "T T"], vector: Float[Array, "T ..."]) -> Float[Array, "T ..."]:
-    """Matrix times vector or columns, in full float32 whatever the matrix units prefer."""
-    return jnp.matmul(matrix, vector, precision="highest")
 
 
 class Unit(NamedTuple):
@@ -65,77 +57,6 @@ def project_simplex(point: Float[Array, " T"], present: Bool[Array, " T"]) -> Fl
     return jnp.where(present, jnp.maximum(point - threshold, 0.0), 0.0)
 
 
-def exchange(tableau: Float[Array, "T K"], k: Array) -> Float[Array, "T K"]:
-    """Principal pivot: variable k and its slack change places in `slack = tableau @ variables`."""
-    here = jnp.arange(tableau.shape[0]) == k
-    there = jnp.arange(tableau.shape[1]) == k
-    row, column = tableau[k], tableau[:, k]
-    pivot = row[k]
-    row, column = jnp.where(there, -1.0, row) / pivot, jnp.where(here, 0.0, column)
-    rest = jnp.where(there[None, :], 0.0, tableau) - column[:, None] * row[None, :]
-    return jnp.where(here[:, None], -row[None, :], rest)
-
-
-def refine(
-    matrix: Float[Array, "T T"],
-    tableau: Float[Array, "T K"],
-    active: Bool[Array, " T"],
-    target: Float[Array, "T N"],
-    solution: Float[Array, "T N"],
-) -> Float[Array, "T N"]:
-    """Proximal steps to A x = b on the active set, which take out the ridge and the rounding."""
-    inverse = jnp.where(active[:, None] & active[None, :], tableau[:, : tableau.shape[0]], 0.0)
-    target = jnp.where(active[:, None], target, 0.0)
-    solution = jnp.where(active[:, None], solution, 0.0)
-    for _ in range(REFINEMENTS):
-        residual = jnp.where(active[:, None], target - matvec(matrix, solution), 0.0)
-        solution = solution + matvec(inverse, residual)
-    return solution
-
-
-def nonnegative(matrix: Float[Array, "T T"], target: Float[Array, " T"]) -> Float[Array, " T"]:
-    """argmin over x >= 0 of x' A x / 2 - b' x, for A positive semi-definite with unit diagonal.
-
-    Args:
-      matrix: A.
-      target: b. An entry < 0 whose row of A is the identity's stays out of the solution.
-
-    References:
-      Cottle, Pang and Stone, 1992, "The Linear Complementarity Problem", section 4.2
-    """
-    size = target.shape[0]
-    scale = jnp.maximum(jnp.max(jnp.abs(target)), jnp.finfo(jnp.float32).tiny)
-    target = target / scale
-    ridged = matrix + RIDGE * size * jnp.eye(size)
-
-    def find(tableau, active):
-        slack = jnp.where(active, jnp.inf, tableau[:, size])
-        driving = jnp.argmin(slack)
-        return jnp.where(slack[driving] < -1e-6, driving, -1)
-
-    def go_on(carry):
-        _, _, driving, count = carry
-        return (driving >= 0) & (count < 5 * size + 5)
-
-    def iterate(carry):
-        # The driving variable grows until its own slack is 0, or an active one falls to 0 first.
-        tableau, active, driving, count = carry
-        column, value = tableau[:, driving], tableau[:, size]
-        bound = jnp.where(active & (column < 0), value / -column, jnp.inf)
-        bound = bound.at[driving].set(-value[driving] / column[driving])
-        k = jnp.argmin(bound)
-        tableau, active = exchange(tableau, k), active.at[k].set(~active[k])
-        driving = jnp.where(k == driving, find(tableau, active), driving)
-        return tableau, active, driving, count + 1
-
-    tableau = jnp.concatenate([ridged, -target[:, None]], axis=1)
-    active = jnp.zeros(size, bool)
-    start = tableau, active, find(tableau, active), 0
-    tableau, active, _, _ = jax.lax.while_loop(go_on, iterate, start)
-    solution = refine(matrix, tableau, active, target[:, None], tableau[:, size:])
-    return scale * jnp.maximum(solution[:, 0], 0.0)
-
-
 def min_norm(gramian: Float[Array, "T T"], present: Bool[Array, " T"]) -> Float[Array, " T"]:
     """argmin over the simplex of w' G w.
 
@@ -169,8 +90,10 @@ def dual_cone(
     """
     cosines, norms, inside = unit(gramian, present)
     weights = jnp.where(inside, weights * norms, 0.0)
+    scale = jnp.maximum(jnp.max(jnp.abs(weights)), jnp.finfo(jnp.float32).tiny)
+    weights = weights / scale
     target = jnp.where(inside, -matvec(cosines, weights), -1.0)
-    return jnp.where(inside, (weights + nonnegative(cosines, target)) / norms, 0.0)
+    return jnp.where(inside, scale * (weights + nonnegative(cosines, target)) / norms, 0.0)
 
 
 def conflict_averse(
@@ -200,8 +123,7 @@ def conflict_averse(
       Liu et al., 2021, arXiv:2110.14048, equation 3
     """
     cosines, norms, inside = unit(gramian, present)
-    size = norms.shape[0]
-    ridge = RIDGE * size
+    ridge = RIDGE * norms.shape[0]
     smallest = jnp.min(jnp.where(inside, norms, jnp.inf))
     height = jnp.where(inside, smallest / norms, 0.0)  # the floor as the unit gradients see it
     base = jnp.where(inside, weights * norms, 0.0)
@@ -218,37 +140,60 @@ def conflict_averse(
         root = jnp.sqrt(jnp.maximum(c1 * c1 - 4 * c2 * (c0 - limit), 0.0))
         return jnp.where(c2 > 0, (root - c1) / jnp.where(c2 > 0, 2 * c2, 1.0), jnp.inf)
 
-    def iterate(carry):
-        tableau, active, floor, _, count = carry
-        fixed, slope = tableau[:, size], tableau[:, size + 1]
-        event = jnp.where(slope < 0, jnp.maximum(fixed / -slope, floor), jnp.inf)
-        k = jnp.argmin(event)
-        fixed, slope = jnp.where(active, fixed, 0.0), jnp.where(active, slope, 0.0)
+    def ceiling(fixed, slope, floor):
         # 0 lies in the hull of the active gradients where most of this length is the ridge's.
-        stationary = ridge * jnp.dot(slope, slope) > 0.5 * jnp.dot(slope, height)
-        blocked = (bounded | (stationary & active.any())) & (floor <= 0)
-        ceiling = jnp.minimum(floor_at_limit(fixed, slope), jnp.where(blocked, 0.0, jnp.inf))
-        done = ceiling <= event[k]
-        keep = lambda old, new: jnp.where(done, old, new)
-        return (
-            keep(tableau, exchange(tableau, k)),
-            keep(active, active.at[k].set(~active[k])),
-            keep(ceiling, event[k]),
-            done | ~jnp.isfinite(event[k]),
-            count + 1,
-        )
+        length, of_ridge = jnp.dot(slope, height), ridge * jnp.dot(slope, slope)
+        blocked = (bounded | ((length > 0) & (of_ridge > 0.5 * length))) & (floor <= 0)
+        return jnp.minimum(floor_at_limit(fixed, slope), jnp.where(blocked, 0.0, jnp.inf))
 
-    def go_on(carry):
-        return ~carry[3] & (carry[4] < 5 * size + 5)
-
-    right = jnp.stack([inner, -height], axis=1)
-    tableau = jnp.concatenate([cosines + ridge * jnp.eye(size), right], axis=1)
-    start = tableau, jnp.zeros(size, bool), -jnp.inf, False, 0
-    tableau, active, floor, _, _ = jax.lax.while_loop(go_on, iterate, start)
-    fixed, slope = refine(cosines, tableau, active, -right, tableau[:, size:]).T
+    active, floor, fixed, slope = follow(cosines, inner, height, ceiling)
     floor = jnp.where(floor == 0, 0.0, floor_at_limit(fixed, slope))
     lift = jnp.where(active, jnp.maximum(fixed + floor * slope, 0.0), 0.0)
     return jnp.where(inside, scale * lift / norms, 0.0)
+
+
+def constrained_min_norm(
+    gramian: Float[Array, "T T"],
+    normal: Float[Array, " T"],
+    length: Float[Array, ""],
+    share: float,
+    present: Bool[Array, " T"],
+) -> Float[Array, " T"]:
+    """The w on the simplex of the smallest direction that also descends q by a given share.
+
+    The direction is sum_t w_t f_t + v q, v = max(share - <q, sum_t w_t f_t> / |q|^2, 0). The w
+    minimises its squared norm less 2 v share |q|^2. That is the dual of: d maximises the least
+    <f_t, d> less |d|^2 / 2, with <q, d> >= share |q|^2.
+
+    Args:
+      gramian: [T, T], inner products of unit vectors f_t.
+      normal: [T], <f_t, q> / |q|.
+      length: |q|.
+      share: >= 0.
+      present: [T]; absent entries get weight 0.
+
+    References:
+      Ye et al., 2024, arXiv:2401.09257
+    """
+    size = gramian.shape[0]
+    inside = jnp.append(present, True)
+    matrix = jnp.pad(gramian, (0, 1)).at[size, :size].set(normal).at[:size, size].set(normal)
+    off = inside[:, None] & inside[None, :] & ~jnp.eye(size + 1, dtype=bool)
+    matrix = jnp.where(off, matrix, jnp.eye(size + 1))
+    height = jnp.append(present.astype(jnp.float32), 0.0)
+    offset = jnp.append(jnp.where(present, 0.0, 1.0), -share * length)
+
+    def at_sum_one(fixed, slope):
+        total = jnp.dot(slope, height)
+        level = (1 - jnp.dot(fixed, height)) / jnp.where(total > 0, total, 1.0)
+        return jnp.where(total > 0, level, jnp.inf)
+
+    ceiling = lambda fixed, slope, _: at_sum_one(fixed, slope)
+    active, level, fixed, slope = follow(matrix, offset, height, ceiling, first=size)
+    level = at_sum_one(fixed, slope)
+    weights = jnp.where(active, jnp.maximum(fixed + level * slope, 0.0), 0.0)[:size]
+    weights = jnp.where(present, weights, 0.0)
+    return weights / jnp.maximum(weights.sum(), jnp.finfo(jnp.float32).tiny)
 
 
 def fair(

@@ -1,0 +1,196 @@
+"""Methods that learn the weights from losses on a second sample of data, after a trial step.
+
+The first sample is for training, the second for choosing the weights: another part of the training
+batch, as in the papers' experiments, or a validation batch. A task must have labels in both.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtljax.balancing import solvers
+from mtljax.balancing.base import TINY, Balancer, Needs
+from mtljax.balancing.uncertainty import learn
+
+
+def auto_lambda(
+    step_size: float = 0.1,
+    learning_rate: float = 1e-4,
+    start: float = 0.1,
+    primary: tuple[int, ...] | None = None,
+) -> Balancer:
+    """Auto-Lambda: weights that would have lowered the second sample's losses.
+
+    The weights w follow Adam on the sum of the primary tasks' losses on the second sample after the
+    trial step theta - step_size * sum_t w_t grad L_t. Its derivative by w_t is -step_size times the
+    inner product of that sum's gradient there and of grad L_t here (the paper's code finds the same
+    number by finite differences). The update then descends sum_t w_t L_t on the first sample.
+
+    Convention: weights are not normalised and may leave [0, 1]; the trial step is plain gradient
+    descent (the code adds the optimizer's momentum and weight decay). The heads receive the
+    weighted loss.
+
+    Args:
+      step_size: Of the trial step; the network's learning rate in the paper.
+      learning_rate: Of Adam on the weights.
+      start: Their first value.
+      primary: Indices of the tasks that count in the end; all if None.
+
+    References:
+      Liu et al., 2022, arXiv:2202.03091
+    """
+    optimizer = optax.adam(learning_rate)
+
+    def init(num_tasks, shared):
+        del shared
+        weights = jnp.full(num_tasks, start, jnp.float32)
+        return {"weights": weights, "optimizer": optimizer.init(weights)}
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present.all(0)
+        counts = present.astype(jnp.float32)
+        if primary is not None:
+            counts = counts * jnp.zeros_like(counts).at[jnp.asarray(primary)].set(1.0)
+        weights = jnp.where(present, state["weights"], 0.0)
+        gradient = -step_size * signals.lookahead(weights, step_size, 1).products(counts)
+        state = learn(optimizer, state, "weights", gradient, present)
+        weights = jnp.where(present, state["weights"], 0.0)
+        return jnp.stack([weights, jnp.zeros_like(weights)]), state
+
+    return Balancer(
+        init=init,
+        combine=combine,
+        needs=Needs.LOSSES,
+        heads="weighted",
+        samples=2,
+        lookahead=True,
+    )
+
+
+def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
+    """MOML: weights that lower every task's loss on the second sample, by MGDA.
+
+    With w = softmax(a), task s's loss on the second sample after the trial step theta - step_size *
+    sum_t w_t grad L_t has a gradient in a; a follows Adam on the combination of these T gradients
+    with the smallest norm. The update descends sum_t w_t L_t on both samples.
+
+    Convention: one trial step (the paper: one or more); weights sum to 1; on both samples together
+    the mean. The heads receive the weighted loss.
+
+    Args:
+      step_size: Of the trial step.
+      learning_rate: Of Adam on a.
+
+    References:
+      Ye et al., 2021, arXiv:2102.07121
+    """
+    optimizer = optax.adam(learning_rate)
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present.all(0)
+        weights = _softmax(state["logits"], present)
+        ahead = signals.lookahead(weights, step_size, 1)
+        products = jax.vmap(ahead.products)(jnp.diag(present.astype(jnp.float32)))
+        gradients = -step_size * _times_softmax_jacobian(products, weights)
+        gram = solvers.matvec(gradients, gradients.T)
+        gradient = solvers.matvec(gradients.T, solvers.min_norm(gram, present))
+        state = learn(optimizer, state, "logits", gradient, present)
+        return jnp.tile(_softmax(state["logits"], present) / 2, (2, 1)), state
+
+    return Balancer(
+        init=lambda num_tasks, shared: _logits(num_tasks, optimizer),
+        combine=combine,
+        needs=Needs.LOSSES,
+        heads="weighted",
+        samples=2,
+        lookahead=True,
+    )
+
+
+def forum(
+    step_size: float = 0.1,
+    steps: int = 5,
+    rho: float = 0.1,
+    learning_rate: float = 1e-3,
+) -> Balancer:
+    """FORUM: descends the second sample's losses while the weighted one stays near its minimum.
+
+    With w = softmax(a), f(a, theta) = sum_t w_t L_t on the first sample, and q = f(a, theta) -
+    f(a, theta'), theta' being `steps` gradient steps on f ahead. With F_t the second sample's
+    gradients at unit length, the update is sum_t l_t F_t + v grad q, v = max(rho - <grad q, sum_t
+    l_t F_t> / |grad q|^2, 0): q falls by the share rho of its squared gradient at least. The l on
+    the simplex are those of the smallest such direction, averaged over the steps with factor
+    k^(-3/4) at step k. a follows Adam on its part of the update, v (dq / da).
+
+    Convention: gradients are those of the shared parameters (the paper: of all). The heads receive
+    the loss weighted as above, on both samples.
+
+    Args:
+      step_size: Of the steps ahead.
+      steps: How many.
+      rho: Share of |grad q|^2.
+      learning_rate: Of Adam on a.
+
+    References:
+      Ye et al., 2024, arXiv:2401.09257
+    """
+    optimizer = optax.adam(learning_rate)
+
+    def init(num_tasks, shared):
+        del shared
+        return {
+            **_logits(num_tasks, optimizer),
+            "mean": jnp.zeros(num_tasks),
+            "steps": jnp.zeros((), jnp.int32),
+        }
+
+    def combine(signals, state, key):
+        del key
+        present = signals.present.all(0)
+        weights = _softmax(state["logits"], present)
+        ahead = signals.lookahead(weights, step_size, steps)
+        fall = jnp.where(present, signals.losses[0] - ahead.losses[0], 0.0)
+        of_logits = _times_softmax_jacobian(fall, weights)
+
+        gram = signals.gramian
+        square = jnp.dot(weights, solvers.matvec(gram[0, :, 0, :], weights))
+        length = jnp.sqrt(jnp.maximum(square, 0.0) + jnp.dot(of_logits, of_logits))
+        safe = jnp.maximum(length, TINY)
+        cosines, norms, inside = solvers.unit(gram[1, :, 1, :], present)
+        normal = solvers.matvec(gram[1, :, 0, :], weights) / norms / safe
+        normal = jnp.where(inside, normal, 0.0)
+        chosen = solvers.constrained_min_norm(cosines, normal, length, rho, inside)
+
+        step = (state["steps"] + 1).astype(jnp.float32)
+        mean = state["mean"] + jnp.where(inside, step**-0.75 * (chosen - state["mean"]), 0.0)
+        current = jnp.where(inside, mean, 0.0)
+        pull = jnp.maximum(rho * current.sum() - jnp.dot(current, normal) / safe, 0.0)
+        new = learn(optimizer, state, "logits", pull * of_logits, present)
+        new = {**new, "mean": mean, "steps": state["steps"] + 1}
+        return jnp.stack([pull * weights, current / norms]), new
+
+    return Balancer(
+        init=init,
+        combine=combine,
+        needs=Needs.GRAMIAN,
+        heads="weighted",
+        samples=2,
+        lookahead=True,
+    )
+
+
+def _logits(num_tasks, optimizer):
+    logits = jnp.zeros(num_tasks)
+    return {"logits": logits, "optimizer": optimizer.init(logits)}
+
+
+def _softmax(logits, present):
+    softmax = jax.nn.softmax(jnp.where(present, logits, -jnp.inf))
+    return jnp.where(present, softmax, 0.0)
+
+
+def _times_softmax_jacobian(rows, weights):
+    """rows @ (diag(w) - w w'): gradients in w become gradients in the logits."""
+    return (rows - jnp.sum(rows * weights, axis=-1, keepdims=True)) * weights

@@ -1,0 +1,29 @@
+"""What a balancer is, read off its docstring, for lists and tables."""
+
+import inspect
+from typing import NamedTuple
+
+from mtljax.balancing import BALANCERS, Needs
+
+
+class Description(NamedTuple):
+    """One balancer in a few words."""
+
+    summary: str
+    papers: str
+    """Authors, year and arXiv number; empty for the plain baselines."""
+    needs: Needs
+
+
+def describe(name: str) -> Description:
+    """One line, papers and what is read, of the balancer called `name`.
+
+    Example:
+      >>> describe("pcgrad").papers
+      'Yu et al., 2020, arXiv:2001.06782'
+    """
+    make = BALANCERS[name]
+    text, _, papers = inspect.getdoc(make).partition("References:\n")
+    required = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
+    made = make(*([1.0] for _ in required))  # `fixed` asks for its weights
+    return Description(text.splitlines()[0], " ".join(papers.split()), made.needs)
