@@ -38,7 +38,8 @@ class MultiTask(nn.Module):
         outputs = {}
         for task in self.tasks:
             head = task.head().clone(parent=self, name=PREFIX + task.name)
-            outputs[task.name] = head(features[task.name][-task.taps :], train=train)
+            own = features[task.name][-task.taps :]
+            outputs[task.name] = head(own, size=image.shape[1:3], train=train)
         return outputs
 
 

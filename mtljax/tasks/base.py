@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Num, PyTree, UInt8
 
 
 class Metrics(abc.ABC):
@@ -51,8 +51,11 @@ class Task(abc.ABC):
     main_metric: ClassVar[str] = "loss"
     """The metric that checkpoints are chosen by and that delta_m compares."""
     higher_is_better: ClassVar[bool] = False
-    taps: ClassVar[int] = 1
-    """How many of the trunk's last stages the head reads."""
+
+    @property
+    def taps(self) -> int:
+        """How many of the trunk's last stages the head reads."""
+        return 1
 
     @abc.abstractmethod
     def loss(
@@ -61,7 +64,7 @@ class Task(abc.ABC):
         """(sum of the losses of the examples, or pixels, that carry the label; their number)."""
 
     def head(self) -> nn.Module:
-        """A module: (tuple of the last `taps` stage outputs, train=...) -> output."""
+        """A module: (tuple of the last `taps` stage outputs, size=(H, W), train=...) -> output."""
         raise ValueError(f"task {self.name!r} ({type(self).__name__}) brings no head of its own")
 
     @property
@@ -91,6 +94,18 @@ class Task(abc.ABC):
         del axis, outputs, labels
         return None
 
+    def picture(
+        self, value: Any, image: Num[np.ndarray, "H W C"]
+    ) -> UInt8[np.ndarray, "H W 3"] | None:
+        """One label, or one decoded prediction, as an image; None if it is not one.
+
+        Args:
+          value: A label without the batch axis, or the like from `decode`.
+          image: What the network saw, in the data's own unit; some kinds draw on it.
+        """
+        del value, image
+        return None
+
 
 class NoMetrics(Metrics):
     """For a task that has its loss only."""
@@ -109,10 +124,26 @@ class NoMetrics(Metrics):
 
 def require_finite(name: str, labels: np.ndarray) -> None:
     """Raises ValueError where a label is NaN or infinite, naming the first."""
-    bad = ~np.isfinite(labels)
-    if bad.any():
-        first = int(np.argwhere(bad)[0][0])
+    require(
+        name, np.isfinite(labels), labels, "labels must be finite (mark a missing one in `present`)"
+    )
+
+
+def require(name: str, good: np.ndarray, labels: np.ndarray, rule: str) -> None:
+    """Raises ValueError, naming the first example and value that is not `good`."""
+    if not good.all():
+        where = np.argwhere(~good)[0]
+        place = f" at {tuple(int(i) for i in where[1:])}" if len(where) > 1 else ""
         raise ValueError(
-            f"task {name!r}: label of example {first} is {labels[first]}; labels must be finite "
-            "(mark a missing one in `present`)"
+            f"task {name!r}: label of example {where[0]} is {labels[tuple(where)]}{place}; {rule}"
         )
+
+
+def require_shape(name: str, labels: np.ndarray, shape: tuple[int | None, ...]) -> None:
+    """Raises ValueError unless the labels have this shape after the first axis; None is any size."""
+    found = labels.shape[1:]
+    if len(found) != len(shape) or any(
+        wanted not in (None, size) for size, wanted in zip(found, shape, strict=True)
+    ):
+        wanted = ", ".join(["N", *("?" if size is None else str(size) for size in shape)])
+        raise ValueError(f"task {name!r}: labels of shape {labels.shape}; must be [{wanted}]")

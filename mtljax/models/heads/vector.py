@@ -1,4 +1,4 @@
-"""Heads: from what the trunk (or the fusion) hands over to a task's output."""
+"""The head of tasks that have numbers per image."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,8 +21,10 @@ class VectorHead(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, features: tuple[Array, ...], *, train: bool) -> Float[Array, "B ..."]:
-        del train
+    def __call__(
+        self, features: tuple[Array, ...], *, size: tuple[int, int], train: bool
+    ) -> Float[Array, "B ..."]:
+        del size, train
         last = features[-1]
         vector = last.mean(axis=tuple(range(1, last.ndim - 1)))
         out = self.center + self.scale * nn.Dense(self.outputs)(vector)
