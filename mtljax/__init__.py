@@ -1,6 +1,6 @@
 """Multi-task learning for computer vision in JAX: one compiled step, any sharing, any balancer."""
 
-from mtljax import balancing, models, tasks
+from mtljax import balancing, data, models, tasks
 from mtljax.step import TrainState, create_state, make_eval_step, make_train_step
 
 __version__ = "0.1.0"

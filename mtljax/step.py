@@ -509,21 +509,26 @@ def make_eval_step(
 
     def eval_step(state: TrainState, batch: Batch) -> dict[str, dict]:
         outputs = predict(model, state, batch["image"])
-        everything = (outputs, batch["labels"], batch["present"])
-        if axis_name is not None:
-            everything = jax.lax.all_gather(everything, axis_name, axis=0, tiled=True)
-        measured = {}
-        for task in tasks:
-            output, label, present = (part[task.name] for part in everything)
-            total, count = task.loss(output, label, present)
-            metrics = task.metrics
-            measured[task.name] = {
-                "loss": {"sum": total, "count": count},
-                "metrics": metrics.update(metrics.empty(), output, label, present),
-            }
-        return measured
+        if axis_name is None:
+            return measure(tasks, outputs, batch)
+        gather = lambda tree: jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
+        return measure(tasks, gather(outputs), gather(dict(batch, image=())))
 
     return eval_step
+
+
+def measure(tasks: Sequence[Task], outputs: Mapping[str, PyTree], batch: Batch) -> dict[str, dict]:
+    """{task: {"loss": (sum, count), "metrics": state}} of one batch whose outputs are known."""
+    measured = {}
+    for task in tasks:
+        output, label = outputs[task.name], batch["labels"][task.name]
+        present = batch["present"][task.name]
+        metrics = task.metrics
+        measured[task.name] = {
+            "loss": task.loss(output, label, present),
+            "metrics": metrics.update(metrics.empty(), output, label, present),
+        }
+    return measured
 
 
 def predict(model: nn.Module, state: TrainState, image: Array) -> dict[str, Array]:

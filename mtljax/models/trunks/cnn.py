@@ -1,8 +1,11 @@
 """A plain convolutional network for small images."""
 
+from functools import partial
+
 import flax.linen as nn
 
 from mtljax.models.layers import Norm, NormKind, max_pool
+from mtljax.models.small_conv import small_conv
 
 
 def cnn(
@@ -36,6 +39,7 @@ class ConvStage(nn.Module):
         if self.halve:
             x = max_pool(x)
         for _ in range(self.blocks):
-            x = nn.Conv(self.width, (3, 3), use_bias=self.norm == "none")(x)
+            conv = partial(nn.Conv, use_bias=self.norm == "none", conv_general_dilated=small_conv)
+            x = conv(self.width, (3, 3))(x)
             x = nn.relu(Norm(self.norm)(x, train))
         return x

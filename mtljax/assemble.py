@@ -1,0 +1,116 @@
+"""From an experiment, which is only words and numbers, to the things it names."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtljax.balancing import BALANCERS, Balancer
+from mtljax.choice import choose, nearest
+from mtljax.config import Experiment
+from mtljax.data import AUGMENTATIONS, SOURCES, Arrays, Source
+from mtljax.data.augment import Augment
+from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
+from mtljax.models.fusion import Fusion
+from mtljax.optimizers import make_optimizer
+from mtljax.step import make_train_step
+
+FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
+"""Arguments of a fusion that the model gives it, not the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What an experiment is made of."""
+
+    model: MultiTask
+    balancer: Balancer
+    optimizer: optax.GradientTransformation
+    augment: Augment | None
+
+
+def load_source(experiment: Experiment) -> Source:
+    """The data, checked against the tasks.
+
+    Raises:
+      ValueError: An unknown source, a task without labels in it, or labels that a task refuses.
+    """
+    choice = choose("source", experiment.data.source, SOURCES)
+    source = choice.make(**choice.arguments)
+    for name in ("train", "validation", "test"):
+        split = getattr(source, name)
+        if not len(split):
+            raise ValueError(f"source {choice.name!r}: its {name} split is empty")
+    known = source.train[0]["labels"]
+    for task in experiment.tasks:
+        if task.name not in known:
+            raise ValueError(
+                f"source {choice.name!r} has no labels for task {task.name!r}"
+                f"{nearest(task.name, known)}"
+            )
+    for name in ("train", "validation", "test"):
+        split = getattr(source, name)
+        if isinstance(split, Arrays):
+            for task in experiment.tasks:
+                labels, present = split.labels[task.name], split.present[task.name]
+                try:
+                    task.check(jax.tree.map(lambda x, keep=present: x[keep], labels))
+                except ValueError as error:
+                    raise ValueError(f"source {choice.name!r}, {name} split: {error}") from None
+    return source
+
+
+def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
+    """Makes what the experiment names.
+
+    Args:
+      experiment: What to make.
+      mean, std: Statistics of the training images; leave them where they come from a checkpoint.
+
+    Raises:
+      ValueError: A name or an argument that is not there, in one line with the nearest.
+    """
+    trunk = choose("trunk", experiment.trunk, TRUNKS)
+    fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
+    balancer = choose("balancer", experiment.balancer, BALANCERS)
+    augment = choose("augmentation", experiment.data.augment, AUGMENTATIONS)
+    return Parts(
+        model=build(
+            trunk.make(**trunk.arguments),
+            fusion.make,
+            experiment.tasks,
+            mean=mean,
+            std=std,
+            remat=experiment.remat,
+            **fusion.arguments,
+        ),
+        balancer=balancer.make(**balancer.arguments),
+        optimizer=make_optimizer(
+            experiment.optimizer,
+            experiment.learning_rate,
+            experiment.schedule,
+            experiment.steps,
+            clip_norm=experiment.clip_norm,
+            decay_biases=experiment.decay_biases,
+        ),
+        augment=augment.make(**augment.arguments),
+    )
+
+
+def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = None):
+    """The experiment's train step; see `make_train_step`."""
+    return make_train_step(
+        parts.model,
+        experiment.tasks,
+        parts.balancer,
+        parts.optimizer,
+        level=experiment.level,
+        heads=None if experiment.heads == "auto" else experiment.heads,
+        axis_name=axis_name,
+        microbatches=experiment.microbatches,
+        ema_decay=experiment.ema,
+        dtype=jnp.bfloat16 if experiment.dtype == "bfloat16" else None,
+        augment=parts.augment,
+    )

@@ -1,0 +1,146 @@
+"""Picking one of a dict by name, with arguments: `cagrad:c=0.4`.
+
+Everything that lives in a dict (balancers, trunks, fusions, optimizers, schedules, sources,
+augmentations) is named this way on the command line and in experiments.
+"""
+
+import ast
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+
+class Choice(NamedTuple):
+    """A name of a dict and the arguments that were given for it."""
+
+    name: str
+    arguments: dict[str, Any]
+    make: Callable[..., Any]
+    """What the dict holds under that name, called with `arguments` to make the thing."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """What to tell somebody who wrote a word that is not there: the nearest, then all of them."""
+    words = sorted(words)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (there is {', '.join(words) or 'none'})"
+
+
+def choose(
+    kind: str, text: str, options: Mapping[str, Callable], hidden: Iterable[str] = ()
+) -> Choice:
+    """Reads `name` or `name:argument=value,...`; values are Python literals or plain words.
+
+    Args:
+      kind: What is chosen, for messages: "balancer".
+      text: What was written. A tuple is written in parentheses: `mlp:widths=(64,64)`.
+      options: Name -> function or class; its signature says which arguments there are.
+      hidden: Arguments of the signature that are not the user's to give.
+
+    Raises:
+      ValueError: In one line, naming what is nearest.
+
+    Example:
+      >>> choose("animal", "cat:lives=7", {"cat": lambda lives=9: lives}).arguments
+      {'lives': 7}
+    """
+    name, _, rest = text.partition(":")
+    if name not in options:
+        raise ValueError(f"unknown {kind} {name!r}{nearest(name, options)}")
+    make = options[name]
+    signature = inspect.signature(make)
+    known = [p for p in signature.parameters if p not in hidden]
+    arguments = {}
+    for part in _split(rest):
+        key, equals, value = part.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals:
+            raise ValueError(f"{kind} {text!r}: {part!r} is not argument=value")
+        if key not in known:
+            raise ValueError(f"{kind} {name!r} has no argument {key!r}{nearest(key, known)}")
+        try:
+            arguments[key] = _convert(_literal(value.strip()), _hint(make, key))
+        except TypeError as error:
+            raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
+    required = [
+        p
+        for p in known
+        if signature.parameters[p].default is inspect.Parameter.empty and p not in arguments
+    ]
+    if required:
+        example = ",".join(f"{p}=..." for p in required)
+        raise ValueError(f"{kind} {name!r} needs {', '.join(required)}: write {name}:{example}")
+    return Choice(name, arguments, make)
+
+
+def _split(text: str) -> list[str]:
+    """Cuts at commas that are not inside brackets."""
+    parts, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    parts.append(text[start:])
+    return [part for part in parts if part.strip()]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _hint(make: Callable, key: str) -> Any:
+    """What type an argument is, going by its default where the annotation is none of ours."""
+    default = inspect.signature(make).parameters[key].default
+    try:
+        hint = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)[key]
+    except (KeyError, NameError):
+        hint = Any
+    if isinstance(default, (bool, int, float)) and hint not in (int, float, bool):
+        return type(default)
+    return hint
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """`value` as the annotation wants it; TypeError says, in words, what that is."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or hint is inspect.Parameter.empty:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        wanted = []
+        for option in inner:
+            try:
+                return _convert(value, option)
+            except TypeError as error:
+                wanted.append(str(error))
+        raise TypeError(" or ".join(dict.fromkeys(w for w in wanted if w)))
+    if origin is typing.Literal:
+        if value is None and "none" in inner:
+            return "none"
+        if value in inner:
+            return value
+        raise TypeError("one of " + ", ".join(map(str, inner)))
+    if hint is type(None):
+        if value is None:
+            return None
+        raise TypeError("none")
+    if isinstance(origin, type) and issubclass(origin, Iterable) and not isinstance(value, str):
+        items = value if isinstance(value, (tuple, list)) else (value,)
+        return tuple(_convert(item, inner[0] if inner else Any) for item in items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type):
+        if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+            return value
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        raise TypeError(names.get(hint, ""))
+    if isinstance(origin, type):
+        raise TypeError("several values in parentheses" if issubclass(origin, Iterable) else "")
+    return value

@@ -1,0 +1,211 @@
+"""What an experiment is, and how one is found by name or path.
+
+An `Experiment` is plain data: everything in it can be written to `config.json` and read back, and
+that alone runs it again.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from mtljax.choice import nearest
+from mtljax.tasks import TASKS, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the examples come from and how they reach the step."""
+
+    source: str
+    """A data source and its arguments, as `list sources` shows."""
+    batch_size: int = 64
+    """Examples per step, over all devices and processes."""
+    augment: str = "none"
+    """What is done to training images inside the step, as `list augmentations` shows."""
+    keep_on_device: Literal["auto", "yes", "no"] = "auto"
+    """Keep the whole data on the device and index it there; auto: if it takes less than 1 GiB."""
+    workers: int = 0
+    """Processes that read data that is not kept on the device; 0: threads of this one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run, completely described."""
+
+    name: str
+    """What the run folder is called after."""
+    tasks: tuple[Task, ...]
+    """What to learn; each by the name of its labels in the data source."""
+    data: Data
+
+    trunk: str = "cnn"
+    """The shared network and its arguments, as `list trunks` shows."""
+    fusion: str = "none"
+    """How tasks share the trunk and exchange features, as `list fusions` shows."""
+    remat: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+
+    balancer: str = "ew"
+    """How the tasks' losses or gradients become one update, as `list balancers` shows."""
+    level: Literal["parameters", "features"] = "parameters"
+    """What task gradients are taken with respect to: exact, or nearly free."""
+    heads: Literal["auto", "own", "weighted"] = "auto"
+    """What heads receive: their own loss or the weighted one; auto: as in the balancer's paper."""
+
+    steps: int = 1000
+    """Updates."""
+    optimizer: str = "adamw"
+    """An optax optimizer and its arguments, as `list optimizers` shows."""
+    learning_rate: float = 1e-3
+    """The highest."""
+    schedule: str = "cosine"
+    """How the learning rate changes: constant, cosine, linear or step, each with warmup=N."""
+    clip_norm: float | None = None
+    """Longest gradient that is let through as it is."""
+    decay_biases: bool = False
+    """Also apply weight decay to biases and normalisation parameters."""
+    microbatches: int = 1
+    """Parts that a batch is worked through in, to save memory; the result is the same."""
+    ema: float | None = None
+    """Decay of the average of parameters that is evaluated; none: evaluate the parameters."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; parameters and losses are float32."""
+    max_skipped: int = 10
+    """Stop after so many updates in a row that were not finite."""
+
+    seed: int = 0
+    """Of everything random: parameters, order of the data, augmentation, balancer."""
+    log_every: int = 10
+    """Steps that a line of metrics.jsonl is the mean of."""
+    eval_every: int = 100
+    """Steps between evaluations on the validation split, each with a checkpoint."""
+    select: str = "loss"
+    """What the best checkpoint is chosen by, on validation: `loss` (least geometric mean of the
+    tasks' losses) or a metric of one task, `digit/accuracy`."""
+
+    def __post_init__(self):
+        for field in ("steps", "microbatches", "max_skipped", "log_every", "eval_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be >= 1, not {getattr(self, field)}")
+        if self.data.batch_size < 1:
+            raise ValueError(f"data.batch_size must be >= 1, not {self.data.batch_size}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be in [0, 1), not {self.ema}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, not {self.seed}")
+        if not self.tasks:
+            raise ValueError("no task: an experiment needs at least one")
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain dicts, lists, numbers and strings."""
+    kinds = {cls: kind for kind, cls in TASKS.items()}
+    config = dataclasses.asdict(experiment)
+    config["tasks"] = [
+        {"task": kinds.get(type(task), type(task).__qualname__), **fields}
+        for task, fields in zip(experiment.tasks, config["tasks"], strict=True)
+    ]
+    return json.loads(json.dumps(config))
+
+
+def from_json(config: dict[str, Any]) -> Experiment:
+    """The inverse of `to_json`.
+
+    Raises:
+      ValueError: A field, kind of task or type that this version does not know.
+    """
+    config = dict(config)
+    tasks = []
+    for fields in config.pop("tasks", ()):
+        fields = dict(fields)
+        kind = fields.pop("task", None)
+        if kind not in TASKS:
+            raise ValueError(f"unknown kind of task {kind!r}{nearest(str(kind), TASKS)}")
+        tasks.append(_fill(TASKS[kind], fields, f"task {kind}"))
+    data = _fill(Data, config.pop("data", {}), "data")
+    return _fill(Experiment, {**config, "tasks": tuple(tasks), "data": data}, "experiment")
+
+
+def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in fields:
+        if name not in known:
+            raise ValueError(f"{what} has no field {name!r}{nearest(name, known)}")
+    hints = typing.get_type_hints(cls)
+    tupled = {
+        name: _tuples(value) if typing.get_origin(hints[name]) is tuple else value
+        for name, value in fields.items()
+    }
+    try:
+        return cls(**tupled)
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def experiment_folder() -> Path:
+    """Where the experiments are: inside the installed package, or beside it in the repository."""
+    package = Path(__file__).parent
+    installed = package / "experiments"
+    return installed if installed.is_dir() else package.parent / "experiments"
+
+
+def experiment_names() -> list[str]:
+    """Names of the experiments that come with the package."""
+    return sorted(path.stem for path in experiment_folder().glob("[!_]*.py"))
+
+
+def find_experiment(name: str) -> Experiment:
+    """An experiment by its name, by the path of its file, or by a run's `config.json`.
+
+    Raises:
+      ValueError: There is none, or its file does not define `experiment = Experiment(...)`.
+    """
+    if name.endswith(".json"):
+        return read_config(Path(name))
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"no experiment file {name}")
+    else:
+        path = experiment_folder() / f"{name}.py"
+        if name not in experiment_names():
+            raise ValueError(f"unknown experiment {name!r}{nearest(name, experiment_names())}")
+    spec = importlib.util.spec_from_file_location(f"mtljax_experiment_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{path} does not define `experiment = mtljax.config.Experiment(...)`")
+    return experiment
+
+
+def read_config(path: Path) -> Experiment:
+    """The experiment of a `config.json`.
+
+    Raises:
+      ValueError: The file is not there, is not JSON, or is not an experiment of this version.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not an experiment's configuration")
+    try:
+        return from_json(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

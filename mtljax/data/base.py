@@ -1,0 +1,53 @@
+"""What a data source gives: three splits of labelled images, and the statistics of one of them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Split(Protocol):
+    """Labelled images with random access.
+
+    An example is `{"image": [H, W, C], "labels": {task: ...}, "present": {task: bool}}`.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """A split that is in memory: NumPy arrays with the examples along the first axis."""
+
+    image: np.ndarray
+    labels: Mapping[str, Any]
+    present: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        take = lambda tree: {name: value[index] for name, value in tree.items()}
+        return {
+            "image": self.image[index],
+            "labels": take(self.labels),
+            "present": take(self.present),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set, split.
+
+    `mean` and `std` are those of the *training* images, over all examples and positions, in the
+    images' own unit.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]

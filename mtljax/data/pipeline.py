@@ -1,0 +1,120 @@
+"""The order of the examples, and their way from a split to the device.
+
+The order is a pure function of (seed, step): the training data, shuffled anew each epoch, one epoch
+after the other, cut into batches. No example is left out and none comes twice in an epoch. So a run
+that goes on from step s reads exactly what it would have read, however the data is fed.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Int, PyTree
+
+from mtljax.data.base import Arrays, Split
+
+
+class Order:
+    """Which examples are in the batch of each step."""
+
+    def __init__(self, *, seed: int, size: int, batch_size: int):
+        """Args: seed; size: examples in the split; batch_size: examples in a global batch."""
+        if batch_size > size:
+            raise ValueError(
+                f"a batch of {batch_size} is larger than the training data ({size} examples); "
+                f"make data.batch_size at most {size}"
+            )
+        self.seed, self.size, self.batch_size = seed, size, batch_size
+
+    def batches(self, start: int, count: int) -> Int[np.ndarray, "count B"]:
+        """Indices of the batches of steps start ... start + count - 1."""
+        position, end = start * self.batch_size, (start + count) * self.batch_size
+        pieces = []
+        while position < end:
+            epoch, offset = divmod(position, self.size)
+            take = min(end - position, self.size - offset)
+            pieces.append(_shuffled(self.seed, epoch, self.size)[offset : offset + take])
+            position += take
+        return np.concatenate(pieces).reshape(count, self.batch_size)
+
+
+@functools.lru_cache(maxsize=4)  # safe between grain's threads
+def _shuffled(seed: int, epoch: int, size: int) -> Int[np.ndarray, " size"]:
+    return np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
+
+
+def stack(examples: list[PyTree]) -> PyTree:
+    """Examples -> a batch."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+def read(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
+    """The examples at `rows`, as a batch in NumPy arrays."""
+    if isinstance(split, Arrays):
+        return split[rows]
+    return stack([split[int(row)] for row in rows])
+
+
+def resident(split: Split) -> dict[str, Any]:
+    """The whole split as one batch of NumPy arrays, to be kept on the device."""
+    return read(split, np.arange(len(split)))
+
+
+def size_in_bytes(split: Split) -> int:
+    """What the whole split would take on a device."""
+    example = split[0]
+    return len(split) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(example))
+
+
+class _Batches(grain.sources.RandomAccessDataSource):
+    """The batch of every step as one item, for grain to read ahead."""
+
+    def __init__(self, split: Split, order: Order, part: slice, steps: int):
+        self.split, self.order, self.part, self.steps = split, order, part, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> PyTree:
+        return read(self.split, self.order.batches(int(step), 1)[0, self.part])
+
+    def __repr__(self) -> str:
+        return f"batches of {type(self.split).__name__}"
+
+
+def stream(
+    split: Split, order: Order, part: slice, start: int, steps: int, workers: int = 0
+) -> Iterator[PyTree]:
+    """This process's part of the batches of steps start ... steps - 1, read ahead by grain.
+
+    Args:
+      split: Training data.
+      order: Which examples come when.
+      part: This process's examples of a batch.
+      start: First step.
+      steps: One past the last.
+      workers: Processes that read (started by spawn); 0: threads of this one.
+    """
+    batches = grain.MapDataset.source(_Batches(split, order, part, steps))[start:]
+    ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+    dataset = batches.to_iter_dataset(ahead)
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
+
+
+def padded(split: Split, batch_size: int, part: slice = slice(None)) -> Iterator[PyTree]:
+    """The whole split in order, in batches of one size, once.
+
+    The last batch is filled up with copies of its last example that are marked absent for every
+    task, so that they count for nothing.
+    """
+    for start in range(0, len(split), batch_size):
+        rows = np.arange(start, start + batch_size)
+        real = rows < len(split)
+        batch = read(split, np.minimum(rows, len(split) - 1)[part])
+        present = {name: flags & real[part] for name, flags in batch["present"].items()}
+        yield {**batch, "present": present}

@@ -1,0 +1,128 @@
+"""Exact evaluation of a split: metrics over the data set, not means of batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from mtljax.data.base import Split
+from mtljax.data.pipeline import padded
+from mtljax.parallel import Placement
+from mtljax.step import TrainState, measure, predict
+from mtljax.tasks import Task
+
+
+class Predictions(NamedTuple):
+    """Examples and what the model says of them, as NumPy arrays."""
+
+    images: np.ndarray
+    outputs: dict[str, Any]
+    labels: dict[str, Any]
+    present: dict[str, np.ndarray]
+
+
+class Evaluator:
+    """Evaluates states of one model on one split, which stays on the device if it is small."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tasks: Sequence[Task],
+        split: Split,
+        batch_size: int,
+        placement: Placement,
+        *,
+        keep_on_device: bool,
+    ):
+        self.tasks, self._size = tasks, len(split)
+
+        def run(state: TrainState, batch: PyTree) -> tuple[PyTree, PyTree]:
+            outputs = predict(model, state, batch["image"])
+            measured = jax.lax.with_sharding_constraint(
+                measure(tasks, outputs, batch), placement.replicated
+            )
+            return measured, jax.lax.with_sharding_constraint(outputs, placement.replicated)
+
+        self._run = jax.jit(run)
+        part = placement.local_rows(batch_size)
+
+        def batches() -> Iterator[PyTree]:
+            return (placement.spread(batch) for batch in padded(split, batch_size, part))
+
+        kept = list(batches()) if keep_on_device else None
+        self._batches = lambda: batches() if kept is None else kept
+
+    def metrics(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        """{task: {metric: value}} over the whole split, the mean loss among them."""
+        return summarise(self.tasks, (self._run(state, batch)[0] for batch in self._batches()))
+
+    def metrics_and_predictions(
+        self, state: TrainState, most: int = 5000
+    ) -> tuple[dict[str, dict[str, Any]], Predictions]:
+        """The same in the same pass, with the first `most` examples and the outputs for them."""
+        kept: list[PyTree] = []
+
+        def measured() -> Iterator[PyTree]:
+            seen = 0
+            for batch in self._batches():
+                states, outputs = self._run(state, batch)
+                if seen < min(most, self._size):
+                    everywhere = jax.tree.map(_whole, batch)
+                    kept.append(jax.device_get((everywhere, outputs)))
+                    seen += len(batch["image"])
+                yield states
+
+        metrics = summarise(self.tasks, measured())
+        end = min(most, self._size)
+        batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[:end], *kept)
+        return metrics, Predictions(batch["image"], outputs, batch["labels"], batch["present"])
+
+
+def _whole(x: jax.Array) -> jax.Array:
+    if x.is_fully_addressable:
+        return x
+    from jax.experimental.multihost_utils import process_allgather
+
+    return process_allgather(x, tiled=True)
+
+
+def summarise(tasks: Sequence[Task], states: Iterable[PyTree]) -> dict[str, dict[str, Any]]:
+    """Adds up what `make_eval_step` gives for each batch, in 64 bits, and computes the metrics."""
+    total: PyTree = None
+    for state in states:
+        state = jax.tree.map(_wide, jax.device_get(state))
+        total = state if total is None else _merge(tasks, total, state)
+    if total is None:
+        raise ValueError("nothing to evaluate: no batch was given")
+    result = {}
+    for task in tasks:
+        (loss, count), metrics = total[task.name]["loss"], total[task.name]["metrics"]
+        mean = float(loss / count) if count else float("nan")
+        result[task.name] = {"loss": mean, **task.metrics.compute(metrics)}
+    return result
+
+
+def _merge(tasks: Sequence[Task], a: PyTree, b: PyTree) -> PyTree:
+    merged = {}
+    for task in tasks:
+        left, right = a[task.name], b[task.name]
+        merged[task.name] = {
+            "loss": tuple(x + y for x, y in zip(left["loss"], right["loss"], strict=True)),
+            "metrics": task.metrics.merge(left["metrics"], right["metrics"]),
+        }
+    return merged
+
+
+def _wide(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    if x.dtype.kind == "f":
+        return x.astype(np.float64)
+    return x.astype(np.int64) if x.dtype.kind in "iu" else x
+
+
+def scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics that are single numbers."""
+    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}

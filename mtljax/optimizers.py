@@ -1,0 +1,118 @@
+"""Optimizers and learning-rate schedules by name. All of them are optax's."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+from jaxtyping import PyTree
+
+from mtljax.choice import choose
+
+
+def momentum(learning_rate: Any, decay: float = 0.9, nesterov: bool = False):
+    """Gradient descent with momentum."""
+    return optax.sgd(learning_rate, decay, nesterov)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "momentum": momentum,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "nadamw": optax.nadamw,
+    "radam": optax.radam,
+    "lamb": optax.lamb,
+    "lars": optax.lars,
+    "lion": optax.lion,
+    "adafactor": optax.adafactor,
+    "rmsprop": optax.rmsprop,
+    "adagrad": optax.adagrad,
+    "muon": optax.contrib.muon,
+}
+
+
+def constant(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
+    """The same learning rate all the time, after `warmup` steps of rising to it."""
+    del steps
+    return _after_warmup(peak, warmup, optax.constant_schedule(peak))
+
+
+def cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
+    """Half a cosine from the learning rate down to `end` times it, after `warmup` steps."""
+    decay = optax.cosine_decay_schedule(peak, max(1, steps - warmup), end)
+    return _after_warmup(peak, warmup, decay)
+
+
+def linear(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
+    """A straight line from the learning rate down to `end` times it, after `warmup` steps."""
+    decay = optax.linear_schedule(peak, end * peak, max(1, steps - warmup))
+    return _after_warmup(peak, warmup, decay)
+
+
+def step(peak: float, steps: int, warmup: int = 0, every: int = 0, factor: float = 0.5):
+    """The learning rate times `factor` after each `every` steps (a third of the run if 0)."""
+    every = every or max(1, steps // 3)
+    decay = optax.exponential_decay(peak, every, factor, staircase=True)
+    return _after_warmup(peak, warmup, decay)
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+    "step": step,
+}
+
+
+def make_optimizer(
+    optimizer: str,
+    learning_rate: float,
+    schedule: str,
+    steps: int,
+    *,
+    clip_norm: float | None = None,
+    decay_biases: bool = False,
+) -> optax.GradientTransformation:
+    """An optax chain: clip the norm of the whole gradient, then the optimizer on its schedule.
+
+    Args:
+      optimizer: A name of `OPTIMIZERS` and its arguments: `adamw:weight_decay=1e-2`.
+      learning_rate: The highest, after warm-up.
+      schedule: A name of `SCHEDULES` and its arguments: `cosine:warmup=100`.
+      steps: Of the whole run.
+      clip_norm: Longest gradient that is let through as it is; None: any.
+      decay_biases: Also apply weight decay to biases and normalisation parameters (those with
+        fewer than two axes), which are otherwise left alone.
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be > 0, not {learning_rate}")
+    plan = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
+    rule = choose("optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate",))
+    arguments = dict(rule.arguments)
+    known = inspect.signature(rule.make).parameters
+    for mask in ("mask", "weight_decay_mask"):
+        if mask in known and mask not in arguments and not decay_biases:
+            arguments[mask] = _is_matrix
+    made = rule.make(plan.make(learning_rate, steps, **plan.arguments), **arguments)
+    if clip_norm is None:
+        return made
+    if not clip_norm > 0:
+        raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
+    return optax.chain(optax.clip_by_global_norm(clip_norm), made)
+
+
+def _is_matrix(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:
+    if warmup < 0:
+        raise ValueError(f"warmup must be >= 0 steps, not {warmup}")
+    if not warmup:
+        return then
+    # The first step already moves: a learning rate of 0 would waste it.
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    return optax.join_schedules([rise, then], [warmup])

@@ -1,0 +1,126 @@
+"""Devices: starting up, and placing arrays on a mesh of them.
+
+The step is written for one device. Here its state is replicated and its batch spread over all
+devices of all processes, and `jax.jit` does the rest.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+AXIS = "batch"
+
+
+def start(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the other processes, if there are any. Call before anything else touches a device.
+
+    Args:
+      coordinator: `host:port` of process 0. None: this process is alone.
+      num_processes, process_id: As in `jax.distributed.initialize`; None where the cluster
+        (Slurm, a TPU pod) tells.
+    """
+    if coordinator is None:
+        if num_processes is not None or process_id is not None:
+            raise ValueError("several processes need --coordinator HOST:PORT, that of process 0")
+        return
+    jax.distributed.initialize(
+        None if coordinator == "auto" else coordinator, num_processes, process_id
+    )
+
+
+def use_compile_cache() -> Path | None:
+    """Keeps compiled programs in the user's cache folder, so that the next run starts sooner.
+
+    `MTLJAX_CACHE` names another folder, or `off`. Returns the folder, None where there is none
+    that can be written.
+    """
+    wish = os.environ.get("MTLJAX_CACHE", "")
+    if wish == "off":
+        return None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(wish) if wish else home / "mtljax" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A one-dimensional mesh, and the two ways an array lies on it."""
+
+    mesh: Mesh
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def batched(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Arrays that every process has whole, whole on every device."""
+        return jax.tree.map(self._replicate_one, tree)
+
+    def _replicate_one(self, x: Any) -> jax.Array:
+        if jax.process_count() == 1:
+            return jax.device_put(x, self.replicated)
+        return jax.make_array_from_process_local_data(self.replicated, np.asarray(x))
+
+    def spread(self, tree: PyTree) -> PyTree:
+        """This process's part of a batch, as its part of the global batch."""
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(self.batched, np.asarray(x)), tree
+        )
+
+    def local_rows(self, batch_size: int) -> slice:
+        """Which examples of a global batch this process reads."""
+        size = batch_size // jax.process_count()
+        return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+
+
+def place(batch_size: int, devices: int | None = None) -> Placement:
+    """A mesh of the devices there are.
+
+    Args:
+      batch_size: Must be a multiple of the number of devices.
+      devices: How many to use; None: all of them.
+
+    Raises:
+      ValueError: There are not so many, or the batch cannot be spread evenly.
+    """
+    found = jax.devices()
+    count = len(found) if devices is None else devices
+    if not 1 <= count <= len(found):
+        raise ValueError(f"{count} devices asked for, but there are {len(found)} ({describe()})")
+    if jax.process_count() > 1 and count != len(found):
+        raise ValueError("with several processes, all devices are used: leave out --devices")
+    if batch_size % count:
+        raise ValueError(
+            f"a batch of {batch_size} cannot be spread evenly over {count} devices; make "
+            f"data.batch_size a multiple of {count}"
+        )
+    mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=found[:count])
+    return Placement(mesh)
+
+
+def describe(count: int | None = None) -> str:
+    """The devices in a few words: `8 x cpu`, `1 x NVIDIA H100`."""
+    found = jax.devices()
+    kind = found[0].device_kind
+    return f"{len(found) if count is None else count} x {kind}"
