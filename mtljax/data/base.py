@@ -42,8 +42,10 @@ class Arrays:
 class Source:
     """A data set, split.
 
-    `mean` and `std` are those of the *training* images, over all examples and positions, in the
-    images' own unit.
+    Attributes:
+      train, validation, test: The splits; no example is in two of them.
+      mean, std: Of the *training* images, over all examples and positions, in the images' own unit.
+      low, high: What black and white are in that unit, for images that come from files.
     """
 
     train: Split
@@ -51,3 +53,5 @@ class Source:
     test: Split
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
+    low: float
+    high: float

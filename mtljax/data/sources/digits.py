@@ -36,4 +36,6 @@ def digits() -> Source:
         test=split(test),
         mean=float(images[train].mean()),
         std=float(images[train].std()),
+        low=0.0,
+        high=16.0,
     )

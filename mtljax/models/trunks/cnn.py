@@ -9,7 +9,7 @@ from mtljax.models.small_conv import small_conv
 
 
 def cnn(
-    widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2, norm: NormKind = "group"
+    widths: tuple[int, ...] = (16, 32, 64), blocks: int = 2, norm: NormKind = "group"
 ) -> tuple[nn.Module, ...]:
     """Plain convolutional network for small images, a stage per resolution.
 

@@ -6,7 +6,7 @@ from mtljax.models.layers import Norm, NormKind
 
 
 def mlp(
-    widths: tuple[int, ...] = (256, 256), norm: NormKind = "none", dropout: float = 0.0
+    widths: tuple[int, ...] = (256, 256, 256), norm: NormKind = "layer", dropout: float = 0.0
 ) -> tuple[nn.Module, ...]:
     """Multi-layer perceptron over the flattened image, a stage per layer.
 

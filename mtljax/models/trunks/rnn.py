@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 
-def rnn(width: int = 128, layers: int = 2, dropout: float = 0.0) -> tuple[nn.Module, ...]:
+def rnn(width: int = 64, layers: int = 2, dropout: float = 0.0) -> tuple[nn.Module, ...]:
     """Gated recurrent network over the rows of the image, both ways, a stage per layer.
 
     Args:
