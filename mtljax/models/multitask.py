@@ -60,7 +60,7 @@ def build(
       fusion: From `FUSIONS`.
       tasks: At least one, with different names.
       mean, std: Statistics of the training images.
-      remat: Recompute each stage's activations in the backward pass: less memory, a third more time.
+      remat: Recompute each stage's activations in the backward pass: less memory, more time.
       **fusion_args: The fusion's own arguments.
 
     Raises:

@@ -4,6 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.partition import mark_representation
+from mtljax.models.trunks.base import Signal, features_of
 
 Features = tuple[Array, ...]
 """Outputs of the last stages, coarsest last; a head reads as many as its task's `taps`."""
@@ -31,17 +32,17 @@ class Fusion(nn.Module):
             for i, stage in enumerate(self.trunk)
         )
 
-    def run_stage(self, stage: nn.Module, x: Array, train: bool) -> Array:
+    def run_stage(self, stage: nn.Module, x: Signal, train: bool) -> Signal:
         """One stage, with `remat` as asked."""
         run = lambda stage, x: stage(x, train)
         return (nn.remat(run) if self.remat else run)(stage, x)
 
-    def run_trunk(self, stages: tuple[nn.Module, ...], x: Array, train: bool) -> Features:
-        """The outputs of the last `taps` stages."""
+    def run_trunk(self, stages: tuple[nn.Module, ...], x: Signal, train: bool) -> Features:
+        """The features of the last `taps` stages."""
         outputs = []
         for stage in stages:
             x = self.run_stage(stage, x, train)
-            outputs.append(x)
+            outputs.append(features_of(x))
         return tuple(outputs[-self.taps :])
 
     def represent(self, features: PyTree[Float[Array, "B ..."]]) -> PyTree[Float[Array, "B ..."]]:

@@ -58,7 +58,7 @@ class DenseHead(nn.Module):
         rate: int = 1,
         width: int | None = None,
     ) -> Float[Array, "B h w G"]:
-        """Convolution to `width` channels (the head's own, unless given), normalisation and ReLU."""
+        """Convolution to `width` channels (by default the head's), normalisation, ReLU."""
         width, bias = width or self.width, self.norm == "none"
         if size == 1:  # the same as a 1x1 convolution, and faster on CPUs
             x = nn.Dense(width, use_bias=bias, name=name)(x)

@@ -1,19 +1,36 @@
 """Trunks: what turns an image into features. A trunk is a tuple of stages.
 
-A stage is a Linen module, `stage(x, train) -> x`. Because a trunk is only its stages, a fusion can run
-them once, once per task, or one at a time with an exchange between the tasks after each. Fusions copy
-stages, so a stage's fields are plain data; what it is made of, it makes in `__call__`.
+A stage is a Linen module, `stage(x, train) -> x`, where x is an array, or a `Carry` of features
+and what else later stages need. Because a trunk is only its stages, a fusion can run them once,
+once per task, or one at a time with an exchange between the tasks after each. Fusions copy stages,
+so a stage's fields are plain data; what it is made of, it makes in `__call__`.
 """
 
+from mtljax.models.trunks.base import Carry
 from mtljax.models.trunks.cnn import cnn
+from mtljax.models.trunks.convnext import convnext_t
+from mtljax.models.trunks.efficientnet import efficientnet_lite0
 from mtljax.models.trunks.mlp import mlp
+from mtljax.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
 from mtljax.models.trunks.rnn import rnn
+from mtljax.models.trunks.segnet import segnet
+from mtljax.models.trunks.vit import vit_b, vit_s, vit_ti
 
 TRUNKS = {
     "mlp": mlp,
     "cnn": cnn,
     "rnn": rnn,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "segnet": segnet,
+    "efficientnet_lite0": efficientnet_lite0,
+    "vit_ti": vit_ti,
+    "vit_s": vit_s,
+    "vit_b": vit_b,
+    "convnext_t": convnext_t,
 }
 """Name -> function that makes the stages."""
 
-__all__ = ["TRUNKS"]
+__all__ = ["TRUNKS", "Carry"]

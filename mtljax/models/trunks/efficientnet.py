@@ -1,0 +1,143 @@
+"""EfficientNet-Lite."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from mtljax.models.layers import DropPath, Norm, NormKind, conv
+
+LITE0 = (
+    ((1, 3, 1, 1, 16),),
+    ((2, 3, 2, 6, 24),),
+    ((2, 5, 2, 6, 40),),
+    ((3, 3, 2, 6, 80), (3, 5, 1, 6, 112)),
+    ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
+)
+"""By stage, groups of blocks: (how many, kernel size, stride of the first, expansion, channels)."""
+
+
+def efficientnet_lite0(
+    plan: tuple = LITE0,
+    norm: NormKind = "batch",
+    drop_path: float = 0.0,
+    head_width: int = 1280,
+    axis_name: str | None = None,
+) -> tuple[nn.Module, ...]:
+    """EfficientNet-Lite0: inverted bottlenecks without squeeze-and-excitation, in five stages.
+
+    The published weights want images of bytes as (x - 127) / 128: `mean=127, std=128`. Padding,
+    the constants of the normalisation (epsilon 1e-3, momentum 0.99) and ReLU6 are those of the
+    original.
+
+    Args:
+      plan: See `LITE0`; another one makes a smaller or larger network of the same kind.
+      norm: Normalisation after each convolution.
+      drop_path: Rate of stochastic depth at the last block, growing linearly from 0 at the first;
+        0.2 in the original.
+      head_width: Channels of the 1x1 convolution that ends the last stage.
+      axis_name: For `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+
+    Returns:
+      Stages: [B, H, W, 3] -> [B, H/2, W/2, 16] -> [B, H/4, W/4, 24] -> [B, H/8, W/8, 40] ->
+      [B, H/16, W/16, 112] -> [B, H/32, W/32, head_width].
+
+    References:
+      Tan and Le, 2019, arXiv:1905.11946; the Lite variants: Liu, 2020, TensorFlow blog,
+      "Higher accuracy on vision models with EfficientNet-Lite"
+    """
+    total = sum(group[0] for groups in plan for group in groups)
+    stages, done = [], 0
+    for i, groups in enumerate(plan):
+        count = sum(group[0] for group in groups)
+        rates = tuple(drop_path * (done + j) / total for j in range(count))
+        done += count
+        stages.append(
+            LiteStage(
+                stem=32 if i == 0 else None,
+                groups=groups,
+                head=head_width if i == len(plan) - 1 else None,
+                rates=rates,
+                norm=norm,
+                axis_name=axis_name,
+            )
+        )
+    return tuple(stages)
+
+
+class LiteStage(nn.Module):
+    """Groups of inverted bottlenecks; the first stage begins with the stem, the last has the head."""
+
+    stem: int | None
+    groups: tuple[tuple[int, int, int, int, int], ...]
+    head: int | None
+    rates: tuple[float, ...]
+    norm: NormKind
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x, train):
+        layer = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
+        if self.stem is not None:
+            x = nn.relu6(layer(self.stem, 3, stride=2, name="stem")(x, train))
+        rates = iter(self.rates)
+        for g, (count, size, stride, expansion, width) in enumerate(self.groups):
+            for i in range(count):
+                x = InvertedBottleneck(
+                    width=width,
+                    size=size,
+                    stride=stride if i == 0 else 1,
+                    expansion=expansion,
+                    rate=next(rates),
+                    layer=layer,
+                    name=f"block_{g}_{i}",
+                )(x, train)
+        if self.head is not None:
+            x = nn.relu6(layer(self.head, 1, name="head")(x, train))
+        return x
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand by 1x1, filter each channel, project by 1x1; added to its input where shapes agree."""
+
+    width: int
+    size: int
+    stride: int
+    expansion: int
+    rate: float
+    layer: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x, train):
+        y, wide = x, x.shape[-1] * self.expansion
+        if self.expansion > 1:
+            y = nn.relu6(self.layer(wide, 1, name="expand")(y, train))
+        y = nn.relu6(
+            self.layer(wide, self.size, stride=self.stride, groups=wide, name="filter")(y, train)
+        )
+        y = self.layer(self.width, 1, name="project")(y, train)
+        if self.stride > 1 or x.shape != y.shape:
+            return y
+        return x + DropPath(self.rate)(y, train)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and normalisation with the constants of EfficientNet."""
+
+    width: int
+    size: int
+    stride: int = 1
+    groups: int = 1
+    norm: NormKind = "batch"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = conv(
+            self.width,
+            self.size,
+            strides=self.stride,
+            feature_group_count=self.groups,
+            use_bias=self.norm == "none",
+        )(x)
+        return Norm(self.norm, self.axis_name, epsilon=1e-3)(x, train)
