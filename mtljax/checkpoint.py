@@ -1,13 +1,18 @@
 """Saving and restoring the train state, by orbax: the latest, and the best on validation."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+from flax.traverse_util import unflatten_dict
 
 from mtljax.step import TrainState
 
 FOLDER = "checkpoints"
+SEPARATOR = ":"
 
 
 class Checkpoints:
@@ -63,17 +68,11 @@ class Checkpoints:
           ValueError: It is damaged, or of another model.
         """
         flat = _flat(like)
-        try:
+        with _one_line(self._folder / str(step)):
             abstract = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), flat
             )
             found = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(
-                f"checkpoint {self._folder / str(step)} is damaged or of another model: "
-                f"{reason[0][:200]}"
-            ) from None
         for name, wanted in flat.items():
             if found[name].shape != wanted.shape or found[name].dtype != wanted.dtype:
                 raise ValueError(
@@ -82,17 +81,64 @@ class Checkpoints:
                 )
         return _unflat(found, like)
 
+    def restore_for_use(self, step: int) -> TrainState:
+        """The parameters and model state of a step, on one device, to evaluate or predict with.
+
+        Nothing is known of the optimizer or the balancer, so training cannot go on from it.
+
+        Raises:
+          ValueError: It is damaged.
+        """
+        with _one_line(self._folder / str(step)):
+            found = self._manager.restore(step, args=self._ocp.args.StandardRestore())
+            ema = _subtree(found, "ema")
+            return TrainState(
+                step=found["step"],
+                params=_subtree(found, "params"),
+                model_state=_subtree(found, "model_state"),
+                opt_state=None,
+                balancer_state=None,
+                ema=ema or None,
+                key=jax.random.wrap_key_data(found["key"]),
+                skipped=found["skipped"],
+                skipped_in_row=found["skipped_in_row"],
+            )
+
     def close(self) -> None:
         """Waits for what is being written."""
         self._manager.wait_until_finished()
         self._manager.close()
 
 
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns whatever orbax and tensorstore raise into one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"checkpoint {path} is damaged or of another model: {reason[0][:200]}"
+        ) from None
+
+
 def _flat(state: TrainState) -> dict[str, jax.Array]:
     """Arrays by path, in which empty nodes and random keys do not matter."""
     state = state.replace(key=jax.random.key_data(state.key))
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves
+    }
+
+
+def _subtree(flat: dict[str, jax.Array], prefix: str) -> dict[str, Any]:
+    """What `_flat` wrote below a field whose nodes are dicts."""
+    inner = {
+        tuple(name.split(SEPARATOR)[1:]): leaf
+        for name, leaf in flat.items()
+        if name.split(SEPARATOR)[0] == prefix
+    }
+    return unflatten_dict(inner)
 
 
 def _unflat(flat: dict[str, jax.Array], like: TrainState) -> TrainState:

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from mtljax.catalog import Entry
 from mtljax.evaluate import scalars
 from mtljax.tasks import Task
 
@@ -100,4 +103,41 @@ def result_table(result: dict[str, Any]) -> Table:
                 f"{value:.4f}",
                 end_section=i == len(scalars(metrics)) - 1,
             )
+    return table
+
+
+def metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
+    """Every number of every task on one split."""
+    table = Table("task", "metric", title=title, title_justify="left")
+    table.add_column("value", justify="right")
+    for task, values in metrics.items():
+        numbers = list(scalars(values).items())
+        for i, (name, value) in enumerate(numbers):
+            last = i == len(numbers) - 1
+            table.add_row("" if i else task, name, f"{value:.4f}", end_section=last)
+    return table
+
+
+def predictions_table(entries: list[dict[str, Any]]) -> Table:
+    """A row per image, a column per task."""
+    tasks = [name for name in entries[0] if name != "image"]
+    table = Table("image", *tasks)
+    for entry in entries:
+        table.add_row(entry["image"], *(entry[task]["text"] for task in tasks))
+    return table
+
+
+def catalog_table(kind: str, entries: Sequence[Entry]) -> Table:
+    """What there is of a kind."""
+    table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is", ratio=3)
+    reads, papers = any(e.reads for e in entries), any(e.papers for e in entries)
+    if reads:
+        table.add_column("reads")
+    if papers:
+        table.add_column("paper", ratio=2)
+    for entry in entries:
+        row = [entry.name, entry.summary]
+        table.add_row(*map(escape, row + [entry.reads] * reads + [entry.papers] * papers))
     return table

@@ -15,7 +15,7 @@ from typing import Any
 
 from mtljax.config import Experiment, read_config, to_json
 
-CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 
 
 def default_workdir(experiment: Experiment) -> Path:
@@ -54,6 +54,11 @@ class RunFolder:
         """The outcome, if the run is finished."""
         return read_result(self.path)
 
+    def describe_input(self, shape: tuple[int, ...], low: float, high: float) -> None:
+        """Writes down what images the network takes."""
+        if self._writes:
+            write_json(self.path / INPUT, {"shape": list(shape), "low": low, "high": high})
+
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; one that was cut off by a crash is left out."""
         try:
@@ -78,6 +83,18 @@ class RunFolder:
         """Writes the outcome."""
         if self._writes:
             write_json(self.path / RESULT, result)
+
+
+def read_input(path: Path) -> dict[str, Any]:
+    """What images the network of the run in a folder takes: `shape`, `low`, `high`."""
+    try:
+        told = json.loads((path / INPUT).read_text())
+        return {
+            "shape": [int(n) for n in told["shape"]],
+            **{k: float(told[k]) for k in ("low", "high")},
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / INPUT} cannot be read: {error}") from None
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -31,7 +31,15 @@ RESIDENT_LIMIT = 2**30
 
 
 class Stopped(Exception):
-    """Training was asked to stop, or had to; the message is for the user."""
+    """Training was asked to stop, or had to; the message is for the user.
+
+    Attributes:
+      status: The exit status that says so.
+    """
+
+    def __init__(self, message: str, status: int = 1):
+        super().__init__(message)
+        self.status = status
 
 
 def train(
@@ -71,6 +79,7 @@ def train(
             console.print(result_table(folder.result))
         return folder.result
 
+    folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
     state = initial_state(experiment, parts, source, placement)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints, stop_signal() as stop:
         step = checkpoints.latest() or 0
@@ -100,7 +109,8 @@ def train(
                     checkpoints.save(state, sys.float_info.max)
                 if stop.is_set and step < experiment.steps:
                     raise Stopped(
-                        f"stopped at step {step}, saved; the same command goes on from there"
+                        f"stopped at step {step} and saved; the same --workdir goes on from there",
+                        status=128 + signal.SIGTERM,
                     )
 
         best = checkpoints.best()

@@ -1,0 +1,170 @@
+"""Using a trained run: reading image files, and predicting every task for them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mtljax.assemble import assemble, load_source
+from mtljax.checkpoint import Checkpoints
+from mtljax.choice import nearest
+from mtljax.config import Experiment, read_config
+from mtljax.evaluate import Evaluator
+from mtljax.parallel import place
+from mtljax.runfolder import CONFIG, read_input
+from mtljax.step import TrainState, predict
+
+
+class Trained(NamedTuple):
+    """A run, ready to be used."""
+
+    experiment: Experiment
+    model: Any
+    state: TrainState
+    step: int
+    """Of the checkpoint, the best on validation."""
+    shape: tuple[int, int, int]
+    """Height, width and channels of the images that it was trained on."""
+    low: float
+    high: float
+    """Black and white in their unit."""
+
+
+def load_run(path: Path) -> Trained:
+    """The best model of a run folder; the data is not needed.
+
+    Raises:
+      ValueError: It is no run folder, or has no checkpoint that can be read.
+    """
+    if not path.is_dir():
+        raise ValueError(f"no run folder {path}")
+    if not (path / CONFIG).is_file():
+        raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
+    experiment = read_config(path / CONFIG)
+    checkpoints = Checkpoints(path, read_only=True)
+    try:
+        step = checkpoints.best()
+        if step is None:
+            raise ValueError(f"{path} has no checkpoint yet: train it first")
+        state = checkpoints.restore_for_use(step)
+    finally:
+        checkpoints.close()
+    told = read_input(path)
+    shape = tuple(told["shape"])
+    return Trained(
+        experiment, assemble(experiment).model, state, step, shape, told["low"], told["high"]
+    )
+
+
+def evaluate_run(path: Path, split: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """({task: {metric: value}}, step) of the best model of a run folder on one of its splits.
+
+    Raises:
+      ValueError: It is no run folder, its data is not there, or there is no such split.
+    """
+    splits = ("train", "validation", "test")
+    if split not in splits:
+        raise ValueError(f"unknown split {split!r}{nearest(split, splits)}")
+    trained = load_run(path)
+    source = load_source(trained.experiment)
+    evaluator = Evaluator(
+        trained.model,
+        trained.experiment.tasks,
+        getattr(source, split),
+        trained.experiment.data.batch_size,
+        place(trained.experiment.data.batch_size, 1),
+        keep_on_device=False,
+    )
+    return evaluator.metrics(trained.state), trained.step
+
+
+def read_image(path: Path, trained: Trained) -> np.ndarray:
+    """An image file as the network takes it: [H, W, C] in the training images' unit.
+
+    PNG, JPEG and the like are made grey or coloured as the training images were, resized with
+    averaging, and scaled from black..white to low..high. A `.npy` array [H, W] or [H, W, C] is taken
+    to be in the training images' unit already, and resized if it has another size.
+
+    Raises:
+      ValueError: There is no such file, or it is not an image.
+    """
+    if not path.is_file():
+        raise ValueError(f"no image file {path}")
+    height, width, channels = trained.shape
+    pixels = _read_array(path) if path.suffix == ".npy" else _read_picture(path, trained)
+    if pixels.shape[-1] != channels:
+        raise ValueError(f"{path} has {pixels.shape[-1]} channels; the model takes {channels}")
+    if pixels.shape[:2] != (height, width):
+        pixels = np.asarray(jax.image.resize(pixels, trained.shape, "linear", antialias=True))
+    return pixels.astype(np.float32)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not a NumPy array: {error}") from None
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or 0 in pixels.shape or pixels.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{path} holds {pixels.dtype} of shape {pixels.shape}, not an image [H, W] or [H, W, C]"
+        )
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"{path} has pixels that are NaN or infinite")
+    return pixels.astype(np.float32)
+
+
+def _read_picture(path: Path, trained: Trained) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith(("I", "F")):  # 16 bits: white is 65535
+                pixels = np.asarray(image, np.float32)[..., None] / 65535.0
+                pixels = np.repeat(pixels, trained.shape[-1], -1)
+            else:
+                mode = "L" if trained.shape[-1] == 1 else "RGB"
+                pixels = np.asarray(image.convert(mode), np.float32) / 255.0
+                pixels = pixels.reshape(*pixels.shape[:2], -1)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{path} cannot be read as an image: {reason}") from None
+    return trained.low + (trained.high - trained.low) * pixels
+
+
+def predict_files(trained: Trained, paths: Sequence[Path], output: Path) -> list[dict[str, Any]]:
+    """Predicts every task for every file and writes `output`, JSON with an entry per image.
+
+    A prediction that is itself an image goes to a `.npy` file beside `output`.
+
+    Returns:
+      What was written: `{"image": path, task: {"prediction": ..., "text": ...}}`.
+    """
+    images = np.stack([read_image(path, trained) for path in paths])
+    outputs = jax.device_get(
+        jax.jit(lambda state, images: predict(trained.model, state, images))(trained.state, images)
+    )
+    entries = []
+    for i, path in enumerate(paths):
+        entry: dict[str, Any] = {"image": str(path)}
+        for task in trained.experiment.tasks:
+            raw = jax.tree.map(lambda x, i=i: x[i : i + 1], outputs[task.name])
+            value = jax.tree.map(lambda x: np.asarray(x)[0], task.decode(raw))
+            entry[task.name] = _as_json(value, task, output, f"{i}_{path.stem}_{task.name}")
+        entries.append(entry)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(entries, indent=2) + "\n")
+    return entries
+
+
+def _as_json(value: Any, task: Any, output: Path, name: str) -> dict[str, Any]:
+    if isinstance(value, np.ndarray) and value.ndim >= 2:
+        file = output.with_name(f"{output.stem}_{name}.npy")
+        np.save(file, value)
+        return {"prediction": str(file), "text": f"{value.shape} in {file.name}"}
+    plain = jax.tree.map(lambda x: np.asarray(x).tolist(), value)
+    return {"prediction": plain, "text": task.text(value)}
