@@ -137,7 +137,7 @@ def train(
     if not quiet:
         console.print(result_table(result))
     if jax.process_index() == 0:
-        from mtljax.report import write_report  # matplotlib: not before it is needed
+        from mtljax.report import Predictions, write_report  # matplotlib: not before it is needed
 
         write_report(
             workdir,
@@ -146,7 +146,7 @@ def train(
             tasks=experiment.tasks,
             history=folder.history(),
             result=result,
-            test=predictions,
+            test=Predictions(*predictions),
         )
     result["seconds"] = time.perf_counter() - began
     folder.finish(result)
