@@ -1,0 +1,112 @@
+"""What the suites over all balancers share: every balancer made, one jitted step of each, matrices."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.balancing import BALANCERS, Needs, Signals
+from mtljax.balancing.base import combine_rows, gramian
+
+WIDTH = 64
+"""Columns of every Jacobian, so that a step is compiled once per method and number of tasks."""
+
+ON_MATRIX = sorted(name for name in BALANCERS if name not in ("auto_lambda", "moml", "forum"))
+"""The balancers that work on a plain Jacobian; a new one is among them."""
+
+
+ARGUMENTS = {
+    # With its default step size of 5 the inner iteration overshoots, and doubles every rounding
+    # error at each of its 20 steps: no two precisions agree on it.
+    "sdmgrad": {"step_size": 0.5},
+}
+
+
+@functools.cache
+def made(name, num_tasks):
+    """The balancer with its default arguments; those that it requires get one number per task."""
+    make = BALANCERS[name]
+    required = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
+    each = (tuple(1.0 + t for t in range(num_tasks)) for _ in required)
+    return make(*each, **ARGUMENTS.get(name, {}))
+
+
+@functools.cache
+def stepper(name, num_tasks):
+    """`(jacobian, losses, present, state, key) -> (direction, weights or None, state)`, jitted."""
+    balancer = made(name, num_tasks)
+    copies = balancer.samples
+
+    def step(jacobian, losses, present, state, key):
+        jacobian = jnp.where(present[:, None], jacobian, 0.0)
+        alike = lambda x: x if copies == 1 else jnp.broadcast_to(x, (copies, *x.shape))
+        products = None
+        if balancer.needs is Needs.GRAMIAN:
+            products = gramian(jacobian)
+            if copies > 1:
+                shape = (copies, num_tasks, copies, num_tasks)
+                products = jnp.broadcast_to(products[None, :, None, :], shape)
+        signals = Signals(
+            losses=alike(jnp.where(present, losses, 0.0)),
+            present=alike(present),
+            step=jnp.zeros((), jnp.int32),
+            gramian=products,
+            jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
+        )
+        combined, state = balancer.combine(signals, state, key)
+        if not balancer.gives_weights:
+            return combined, None, state
+        weights = combined if copies == 1 else combined.sum(0)
+        return combine_rows(weights, jacobian), weights, state
+
+    return jax.jit(step)
+
+
+def fresh(name, num_tasks, width=WIDTH):
+    return made(name, num_tasks).init(num_tasks, jnp.zeros(width))
+
+
+def run(name, jacobian, losses, present=None, state=None, key=0):
+    """One step from a fresh state, if none is given; all in NumPy."""
+    num_tasks, width = jacobian.shape
+    present = np.ones(num_tasks, bool) if present is None else present
+    state = fresh(name, num_tasks, width) if state is None else state
+    direction, weights, state = stepper(name, num_tasks)(
+        jacobian.astype(np.float32),
+        losses.astype(np.float32),
+        present,
+        state,
+        jax.random.key(key),
+    )
+    weights = None if weights is None else np.asarray(weights)
+    return np.asarray(direction), weights, state
+
+
+def jacobians(kind, num_tasks, seed=0, width=WIDTH):
+    """A float64 Jacobian whose entries are float32 numbers."""
+    rng = np.random.default_rng((seed, num_tasks))
+    noise = rng.standard_normal((num_tasks, width))
+    if kind == "random":
+        jacobian = noise
+    elif kind == "conflicting":  # half of the tasks pull one way, half the other
+        sign = np.where(np.arange(num_tasks) % 2 == 0, 1.0, -1.0)
+        jacobian = sign[:, None] * rng.standard_normal(width) + noise
+    elif kind == "parallel":  # cosines near 0.9
+        jacobian = rng.standard_normal(width) + 0.3 * noise
+    elif kind == "scaled":  # norms from 1e-3 to 1e3
+        jacobian = noise * 10.0 ** np.linspace(-3, 3, num_tasks)[rng.permutation(num_tasks), None]
+    else:
+        raise ValueError(kind)
+    return jacobian.astype(np.float32).astype(np.float64)
+
+
+def loss_values(num_tasks, seed=0):
+    rng = np.random.default_rng((seed, num_tasks, 1))
+    return rng.uniform(0.3, 3.0, num_tasks).astype(np.float32).astype(np.float64)
+
+
+def distance(direction, reference):
+    """Relative to the reference."""
+    return np.linalg.norm(direction - reference) / np.linalg.norm(reference)
