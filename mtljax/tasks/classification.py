@@ -69,7 +69,11 @@ class Classification(Task):
         return output.argmax(-1)
 
     def error(self, output, label):
-        return optax.softmax_cross_entropy_with_integer_labels(output, label)
+        # In the arrays' own library: compiling for NumPy arrays would take longer than the rest.
+        xp = output.__array_namespace__()
+        highest = output.max(-1)
+        total = xp.log(xp.exp(output - highest[:, None]).sum(-1)) + highest
+        return total - xp.take_along_axis(output, label[:, None], axis=-1)[:, 0]
 
     def text(self, value):
         return self.class_names[int(value)] if self.class_names else str(int(value))
@@ -78,20 +82,42 @@ class Classification(Task):
         confusion = np.zeros((self.num_classes, self.num_classes), int)
         np.add.at(confusion, (labels, self.decode(outputs)), 1)
         share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        shades = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axis.grid(False)
         if self.num_classes <= 20:
-            for (row, column), count in np.ndenumerate(confusion):
-                if count:
-                    color = "white" if share[row, column] > 0.5 else "black"
-                    axis.text(column, row, count, ha="center", va="center", color=color, fontsize=8)
+            size = 9.5 if self.num_classes <= 12 else 6.5
+            for row, column in np.argwhere(confusion):
+                color = "white" if share[row, column] > 0.5 else "black"
+                axis.text(
+                    column,
+                    row,
+                    confusion[row, column],
+                    ha="center",
+                    va="center",
+                    color=color,
+                    fontsize=size,
+                )
             ticks = range(self.num_classes)
-            names = [self.text(i) for i in ticks]
+            names = [_short(self.text(i)) for i in ticks]
             axis.set_xticks(ticks, names, rotation=90 if self.class_names else 0)
             axis.set_yticks(ticks, names)
+        else:
+            axis.figure.colorbar(shades, ax=axis, label="share of the true class", shrink=0.8)
         axis.set_xlabel("predicted class")
         axis.set_ylabel("true class")
-        wrong = int(confusion.sum() - np.trace(confusion))
-        return f"{self.name}: {wrong} of {confusion.sum()} test images in a wrong class"
+        wrong = confusion - np.diag(np.diagonal(confusion))
+        title = f"{self.name}: {wrong.sum()} of {confusion.sum()} test images in a wrong class"
+        if wrong.max() > 1:
+            true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+            title += (
+                f"; most often {self.text(true)} taken for {self.text(predicted)} "
+                f"({wrong.max()} times)"
+            )
+        return title
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "…"
 
 
 class _Confusion(Metrics):

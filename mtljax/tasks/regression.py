@@ -65,21 +65,38 @@ class Regression(Task):
             )
 
     def error(self, output, label):
-        return jnp.abs(output - label).reshape(len(output), -1).mean(-1)
+        return abs(output - label).reshape(len(output), -1).mean(-1)
 
     def text(self, value):
         return " ".join(f"{v:.2f}" for v in np.ravel(value))
 
     def draw(self, axis, outputs, labels):
         labels, outputs = np.ravel(labels), np.ravel(outputs)
-        low, high = min(labels.min(), outputs.min()), max(labels.max(), outputs.max())
-        axis.plot([low, high], [low, high], color="0.6", lw=1, zorder=0, label="perfect")
-        axis.scatter(labels, outputs, s=10, alpha=0.4, lw=0)
+        finite = np.isfinite(outputs)
+        if not finite.any():
+            return None
+        true, predicted = labels[finite], outputs[finite]
+        ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+        axis.plot(ends, ends, color="0.6", lw=1, zorder=0, label="perfect")
+        alpha = float(np.clip(200 / len(true), 0.05, 0.5))
+        axis.scatter(
+            true,
+            predicted,
+            s=14,
+            alpha=alpha,
+            lw=0,
+            label="one test image" if self.size == 1 else "one of its values",
+        )
         axis.set_xlabel("true value")
         axis.set_ylabel("predicted value")
-        axis.set_aspect("equal")
-        axis.legend(frameon=False)
-        return f"{self.name}: predicted values are off by {np.abs(outputs - labels).mean():.2f}"
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.legend()
+        error = np.abs(predicted - true)
+        lost = "" if finite.all() else f"; {(~finite).sum()} predictions are not finite"
+        return (
+            f"{self.name}: off by {error.mean():.3g} on average, "
+            f"by less than {np.quantile(error, 0.95):.3g} for 95 % of the test labels{lost}"
+        )
 
 
 class _Errors(Metrics):

@@ -1,0 +1,169 @@
+"""The page of one run: what the template needs, made ready."""
+
+import base64
+import json
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+
+from mtljax.report.figures import Picture
+from mtljax.report.predictions import Predictions
+from mtljax.report.words import (
+    count,
+    headline,
+    main_result,
+    metric_name,
+    metric_value,
+    number,
+    remarks,
+)
+from mtljax.tasks import Task
+
+_OPEN_TASKS = 6
+_EXPLANATIONS = {
+    "weights": "How much each task's loss counted in the update of the shared parameters.",
+    "validation_metric": "Over the whole validation split. Dashed: the chosen step.",
+    "gradient_norm": "Of the balanced gradient that the optimizer received.",
+    "throughput": "Counted by the training loop, with everything that it does between two logs.",
+}
+
+
+class TaskPart(NamedTuple):
+    """A task and its pictures, where there is something to show."""
+
+    task: Task
+    loss: Picture | None
+    test: Picture | None
+    worst: Picture | None
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Those that there are."""
+        return [p for p in (self.loss, self.test, self.worst) if p is not None]
+
+
+class Row(NamedTuple):
+    """A line of the table of metrics."""
+
+    metric: str
+    direction: str
+    """What is better, of the task's main metric; else empty."""
+    validation: str
+    test: str
+
+
+def render(
+    *,
+    title: str,
+    config: dict,
+    tasks: Sequence[Task],
+    parts: list[TaskPart],
+    ranking: list[Picture],
+    result: dict,
+    test: Predictions,
+    training: list[Picture],
+    weights_in_words: str | None,
+    examples: Picture | None,
+) -> str:
+    """The whole page, with all that it shows inside."""
+    labelled = {name: int(present.sum()) for name, present in test.present.items()}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mtljax.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("run.html.jinja").render(
+        title=title,
+        headline=headline(tasks, result, len(test.images)),
+        remarks=remarks(tasks, result, labelled),
+        facts=_facts(result),
+        tasks=tasks,
+        parts=parts,
+        ranking=ranking,
+        few_tasks=len(tasks) <= _OPEN_TASKS,
+        rows={task.name: metric_rows(task, result) for task in tasks},
+        summaries={task.name: _summary(task, result, labelled[task.name]) for task in tasks},
+        best_step=result.get("best_step"),
+        training=training,
+        explanations=_EXPLANATIONS,
+        weights_in_words=weights_in_words,
+        examples=examples,
+        settings=list(flatten(config)),
+        environment=result.get("environment", {}),
+        data_uri=_data_uri,
+    )
+
+
+def metric_rows(task: Task, result: dict) -> list[Row]:
+    """Every metric of a task that is a single number, its main metric first."""
+    splits = [result[split].get(task.name, {}) for split in ("validation", "test")]
+    names = [
+        name
+        for name in dict.fromkeys([task.main_metric, *splits[0], *splits[1]])
+        if any(_is_number(split.get(name)) for split in splits)
+    ]
+    better = "higher is better" if task.higher_is_better else "lower is better"
+    return [
+        Row(
+            metric_name(name),
+            better if name == task.main_metric else "",
+            *(metric_value(name, split.get(name), 4) for split in splits),
+        )
+        for name in names
+    ]
+
+
+def flatten(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """("data.batch_size", "64"), ... of nested JSON."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(config, dict):
+        parts = config.items()
+    elif isinstance(config, list) and any(isinstance(x, dict | list) for x in config):
+        parts = enumerate(config)
+    if not parts:
+        yield path, config if isinstance(config, str) else json.dumps(config, ensure_ascii=False)
+        return
+    for key, value in parts:
+        yield from flatten(value, f"{path}.{key}" if path else str(key))
+
+
+def _facts(result: dict) -> list[tuple[str, str, str]]:
+    """(what, how much, more about it)."""
+    parameters, steps = result["parameters"], result["steps"]
+    share = 100 * parameters["shared"] / max(parameters["total"], 1)
+    best = result.get("best_step")
+    return [
+        ("Chosen step", "none" if best is None else f"{best:,}", f"of {steps:,} steps"),
+        ("Parameters", f"{parameters['total']:,}", f"{share:.1f} % shared by all tasks"),
+        (
+            "Training",
+            f"{number(result['train_seconds'])} s",
+            f"{number(result['seconds'])} s with everything, on {result['device']}",
+        ),
+        (
+            "Speed",
+            f"{number(result['ms_per_step'])} ms a step",
+            f"{number(result['examples_per_second'])} images a second",
+        ),
+    ]
+
+
+def _summary(task: Task, result: dict, labelled: int) -> str:
+    kind = type(task).__name__
+    specific = result["parameters"]["task_specific"].get(task.name)
+    own = "" if specific is None else f", {count(specific, 'parameter')} of its own"
+    if not labelled:
+        return f"{kind}{own}. No test image carries its label."
+    return f"{kind}{own}. Test: {main_result(task, result['test'])} ({count(labelled, 'label')})."
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _data_uri(picture: Picture) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.png).decode()

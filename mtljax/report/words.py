@@ -1,0 +1,127 @@
+"""Numbers and findings in words."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from mtljax.tasks import Task
+
+METRIC_NAMES = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mae": "mean absolute error",
+    "rmse": "root mean square error",
+    "r2": "R²",
+    "miou": "mean IoU",
+}
+"""What a person calls a metric; others are called by their own name."""
+
+
+def metric_name(metric: str) -> str:
+    """What a person calls a metric."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in a few characters: at least `digits` significant digits, n/a for NaN."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    if abs(value) >= 10**digits and math.isfinite(value):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def metric_value(metric: str, value: float | None, digits: int = 3) -> str:
+    """A metric's value with its unit: an accuracy in percent."""
+    if metric.endswith("accuracy") and value is not None and math.isfinite(value):
+        return f"{100 * value:.{max(digits - 2, 0)}f} %"
+    return number(value, digits)
+
+
+def metric_tick(metric: str, value: float) -> str:
+    """A metric's value at a mark of an axis, where round numbers stand."""
+    return f"{100 * value:.6g} %" if metric.endswith("accuracy") else f"{value:.6g}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def count(amount: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+
+
+def main_result(task: Task, measured: dict[str, dict[str, Any]]) -> str:
+    """A task's main metric: "accuracy 98.9 % for digit"."""
+    value = measured.get(task.name, {}).get(task.main_metric)
+    name = metric_name(task.main_metric)
+    if value is None or not math.isfinite(value):
+        return f"{name} not measured for {task.name}"
+    return f"{name} {metric_value(task.main_metric, value)} for {task.name}"
+
+
+def main_results(tasks: Sequence[Task], measured: dict[str, dict[str, Any]]) -> str:
+    """All tasks' main metrics; of many tasks the range and the median per kind of metric."""
+    if len(tasks) <= 6:
+        return joined([main_result(task, measured) for task in tasks])
+    parts = []
+    for metric in dict.fromkeys(task.main_metric for task in tasks):
+        values = {
+            task.name: measured.get(task.name, {}).get(metric)
+            for task in tasks
+            if task.main_metric == metric
+        }
+        known = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
+        if not known:
+            parts.append(f"{metric_name(metric)} of {count(len(values), 'task')} not measured")
+            continue
+        ranked = sorted(known, key=lambda name: known[name])
+        low, high = ranked[0], ranked[-1]
+        middle = metric_value(metric, statistics.median(known.values()))
+        parts.append(
+            f"{metric_name(metric)} of {count(len(known), 'task')} between "
+            f"{metric_value(metric, known[low])} ({low}) and {metric_value(metric, known[high])} "
+            f"({high}), median {middle}"
+        )
+    return joined(parts)
+
+
+def headline(tasks: Sequence[Task], result: dict, images: int) -> str:
+    """What came out, in one or two sentences."""
+    sentence = f"On {count(images, 'test image')}: {main_results(tasks, result['test'])}."
+    if result.get("best_step") is not None:
+        sentence += (
+            f" The parameters are those of step {result['best_step']:,} of {result['steps']:,}, "
+            "chosen on validation."
+        )
+    return sentence
+
+
+def remarks(tasks: Sequence[Task], result: dict, labelled: dict[str, int]) -> list[str]:
+    """What a reader should know before trusting the numbers."""
+    found = []
+    if result.get("skipped"):
+        found.append(
+            f"Left out, because not finite: {count(result['skipped'], 'update')} of "
+            f"{result['steps']:,}. A lower learning rate or clipping may help."
+        )
+    if result.get("best_step") == result["steps"]:
+        found.append(
+            "The last step was the best on validation: more steps may give a better network."
+        )
+    unlabelled = [task.name for task in tasks if not labelled[task.name]]
+    if unlabelled:
+        found.append(f"No test image carries a label of {joined(unlabelled)}.")
+    return found
+
+
+def balancer_name(config: dict) -> str:
+    """What the configuration calls the balancer."""
+    balancer = config.get("balancer")
+    if isinstance(balancer, dict):
+        balancer = balancer.get("name")
+    return str(balancer) if balancer else "The balancer"

@@ -1,0 +1,126 @@
+"""The pieces that the report of a run is made of."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from report_harness import make_run
+
+from mtljax.report.curves import weights_in_words
+from mtljax.report.history import Series, series
+from mtljax.report.run import file_stems
+from mtljax.report.tiles import Caption, make_triples, to_rgb, worst_first
+from mtljax.report.words import joined, main_results, metric_value, number
+from mtljax.tasks import Classification, Regression
+
+
+def test_names_that_differ_in_signs_get_files_of_their_own():
+    assert file_stems(["a/b", "A.b", "a_b"]) == ["a_b", "A_b_2", "a_b_3"]
+
+
+def test_weights_not_worth_a_picture_get_a_sentence():
+    run = make_run()
+    tasks, history = run["tasks"], run["history"]
+    assert weights_in_words(tasks, history, "uw") is None
+    for line in history:
+        if "weight" in line:
+            line["weight"] = {"digit": 1.0, "value": 0.25}
+    shown = "uw kept the weights of the tasks' losses constant: digit 1, value 0.25."
+    assert weights_in_words(tasks, history, "uw") == shown
+    history = make_run(weights=False)["history"]
+    assert "graddrop gives a direction" in weights_in_words(tasks, history, "graddrop")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", ["bytes", "unit", "any", "constant", "large", "nan"])
+def test_images_of_any_kind_become_rgb(kind, channels):
+    images = np.random.default_rng(0).uniform(-3, 9, (5, 6, 4, channels))
+    images = {
+        "bytes": (images * 9).clip(0, 255).astype(np.uint8),
+        "unit": images.clip(0, 1),
+        "any": images,
+        "constant": np.full_like(images, 7.0),
+        "large": images.repeat(60, 1).repeat(60, 2),
+        "nan": np.where(images > 8, np.nan, images),
+    }[kind]
+    shown = to_rgb(images, np.array([3, 1]))
+    height, width = images.shape[1:3]
+    assert [x.shape for x in shown] == 2 * [
+        (160, 107, 3) if kind == "large" else (height, width, 3)
+    ]
+    assert all(x.dtype == np.uint8 for x in shown)
+    if kind == "bytes" and channels == 3:
+        np.testing.assert_array_equal(shown[0], images[3])
+    if kind == "unit" and channels == 1:
+        np.testing.assert_allclose(shown[1][..., 2], 255 * images[1, ..., 0], atol=0.5)
+
+
+def test_worst_come_first_and_not_a_number_before_all():
+    run = make_run()
+    task, test = run["tasks"][1], run["test"]
+    test.outputs["value"][:] = test.labels["value"]
+    test.outputs["value"][[7, 3, 5]] += [2.0, -5.0, np.nan]
+    test.outputs["value"][11] += 100.0
+    test.present["value"][11] = False
+    assert worst_first(task, test, 3).tolist() == [5, 3, 7]
+
+
+def test_tasks_whose_labels_are_pictures_show_image_truth_and_prediction():
+    class Mask(Regression):
+        def picture(self, value, image):
+            return np.full((*image.shape[:2], 3), 255 * (value > 5), np.uint8)
+
+    run = make_run()
+    run["test"].outputs["value"][:2] = [0.0, 9.0]
+    run["test"].labels["value"][:2] = [9.0, 9.0]
+    tiles = make_triples(Mask(name="value"), run["test"], np.array([0, 1]))
+    assert [tile.image.shape for tile in tiles] == [(8, 24, 3)] * 2
+    assert [tile.image[0, ::8, 0].tolist()[1:] for tile in tiles] == [[255, 0], [255, 255]]
+    assert make_triples(run["tasks"][1], run["test"], np.array([0])) is None
+
+
+def test_classification_error_is_the_cross_entropy_in_numpy_and_jax():
+    logits = np.array([[1000.0, 0.0], [0.0, 2.0]], np.float32)
+    labels = np.array([1, 1])
+    task = Classification(name="a", num_classes=2)
+    expected = [1000.0, np.log1p(np.exp(-2.0))]
+    np.testing.assert_allclose(task.error(logits, labels), expected, rtol=1e-6)
+    in_jax = task.error(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(in_jax, expected, rtol=1e-6)
+
+
+def test_series_of_nested_keys_keeps_steps_that_have_them():
+    history = [{"step": 1, "loss": {"a": 2.0}}, {"step": 2, "validation": {"a": {"loss": 3.0}}}]
+    assert series(history, "loss", "a").steps.tolist() == [1]
+    assert series(history, "validation", "a", "loss").values.tolist() == [3.0]
+    assert not len(series(history, "loss", "b").steps)
+
+
+def test_thinning_keeps_the_mean():
+    x = np.arange(1003.0)
+    thin = Series(x, x**2).thinned(100)
+    assert len(thin.steps) == 100
+    assert thin.values[-1] == pytest.approx(np.mean(x[-11:] ** 2), rel=0.02)
+    assert Series(x, x).thinned(2000).steps is x
+
+
+def test_captions_take_two_lines_where_one_is_too_wide():
+    assert Caption("", "3", "8", True).lines(1.0) == ["3 → 8"]
+    first, second = Caption("", "a golden retriever", "an old labrador", True).lines(1.0)
+    assert first.startswith("a golden")
+    assert first.endswith("…")
+    assert second.startswith("→ an old")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(float("nan"), "n/a"), (None, "n/a"), (12345.6, "12,346"), (0.98765, "0.988"), (0.0, "0")],
+)
+def test_numbers_in_few_characters(value, shown):
+    assert number(value) == shown
+
+
+def test_words():
+    assert metric_value("accuracy", 1.0) == "100.0 %"
+    assert joined(["a"]) == "a"
+    assert joined(["a", "b", "c"]) == "a, b and c"
+    assert main_results([Regression(name="x")], {}) == "mean absolute error not measured for x"
