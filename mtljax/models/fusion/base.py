@@ -1,5 +1,7 @@
 """The contract of a fusion: it owns the trunk's stages and decides how tasks share and exchange."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
@@ -25,26 +27,61 @@ class Fusion(nn.Module):
     taps: int
     remat: bool = False
 
+    def copy_stage(self, index: int, name: str) -> nn.Module:
+        """The stage at `index` with parameters of its own, under `name`."""
+        return self.trunk[index].clone(parent=self, name=name)
+
     def copy_trunk(self, prefix: str) -> tuple[nn.Module, ...]:
         """The same stages with parameters of their own, named `<prefix>_trunk_<i>`."""
-        return tuple(
-            stage.clone(parent=self, name=f"{prefix}_trunk_{i}")
-            for i, stage in enumerate(self.trunk)
-        )
+        return tuple(self.copy_stage(i, f"{prefix}_trunk_{i}") for i in range(len(self.trunk)))
 
     def run_stage(self, stage: nn.Module, x: Signal, train: bool) -> Signal:
         """One stage, with `remat` as asked."""
-        run = lambda stage, x: stage(x, train)
-        return (nn.remat(run) if self.remat else run)(stage, x)
+        return run_stage(stage, x, train, self.remat)
 
-    def run_trunk(self, stages: tuple[nn.Module, ...], x: Signal, train: bool) -> Features:
-        """The features of the last `taps` stages."""
+    def run_stages(
+        self, stages: tuple[nn.Module, ...], x: Signal, train: bool
+    ) -> tuple[Signal, ...]:
+        """The outputs of all stages, each with what travels beside its features."""
         outputs = []
         for stage in stages:
             x = self.run_stage(stage, x, train)
-            outputs.append(features_of(x))
-        return tuple(outputs[-self.taps :])
+            outputs.append(x)
+        return tuple(outputs)
+
+    def run_trunk(self, stages: tuple[nn.Module, ...], x: Signal, train: bool) -> Features:
+        """The features of the last `taps` stages."""
+        outputs = self.run_stages(stages, x, train)
+        return tuple(features_of(x) for x in outputs[-self.taps :])
 
     def represent(self, features: PyTree[Float[Array, "B ..."]]) -> PyTree[Float[Array, "B ..."]]:
         """Marks the last point that all tasks' losses go through; see `mark_representation`."""
         return mark_representation(self, features)
+
+
+def run_stage(stage: nn.Module, x: Signal, train: bool, remat: bool) -> Signal:
+    """One stage; with `remat` its activations are computed again in the backward pass."""
+    run = lambda stage, x: stage(x, train)
+    return (nn.remat(run) if remat else run)(stage, x)
+
+
+def require_maps(fusion: str, features: Sequence[Array]) -> None:
+    """Raises ValueError where a fusion that works on positions meets features without them."""
+    shapes = [x.shape[1:] for x in features if x.ndim != 4]
+    if shapes:
+        raise ValueError(
+            f"fusion {fusion} works on maps [B, H, W, C], and a stage of this trunk gives "
+            f"{shapes[0]} per image; take a trunk of maps (cnn, resnet18, vit_ti, ...) or a fusion "
+            "for any features (none, attention, cross_stitch, nddr, mmoe, cgc, ple, ...)"
+        )
+
+
+def require_pyramid(fusion: str, features: Sequence[Array]) -> None:
+    """Raises ValueError where maps grow again, as on the way up of a segnet."""
+    require_maps(fusion, features)
+    sizes = [x.shape[1] for x in features]
+    if sizes != sorted(sizes, reverse=True):
+        raise ValueError(
+            f"fusion {fusion} goes from coarse maps to fine ones and needs stages that get coarser "
+            f"(here: {sizes} pixels high); take cnn, resnet18, convnext_t, vit_ti, ..."
+        )

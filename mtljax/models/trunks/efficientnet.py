@@ -66,7 +66,7 @@ def efficientnet_lite0(
 
 
 class LiteStage(nn.Module):
-    """Groups of inverted bottlenecks; the first stage begins with the stem, the last has the head."""
+    """Groups of inverted bottlenecks; the first stage has the stem, the last one the head."""
 
     stem: int | None
     groups: tuple[tuple[int, int, int, int, int], ...]

@@ -1,0 +1,151 @@
+"""Experts and gates: what the mixtures (MMoE, DSelect-k) and the layered ones (CGC, PLE) share."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from mtljax.models.fusion.base import Fusion, run_stage
+from mtljax.models.partition import PREFIX
+from mtljax.models.trunks.base import Signal, features_of, mix, pooled
+
+
+class SoftmaxGate(nn.Module):
+    """softmax(W x): how much of each expert an example gets."""
+
+    count: int
+
+    @nn.compact
+    def __call__(self, summary: Float[Array, "B F"]) -> Float[Array, "B N"]:
+        gate = nn.softmax(nn.Dense(self.count)(summary))
+        self.sow("intermediates", "gate", gate)
+        return gate
+
+
+def summary(x: Signal, is_image: bool) -> Float[Array, "B F"]:
+    """What gates read: features averaged over space, or every pixel of the image."""
+    features = features_of(x)
+    return features.reshape(len(features), -1) if is_image else pooled(features)
+
+
+class Mixture(Fusion):
+    """Shared lower stages; copies of the upper ones as experts; a gate per task mixes them.
+
+    Experts are shared, gates are task-specific. The representation for `level="features"` is what
+    the experts and the stages below give.
+    """
+
+    experts: int = 4
+    expert_stages: int = 1
+
+    def gate(self, task: str) -> nn.Module:
+        """The task's gate, `summary -> weights [N] or [B, N]`, named `task_<name>`."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        first = first_expert_stage(self, self.expert_stages)
+        below = (image, *self.run_stages(self.trunk[:first], image, train))
+        runs = []
+        for n in range(self.experts):
+            copies = [
+                self.copy_stage(first + i, f"expert_{n}_{i}") for i in range(self.expert_stages)
+            ]
+            runs.append([features_of(x) for x in self.run_stages(copies, below[-1], train)])
+        lower = tuple(features_of(x) for x in below[1:])
+        lower, runs, seen = self.represent((lower, runs, summary(below[-1], first == 0)))
+        fused = {}
+        for task in self.tasks:
+            weights = self.gate(task)(seen)
+            mixed = [mix(weights, level) for level in zip(*runs, strict=True)]
+            fused[task] = (*lower, *mixed)[-self.taps :]
+        return fused
+
+
+class Layered(Fusion):
+    """Levels of shared and task-specific experts with gates between; see `CGC` and `PLE`."""
+
+    shared_experts: int = 2
+    task_experts: int = 1
+
+    def extract(self, image: Array, train: bool, levels: int) -> dict[str, tuple[Array, ...]]:
+        """The features of each task, with the last `levels` stages as levels of experts."""
+        first = first_expert_stage(self, levels)
+        below = (image, *self.run_stages(self.trunk[:first], image, train))
+        common, own = below[-1], dict.fromkeys(self.tasks, below[-1])
+        lower = {task: [features_of(x) for x in below[1:]] for task in self.tasks}
+        entering = {task: ([x], None) for task, x in own.items()}
+        for level in range(levels - 1):
+            is_image, stage = first + level == 0, first + level
+            if level:
+                own = {
+                    task: enter(*entering[task], name=f"{task}_gate_{level - 1}")
+                    for task in self.tasks
+                }
+                for task, x in own.items():
+                    lower[task].append(features_of(x))
+            shared = self.run_copies("shared", stage, self.shared_experts, common, train)
+            private = {
+                task: self.run_copies(task, stage, self.task_experts, x, train)
+                for task, x in own.items()
+            }
+            everything = [*shared, *(x for experts in private.values() for x in experts)]
+            gate = SoftmaxGate(len(everything), name=f"shared_gate_{level}")
+            common = mix(gate(summary(common, is_image)), everything)
+            entering = {
+                task: ([*private[task], *shared], summary(x, is_image)) for task, x in own.items()
+            }
+        shared = self.run_copies("shared", len(self.trunk) - 1, self.shared_experts, common, train)
+        entering, shared, lower = self.represent((entering, shared, lower))
+        fused = {}
+        for task in self.tasks:
+            branch = TaskExperts(
+                stage=self.trunk[-1],
+                experts=self.task_experts,
+                is_image=len(self.trunk) == 1,
+                remat=self.remat,
+                name=PREFIX + task,
+            )
+            made = branch(*entering[task], shared, train)
+            fused[task] = (*lower[task], *made)[-self.taps :]
+        return fused
+
+    def run_copies(
+        self, owner: str, stage: int, count: int, x: Signal, train: bool
+    ) -> list[Signal]:
+        """What `count` copies of a stage, the experts of `owner`, give."""
+        copies = [self.copy_stage(stage, f"{owner}_expert_{stage}_{n}") for n in range(count)]
+        return [self.run_stage(expert, x, train) for expert in copies]
+
+
+class TaskExperts(nn.Module):
+    """One task's part of the last level: the gate before it, its experts, the gate after it."""
+
+    stage: nn.Module
+    experts: int
+    is_image: bool
+    remat: bool
+
+    @nn.compact
+    def __call__(self, parts, seen, shared, train):
+        own = parts[0] if seen is None else enter(parts, seen, name="enter")
+        made = []
+        for n in range(self.experts):
+            expert = self.stage.clone(parent=self, name=f"expert_{n}")
+            made.append(run_stage(expert, own, train, self.remat))
+        gate = SoftmaxGate(len(made) + len(shared), name="gate")
+        out = features_of(mix(gate(summary(own, self.is_image)), [*made, *shared]))
+        return (out,) if seen is None else (features_of(own), out)
+
+
+def enter(parts: list[Signal], seen: Float[Array, "B F"], name: str) -> Signal:
+    """What a gate called `name` makes of a level's experts."""
+    return mix(SoftmaxGate(len(parts), name=name)(seen), parts)
+
+
+def first_expert_stage(fusion: Fusion, levels: int) -> int:
+    """The index of the first stage whose copies are experts."""
+    if not 1 <= levels <= len(fusion.trunk):
+        raise ValueError(
+            f"fusion {type(fusion).__name__}: experts are copies of the last {levels} stages, but "
+            f"this trunk has {len(fusion.trunk)}; choose a number from 1 to {len(fusion.trunk)}"
+        )
+    return len(fusion.trunk) - levels
