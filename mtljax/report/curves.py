@@ -11,7 +11,7 @@ from mtljax.report.history import Series, series, steps_per_epoch
 from mtljax.report.words import metric_name, metric_tick, metric_value, number
 from mtljax.tasks import Task
 
-NAMED_MARGINS = (0.75, 0.5, 1.25, 0.08)
+NAMED_MARGINS = (0.85, 0.5, 1.25, 0.08)
 """Of a figure with names at the ends of its lines."""
 _NAMED_LINES = 8
 
@@ -22,7 +22,7 @@ def draw_loss(axis: Axes, task: Task, history: Sequence[dict], best: int | None)
     validation = series(history, "validation", task.name, "loss").finite()
     if not len(train.steps) and not len(validation.steps):
         return None
-    _line(axis, train.thinned(), color=BLUE, lw=1.2, label="training (one batch)")
+    _line(axis, train.thinned(), color=BLUE, lw=1.2, label="training")
     _line(axis, validation.thinned(), color=ORANGE, marker="o", ms=4, label="validation")
     scale_axis(axis, np.concatenate([train.values, validation.values]))
     _mark_best(axis, best)
@@ -185,7 +185,8 @@ def _finish(axis: Axes, history: Sequence[dict]) -> None:
     """The x axis, the same in all curves."""
     last = max((line["step"] for line in history), default=1)
     axis.set_xlim(0, last * 1.02)
-    axis.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x == round(x) else f"{x:g}")
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     epoch = steps_per_epoch(history)
     axis.set_xlabel(f"step (an epoch is {number(epoch)} steps)" if epoch else "step")
 

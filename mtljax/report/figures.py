@@ -39,7 +39,9 @@ _LOOK: dict[Any, Any] = {
     "xtick.color": "#4a515e",
     "ytick.color": "#4a515e",
     "text.color": "#14171c",
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.borderpad": 0.2,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.5,
     "figure.facecolor": "white",
@@ -50,7 +52,7 @@ _DPI = 150
 _TITLE_SIZE = 10.5
 _LINE = 1.3 * _TITLE_SIZE / 72
 _MARGIN = 0.1
-CURVE_MARGINS = (0.75, 0.5, 0.15, 0.08)
+CURVE_MARGINS = (0.85, 0.5, 0.15, 0.08)
 
 Draw = Callable[[Axes], str | None]
 """Draws on an axis and says, as its title, what it shows; None if there is nothing to show."""

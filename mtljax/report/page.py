@@ -142,7 +142,7 @@ def _facts(result: dict) -> list[tuple[str, str, str]]:
         (
             "Training",
             f"{number(result['train_seconds'])} s",
-            f"{number(result['seconds'])} s with everything, on {result['device']}",
+            f"{number(result['seconds'])} s from the start, on {result['device']}",
         ),
         (
             "Speed",
