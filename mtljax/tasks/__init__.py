@@ -2,12 +2,45 @@
 
 from mtljax.tasks.base import Metrics, Task
 from mtljax.tasks.classification import Classification
+from mtljax.tasks.depth import Depth
+from mtljax.tasks.detection import Detection
+from mtljax.tasks.edges import Edges
+from mtljax.tasks.keypoints import Keypoints
+from mtljax.tasks.multilabel import MultiLabel
+from mtljax.tasks.normals import Normals
+from mtljax.tasks.reconstruction import Reconstruction
 from mtljax.tasks.regression import Regression
+from mtljax.tasks.saliency import Saliency
+from mtljax.tasks.segmentation import Segmentation
 
 TASKS = {
     "classification": Classification,
     "regression": Regression,
+    "multilabel": MultiLabel,
+    "segmentation": Segmentation,
+    "depth": Depth,
+    "normals": Normals,
+    "edges": Edges,
+    "saliency": Saliency,
+    "keypoints": Keypoints,
+    "detection": Detection,
+    "reconstruction": Reconstruction,
 }
 """Name -> kind of task, a frozen dataclass."""
 
-__all__ = ["TASKS", "Classification", "Metrics", "Regression", "Task"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Depth",
+    "Detection",
+    "Edges",
+    "Keypoints",
+    "Metrics",
+    "MultiLabel",
+    "Normals",
+    "Reconstruction",
+    "Regression",
+    "Saliency",
+    "Segmentation",
+    "Task",
+]

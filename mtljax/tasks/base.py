@@ -1,4 +1,4 @@
-"""The contract of a task: its loss, metrics, head, label check and drawing, all in one file per kind."""
+"""The contract of a task: its loss, metrics, head, label check and drawing, a file per kind."""
 
 import abc
 import dataclasses
@@ -77,7 +77,7 @@ class Task(abc.ABC):
         del labels
 
     def decode(self, output: Any) -> Any:
-        """What a person would call the prediction: a class, a number in the label's unit, a mask."""
+        """What a person calls the prediction: a class, a number in the label's unit, a mask."""
         return output
 
     def error(self, output: Any, label: Any) -> Float[Array, " B"]:
@@ -140,7 +140,7 @@ def require(name: str, good: np.ndarray, labels: np.ndarray, rule: str) -> None:
 
 
 def require_shape(name: str, labels: np.ndarray, shape: tuple[int | None, ...]) -> None:
-    """Raises ValueError unless the labels have this shape after the first axis; None is any size."""
+    """Raises ValueError unless labels have this shape after the first axis; None is any size."""
     found = labels.shape[1:]
     if len(found) != len(shape) or any(
         wanted not in (None, size) for size, wanted in zip(found, shape, strict=True)

@@ -10,6 +10,7 @@ import optax
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.streaming import fill_absent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Classification(Task):
         return VectorHead(outputs=self.num_classes)
 
     def loss(self, output, label, present):
-        target = jax.nn.one_hot(label, self.num_classes)
+        target = jax.nn.one_hot(fill_absent(label, present), self.num_classes)
         if self.label_smoothing:
             target = optax.smooth_labels(target, self.label_smoothing)
         losses = optax.softmax_cross_entropy(output, target)
@@ -130,7 +131,8 @@ class _Confusion(Metrics):
         return {"confusion": np.zeros((self.num_classes, self.num_classes), np.int32)}
 
     def update(self, state, output, label, present):
-        cell = label * self.num_classes + output.argmax(-1)
+        label = fill_absent(label, present)
+        cell = label * self.num_classes + output.argmax(-1).astype(label.dtype)
         counts = jnp.zeros(self.num_classes**2, jnp.int32).at[cell].add(present.astype(jnp.int32))
         return {"confusion": state["confusion"] + counts.reshape(self.num_classes, -1)}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Regression(Task):
         )
 
     def loss(self, output, label, present):
-        error = (output - label) / self.scale
+        error = (output - fill_absent(label, present)) / self.scale
         losses = {
             "l2": lambda: error**2,
             "l1": lambda: jnp.abs(error),
@@ -106,36 +107,35 @@ class _Errors(Metrics):
         self.size, self.center = size, center
 
     def empty(self):
-        zero = lambda: np.zeros((), np.float32)
         return {
             "count": np.zeros((), np.int32),
-            "absolute": zero(),
-            "square": zero(),
-            "label": np.zeros(self.size, np.float32),
-            "label_square": np.zeros(self.size, np.float32),
+            "error": np.zeros((2, 2), np.float32),
+            "label": np.zeros((2 * self.size, 2), np.float32),
         }
 
     def update(self, state, output, label, present):
-        keep = present[:, None]
         shape = (present.shape[0], self.size)
-        error = jnp.where(keep, (output - label).reshape(shape), 0.0)
-        label = jnp.where(keep, label.reshape(shape) - self.center, 0.0)
+        label = fill_absent(label, present)
+        error = jnp.where(present[:, None], (output - label).reshape(shape), 0.0)
+        label = jnp.where(present[:, None], label.reshape(shape) - self.center, 0.0)
+        errors = precise_sum(jnp.stack([jnp.abs(error), error**2]))
+        labels = precise_sum(jnp.concatenate([label, label**2], 1).T)
         return {
             "count": state["count"] + present.sum(),
-            "absolute": state["absolute"] + jnp.abs(error).sum(),
-            "square": state["square"] + (error**2).sum(),
-            "label": state["label"] + label.sum(0),
-            "label_square": state["label_square"] + (label**2).sum(0),
+            "error": precise_add(state["error"], errors),
+            "label": precise_add(state["label"], labels),
         }
 
     def compute(self, state):
         count = int(state["count"])
         if not count:
             return {"mae": float("nan"), "rmse": float("nan"), "r2": float("nan")}
-        numbers = count * self.size
-        spread = float((state["label_square"] - state["label"] ** 2 / count).sum())
+        total = lambda part: np.asarray(state[part], np.float64).sum(-1)
+        absolute, square = total("error")
+        label, label_square = np.split(total("label"), 2)
+        spread = float((label_square - label**2 / count).sum())
         return {
-            "mae": float(state["absolute"]) / numbers,
-            "rmse": float(np.sqrt(state["square"] / numbers)),
-            "r2": 1 - float(state["square"]) / spread if spread > 0 else float("nan"),
+            "mae": float(absolute) / (count * self.size),
+            "rmse": float(np.sqrt(square / (count * self.size))),
+            "r2": 1 - float(square) / spread if spread > 0 else float("nan"),
         }

@@ -44,14 +44,15 @@ def _two_sum(a, b):
     (high, low), (other_high, other_low) = a, b
     total = high + other_high
     part = total - high
-    error = (high - (total - part)) + (other_high - part)
-    return total, low + other_low + error
+    low = low + other_low + ((high - (total - part)) + (other_high - part))
+    high = total + low  # so that `low` stays small, and with it the error of its own sum
+    return high, low - (high - total)
 
 
 class PerExample(Metrics):
     """Metrics that need something of every example: rows, kept until the end.
 
-    A state is `{}` for no examples, `{"raw": {name: [B, ...]}, "present": [B]}` as it comes from the
+    A state is `{}` for no examples, `{"raw": {name: [B, ...]}, "present": [B]}` as it comes from a
     device, and `{"rows": {name: [N, ...]}}` after `merge` has dropped the absent examples and
     `digest` has made the others small.
     """

@@ -1,0 +1,95 @@
+"""Objects as points: targets of a heat map of middles, its loss, and the way back to boxes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+OVERLAP = 0.7
+"""A box moved by its Gaussian's radius along both axes still has this IoU with itself."""
+
+
+class Targets(NamedTuple):
+    """What a network should say of a batch of images with up to N boxes each."""
+
+    heat: Float[Array, "B h w C"]
+    """1 at the middle of an object, less around it."""
+    middle: Bool[Array, "B h w C"]
+    y: Int[Array, "B N"]
+    x: Int[Array, "B N"]
+    """Position of each box's middle."""
+    shape: Float[Array, "B N 4"]
+    """ln height, ln width, y and x offset from the position's corner; in positions."""
+    known: Bool[Array, "B N"]
+    """Which boxes are not padding."""
+
+
+def targets(
+    boxes: Float[Array, "B N 4"],
+    classes: Int[Array, "B N"],
+    *,
+    size: tuple[int, int],
+    num_classes: int,
+    stride: int,
+) -> Targets:
+    """Of boxes (y0, x0, y1, x1) in pixels; empty ones and those of class -1 are padding."""
+    known = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    boxes = jnp.where(known[..., None], boxes, jnp.asarray([0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 4))
+    low, high = boxes[..., :2] / stride, boxes[..., 2:] / stride
+    extent, center = high - low, (low + high) / 2
+    last = jnp.asarray(size, jnp.int32).reshape(1, 1, 2) - 1
+    place = jnp.clip(jnp.floor(center).astype(jnp.int32), 0, last)
+    y, x = place[..., 0], place[..., 1]
+
+    sigma = (2 * _radius(extent) + 1) / 6
+    rows = jnp.arange(size[0]).reshape(1, 1, -1) - y[..., None]
+    columns = jnp.arange(size[1]).reshape(1, 1, -1) - x[..., None]
+    bell = lambda steps: jnp.exp(-(steps**2) / (2 * sigma[..., None] ** 2))
+    gaussians = bell(rows)[..., None] * bell(columns)[..., None, :]
+
+    # Padding goes to one class too many, which is cut off.
+    slot = jnp.where(known, classes, num_classes).astype(jnp.int32)
+    by_class = lambda slot, g: jnp.zeros((num_classes + 1, *size)).at[slot].max(g)[:num_classes]
+    heat = jnp.moveaxis(jax.vmap(by_class)(slot, gaussians), 1, -1)
+    images = jnp.arange(len(slot))[:, None]
+    middle = jnp.zeros((len(slot), *size, num_classes + 1), bool).at[images, y, x, slot].set(True)
+    shape = jnp.concatenate([jnp.log(extent), center - place], -1)
+    return Targets(heat, middle[..., :num_classes], y, x, shape, known)
+
+
+def _radius(extent: Float[Array, "B N 2"]) -> Float[Array, "B N"]:
+    """r with (h - r)(w - r) = k h w, k such that the shifted box has IoU `OVERLAP`."""
+    total, area = extent.sum(-1), extent.prod(-1)
+    kept = 2 * OVERLAP / (1 + OVERLAP)
+    return (total - jnp.sqrt(total**2 - 4 * (1 - kept) * area)) / 2
+
+
+def focal_loss(logits: Float[Array, "B h w C"], target: Targets) -> Float[Array, " B"]:
+    """Penalty-reduced focal loss (powers 2 and 4), its sum over each image."""
+    p = jax.nn.sigmoid(logits)
+    hit = (1 - p) ** 2 * jax.nn.softplus(-logits)
+    miss = (1 - target.heat) ** 4 * p**2 * jax.nn.softplus(logits)
+    return jnp.where(target.middle, hit, miss).sum((1, 2, 3))
+
+
+def detections(
+    output: Float[Array, "B h w c"], *, num_classes: int, stride: int, most: int
+) -> dict[str, Array]:
+    """The `most` largest local maxima (over 3 x 3 positions) as boxes, best first."""
+    logits = output[..., :num_classes]
+    batch, height, width, _ = logits.shape
+    window = (1, 3, 3, 1)
+    around = jax.lax.reduce_window(
+        logits, jnp.asarray(-jnp.inf, logits.dtype), jax.lax.max, window, (1, 1, 1, 1), "SAME"
+    )
+    ranked = jnp.where(logits == around, logits, -jnp.inf).reshape(batch, -1)
+    scores, cell = jax.lax.top_k(ranked, min(most, ranked.shape[1]))
+    place, kind = cell // num_classes, cell % num_classes
+    y, x = place // width, place % width
+    at = output[jnp.arange(batch)[:, None], y, x, num_classes:]
+    middle = jnp.stack([y, x], -1).astype(output.dtype) + at[..., 2:]
+    # Larger than twice the image is no more right; it also keeps the exponential finite.
+    half = jnp.exp(jnp.minimum(at[..., :2], jnp.log(2.0 * max(height, width)))) / 2
+    boxes = jnp.concatenate([middle - half, middle + half], -1) * stride
+    return {"boxes": boxes, "classes": kind, "scores": jax.nn.sigmoid(scores)}

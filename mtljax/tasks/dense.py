@@ -1,0 +1,88 @@
+"""What tasks with an output per pixel have in common: the decoder, and means over valid pixels."""
+
+import abc
+import dataclasses
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mtljax.models.heads import DENSE_HEADS
+from mtljax.tasks.base import Task
+from mtljax.tasks.streaming import fill_absent, of_rank
+
+Decoder = Literal["linear", "fpn", "aspp"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenseTask(Task):
+    """A task whose head keeps the image's height and width."""
+
+    decoder: Decoder = "fpn"
+    """The head; see `mtljax.models.heads.DENSE_HEADS`."""
+    levels: int = 3
+    """How many of the trunk's last stages the decoder reads; `linear` reads only the last."""
+    width: int = 64
+    """Channels of the decoder; `linear` has none."""
+
+    def __post_init__(self):
+        if self.decoder not in DENSE_HEADS:
+            raise ValueError(
+                f"task {self.name!r}: decoder must be one of {', '.join(get_args(Decoder))}, "
+                f"not {self.decoder!r}"
+            )
+        for field in ("levels", "width"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"task {self.name!r}: {field} must be >= 1, not {getattr(self, field)}"
+                )
+
+    @property
+    def taps(self):
+        return 1 if self.decoder == "linear" else self.levels
+
+    def dense_head(self, **settings: Any) -> nn.Module:
+        """The decoder, with `settings` of `DenseHead`."""
+        return DENSE_HEADS[self.decoder](width=self.width, **settings)
+
+
+class PixelTask(DenseTask):
+    """A task whose loss is a mean over the pixels that carry a label, in all images alike."""
+
+    @abc.abstractmethod
+    def pixel_losses(
+        self, output: Array, label: Array
+    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
+        """(loss of each pixel, which pixels count).
+
+        Where a pixel does not count, the loss and its gradient must still be finite.
+        """
+
+    def loss(self, output, label, present):
+        losses, valid = self.pixel_losses(output, fill_absent(label, present))
+        valid &= of_rank(present, valid.ndim)
+        return jnp.where(valid, losses, 0.0).sum(), valid.sum().astype(jnp.float32)
+
+    def error(self, output, label):
+        losses, valid = self.pixel_losses(output, label)
+        axes = tuple(range(1, losses.ndim))
+        return jnp.where(valid, losses, 0.0).sum(axes) / jnp.maximum(valid.sum(axes), 1)
+
+    def text(self, value):
+        value = np.asarray(value, np.float64)
+        known = value[np.isfinite(value)]
+        return f"mean {known.mean():.2f}" if known.size else "nothing"
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "..."], truth: Float[Array, "..."], positive_weight: float = 0.5
+) -> Float[Array, "..."]:
+    """Cross entropy of a yes-or-no answer, in nats.
+
+    `positive_weight` w in (0, 1) weighs the two answers by 2w and 2(1 - w): at 1/2 both are 1.
+    """
+    yes, no = jax.nn.softplus(-logits), jax.nn.softplus(logits)
+    return 2 * (positive_weight * truth * yes + (1 - positive_weight) * (1 - truth) * no)

@@ -1,0 +1,174 @@
+"""Object detection: boxes around things, and what the things are."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.tasks.base import require, require_shape
+from mtljax.tasks.centers import detections, focal_loss, targets
+from mtljax.tasks.coco import THRESHOLDS, average_precision, require_evaluator
+from mtljax.tasks.dense import DenseTask
+from mtljax.tasks.drawing import as_rgb, class_colors, draw_box
+from mtljax.tasks.streaming import PerExample, fill_absent
+
+Boxes = dict[str, Any]
+"""{"boxes": [..., N, 4], "classes": [..., N]}: see `Detection`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Detection(DenseTask):
+    """Boxes and their classes, without anchors: every object is the point at its middle.
+
+    Labels: `{"boxes": [B, N, 4], "classes": [B, N]}`, boxes as (y0, x0, y1, x1) in pixels (row
+    i covers i..i + 1), classes 0..C - 1, or -1 for a box that is only padding. Output:
+    [B, h, w, C + 4], h and w the image's height and width over `stride`, rounded up: logits
+    of a class's middle being at a position, then ln height and ln width in positions, then y and x
+    of the middle from the position's upper left corner.
+
+    Loss of an image, divided by its number of boxes (at least 1): penalty-reduced focal loss of the
+    heat map, plus at the middles |e| of ln height and width and |e| of the offsets. Of two boxes
+    with their middle at the same position, both are asked for and their targets compete.
+    `decode` takes the `most` largest logits that are local maxima.
+
+    Metrics, by pycocotools: `map`, the mean of average precision over classes and IoU thresholds
+    0.50, 0.55, ... 0.95, of objects of all sizes, and `map_50`, `map_75`, at one threshold.
+
+    References:
+      Zhou et al., 2019, arXiv:1904.07850. There the sizes are regressed as they are, with weight
+      0.1; here their logarithms with weight 1, so that small objects count as much as large ones.
+      Law & Deng, 2018, arXiv:1808.01244, for the focal loss and the Gaussian's radius.
+    """
+
+    num_classes: int
+    stride: int = 4
+    """Pixels per position of the heat map, along each side."""
+    most: int = 100
+    """Detections per image."""
+    class_names: tuple[str, ...] = ()
+    """What to call the classes; their numbers if empty."""
+
+    main_metric: ClassVar[str] = "map"
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        for field in ("num_classes", "stride", "most"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"task {self.name!r}: {field} must be >= 1, not {getattr(self, field)}"
+                )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"task {self.name!r}: {len(self.class_names)} class_names for "
+                f"{self.num_classes} classes"
+            )
+
+    def head(self):
+        # At first every position is 10 % likely to be a middle, as in the paper: otherwise the
+        # many positions that are none drown the rest. Sizes begin at four positions.
+        rare, size, middle = float(np.log(0.1 / 0.9)), float(np.log(4.0)), 0.5
+        center = (*[rare] * self.num_classes, size, size, middle, middle)
+        return self.dense_head(outputs=self.num_classes + 4, center=center, stride=self.stride)
+
+    def loss(self, output, label, present):
+        losses = self.error(output, fill_absent(label, present))
+        return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+
+    def error(self, output, label):
+        target = targets(
+            label["boxes"],
+            label["classes"],
+            size=output.shape[1:3],
+            num_classes=self.num_classes,
+            stride=self.stride,
+        )
+        focal = focal_loss(output[..., : self.num_classes], target)
+        rows = jnp.arange(output.shape[0])[:, None]
+        at = output[rows, target.y, target.x, self.num_classes :]
+        known = target.known[..., None]
+        shape = jnp.where(known, jnp.abs(at - target.shape), 0.0)
+        return (focal + shape.sum((1, 2))) / jnp.maximum(target.known.sum(-1), 1)
+
+    @property
+    def metrics(self):
+        require_evaluator(self.name)
+        return _Found(self)
+
+    def check(self, labels):
+        if set(labels) != {"boxes", "classes"}:
+            raise ValueError(
+                f"task {self.name!r}: labels must be {{'boxes', 'classes'}}, not {set(labels)}"
+            )
+        boxes, classes = np.asarray(labels["boxes"]), np.asarray(labels["classes"])
+        require_shape(self.name, boxes, (None, 4))
+        require_shape(self.name, classes, boxes.shape[1:2])
+        good = (classes >= -1) & (classes < self.num_classes) & (classes == np.floor(classes))
+        rule = f"a class must be a whole number in 0..{self.num_classes - 1}, or -1 for padding"
+        require(self.name, good, classes, rule)
+        known = classes >= 0
+        finite = np.isfinite(boxes) | ~known[..., None]
+        require(self.name, finite, boxes, "a box must be finite")
+        good = ~known | (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        if not good.all():
+            i, j = np.argwhere(~good)[0]
+            raise ValueError(
+                f"task {self.name!r}: label of example {i} has box {boxes[i, j].tolist()}; must be "
+                "(y0, x0, y1, x1) with y0 < y1 and x0 < x1"
+            )
+
+    def decode(self, output):
+        """{"boxes": [B, M, 4], "classes": [B, M], "scores": [B, M]}, best first."""
+        return detections(output, num_classes=self.num_classes, stride=self.stride, most=self.most)
+
+    def text(self, value):
+        classes = np.asarray(value["classes"])
+        classes = classes[_shown(value)]
+        names = [self.class_names[c] if self.class_names else f"class {c}" for c in classes]
+        return ", ".join(names) or "nothing"
+
+    def picture(self, value, image):
+        rgb, colors = as_rgb(image), class_colors(self.num_classes)
+        shown = _shown(value)
+        boxes, classes = np.asarray(value["boxes"])[shown], np.asarray(value["classes"])[shown]
+        for box, kind in zip(boxes[::-1], classes[::-1], strict=True):
+            draw_box(rgb, box, colors[kind])
+        return rgb
+
+
+def _shown(value: Boxes) -> np.ndarray:
+    """Which boxes a person would want to see: no padding, no score below 0.3."""
+    scores = np.asarray(value.get("scores", 1.0))
+    return (np.asarray(value["classes"]) >= 0) & (scores >= 0.3)
+
+
+class _Found(PerExample):
+    """Detections and truth of all images: a ranking needs all of them."""
+
+    names = ("map", "map_50", "map_75", "average_precision")
+
+    def __init__(self, task: Detection):
+        self.task = task
+
+    def describe(self, output, label):
+        found = {f"found_{name}": x for name, x in self.task.decode(output).items()}
+        return {**found, **{f"true_{name}": label[name] for name in ("boxes", "classes")}}
+
+    def summarise(self, rows):
+        precision = average_precision(
+            {name: rows[f"true_{name}"] for name in ("boxes", "classes")},
+            {name: rows[f"found_{name}"] for name in ("boxes", "classes", "scores")},
+            self.task.num_classes,
+            self.task.most,
+        )
+        known = np.isfinite(precision[0])
+        if not known.any():
+            return dict.fromkeys(self.names, float("nan"))
+        at = lambda threshold: precision[np.isclose(THRESHOLDS, threshold)][0]
+        return {
+            "map": float(precision[:, known].mean()),
+            "map_50": float(at(0.5)[known].mean()),
+            "map_75": float(at(0.75)[known].mean()),
+            "average_precision": precision.mean(0).tolist(),
+        }

@@ -1,0 +1,134 @@
+"""Image reconstruction: an image from an image."""
+
+import dataclasses
+from typing import ClassVar, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.ndimage import correlate1d
+
+from mtljax.tasks.base import require, require_shape
+from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.drawing import as_rgb
+from mtljax.tasks.streaming import PerExample
+
+Kind = Literal["l1", "l2"]
+BEST_PSNR = 100.0
+"""In decibels: given to images without any error, whose PSNR is infinite."""
+_OFFSETS = np.arange(-5, 6)
+_WINDOW = np.exp(-(_OFFSETS**2) / (2 * 1.5**2))
+_WINDOW /= _WINDOW.sum()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction(PixelTask):
+    """An image. Output and labels: [B, H, W, C], from 0 to `peak`; both sides at least 11 pixels.
+
+    Metrics, each taken per image and averaged over images, of predictions cut to 0..`peak`:
+
+        psnr  10 log10(peak^2 / mean squared error), in decibels, at most 100
+        ssim  mean over channels and over all positions of an 11 x 11 Gaussian window (sigma 1.5)
+              that lie within the image; K1 = 0.01, K2 = 0.03, variances over the window's
+              weights (not corrected for the sample's size)
+
+    They are computed on the host in 64 bits: a window's variance is a small difference of large
+    numbers, of which 32 bits leave too little.
+
+    References:
+      Wang et al., 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity"
+    """
+
+    channels: int = 3
+    peak: float = 1.0
+    """The largest value of a pixel."""
+    kind: Kind = "l1"
+    """Loss of a pixel: mean over channels of |e| or e^2, e the error as a share of `peak`."""
+
+    main_metric: ClassVar[str] = "psnr"
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"task {self.name!r}: kind must be l1 or l2, not {self.kind!r}")
+        if self.channels < 1:
+            raise ValueError(f"task {self.name!r}: channels must be >= 1, not {self.channels}")
+        if not self.peak > 0:
+            raise ValueError(f"task {self.name!r}: peak must be > 0, not {self.peak}")
+
+    def head(self):
+        return self.dense_head(outputs=self.channels, center=self.peak / 2, scale=self.peak)
+
+    def pixel_losses(self, output, label):
+        error = (output - label.astype(output.dtype)) / self.peak
+        losses = jnp.abs(error) if self.kind == "l1" else error**2
+        return losses.mean(-1), jnp.ones(label.shape[:-1], bool)
+
+    @property
+    def metrics(self):
+        return _Quality(self.peak)
+
+    def check(self, labels):
+        require_shape(self.name, labels, (None, None, self.channels))
+        if min(labels.shape[1:3]) < len(_WINDOW):
+            raise ValueError(
+                f"task {self.name!r}: images of {labels.shape[1]} x {labels.shape[2]} pixels; "
+                f"both sides must be >= {len(_WINDOW)}"
+            )
+        good = np.isfinite(labels) & (labels >= 0) & (labels <= self.peak)
+        require(self.name, good, labels, f"must be in 0..{self.peak:g}")
+
+    def decode(self, output):
+        return jnp.clip(output, 0, self.peak)
+
+    def picture(self, value, image):
+        del image
+        return as_rgb(np.clip(np.asarray(value, np.float64) / self.peak, 0, 1))
+
+
+class _Quality(PerExample):
+    """PSNR and SSIM of each image."""
+
+    names = ("psnr", "ssim")
+
+    def __init__(self, peak: float):
+        self.peak = peak
+
+    def describe(self, output, label):
+        return {"output": jnp.clip(output, 0, self.peak), "label": label}
+
+    def digest(self, rows):
+        pairs = [
+            (np.asarray(a, np.float64) / self.peak, np.asarray(b, np.float64) / self.peak)
+            for a, b in zip(rows["output"], rows["label"], strict=True)
+        ]
+        return {
+            "psnr": np.asarray([psnr(a, b) for a, b in pairs]),
+            "ssim": np.asarray([ssim(a, b) for a, b in pairs]),
+        }
+
+    def summarise(self, rows):
+        return {name: float(values.mean()) for name, values in rows.items()}
+
+
+def psnr(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
+    """Of one image with values in 0..1, in decibels."""
+    square = float(((a - b) ** 2).mean())
+    return min(-10 * np.log10(square), BEST_PSNR) if square > 0 else BEST_PSNR
+
+
+def ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
+    """Of one image with values in 0..1."""
+    mean_a, mean_b = _blur(a), _blur(b)
+    variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return float((brightness * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())
+
+
+def _blur(x: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
+    reach = len(_WINDOW) // 2
+    x = correlate1d(correlate1d(x, _WINDOW, 0), _WINDOW, 1)
+    return x[reach:-reach, reach:-reach]

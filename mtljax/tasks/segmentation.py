@@ -1,0 +1,123 @@
+"""Semantic segmentation: one class per pixel."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtljax.tasks.base import Metrics, require, require_shape
+from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.drawing import paint_classes
+from mtljax.tasks.streaming import of_rank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segmentation(PixelTask):
+    """One of `num_classes` per pixel. Output: logits [B, H, W, C]. Labels: integers [B, H, W].
+
+    Loss: cross entropy, its mean over all labelled pixels. Metrics, from one confusion matrix over
+    all pixels of the data set: IoU of a class = true and found / (true or found), `miou` its
+    mean over the classes that are true or predicted anywhere (a class that is neither has no IoU,
+    NaN in `iou`), and `pixel_accuracy`, the share of labelled pixels in the right class.
+    """
+
+    num_classes: int
+    ignore: int | None = 255
+    """The label of pixels that do not count."""
+    class_names: tuple[str, ...] = ()
+    """What to call the classes; their numbers if empty."""
+
+    main_metric: ClassVar[str] = "miou"
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_classes < 2:
+            raise ValueError(
+                f"task {self.name!r}: num_classes must be >= 2, not {self.num_classes}"
+            )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"task {self.name!r}: {len(self.class_names)} class_names for "
+                f"{self.num_classes} classes"
+            )
+
+    def head(self):
+        return self.dense_head(outputs=self.num_classes)
+
+    def labelled(self, label):
+        """Which pixels carry a class."""
+        return (label >= 0) & (label < self.num_classes) & (label != self._ignored)
+
+    @property
+    def _ignored(self) -> int:
+        return -1 if self.ignore is None else self.ignore
+
+    def pixel_losses(self, output, label):
+        valid = self.labelled(label)
+        label = jnp.where(valid, label, 0).astype(jnp.int32)
+        return optax.softmax_cross_entropy_with_integer_labels(output, label), valid
+
+    @property
+    def metrics(self):
+        return _Confusion(self)
+
+    def check(self, labels):
+        require_shape(self.name, labels, (None, None))
+        good = (labels >= 0) & (labels < self.num_classes) & (labels == np.floor(labels))
+        rule = f"must be a whole number in 0..{self.num_classes - 1}"
+        if self.ignore is not None:
+            good |= labels == self.ignore
+            rule += f", or {self.ignore} where there is none"
+        require(self.name, good, labels, rule)
+
+    def decode(self, output):
+        return output.argmax(-1)
+
+    def text(self, value):
+        value = np.asarray(value)
+        seen, counts = np.unique(value[np.asarray(self.labelled(value))], return_counts=True)
+        if not len(seen):
+            return "nothing"
+        most = int(seen[counts.argmax()])
+        name = self.class_names[most] if self.class_names else f"class {most}"
+        return f"{len(seen)} classes, most {name}"
+
+    def picture(self, value, image):
+        del image
+        return paint_classes(
+            np.where(self.labelled(np.asarray(value)), value, -1), self.num_classes
+        )
+
+
+class _Confusion(Metrics):
+    """Counts of pixels [C, C]: row the true class, column the predicted one."""
+
+    def __init__(self, task: Segmentation):
+        self.task = task
+
+    def empty(self):
+        size = self.task.num_classes
+        return {"confusion": np.zeros((size, size), np.int32)}
+
+    def update(self, state, output, label, present):
+        size = self.task.num_classes
+        valid = self.task.labelled(label) & of_rank(present, label.ndim)
+        label = jnp.where(valid, label, 0).astype(jnp.int32)
+        cell = label * size + output.argmax(-1).astype(jnp.int32)
+        counts = jnp.zeros(size**2, jnp.int32).at[cell].add(valid.astype(jnp.int32))
+        return {"confusion": state["confusion"] + counts.reshape(size, size)}
+
+    def compute(self, state):
+        confusion = np.asarray(state["confusion"], np.int64)
+        hits, true, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+        either, total = true + predicted - hits, confusion.sum()
+        seen = either > 0
+        iou = np.where(seen, hits / np.maximum(either, 1), np.nan)
+        return {
+            "miou": float(iou[seen].mean()) if total else float("nan"),
+            "pixel_accuracy": float(hits.sum() / total) if total else float("nan"),
+            "iou": iou.tolist(),
+        }
