@@ -1,9 +1,11 @@
 """Per-task losses and gradients of one batch: the part of a step that costs something.
 
-Data's way: `run_forward` (one forward pass) -> `task_rows` (a gradient per task, with respect to the
-shared parameters or to the representation) -> the balancer, in `step.py` -> the pull-back again.
+The data's way: `Objective.forward` (one forward pass) -> `task_rows` (a gradient per task, with
+respect to the shared parameters or to the representation) -> the balancer, in `balance.py` -> the
+pull-back again.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
+from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
 
 Level = Literal["parameters", "features"]
@@ -32,83 +35,129 @@ class Gradients(NamedTuple):
 class Forward(NamedTuple):
     """One forward pass, and the way back.
 
-    `sums` and `counts` are the sum of each task's losses and their number.
-    `pull(cotangents [T], representation=None)` gives the gradient of sum_t cotangents[t] * sums[t],
-    with `representation` added to what arrives there; it is linear in both.
+    A balancer that reads S independent samples has the losses of R = S * T rows, sample by sample;
+    any other has S = 1 and R = T. `sums` and `counts` are the sum of each row's losses and their
+    number. `pull(cotangents [R], representation=None)` gives the gradient of
+    sum_r cotangents[r] * sums[r], with `representation` added to what arrives there; it is linear
+    in both.
     """
 
-    sums: Float[Array, " T"]
-    counts: Float[Array, " T"]
+    sums: Float[Array, " R"]
+    counts: Float[Array, " R"]
     model_state: Mapping[str, PyTree]
     pull: Callable[..., Gradients]
 
 
-def run_forward(
-    model: nn.Module,
-    tasks: Sequence[Task],
-    shared: Flat,
-    specific: Flat,
-    model_state: Mapping[str, PyTree],
-    batch: Mapping[str, Any],
-    key: jax.Array,
-    *,
-    level: Level = "parameters",
-    dtype: Any = None,
-) -> Forward:
-    """The losses of all tasks on one batch, in training mode, ready to be pulled back.
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The losses of all tasks, as a function of parameters and a batch, in training mode.
 
-    Args:
+    Attributes:
       model: See `mtljax.models`.
       tasks: T tasks.
-      shared, specific: Parameters, as `partition` splits them.
-      model_state: The other collections of the model's variables.
-      batch: `{"image", "labels", "present"}`.
-      key: For dropout and the like.
       level: `features` also takes gradients with respect to the representation.
+      samples: S, independent samples that the batch is split in; example i is in sample i mod S.
       dtype: Compute dtype of the model; parameters and losses stay float32. None: as they are.
-
-    Raises:
-      ValueError: `features` where the model marks no representation.
+      axis: What the batch is spread over.
     """
-    mutable = [name for name in model_state if name != "constants"]
-    if level == "features":
-        zeros = representation_zeros(model, shared, specific, model_state, batch["image"], dtype)
-        mutable.append(REPRESENTATION)
-    else:
-        zeros = {}
 
-    def losses(shared, specific, perturbation):
-        variables = {"params": _cast(join(shared, specific), dtype), **model_state}
-        if perturbation:
+    model: nn.Module
+    tasks: tuple[Task, ...]
+    level: Level
+    samples: int
+    dtype: Any
+    axis: Axis
+
+    def losses(
+        self,
+        shared: Flat,
+        specific: Flat,
+        model_state: Mapping[str, PyTree],
+        batch: Mapping[str, Any],
+        key: jax.Array,
+        perturbation: PyTree = (),
+    ) -> tuple[Float[Array, " R"], Float[Array, " R"], PyTree, Mapping[str, PyTree]]:
+        """(sums, counts, representation, new model state) of one batch.
+
+        Args:
+          shared, specific: Parameters, as `partition` splits them.
+          model_state: The other collections of the model's variables.
+          batch: `{"image", "labels", "present"}`.
+          key: For dropout and the like.
+          perturbation: Added to the representation, if there is any.
+        """
+        mutable = _mutable(model_state)
+        variables = {"params": _cast(join(shared, specific), self.dtype), **model_state}
+        if jax.tree.leaves(perturbation):
             variables[PERTURBATIONS] = perturbation
-        outputs, changed = model.apply(
+            mutable.append(REPRESENTATION)
+        outputs, changed = self.model.apply(
             variables,
-            _cast(batch["image"], dtype),
+            _cast(batch["image"], self.dtype),
             train=True,
             rngs={"dropout": key},
             mutable=mutable,
         )
-        outputs = _cast(outputs, jnp.float32)
-        sums, counts = _sums_and_counts(tasks, outputs, batch)
         changed = dict(changed)
-        return (sums, changed.pop(REPRESENTATION, {})), (counts, changed)
+        representation = changed.pop(REPRESENTATION, {})
+        sums, counts = self._sums_and_counts(_cast(outputs, jnp.float32), batch)
+        return sums, counts, representation, {**model_state, **changed}
 
-    (sums, features), vjp, (counts, changed) = jax.vjp(
-        losses, shared, specific, zeros, has_aux=True
-    )
+    def forward(
+        self,
+        shared: Flat,
+        specific: Flat,
+        model_state: Mapping[str, PyTree],
+        batch: Mapping[str, Any],
+        key: jax.Array,
+    ) -> Forward:
+        """The same, ready to be pulled back.
 
-    def pull(cotangents, representation=None):
-        if representation is None:
-            representation = jax.tree.map(jnp.zeros_like, features)
-        return Gradients(*vjp((cotangents, representation)))
+        Raises:
+          ValueError: `level="features"` where the model marks no representation.
+        """
+        zeros: PyTree = {}
+        if self.level == "features":
+            params = join(shared, specific)
+            zeros = representation_zeros(
+                self.model, params, model_state, batch["image"], self.dtype
+            )
 
-    return Forward(sums, counts, {**model_state, **changed}, pull)
+        def differentiate(shared, specific, perturbation):
+            sums, counts, representation, new = self.losses(
+                shared, specific, model_state, batch, key, perturbation
+            )
+            return (sums, representation), (counts, new)
+
+        (sums, features), vjp, (counts, new) = jax.vjp(
+            differentiate, shared, specific, zeros, has_aux=True
+        )
+
+        def pull(cotangents, representation=None):
+            if representation is None:
+                representation = jax.tree.map(jnp.zeros_like, features)
+            return Gradients(*vjp((cotangents, representation)))
+
+        return Forward(sums, counts, new, pull)
+
+    def _sums_and_counts(self, outputs, batch):
+        size = batch["image"].shape[0]
+        sample_of = (self.axis.index() * size + jnp.arange(size)) % self.samples
+        pairs = []
+        for sample in range(self.samples):
+            for task in self.tasks:
+                present = batch["present"][task.name]
+                if self.samples > 1:
+                    present = present & (sample_of == sample)
+                pairs.append(task.loss(outputs[task.name], batch["labels"][task.name], present))
+        sums, counts = zip(*pairs, strict=True)
+        return jnp.stack(sums).astype(jnp.float32), jnp.stack(counts).astype(jnp.float32)
 
 
 def task_rows(
     forward: Forward, level: Level, pullback: Pullback = "auto"
-) -> PyTree[Float[Array, "T ..."]]:
-    """A gradient per task, of the *sum* of its losses: nothing is divided by counts yet."""
+) -> PyTree[Float[Array, "R ..."]]:
+    """A gradient per row, of the *sum* of its losses: nothing is divided by counts yet."""
     count = forward.sums.shape[0]
     wanted = "shared" if level == "parameters" else "representation"
     row = lambda cotangents: getattr(forward.pull(cotangents), wanted)
@@ -132,8 +181,18 @@ def rows_per_pull(rows: int) -> int:
     return min(rows, 4) if jax.default_backend() == "cpu" else rows
 
 
-def representation_zeros(model, shared, specific, model_state, image, dtype=None):
-    """Zeros like the model's representation, by path: what perturbs it without changing it."""
+def representation_zeros(
+    model: nn.Module,
+    params: PyTree,
+    model_state: Mapping[str, PyTree],
+    image: Array,
+    dtype: Any = None,
+) -> PyTree[Float[Array, "B ..."]]:
+    """Zeros like the model's representation of a batch: what perturbs it without changing it.
+
+    Raises:
+      ValueError: The model marks no representation.
+    """
 
     def trace(params, image):
         _, collections = model.apply(
@@ -141,11 +200,11 @@ def representation_zeros(model, shared, specific, model_state, image, dtype=None
             _cast(image, dtype),
             train=True,
             rngs={"dropout": jax.random.key(0)},
-            mutable=[PERTURBATIONS, *(n for n in model_state if n != "constants")],
+            mutable=[PERTURBATIONS, *_mutable(model_state)],
         )
         return collections.get(PERTURBATIONS, {})
 
-    shapes = jax.eval_shape(trace, join(shared, specific), image)
+    shapes = jax.eval_shape(trace, params, image)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     if not jax.tree.leaves(zeros):
         raise ValueError(
@@ -155,13 +214,8 @@ def representation_zeros(model, shared, specific, model_state, image, dtype=None
     return zeros
 
 
-def _sums_and_counts(tasks, outputs, batch):
-    pairs = [
-        task.loss(outputs[task.name], batch["labels"][task.name], batch["present"][task.name])
-        for task in tasks
-    ]
-    sums, counts = zip(*pairs, strict=True)
-    return jnp.stack(sums).astype(jnp.float32), jnp.stack(counts).astype(jnp.float32)
+def _mutable(model_state: Mapping[str, PyTree]) -> list[str]:
+    return [name for name in model_state if name != "constants"]
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:
