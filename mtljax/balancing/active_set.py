@@ -88,8 +88,16 @@ def nonnegative(matrix: Float[Array, "T T"], target: Float[Array, " T"]) -> Floa
     active = jnp.zeros(size, bool)
     start = tableau, active, find(tableau, active), 0
     tableau, active, _, _ = jax.lax.while_loop(go_on, iterate, start)
-    solution = refine(matrix, tableau, active, target[:, None], tableau[:, size:])
-    return scale * jnp.maximum(solution[:, 0], 0.0)
+    rough = jnp.maximum(jnp.where(active, tableau[:, size], 0.0), 0.0)
+    fine = refine(matrix, tableau, active, target[:, None], tableau[:, size:])[:, 0]
+    fine = jnp.maximum(fine, 0.0)
+
+    def violation(x):
+        rest = target - matvec(matrix, x)
+        return jnp.max(jnp.where(active, jnp.abs(rest), rest))
+
+    # Where more variables are active than are independent, the ridge alone holds them together.
+    return scale * jnp.where(violation(fine) < violation(rough), fine, rough)
 
 
 def follow(

@@ -1,4 +1,4 @@
-"""What the suites over all balancers share: every balancer made, one jitted step of each, matrices."""
+"""What the suites over all balancers share: one jitted step of each, and matrices to try it on."""
 
 import functools
 import inspect
@@ -12,6 +12,9 @@ from mtljax.balancing.base import combine_rows, gramian
 
 WIDTH = 64
 """Columns of every Jacobian, so that a step is compiled once per method and number of tasks."""
+
+QUICK = {"xla_backend_optimization_level": 0}
+"""Halves the time to compile; what is computed is the same."""
 
 ON_MATRIX = sorted(name for name in BALANCERS if name not in ("auto_lambda", "moml", "forum"))
 """The balancers that work on a plain Jacobian; a new one is among them."""
@@ -61,7 +64,7 @@ def stepper(name, num_tasks):
         weights = combined if copies == 1 else combined.sum(0)
         return combine_rows(weights, jacobian), weights, state
 
-    return jax.jit(step)
+    return jax.jit(step, compiler_options=QUICK)
 
 
 def fresh(name, num_tasks, width=WIDTH):

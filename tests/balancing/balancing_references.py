@@ -1,7 +1,7 @@
 """Every balancer written down again from its paper: NumPy, float64, gradients as vectors.
 
-A reference is a function that makes `step(jacobian [T, D], losses [T], key) -> direction [D]`, which
-remembers what the method remembers. What is drawn at random is drawn with the step's own key.
+A reference is a function that makes `step(jacobian [T, D], losses [T], key) -> direction [D]`,
+which remembers what the method remembers. What is drawn at random is drawn with the step's own key.
 """
 
 import itertools
@@ -201,7 +201,7 @@ def gradvac():
 
 
 def shortest_to(units, gaps):
-    """The shortest v with units v >= gaps: least distance programming by NNLS; None if there is none."""
+    """The shortest v with units v >= gaps, by NNLS (least distance programming); or None."""
     rows = np.vstack([units.T, gaps])
     target = np.append(np.zeros(len(rows) - 1), 1.0)
     found, _ = scipy.optimize.nnls(rows, target, maxiter=10_000)
@@ -222,7 +222,7 @@ def worst_served_best(jacobian, centre, radius):
             high = middle
         else:
             low, best = middle, lift
-        if np.linalg.norm(best) > 1 - 1e-9:
+        if np.linalg.norm(best) > 1 - 1e-7:
             break
     return centre + radius * best
 
@@ -242,7 +242,7 @@ def imgrad(jacobian, losses):
 
 
 def alpha_fair(jacobian, alpha):
-    """G w = w^(-1 / alpha), as the minimum of a convex function, in units of the gradients' norms."""
+    """G w = w^(-1 / alpha), as the minimum of a convex function, at unit norms."""
     size = norms(jacobian)
     cosines = jacobian @ jacobian.T / np.outer(size, size)
     mean = np.exp(np.log(size).mean())
@@ -253,11 +253,19 @@ def alpha_fair(jacobian, alpha):
     def value(x):
         return x @ cosines @ x / 2 - source @ utility(x) if x.min() > 0 else 1e300
 
-    slope = lambda x: cosines @ x - source * x ** (-1 / alpha)
-    curvature = lambda x: cosines + np.diag(source / alpha * x ** (-1 / alpha - 1))
+    slope = lambda x: cosines @ x - source * np.abs(x) ** (-1 / alpha)
+    inverse = lambda x: np.abs(x) ** (-1 / alpha - 1)  # trial points outside are rejected by value
+    curvature = lambda x: cosines + np.diag(source / alpha * inverse(x))
     found = scipy.optimize.minimize(
-        value, source**0.5, jac=slope, hess=curvature, method="trust-exact", tol=1e-11
+        value,
+        source ** (alpha / (1 + alpha)),
+        jac=slope,
+        hess=curvature,
+        method="trust-exact",
+        tol=1e-11,
     ).x
+    for _ in range(5):  # far apart in scale, the trust region stops early
+        found = found - np.linalg.solve(curvature(found), slope(found))
     assert np.abs(slope(found) / source * found ** (1 / alpha)).max() < 1e-7
     return found * mean ** ((1 - alpha) / (1 + alpha)) / size
 
