@@ -106,7 +106,9 @@ class Balancer:
 
 
 TINY = 1e-30
-"""Keeps a division finite where a loss or a norm is 0."""
+"""Keeps a division finite where a norm is 0."""
+LEAST_LOSS = 1e-20
+"""A loss below it counts as this: 1 / loss times a gradient of 1e10 must stay within float32."""
 
 
 def mean_present(values: Float[Array, " T"], present: Bool[Array, " T"]) -> Float[Array, ""]:

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from mtljax.balancing.base import TINY, Balancer, Needs
+from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs
 
 
 def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
@@ -33,7 +33,7 @@ def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
     def combine(signals, state, key):
         del key
         present = signals.present
-        losses = jnp.maximum(signals.losses, TINY)
+        losses = jnp.maximum(signals.losses, LEAST_LOSS)
         log_share = jnp.where(present, state["log_share"] - step_size * losses, state["log_share"])
         # p and the scale are only read through their ratios among the present tasks
         top = jnp.max(jnp.where(present, log_share, -jnp.inf))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Needs, combine_rows, gramian
+from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, combine_rows, gramian
 
 
 def moco(
@@ -99,7 +99,7 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
         del key
         present = signals.present
         step = (state["steps"] + 1).astype(jnp.float32)
-        logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, TINY))
+        logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, LEAST_LOSS))
         rows = _towards(state["rows"], logs, 1 - beta / step**beta_decay, present)
         norms = _norms(rows)
         longest = jnp.max(jnp.where(present, norms, 0.0))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax.balancing.base import TINY, Balancer, Needs, mean_present
+from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, mean_present
 from mtljax.balancing.uncertainty import learn
 
 
@@ -153,7 +153,7 @@ def famo(
         return jnp.where(present, softmax, 0.0)
 
     def above(losses):
-        return jnp.maximum(losses - bound, TINY)
+        return jnp.maximum(losses - bound, LEAST_LOSS)
 
     def combine(signals, state, key):
         del key

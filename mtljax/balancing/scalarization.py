@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from mtljax.balancing.base import TINY, Balancer, Needs, mean_present
+from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, mean_present
 
 Preference = Sequence[float] | None
 
@@ -42,13 +42,13 @@ def si() -> Balancer:
 
     The weights are 1 / L_t, the gradient of sum_t log L_t.
 
-    Convention: the sum; losses must be >= 0, and one below 1e-30 counts as 1e-30; the heads receive
+    Convention: the sum; losses must be >= 0, and one below 1e-20 counts as 1e-20; the heads receive
     the weighted loss.
 
     References:
       Navon et al., 2022, arXiv:2202.01017 (as a baseline)
     """
-    return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, TINY))
+    return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, LEAST_LOSS))
 
 
 def gls() -> Balancer:
@@ -64,7 +64,7 @@ def gls() -> Balancer:
     """
 
     def combine(losses, present):
-        logs = jnp.log(jnp.maximum(losses, TINY))
+        logs = jnp.log(jnp.maximum(losses, LEAST_LOSS))
         return jnp.exp(mean_present(logs, present) - logs) / jnp.maximum(present.sum(), 1)
 
     return _scalarizer(combine)
@@ -149,9 +149,9 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
     def combine(losses, present):
         ray = _preference(weights, present)
         values = jnp.where(present, losses, 0.0)
-        scale = jnp.maximum(jnp.max(jnp.abs(values)), TINY)
+        scale = jnp.maximum(jnp.max(jnp.abs(values)), LEAST_LOSS)
         values = values / scale
-        length = jnp.maximum(jnp.linalg.norm(values), TINY)
+        length = jnp.maximum(jnp.linalg.norm(values), 1.0)  # 1 at least, unless all are 0
         unit, ray_unit = values / length, ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
         across = ray_unit - jnp.dot(unit, ray_unit) * unit
         return ray - penalty * across / (length * scale)
@@ -208,10 +208,10 @@ def stch(
 
     def combine(signals, state, key):
         del key
-        present, losses = signals.present, jnp.maximum(signals.losses, TINY)
+        present, losses = signals.present, jnp.maximum(signals.losses, LEAST_LOSS)
         warming = state["steps"] < warmup
         mean = jnp.where(state["count"] > 0, state["sum"] / jnp.maximum(state["count"], 1), 1.0)
-        shares = soft_max(jnp.log(losses / jnp.maximum(mean, TINY)), present)
+        shares = soft_max(jnp.log(losses / jnp.maximum(mean, LEAST_LOSS)), present)
         weights = jnp.where(warming, 1.0, present.sum() * shares) / losses
         new = {
             "sum": state["sum"] + jnp.where(warming, signals.losses, 0.0),

@@ -229,7 +229,8 @@ def fair(
         rest = residual(x)
         curvature = source * x ** (-1 / alpha - 1) / alpha
         unit_step = 1 / jnp.sqrt(curvature)  # preconditions the Hessian to C' + I
-        hessian = cosines * unit_step[:, None] * unit_step[None, :] + jnp.eye(size)
+        hessian = cosines * unit_step[:, None] * unit_step[None, :]
+        hessian += jnp.diag(1 + 4 * size * ROUNDING * unit_step**2)  # its factor must exist
         factor = jax.scipy.linalg.cho_factor(hessian)
         scaled = jax.scipy.linalg.cho_solve(factor, unit_step * rest)
         step = unit_step * scaled

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax.balancing.base import TINY, Balancer, Needs
+from mtljax.balancing.base import LEAST_LOSS, Balancer, Needs
 
 
 def uw(learning_rate: float = 1e-2) -> Balancer:
@@ -65,7 +65,7 @@ def uw_so(temperature: float = 1.0) -> Balancer:
 
     def combine(signals, state, key):
         del key
-        logits = 1 / jnp.maximum(signals.losses, TINY) / temperature
+        logits = 1 / jnp.maximum(signals.losses, LEAST_LOSS) / temperature
         logits = jnp.where(signals.present, logits, -jnp.inf)
         return jnp.where(signals.present, jax.nn.softmax(logits), 0.0), state
 
