@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.fusion.base import Fusion
+from mtljax.models.partition import PREFIX
 
 
 class CrossTaskAttention(Fusion):
@@ -16,9 +17,9 @@ class CrossTaskAttention(Fusion):
     pieces, each a token, so that there is something to choose from. With one task the adapted
     features go on as they are.
 
-    Every loss reaches every adapter and attention, so all of them are shared parameters. The
-    representation for `level="features"` is the trunk's output, the last point that is common to
-    all tasks.
+    Every loss reaches every adapter, so these are shared; a task's attention is task-specific. The
+    representation for `level="features"` is the adapted features, raw and normalised. Attention
+    weights are sown as `intermediates`.
 
     Attributes:
       heads: Attention heads; must divide the width of a token.
@@ -33,13 +34,14 @@ class CrossTaskAttention(Fusion):
 
     @nn.compact
     def __call__(self, image, *, train):
-        *lower, last = self.represent(self.run_trunk(self.trunk, image, train))
+        *lower, last = self.run_trunk(self.trunk, image, train)
         adapted = {
             task: nn.relu(nn.Dense(last.shape[-1], name=f"{task}_adapter")(last))
             for task in self.tasks
         }
         tokens = {task: self.tokenize(x) for task, x in adapted.items()}
         normed = {task: nn.LayerNorm(name=f"{task}_norm")(x) for task, x in tokens.items()}
+        lower, tokens, normed = self.represent((lower, tokens, normed))
         fused = {}
         for task in self.tasks:
             others = [normed[other] for other in self.tasks if other != task]
@@ -66,5 +68,5 @@ class CrossTaskAttention(Fusion):
             raise ValueError(
                 f"fusion attention: heads={self.heads} does not divide the token width {width}"
             )
-        attention = nn.MultiHeadDotProductAttention(self.heads, name=f"{task}_attention")
-        return attention(query, jnp.concatenate(others, 1))
+        attention = nn.MultiHeadDotProductAttention(self.heads, name=PREFIX + task)
+        return attention(query, jnp.concatenate(others, 1), sow_weights=True)

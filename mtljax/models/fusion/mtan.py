@@ -39,13 +39,14 @@ class MTAN(Fusion):
             task: Masks(norm=self.norm, axis_name=self.axis_name, name=PREFIX + task)
             for task in self.tasks
         }
+        bias = self.norm == "none"
         passed, levels = dict.fromkeys(self.tasks), []
         for i, x in enumerate(shared):
             kept = {task: masks[task](i, x, passed[task], train) for task in self.tasks}
             levels.append(kept)
             if i + 1 < len(shared):
                 following = shared[i + 1]
-                extract = conv(following.shape[-1], 3, name=f"pass_{i}")
+                extract = conv(following.shape[-1], 3, use_bias=bias, name=f"pass_{i}")
                 norm = Norm(self.norm, self.axis_name, name=f"pass_norm_{i}")
                 passed = {
                     task: resize(nn.relu(norm(extract(a), train)), following.shape[1:3])
@@ -63,7 +64,7 @@ class Masks(nn.Module):
     @nn.compact
     def __call__(self, index, x, passed, train):
         layer = lambda name, y: Norm(self.norm, self.axis_name, name=f"{name}_norm_{index}")(
-            conv(x.shape[-1], 1, name=f"{name}_{index}")(y), train
+            conv(x.shape[-1], 1, use_bias=self.norm == "none", name=f"{name}_{index}")(y), train
         )
         seen = x if passed is None else jnp.concatenate([x, passed], -1)
         mask = nn.sigmoid(layer("mask", nn.relu(layer("look", seen))))
