@@ -45,7 +45,7 @@ def targets(
     sigma = (2 * _radius(extent) + 1) / 6
     rows = jnp.arange(size[0]).reshape(1, 1, -1) - y[..., None]
     columns = jnp.arange(size[1]).reshape(1, 1, -1) - x[..., None]
-    bell = lambda steps: jnp.exp(-(steps**2) / (2 * sigma[..., None] ** 2))
+    bell = lambda steps: jnp.exp(-(steps.astype(sigma.dtype) ** 2) / (2 * sigma[..., None] ** 2))
     gaussians = bell(rows)[..., None] * bell(columns)[..., None, :]
 
     # Padding goes to one class too many, which is cut off.
@@ -54,7 +54,7 @@ def targets(
     heat = jnp.moveaxis(jax.vmap(by_class)(slot, gaussians), 1, -1)
     images = jnp.arange(len(slot))[:, None]
     middle = jnp.zeros((len(slot), *size, num_classes + 1), bool).at[images, y, x, slot].set(True)
-    shape = jnp.concatenate([jnp.log(extent), center - place], -1)
+    shape = jnp.concatenate([jnp.log(extent), center - place.astype(center.dtype)], -1)
     return Targets(heat, middle[..., :num_classes], y, x, shape, known)
 
 

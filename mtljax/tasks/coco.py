@@ -57,7 +57,7 @@ def average_precision(
 
 
 def _entries(boxes: dict[str, np.ndarray], known: np.ndarray) -> list[dict]:
-    entries = []
+    entries: list[dict] = []
     for i, j in np.argwhere(known):
         y0, x0, y1, x1 = (float(side) for side in boxes["boxes"][i, j])
         entry = {

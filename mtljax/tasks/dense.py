@@ -69,7 +69,8 @@ class PixelTask(DenseTask):
     def error(self, output, label):
         losses, valid = self.pixel_losses(output, label)
         axes = tuple(range(1, losses.ndim))
-        return jnp.where(valid, losses, 0.0).sum(axes) / jnp.maximum(valid.sum(axes), 1)
+        count = jnp.maximum(valid.sum(axes), 1).astype(losses.dtype)
+        return jnp.where(valid, losses, 0.0).sum(axes) / count
 
     def text(self, value):
         value = np.asarray(value, np.float64)

@@ -82,7 +82,7 @@ class Depth(PixelTask):
         below = jnp.minimum(output - self.floor, 0.0) / self.floor
         difference = jnp.where(valid, jnp.log(high) + below - jnp.log(label), 0.0)
         count = jnp.maximum(valid.sum((1, 2), keepdims=True), 1)
-        mean = difference.sum((1, 2), keepdims=True) / count
+        mean = difference.sum((1, 2), keepdims=True) / count.astype(difference.dtype)
         return difference**2 - self.balance * difference * mean
 
     @property

@@ -89,7 +89,8 @@ class Detection(DenseTask):
         at = output[rows, target.y, target.x, self.num_classes :]
         known = target.known[..., None]
         shape = jnp.where(known, jnp.abs(at - target.shape), 0.0)
-        return (focal + shape.sum((1, 2))) / jnp.maximum(target.known.sum(-1), 1)
+        count = jnp.maximum(target.known.sum(-1), 1).astype(focal.dtype)
+        return (focal + shape.sum((1, 2))) / count
 
     @property
     def metrics(self):

@@ -59,7 +59,7 @@ def draw_box(rgb: RGB, box: Float[np.ndarray, "4"], color: UInt8[np.ndarray, "3"
 
 
 def draw_dot(rgb: RGB, center: Float[np.ndarray, "2"], color: UInt8[np.ndarray, "3"]) -> None:
-    """A disc at (y, x), in pixels, in place, about a fortieth of the image wide."""
-    radius = max(1.0, max(rgb.shape[:2]) / 80)
+    """A disc at (y, x), in pixels, in place, a twentieth of the image wide."""
+    radius = max(1.5, max(rgb.shape[:2]) / 40)
     y, x = np.indices(rgb.shape[:2]) + 0.5
     rgb[(y - center[0]) ** 2 + (x - center[1]) ** 2 <= radius**2] = color

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -134,33 +134,22 @@ def match(
     predicted: Bool[np.ndarray, "H W"], true: Bool[np.ndarray, "H W"], distance: float
 ) -> int:
     """The most pairs of one predicted and one true pixel, at most `distance` pixels apart."""
-    rows, columns = _neighbours(predicted, true, distance)
-    if not len(rows):
-        return 0
-    used_rows, row = np.unique(rows, return_inverse=True)
-    used_columns, column = np.unique(columns, return_inverse=True)
-    size = len(used_rows), len(used_columns)
-    graph = csr_array((np.ones(len(row), np.int8), (row, column)), shape=size)
-    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
-
-
-def _neighbours(
-    predicted: Bool[np.ndarray, "H W"], true: Bool[np.ndarray, "H W"], distance: float
-) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """(flat index of a predicted pixel, of a true one) of all pairs within `distance`."""
     reach = int(distance)
     steps = np.arange(-reach, reach + 1)
     near = [(y, x) for y in steps for x in steps if y * y + x * x <= distance * distance]
     width = true.shape[1] + 2 * reach
-    padded = np.pad(true, reach).ravel()
+    number = np.pad(
+        np.where(true, true.cumsum().reshape(true.shape) - 1, -1), reach, constant_values=-1
+    )
+
+    # A row for each predicted pixel: the numbers of the true ones around it, -1 for none.
     y, x = np.nonzero(predicted)
-    at = (y + reach) * width + x + reach
-    pairs = [
-        (at[hit], at[hit] + step)
-        for step in (dy * width + dx for dy, dx in near)
-        if (hit := padded[at + step]).any()
-    ]
-    if not pairs:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    rows, columns = zip(*pairs, strict=True)
-    return np.concatenate(rows), np.concatenate(columns)
+    around = [dy * width + dx for dy, dx in near]
+    candidates = number.ravel()[((y + reach) * width + x + reach)[:, None] + around]
+    candidates = candidates[(candidates >= 0).any(1)]
+    there = candidates >= 0
+    columns, starts = candidates[there], np.append(0, there.sum(1).cumsum())
+    graph = csr_array(
+        (np.ones(len(columns), np.int8), columns, starts), shape=(len(candidates), int(true.sum()))
+    )
+    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())

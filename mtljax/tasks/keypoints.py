@@ -73,7 +73,8 @@ class Keypoints(DenseTask):
 
     def error(self, output, label):
         losses, visible = self._losses(output, label), label[..., 2] > 0
-        return jnp.where(visible, losses, 0.0).sum(-1) / jnp.maximum(visible.sum(-1), 1)
+        count = jnp.maximum(visible.sum(-1), 1).astype(losses.dtype)
+        return jnp.where(visible, losses, 0.0).sum(-1) / count
 
     def _losses(
         self, output: Float[Array, "B h w K"], label: Float[Array, "B K 3"]
@@ -83,13 +84,15 @@ class Keypoints(DenseTask):
         wanted, log = jax.nn.log_softmax(flat(wanted), 1), jax.nn.log_softmax(flat(output), 1)
         return (jnp.exp(wanted) * (wanted - log)).sum(1)
 
-    def _gaussian(self, size: tuple[int, int], label: Float[Array, "B K 3"]):
+    def _gaussian(self, size: tuple[int, ...], label: Float[Array, "B K 3"]):
         """Logarithm of the Gaussians, not normalised: [B, h, w, K]."""
-        axis = lambda n, at: (
-            ((jnp.arange(n) + 0.5).reshape(1, -1, 1) - at[:, None] / self.stride) ** 2
-            / (2 * self.sigma**2)
-        )
-        return -axis(size[0], label[..., 0])[:, :, None] - axis(size[1], label[..., 1])[:, None]
+
+        def axis(count, at):
+            middles = jnp.arange(count, dtype=at.dtype).reshape(1, -1, 1) + 0.5
+            return (middles - at[:, None] / self.stride) ** 2 / (2 * self.sigma**2)
+
+        y, x = axis(size[0], label[..., 0]), axis(size[1], label[..., 1])
+        return -(y[:, :, None] + x[:, None])
 
     @property
     def metrics(self):
