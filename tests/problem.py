@@ -1,0 +1,73 @@
+"""A small multi-task problem that tests of the step share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtljax.balancing import BALANCERS, Balancer
+from mtljax.models import FUSIONS, TRUNKS, build
+from mtljax.step import create_state, make_train_step
+from mtljax.tasks import Classification, Regression
+
+TASKS = (
+    Classification(name="digit", num_classes=4),
+    Regression(name="value", center=1.5, scale=1.0),
+    Regression(name="other", kind="l1"),
+)
+OPTIMIZER = optax.sgd(0.05)
+ARGUMENTS = {"fixed": {"weights": (1.0, 0.5, 2.0)}}
+"""What balancers cannot do without."""
+
+
+def make_balancer(name: str) -> Balancer:
+    return BALANCERS[name](**ARGUMENTS.get(name, {}))
+
+
+def make_batch(seed: int, size: int = 48, missing: float = 0.2) -> dict:
+    """Images of 4x4 whose labels depend on them; each label is missing with that probability."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(size, 4, 4, 1)).astype(np.float32)
+    quarters = image.reshape(size, 4, 4).mean(-1)
+    return jax.tree.map(
+        jnp.asarray,
+        {
+            "image": image,
+            "labels": {
+                "digit": quarters.argmax(-1).astype(np.int32),
+                "value": quarters.argmax(-1).astype(np.float32),
+                "other": quarters.sum(-1),
+            },
+            "present": {task.name: rng.random(size) >= missing for task in TASKS},
+        },
+    )
+
+
+def make_model(trunk: str = "mlp", fusion: str = "none", tasks=TASKS, remat=False, **arguments):
+    arguments = arguments or {"widths": (16,)}
+    return build(TRUNKS[trunk](**arguments), FUSIONS[fusion], tasks, std=0.8, remat=remat)
+
+
+def make(balancer: Balancer, *, model=None, tasks=TASKS, seed=0, ema=False, level="parameters", **step):
+    """(fresh state, train step)."""
+    model = model or make_model(tasks=tasks)
+    state = create_state(
+        jax.random.key(seed),
+        model,
+        tasks,
+        balancer,
+        OPTIMIZER,
+        make_batch(0),
+        level=level,
+        ema=ema,
+    )
+    return state, make_train_step(model, tasks, balancer, OPTIMIZER, level=level, **step)
+
+
+def relative_difference(a, b) -> float:
+    """Largest difference of two trees of arrays, relative to the largest number of each leaf."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(
+        float(np.abs(np.asarray(x) - np.asarray(y)).max() / (np.abs(np.asarray(x)).max() + 1e-8))
+        for x, y in pairs
+    )

@@ -1,0 +1,76 @@
+"""The same step on 8 devices equals one device, in all three ways, for every balancer."""
+
+import functools
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec
+
+from mtljax import parallel
+from mtljax.balancing import BALANCERS
+from problem import make, make_balancer, make_batch, relative_difference
+
+STEPS = 20
+WAYS = ("jit", "pmap", "shard_map")
+LEVELS = ("parameters", "features")
+
+LEAD = ("ew", "fixed", "uw", "dwa", "mgda", "pcgrad", "graddrop")
+"""One or more of every form of the contract: tested in all ways and at both levels by default."""
+OTHERS = [name for name in BALANCERS if name not in LEAD]
+CASES = [(name, way, level) for name in LEAD for way in WAYS for level in LEVELS]
+CASES += [
+    pytest.param(name, way, level, marks=() if chosen else pytest.mark.slow)
+    for i, name in enumerate(OTHERS)
+    for j, way in enumerate(WAYS)
+    for level in LEVELS
+    for chosen in [level == "parameters" and i % 3 == j]
+]
+
+
+@functools.cache
+def on_one_device(name, level):
+    state, step = make(make_balancer(name), level=level)
+    return run(state, jax.jit(step))
+
+
+def run(state, step):
+    for i in range(STEPS):
+        state, _ = step(state, make_batch(i))
+    return jax.device_get(state.params)
+
+
+def skip_what_is_refused(name, level):
+    if level == "features" and make_balancer(name).parameters_only:
+        pytest.skip("refused at this level; see test_step")
+
+
+@pytest.mark.parametrize(("name", "way", "level"), CASES)
+def test_eight_devices_equal_one(name, way, level):
+    skip_what_is_refused(name, level)
+    expected = on_one_device(name, level)
+    balancer = make_balancer(name)
+    placement = parallel.place(48, 8)
+    if way == "jit":
+        state, step = make(balancer, level=level)
+        jitted = jax.jit(step, out_shardings=placement.replicated)
+        state = placement.replicate(state)
+        found = run(state, lambda state, batch: jitted(state, placement.spread(batch)))
+    elif way == "pmap":
+        state, step = make(balancer, level=level, axis_name="i")
+        mapped = jax.pmap(step, axis_name="i")
+        state = jax.tree.map(lambda x: jax.numpy.stack([x] * 8), state)
+        cut = lambda batch: jax.tree.map(lambda x: x.reshape(8, 6, *x.shape[1:]), batch)
+        found = run(state, lambda state, batch: mapped(state, cut(batch)))
+        found = jax.tree.map(lambda x: x[0], found)
+    else:
+        state, step = make(balancer, level=level, axis_name="batch")
+        whole, part = PartitionSpec(), PartitionSpec("batch")
+        mapped = jax.shard_map(
+            step,
+            mesh=placement.mesh,
+            in_specs=(whole, part),
+            out_specs=(whole, whole),
+            check_vma=False,
+        )
+        found = run(state, jax.jit(mapped))
+    assert relative_difference(expected, found) <= 1e-5
