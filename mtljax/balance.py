@@ -60,8 +60,8 @@ class BalancedGradient:
       heads: What task-specific parameters receive.
       microbatches: Parts that the batch is worked through in.
       pullback: How the Jacobian is taken.
-      keep_rows: Whether the Jacobian of the parameters is kept until the balancer has decided, which
-        saves a pass backwards, or only its Gramian, which saves memory.
+      keep_rows: Whether the Jacobian of the parameters is kept until the balancer has decided,
+        which saves a pass backwards, or only its Gramian, which saves memory.
     """
 
     objective: Objective
@@ -174,18 +174,20 @@ class BalancedGradient:
 
     def weigh_rows(self, measured: Measured, balanced: Balanced) -> Params:
         """The gradient where the Jacobian of the shared parameters is at hand already."""
+        assert measured.specific is not None
         shared, scale = balanced.direction, balanced.own_scale
-        if shared is None:
+        if balanced.weights is not None:
             shared = combine_rows(balanced.weights * balanced.scale, measured.rows)
-        if self.heads == "weighted":
-            scale = scale * balanced.weights
-        scales = {task.name: scale[t] for t, task in enumerate(self.objective.tasks)}
+            scale = scale * balanced.weights if self.heads == "weighted" else scale
+        scales: dict[str | None, Array] = {
+            task.name: scale[t] for t, task in enumerate(self.objective.tasks)
+        }
         return shared, {path: scales[task_of(path)] * x for path, x in measured.specific.items()}
 
     def pull_back(self, forward: Forward, rows: PyTree | None, balanced: Balanced) -> Params:
         """The gradient by one more pass backwards."""
         own = balanced.own_scale
-        if balanced.direction is not None:
+        if balanced.weights is None:
             # What arrives at the representation becomes the direction instead of the sum of rows;
             # what comes after it still receives the gradient of the sum of losses.
             change = jax.tree.map(

@@ -6,7 +6,7 @@ pull-back again.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -161,8 +161,10 @@ def task_rows(
     count = forward.sums.shape[0]
     wanted = "shared" if level == "parameters" else "representation"
     row = lambda cotangents: getattr(forward.pull(cotangents), wanted)
-    size = rows_per_pull(count) if pullback == "auto" else pullback
-    size = {"vmap": count, "loop": 1}.get(size, size)
+    if isinstance(pullback, int):
+        size = pullback
+    else:
+        size = {"auto": rows_per_pull(count), "vmap": count, "loop": 1}[pullback]
 
     one_hot = jnp.eye(count)
     if size == 1:

@@ -135,6 +135,7 @@ def _require_same(found: Experiment, wanted: Experiment, path: Path) -> None:
 
 
 def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    items: Any
     if isinstance(tree, dict):
         items = tree.items()
     elif isinstance(tree, list):

@@ -11,7 +11,7 @@ and `axis_name` tells it to sum over the axis. Both give what one device gives.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import flax.struct
@@ -167,7 +167,7 @@ def make_train_step(
         direction, `features` for one that remembers gradients, microbatches for one that needs the
         whole batch's Gramian without its rows, or takes a trial step.
     """
-    heads = heads or balancer.heads
+    heads = heads or cast(Heads, balancer.heads)
     if heads == "weighted" and not balancer.gives_weights:
         raise ValueError(
             "heads='weighted' needs weights, but this balancer gives a direction; use heads='own'"

@@ -48,7 +48,9 @@ def make_model(trunk: str = "mlp", fusion: str = "none", tasks=TASKS, remat=Fals
     return build(TRUNKS[trunk](**arguments), FUSIONS[fusion], tasks, std=0.8, remat=remat)
 
 
-def make(balancer: Balancer, *, model=None, tasks=TASKS, seed=0, ema=False, level="parameters", **step):
+def make(
+    balancer: Balancer, *, model=None, tasks=TASKS, seed=0, ema=False, level="parameters", **step
+):
     """(fresh state, train step)."""
     model = model or make_model(tasks=tasks)
     state = create_state(

@@ -5,10 +5,10 @@ import functools
 import jax
 import pytest
 from jax.sharding import PartitionSpec
+from problem import make, make_balancer, make_batch, relative_difference
 
 from mtljax import parallel
 from mtljax.balancing import BALANCERS
-from problem import make, make_balancer, make_batch, relative_difference
 
 STEPS = 20
 WAYS = ("jit", "pmap", "shard_map")

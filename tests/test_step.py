@@ -5,12 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from mtljax.balancing import aggregate
-from mtljax.balancing.base import Needs
-from mtljax.models import partition
-from mtljax.models.partition import join
-from mtljax.step import create_state, make_eval_step, make_train_step
 from problem import (
     OPTIMIZER,
     TASKS,
@@ -21,6 +15,12 @@ from problem import (
     relative_difference,
 )
 
+from mtljax.balancing import aggregate
+from mtljax.balancing.base import Needs
+from mtljax.models import partition
+from mtljax.models.partition import join
+from mtljax.step import create_state, make_eval_step, make_train_step
+
 
 def losses_of(model, params, batch):
     """Mean loss of each task, written again without the step."""
@@ -28,9 +28,7 @@ def losses_of(model, params, batch):
     present = batch["present"]
     result = []
     for task in TASKS:
-        total, count = task.loss(
-            outputs[task.name], batch["labels"][task.name], present[task.name]
-        )
+        total, count = task.loss(outputs[task.name], batch["labels"][task.name], present[task.name])
         result.append(total / count)
     return jnp.stack(result)
 
@@ -50,7 +48,9 @@ def test_shared_parameters_move_by_the_aggregated_jacobian(name):
     shared, specific = partition(state.params)
     rows = jax.jacrev(lambda s: losses_of(model, join(s, specific), batch))(shared)
     key = jax.random.split(jax.random.fold_in(state.key, 0), 3)[2]
-    direction = aggregate(balancer, stack_rows(rows), losses_of(model, state.params, batch), key=key)
+    direction = aggregate(
+        balancer, stack_rows(rows), losses_of(model, state.params, batch), key=key
+    )
     moved = jax.tree.map(lambda a, b: ((a - b) / 0.05)[None], shared, partition(new.params)[0])
     assert relative_difference(direction, stack_rows(moved)[0]) <= 1e-4
 
@@ -81,7 +81,9 @@ def test_features_level_reads_gradients_of_the_representation():
         outputs = model.apply(variables, batch["image"], train=True)
         return jnp.stack(
             [
-                jnp.divide(*t.loss(outputs[t.name], batch["labels"][t.name], batch["present"][t.name]))
+                jnp.divide(
+                    *t.loss(outputs[t.name], batch["labels"][t.name], batch["present"][t.name])
+                )
                 for t in TASKS
             ]
         )
@@ -172,7 +174,9 @@ def test_the_average_of_parameters_warms_up_and_is_what_is_evaluated():
     expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.params, new.params)
     assert relative_difference(expected, new.ema) <= 1e-6
     evaluate = jax.jit(make_eval_step(make_model(), TASKS))
-    by_average = evaluate(new.replace(params=jax.tree.map(jnp.zeros_like, new.params)), make_batch(1))
+    by_average = evaluate(
+        new.replace(params=jax.tree.map(jnp.zeros_like, new.params)), make_batch(1)
+    )
     by_params = evaluate(new.replace(params=new.ema, ema=None), make_batch(1))
     assert relative_difference(by_average, by_params) == 0
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 
@@ -29,13 +30,14 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        take = lambda tree: {name: value[index] for name, value in tree.items()}
-        return {
-            "image": self.image[index],
-            "labels": take(self.labels),
-            "present": take(self.present),
-        }
+    def __getitem__(self, index: int | slice) -> dict[str, Any]:
+        """One example, or several as a batch."""
+        return self.take(index)
+
+    def take(self, index: int | slice | np.ndarray) -> dict[str, Any]:
+        """The examples at `index`, in its order."""
+        batch = {"image": self.image, "labels": dict(self.labels), "present": dict(self.present)}
+        return jax.tree.map(lambda x: x[index], batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def stack(examples: list[PyTree]) -> PyTree:
 def read(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
     """The examples at `rows`, as a batch in NumPy arrays."""
     if isinstance(split, Arrays):
-        return split[rows]
+        return split.take(rows)
     return stack([split[int(row)] for row in rows])
 
 
