@@ -28,11 +28,10 @@ def sown(fusion, **options):
     """Path -> what a fusion shows of its inside, in evaluation mode."""
     module = small_fusion(fusion, tasks=TASKS, **options)
     variables = init(module, small_image(), train=True)
-    variables = {
-        # Positive variances, and numbers so small that no sigmoid rounds to 1.
-        name: jax.tree.map(lambda x: abs(x) if name == "batch_stats" else x / 3, value)
-        for name, value in variables.items()
-    }
+    # So small that no sigmoid rounds to 1, and with positive variances.
+    variables = jax.tree.map(lambda x: x / 3, variables)
+    if "batch_stats" in variables:
+        variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
     run = lambda v, x: module.apply(v, x, train=False, mutable=["intermediates"])[1]
     values = quick_jit(run)(variables, small_image())["intermediates"]
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(values)}

@@ -67,6 +67,6 @@ class Masks(nn.Module):
             conv(x.shape[-1], 1, use_bias=self.norm == "none", name=f"{name}_{index}")(y), train
         )
         seen = x if passed is None else jnp.concatenate([x, passed], -1)
-        mask = nn.sigmoid(layer("mask", nn.relu(layer("look", seen))))
+        mask = nn.sigmoid(layer("choose", nn.relu(layer("look", seen))))
         self.sow("intermediates", f"mask_{index}", mask)
         return mask * x

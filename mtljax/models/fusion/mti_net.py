@@ -76,7 +76,7 @@ class Propagation(nn.Module):
         stacked = jnp.stack([features[task] for task in self.tasks], -2)
         joined = stacked.reshape(*stacked.shape[:-2], -1)
         share = nn.softmax(
-            conv(joined.shape[-1], 1, name="share")(joined).reshape(stacked.shape), -2
+            conv(joined.shape[-1], 1, name="weigh")(joined).reshape(stacked.shape), -2
         )
         self.sow("intermediates", "share", share)
         width = stacked.shape[-1]

@@ -73,7 +73,7 @@ class Distillation(nn.Module):
         if not others:
             return own
         width = own.shape[-1]
-        gate = nn.sigmoid(conv(width, 3, name="gate")(own))
+        gate = nn.sigmoid(conv(width, 3, name="look")(own))
         self.sow("intermediates", "gate", gate)
         # One convolution of all maps together is the sum of one of each.
         messages = conv(width, 3, name="messages")(jnp.concatenate(others, -1))
