@@ -34,13 +34,16 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
         square = jnp.diagonal(gram)
         distance = jnp.maximum(square[:, None] + square[None, :] - 2 * gram, 0.0)
         distance = distance if squared else jnp.sqrt(distance)
-        others = present[None, :] & ~jnp.eye(size, dtype=bool)
-        nearest = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
+        near = present[None, :] & ~jnp.eye(size, dtype=bool)
         neighbours = jnp.minimum(jnp.maximum(count - outliers - 2, 1), count - 1)
-        counted = jnp.arange(size)[None, :] < neighbours
-        score = jnp.where(counted, nearest, 0.0).sum(1)
-        rank = jnp.argsort(jnp.argsort(jnp.where(present, score, jnp.inf)))
-        best = present & (rank < selected)
+        for number in range(outliers + 1):  # leaves out the farthest
+            farthest = jnp.argmax(jnp.where(near, distance, -jnp.inf), axis=1)
+            kept = (jnp.arange(size)[None, :] != farthest[:, None]) | (
+                number >= count - 1 - neighbours
+            )
+            near &= kept
+        score = jnp.where(near, distance, 0.0).sum(1)
+        best = present & (_rank(jnp.where(present, score, jnp.inf)) < selected)
         return best / jnp.maximum(best.sum(), 1).astype(jnp.float32), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
@@ -66,15 +69,26 @@ def trimmed_mean(trim: int = 1) -> Balancer:
         present = signals.present
         count = present.sum()
         drop = jnp.maximum(jnp.minimum(trim, (count - 1) // 2), 0)
-        rank = jnp.arange(present.shape[0])
-        kept = (rank >= drop) & (rank < count - drop)
 
         def of(rows):
-            column = lambda mask: mask.reshape(-1, *[1] * (rows.ndim - 1))
-            ordered = jnp.sort(jnp.where(column(present), rows, jnp.inf), axis=0)
-            total = jnp.where(column(kept), ordered, 0.0).sum(0)
+            index = jnp.arange(rows.shape[0]).reshape(-1, *[1] * (rows.ndim - 1))
+            kept = jnp.broadcast_to(present[index], rows.shape)
+            for number in range(trim):  # on CPU many times faster than sorting
+                for values in (rows, -rows):
+                    largest = jnp.argmax(jnp.where(kept, values, -jnp.inf), axis=0)
+                    kept &= (index != largest) | (number >= drop)
+            total = jnp.where(kept, rows, 0.0).sum(0)
             return total / jnp.maximum(count - 2 * drop, 1).astype(rows.dtype)
 
         return jax.tree.map(of, signals.jacobian), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.JACOBIAN)
+
+
+def _rank(values):
+    """How many entries come before each one in ascending order; ties in order of index."""
+    index = jnp.arange(values.shape[0])
+    before = (values[None, :] < values[:, None]) | (
+        (values[None, :] == values[:, None]) & (index[None, :] < index[:, None])
+    )
+    return before.sum(1)

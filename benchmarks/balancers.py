@@ -1,0 +1,184 @@
+"""What balancing costs: each method's combine alone, against TorchJD's on the same numbers.
+
+    python benchmarks/balancers.py [--tasks 2 3 10 40] [--seconds 0.2]
+
+Needs the extra `parity` for the comparison; without it only our times are shown. Both libraries
+get one thread (`taskset -c 0` pins them to the same core), the same Gramian or Jacobian of 1000
+columns, and as much time. Ours is the time of one combine among 50 in one compiled loop, as a train
+step pays it; `--dispatch` calls each from Python instead, which adds about 15 us a call.
+"""
+
+import argparse
+import functools
+import math
+import os
+import statistics
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtljax.balancing import BALANCERS, Needs, Signals
+from mtljax.balancing.base import gramian
+
+WIDTH = 1000
+AIM = 20.0
+REPEATS = 50
+
+# Our name: TorchJD's aggregator, its arguments, and ours where they must match. Those of a Gramian
+# are timed through their weighting, which reads the Gramian, where TorchJD has one.
+THEIRS = {
+    "ew": ("Sum", {}, {}),
+    "mgda": ("MGDA", {}, {}),
+    "pcgrad": ("PCGrad", {}, {}),
+    "gradvac": ("GradVac", {}, {}),
+    "cagrad": ("CAGrad", {"c": 0.5}, {}),
+    "imtl_g": ("IMTLG", {}, {}),
+    "nash_mtl": ("NashMTL", {"n_tasks": None}, {"normalize": True, "max_norm": 1.0}),
+    "fairgrad": ("FairGrad", {"alpha": 1.0}, {}),
+    "aligned_mtl": ("AlignedMTL", {}, {}),
+    "config": ("ConFIG", {}, {}),
+    "upgrad": ("UPGrad", {}, {}),
+    "dualproj": ("DualProj", {}, {}),
+    "krum": ("Krum", {"n_byzantine": 0}, {}),
+    "graddrop": ("GradDrop", {}, {}),
+    "trimmed_mean": ("TrimmedMean", {"trim_number": 0}, {"trim": 0}),
+    "excess_mtl": ("ExcessMTL", {}, {}),
+}
+
+
+def median_time(call, seconds):
+    call()
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def our_call(name, num_tasks, arguments=None, dispatch=False):
+    """One jitted combine, or `REPEATS` in a loop, state and all, on a conflicting Jacobian."""
+    needs_weights = name == "fixed"
+    balancer = BALANCERS[name](*([[1.0] * num_tasks] if needs_weights else []), **(arguments or {}))
+    rows = jnp.asarray(jacobian(num_tasks))
+    alike = lambda x: x if balancer.samples == 1 else jnp.stack([x] * balancer.samples)
+    gram = gramian(rows)
+    if balancer.samples > 1:
+        shape = (balancer.samples, num_tasks) * 2
+        gram = jnp.broadcast_to(gram[None, :, None, :], shape)
+    signals = Signals(
+        losses=alike(jnp.linspace(0.5, 2.0, num_tasks)),
+        present=alike(jnp.ones(num_tasks, bool)),
+        step=jnp.zeros((), jnp.int32),
+        gramian=gram if balancer.needs is Needs.GRAMIAN else None,
+        jacobian=rows if balancer.needs is Needs.JACOBIAN else None,
+    )
+    state, key = balancer.init(num_tasks, rows[0]), jax.random.key(0)
+    if dispatch:
+        combine = jax.jit(balancer.combine)
+        return lambda: jax.block_until_ready(combine(signals, state, key))
+
+    def many(signals, state, key):
+        def body(i, carry):
+            total, state = carry
+            grow = lambda x: None if x is None else x * (1 + 1e-6 * i)  # else it is computed once
+            seen = signals._replace(
+                losses=grow(signals.losses),
+                gramian=grow(signals.gramian),
+                jacobian=grow(signals.jacobian),
+            )
+            combined, state = balancer.combine(seen, state, jax.random.fold_in(key, i))
+            return total + combined, state
+
+        zeros = jnp.zeros_like(jax.eval_shape(balancer.combine, signals, state, key)[0])
+        return jax.lax.fori_loop(0, REPEATS, body, (zeros, state))
+
+    many = jax.jit(many)
+    return lambda: jax.block_until_ready(many(signals, state, key))
+
+
+def their_call(name, num_tasks):
+    """TorchJD's, or None where it is not installed or refuses so few tasks."""
+    try:
+        import torch
+        from torchjd import aggregation
+    except ImportError:
+        return None
+    torch.set_num_threads(1)
+    kind, arguments, _ = THEIRS[name]
+    arguments = {k: num_tasks if v is None else v for k, v in arguments.items()}
+    rows = torch.tensor(jacobian(num_tasks))
+    try:
+        aggregator = getattr(aggregation, kind)(**arguments)
+        call = functools.partial(aggregator, rows)
+        weighting = getattr(aggregator, "gramian_weighting", None)
+        if weighting is not None:
+            call = functools.partial(weighting, rows @ rows.T)
+        call()
+    except (ImportError, AttributeError, NameError, ValueError):
+        return None
+    return call
+
+
+@functools.cache
+def jacobian(num_tasks):
+    """Half of the tasks pull one way, half the other."""
+    rng = np.random.default_rng(num_tasks)
+    sign = np.where(np.arange(num_tasks) % 2 == 0, 1.0, -1.0)[:, None]
+    noise = rng.standard_normal((num_tasks, WIDTH))
+    return (sign * rng.standard_normal(WIDTH) + noise).astype(np.float32)
+
+
+def geometric_mean(values):
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, nargs="+", default=[2, 3, 10, 40])
+    parser.add_argument("--seconds", type=float, default=0.2, help="per method, library and T")
+    parser.add_argument("--dispatch", action="store_true", help="call each combine from Python")
+    options = parser.parse_args()
+
+    columns = "".join(f"{f'T={count}':>24}" for count in options.tasks)
+    print(f"{'combine alone':14}{columns}     (us, and TorchJD's time / ours)")
+    ratios, slower = [], []
+    for name in BALANCERS:
+        if name in ("auto_lambda", "moml", "forum"):
+            continue  # their time is that of the trial step
+        line = f"{name:14}"
+        for count in options.tasks:
+            match = THEIRS[name][2] if name in THEIRS else {}
+            call = our_call(name, count, match, options.dispatch)
+            ours = median_time(call, options.seconds) / (1 if options.dispatch else REPEATS)
+            line += f"{ours * 1e6:12.1f}"
+            their = their_call(name, count) if name in THEIRS else None
+            if their is None:
+                line += f"{'-':>12}"
+                continue
+            ratio = median_time(their, options.seconds) / ours
+            ratios.append(ratio)
+            if ratio < 1:
+                slower.append(f"{name} at T={count} ({ratio:.2f}x)")
+            line += f"{ratio:11.1f}x"
+        print(line, flush=True)
+
+    if not ratios:
+        print("\nTorchJD is not installed: pip install 'mtljax[parity]'")
+        return
+    mean = geometric_mean(ratios)
+    verdict = "reached" if mean >= AIM else f"NOT reached, short by a factor of {AIM / mean:.2f}"
+    print(f"\nTorchJD / ours, geometric mean of {len(ratios)}: {mean:.1f}x")
+    print(f"Aim, {AIM:.0f}x in geometric mean: {verdict}.")
+    if slower:
+        print(f"Aim, no method slower: NOT reached: {', '.join(slower)}.")
+    else:
+        print("Aim, no method slower: reached.")
+
+
+if __name__ == "__main__":
+    main()
