@@ -18,7 +18,8 @@ from mtljax.step import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
 Logs = list[PyTree]
-"""Logs still on the device: of single steps, or of chunks with the steps along the first axis."""
+"""Logs still on the device, of one step each, or of a chunk with the steps along the first axis; a
+chunk's arrays may be longer than it has steps, as those of a whole chunk are."""
 
 
 class Resident:
@@ -51,23 +52,23 @@ class Resident:
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
         self._many = jax.jit(many, donate_argnums=0)
-        self._loops: bool | None = None
+        self.loops: bool | None = None
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
         """Steps start ... start + count - 1."""
         rows = self._order.batches(start, self._chunk)  # always as many: one compiled program
         rows, first = self._placement.replicate((rows, jnp.int32(start)))
-        if self._loops is None:
-            self._loops = jax.default_backend() != "cpu" or not has_convolution(
+        if self.loops is None:
+            self.loops = jax.default_backend() != "cpu" or not has_convolution(
                 self._one.trace(state, self._data, rows, first).jaxpr
             )
-        if self._loops:
+        if self.loops:
             state, logs = self._many(state, self._data, rows, first, count)
-            return state, [jax.tree.map(lambda x: x[:count], logs)]
+            return state, [logs]
         logs = []
         for _ in range(count):
             state, log = self._one(state, self._data, rows, first)
-            logs.append(jax.tree.map(lambda x: x[None], log))
+            logs.append(log)
         return state, logs
 
 

@@ -291,7 +291,7 @@ class Recorder:
             return
         (step, count, logs), self._pending = self._pending, None
         values = jax.tree.map(
-            lambda *x: np.concatenate([np.atleast_1d(v) for v in x]), *jax.device_get(logs)
+            lambda *x: np.concatenate([np.atleast_1d(v) for v in x])[:count], *jax.device_get(logs)
         )
         now = time.perf_counter()
         self._chunks.append((count, now - self._last))

@@ -10,7 +10,7 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get
 CACHE = Path(os.environ.get("MTLJAX_TEST_CACHE") or Path(tempfile.gettempdir()) / "mtljax-tests")
 os.environ["MTLJAX_CACHE"] = str(CACHE)
 
-import jax  # noqa: E402: after the environment
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
