@@ -38,7 +38,7 @@ def load_source(experiment: Experiment) -> Source:
       ValueError: An unknown source, a task without labels in it, or labels that a task refuses.
     """
     choice = choose("source", experiment.data.source, SOURCES)
-    source = choice.make(**choice.arguments)
+    source = choice.made()
     for name in ("train", "validation", "test"):
         split = getattr(source, name)
         if not len(split):
@@ -78,7 +78,7 @@ def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
     augment = choose("augmentation", experiment.data.augment, AUGMENTATIONS)
     return Parts(
         model=build(
-            trunk.make(**trunk.arguments),
+            trunk.made(),
             fusion.make,
             experiment.tasks,
             mean=mean,
@@ -86,7 +86,7 @@ def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
             remat=experiment.remat,
             **fusion.arguments,
         ),
-        balancer=balancer.make(**balancer.arguments),
+        balancer=balancer.made(),
         optimizer=make_optimizer(
             experiment.optimizer,
             experiment.learning_rate,
@@ -95,7 +95,7 @@ def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
             clip_norm=experiment.clip_norm,
             decay_biases=experiment.decay_biases,
         ),
-        augment=augment.make(**augment.arguments),
+        augment=augment.made(),
     )
 
 

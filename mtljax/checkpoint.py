@@ -37,6 +37,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(
             self._folder.absolute(),
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 best_fn=lambda metrics: metrics["score"],
@@ -90,7 +91,13 @@ class Checkpoints:
           ValueError: It is damaged.
         """
         with _one_line(self._folder / str(step)):
-            found = self._manager.restore(step, args=self._ocp.args.StandardRestore())
+            # Not where they were when they were saved: those devices may not be here.
+            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+                dict(self._manager.item_metadata(step)),
+            )
+            found = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
             ema = _subtree(found, "ema")
             return TrainState(
                 step=found["step"],

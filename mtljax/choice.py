@@ -19,15 +19,41 @@ class Choice(NamedTuple):
     name: str
     arguments: dict[str, Any]
     make: Callable[..., Any]
-    """What the dict holds under that name, called with `arguments` to make the thing."""
+    """What the dict holds under that name."""
+    text: str
+    """What was written, with its kind, for messages."""
+
+    def made(self, *positional: Any, **more: Any) -> Any:
+        """The thing itself.
+
+        Raises:
+          ValueError: Its arguments are of the right type, but it cannot be made of them.
+        """
+        try:
+            return self.make(*positional, **self.arguments, **more)
+        except ValueError:
+            raise
+        except Exception as error:  # whatever a library says of a number it cannot take
+            raise ValueError(f"{self.text} cannot be made: {error}") from error
+
+
+SHORT = 12
+"""Most words that are told to somebody who nearly had the right one."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """What to tell somebody who wrote a word that is not there: the nearest, then all of them."""
+    """What to tell somebody who wrote a word that is not there: the nearest, or else all."""
     words = sorted(words)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(word, words)
+    if hint and len(words) > SHORT:
+        return hint
     return f"{hint} (there is {', '.join(words) or 'none'})"
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The nearest word as a question; nothing if none is near."""
+    close = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def choose(
@@ -63,7 +89,7 @@ def choose(
         if key not in known:
             raise ValueError(f"{kind} {name!r} has no argument {key!r}{nearest(key, known)}")
         try:
-            arguments[key] = _convert(_literal(value.strip()), _hint(make, key))
+            arguments[key] = convert(_literal(value.strip()), _hint(make, key))
         except TypeError as error:
             raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
     required = [
@@ -74,7 +100,7 @@ def choose(
     if required:
         example = ",".join(f"{p}=..." for p in required)
         raise ValueError(f"{kind} {name!r} needs {', '.join(required)}: write {name}:{example}")
-    return Choice(name, arguments, make)
+    return Choice(name, arguments, make, f"{kind} {text!r}")
 
 
 def _split(text: str) -> list[str]:
@@ -92,7 +118,7 @@ def _split(text: str) -> list[str]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
@@ -108,7 +134,7 @@ def _hint(make: Callable, key: str) -> Any:
     return hint
 
 
-def _convert(value: Any, hint: Any) -> Any:
+def convert(value: Any, hint: Any) -> Any:
     """`value` as the annotation wants it; TypeError says, in words, what that is."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is inspect.Parameter.empty:
@@ -117,7 +143,7 @@ def _convert(value: Any, hint: Any) -> Any:
         wanted = []
         for option in inner:
             try:
-                return _convert(value, option)
+                return convert(value, option)
             except TypeError as error:
                 wanted.append(str(error))
         raise TypeError(" or ".join(dict.fromkeys(w for w in wanted if w)))
@@ -133,7 +159,7 @@ def _convert(value: Any, hint: Any) -> Any:
         raise TypeError("none")
     if isinstance(origin, type) and issubclass(origin, Iterable) and not isinstance(value, str):
         items = value if isinstance(value, (tuple, list)) else (value,)
-        return tuple(_convert(item, inner[0] if inner else Any) for item in items)
+        return tuple(convert(item, inner[0] if inner else Any) for item in items)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type):

@@ -7,11 +7,12 @@ that alone runs it again.
 import dataclasses
 import importlib.util
 import json
+import traceback
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from mtljax.choice import nearest
+from mtljax.choice import convert, nearest
 from mtljax.tasks import TASKS, Task
 
 
@@ -98,6 +99,14 @@ class Experiment:
             raise ValueError(f"seed must be >= 0, not {self.seed}")
         if not self.tasks:
             raise ValueError("no task: an experiment needs at least one")
+        names = [task.name for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tasks are called {name!r}; each needs a name of its own")
+            if not name or {"/", ":"} & set(name):
+                raise ValueError(f"a task cannot be called {name!r}: no name has / or : in it")
+        if not self.name or {"/", "\\", "\0"} & set(self.name):
+            raise ValueError(f"an experiment cannot be called {self.name!r}: it names a folder")
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -120,6 +129,8 @@ def from_json(config: dict[str, Any]) -> Experiment:
     config = dict(config)
     tasks = []
     for fields in config.pop("tasks", ()):
+        if not isinstance(fields, dict):
+            raise ValueError(f"a task must be a JSON object, not {fields!r}")
         fields = dict(fields)
         kind = fields.pop("task", None)
         if kind not in TASKS:
@@ -130,19 +141,22 @@ def from_json(config: dict[str, Any]) -> Experiment:
 
 
 def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
-    known = {field.name for field in dataclasses.fields(cls)}
-    for name in fields:
+    if not isinstance(fields, dict):
+        raise ValueError(f"{what} must be a JSON object, not {fields!r}")
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in fields.items():
         if name not in known:
             raise ValueError(f"{what} has no field {name!r}{nearest(name, known)}")
-    hints = typing.get_type_hints(cls)
-    tupled = {
-        name: _tuples(value) if typing.get_origin(hints[name]) is tuple else value
-        for name, value in fields.items()
-    }
-    try:
-        return cls(**tupled)
-    except TypeError as error:
-        raise ValueError(f"{what}: {error}") from None
+        try:
+            values[name] = convert(_tuples(value), hints[name])
+        except TypeError as error:
+            raise ValueError(f"{what}: {name} must be {error}, not {value!r}") from None
+    for name, field in known.items():
+        if name not in fields and field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{what} lacks the field {name!r}")
+    return cls(**values)
 
 
 def _tuples(value: Any) -> Any:
@@ -185,6 +199,11 @@ def find_experiment(name: str) -> Experiment:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        calls = traceback.extract_tb(error.__traceback__)
+        here = [at.lineno for at in calls if Path(at.filename).resolve() == path.resolve()]
+        where = f"line {here[-1]}: " if here else ""
+        raise ValueError(f"{path}: {where}{type(error).__name__}: {error}") from error
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise ValueError(f"{path} does not define `experiment = mtljax.config.Experiment(...)`")
@@ -202,8 +221,8 @@ def read_config(path: Path) -> Experiment:
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict):
+        raise ValueError(f"{path} is damaged or no JSON: {error}") from None
+    if not isinstance(config, dict) or "name" not in config:
         raise ValueError(f"{path} is not an experiment's configuration")
     try:
         return from_json(config)

@@ -29,7 +29,7 @@ def say(message: str) -> None:
 
 
 class Reporter:
-    """Progress of training: a bar with the latest numbers on a terminal, a line per evaluation else."""
+    """Progress of training: a bar on a terminal, a line per evaluation elsewhere."""
 
     def __init__(self, total: int, done: int, *, quiet: bool = False):
         self._quiet = quiet

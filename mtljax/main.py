@@ -3,17 +3,17 @@
 Each verb is a function of the remaining arguments. Bad input ends in one line and exit status 2.
 """
 
-import contextlib
 import dataclasses
-import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import tyro
 
-from mtljax.choice import nearest
+from mtljax.choice import did_you_mean, nearest
+from mtljax.flags import parse, value_of
 
 USAGE = """\
 python -m mtljax.main [VERB] [FLAGS]
@@ -26,9 +26,9 @@ python -m mtljax.main [VERB] [FLAGS]
 python -m mtljax.main --experiment digits          train the experiment `digits`
 python -m mtljax.main --experiment digits --help   its flags, with their values in it
 python -m mtljax.main VERB --help                  the flags of another verb
-"""
 
-T = TypeVar("T")
+What is wrong with the input is said in one line; MTLJAX_TRACEBACK=1 shows where it was found.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,12 +87,16 @@ class ListFlags:
 
 def train_verb(arguments: list[str]) -> int:
     """Trains an experiment, or goes on with it."""
-    name = _value_of(arguments, "--experiment")
+    name = value_of(arguments, "--experiment")
     if name is None:
         if {"-h", "--help"} & set(arguments):
             print(USAGE, end="")
             return 0
-        raise ValueError("which experiment? add --experiment NAME (`list experiments` shows them)")
+        other = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
+        wrong = f"unknown flag {other!r}; " if other not in (None, "--experiment") else ""
+        raise ValueError(
+            f"{wrong}which experiment? add --experiment NAME (`list experiments` shows them)"
+        )
     from mtljax.config import Experiment, find_experiment
 
     experiment = find_experiment(name)
@@ -103,12 +107,17 @@ def train_verb(arguments: list[str]) -> int:
         config: Annotated[Experiment, tyro.conf.arg(name="")]
 
     Flags.__doc__ = f"Trains the experiment {experiment.name!r}; the defaults are its own values."
-    flags = parse(Flags, arguments, default=Flags(run=Run(experiment=name), config=experiment))
+    flags = parse(Flags, arguments, "train", Flags(run=Run(experiment=name), config=experiment))
     run, experiment = flags.run, flags.config
+    if run.coordinator is not None and run.workdir is None:
+        raise ValueError("several processes need one --workdir that all of them can see")
+
+    import jax
 
     from mtljax import parallel
     from mtljax.runfolder import default_workdir
-    from mtljax.train import Stopped, train
+    from mtljax.stopping import Stopped
+    from mtljax.train import train
 
     parallel.start(run.coordinator, run.num_processes, run.process_id)
     parallel.use_compile_cache()
@@ -124,23 +133,31 @@ def train_verb(arguments: list[str]) -> int:
     except Stopped as stopped:
         print(f"mtljax: {stopped}", file=sys.stderr)
         return stopped.status
-    if not run.quiet:
+    except KeyboardInterrupt:
+        print(
+            f"mtljax: interrupted; --workdir {workdir} goes on from its last checkpoint",
+            file=sys.stderr,
+        )
+        return 130
+    if not run.quiet and jax.process_index() == 0:
         print(f"pictures: {workdir / 'report.html'}")
     return 0
 
 
 def evaluate_verb(arguments: list[str]) -> int:
     """Metrics of a trained run on one of its splits."""
-    flags = parse(EvaluateFlags, arguments)
+    flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import parallel
     from mtljax.console import console, metrics_table
-    from mtljax.predict import evaluate_run
-    from mtljax.runfolder import write_json
+    from mtljax.predict import evaluate_run, load_run
+    from mtljax.runfolder import check_output, write_json
 
     parallel.use_compile_cache()
-    metrics, step = evaluate_run(flags.run, flags.split)
-    console.print(metrics_table(f"{flags.run} at step {step}, {flags.split} split", metrics))
+    trained = load_run(flags.run)
     output = flags.output or flags.run / f"evaluation-{flags.split}.json"
+    check_output(output)
+    metrics, step = evaluate_run(trained, flags.split), trained.step
+    console.print(metrics_table(f"{flags.run} at step {step}, {flags.split} split", metrics))
     write_json(output, {"step": step, "split": flags.split, "metrics": metrics})
     print(f"written to {output}")
     return 0
@@ -148,23 +165,26 @@ def evaluate_verb(arguments: list[str]) -> int:
 
 def predict_verb(arguments: list[str]) -> int:
     """What a trained run says of image files."""
-    flags = parse(PredictFlags, arguments)
+    flags = parse(PredictFlags, arguments, "predict")
     if not flags.images:
         raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
     from mtljax import parallel
     from mtljax.console import console, predictions_table
     from mtljax.predict import load_run, predict_files
+    from mtljax.runfolder import check_output
 
     parallel.use_compile_cache()
+    trained = load_run(flags.run)
     output = flags.output or flags.run / "predictions.json"
-    console.print(predictions_table(predict_files(load_run(flags.run), flags.images, output)))
+    check_output(output)
+    console.print(predictions_table(predict_files(trained, flags.images, output)))
     print(f"written to {output}")
     return 0
 
 
 def list_verb(arguments: list[str]) -> int:
     """The things that are chosen by name."""
-    flags = parse(ListFlags, arguments)
+    flags = parse(ListFlags, arguments, "list")
     from mtljax.catalog import KINDS, entries
     from mtljax.console import catalog_table, console
 
@@ -181,70 +201,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def parse(flags: type[T], arguments: Sequence[str], default: T | None = None) -> T:
-    """Fills a dataclass from flags, by tyro; what is wrong is said in one line.
-
-    Raises:
-      ValueError: An unknown flag, naming the nearest, or a value of the wrong type.
-      SystemExit: After printing the help that was asked for.
-    """
-    settings: dict[str, Any] = {"args": list(arguments), "config": (tyro.conf.AvoidSubcommands,)}
-    if default is not None:
-        settings["default"] = default
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            made, unknown = tyro.cli(flags, return_unknown_args=True, **settings)
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise ValueError(_first_sentence(complaint.getvalue())) from None
-    if unknown:
-        known = _flag_names(flags, default)
-        raise ValueError(f"unknown flag {unknown[0]!r}{nearest(unknown[0], known)}")
-    return made
-
-
-def _first_sentence(complaint: str) -> str:
-    """What tyro's box says, without the box and without the help below the first rule."""
-    words = []
-    for line in complaint.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯─ ")
-        if not text and words:
-            break
-        words.append(text)
-    return " ".join(words) or "the flags cannot be read"
-
-
-def _flag_names(flags: type, default: Any) -> list[str]:
-    if default is None:
-        return ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)]
-    parts = (dataclasses.asdict(getattr(default, f.name)) for f in dataclasses.fields(flags))
-    return ["--" + name.replace("_", "-") for part in parts for name in _paths(part)]
-
-
-def _paths(tree: Any, prefix: str = "") -> list[str]:
-    if isinstance(tree, dict):
-        items = list(tree.items())
-    elif isinstance(tree, (list, tuple)) and tree and isinstance(tree[0], dict):
-        items = list(enumerate(tree))
-    else:
-        return [prefix]
-    return [
-        p for key, value in items for p in _paths(value, f"{prefix}.{key}" if prefix else f"{key}")
-    ]
-
-
-def _value_of(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of one flag, before the flags of the experiment are known."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith(flag + "="):
-            return argument.partition("=")[2]
-        if argument == flag:
-            return arguments[i + 1] if i + 1 < len(arguments) else None
-    return None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status: 0 done, 1 failed, 2 bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -253,14 +209,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = arguments.pop(0)
     try:
         if verb not in VERBS:
-            raise ValueError(f"unknown verb {verb!r}{nearest(verb, VERBS)}")
+            raise ValueError(_unknown_verb(verb))
         return VERBS[verb](arguments)
     except ValueError as error:
+        if os.environ.get("MTLJAX_TRACEBACK"):
+            raise
         print(f"mtljax: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)
         return 130
+
+
+def _unknown_verb(verb: str) -> str:
+    from mtljax.config import experiment_names
+
+    if verb in experiment_names() or verb.endswith(".py"):
+        return f"unknown verb {verb!r}; to train it write --experiment {verb}"
+    return f"unknown verb {verb!r}{nearest(verb, VERBS)}"
 
 
 if __name__ == "__main__":

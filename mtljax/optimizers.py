@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules by name. All of them are optax's."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,19 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adagrad": optax.adagrad,
     "muon": optax.contrib.muon,
 }
+
+
+MASKS = ("mask", "weight_decay_mask")
+"""Arguments of optax's optimizers that say which parameters decay."""
+NOT_WORDS = (
+    *MASKS,
+    "trust_ratio_mask",
+    "mu_dtype",
+    "dtype_momentum",
+    "accumulator_dtype",
+    "muon_weight_dimension_numbers",
+)
+"""Arguments that are functions, pytrees or types, which nobody can write on a command line."""
 
 
 def constant(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
@@ -87,16 +101,13 @@ def make_optimizer(
       decay_biases: Also apply weight decay to biases and normalisation parameters (those with
         fewer than two axes), which are otherwise left alone.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be > 0, not {learning_rate}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be > 0 and finite, not {learning_rate}")
     plan = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
-    rule = choose("optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate",))
-    arguments = dict(rule.arguments)
+    rule = choose("optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate", *NOT_WORDS))
     known = inspect.signature(rule.make).parameters
-    for mask in ("mask", "weight_decay_mask"):
-        if mask in known and mask not in arguments and not decay_biases:
-            arguments[mask] = _is_matrix
-    made = rule.make(plan.make(learning_rate, steps, **plan.arguments), **arguments)
+    masks = {} if decay_biases else {name: _is_matrix for name in known if name in MASKS}
+    made = rule.made(plan.made(learning_rate, steps), **masks)
     if clip_norm is None:
         return made
     if not clip_norm > 0:

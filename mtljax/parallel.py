@@ -31,9 +31,51 @@ def start(
         if num_processes is not None or process_id is not None:
             raise ValueError("several processes need --coordinator HOST:PORT, that of process 0")
         return
-    jax.distributed.initialize(
-        None if coordinator == "auto" else coordinator, num_processes, process_id
-    )
+    if coordinator != "auto":
+        _check_processes(coordinator, num_processes, process_id)
+    try:
+        jax.distributed.initialize(
+            None if coordinator == "auto" else coordinator, num_processes, process_id
+        )
+    except (ValueError, RuntimeError) as error:
+        if coordinator == "auto":
+            raise ValueError(
+                "--coordinator auto finds no cluster here (Slurm, MPI, TPU pod, Kubernetes); give "
+                "--coordinator HOST:PORT --num-processes N --process-id I"
+            ) from error
+        raise ValueError(f"cannot join the other processes at {coordinator}: {error}") from error
+
+
+def _check_processes(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"--coordinator must be HOST:PORT of process 0, as 10.0.0.1:1234, or auto; not "
+            f"{coordinator!r}"
+        )
+    if num_processes is None or process_id is None:
+        raise ValueError("--coordinator HOST:PORT needs --num-processes N and --process-id I too")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process-id must be in 0..{num_processes - 1} with --num-processes "
+            f"{num_processes}, not {process_id}"
+        )
+
+
+def same_everywhere(value: bool, what: str) -> bool:
+    """`value`, after making sure that all processes have the same.
+
+    Raises:
+      ValueError: They differ; `what` says in what.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import process_allgather
+
+        if len(set(process_allgather(np.asarray(value)).tolist())) > 1:
+            raise ValueError(
+                f"the processes do not agree on {what}: give them one --workdir that all can see"
+            )
+    return value
 
 
 def use_compile_cache() -> Path | None:
@@ -107,7 +149,11 @@ def place(batch_size: int, devices: int | None = None) -> Placement:
     found = jax.devices()
     count = len(found) if devices is None else devices
     if not 1 <= count <= len(found):
-        raise ValueError(f"{count} devices asked for, but there are {len(found)} ({describe()})")
+        cpu = "; JAX_NUM_CPU_DEVICES=N makes N of a CPU" if found[0].platform == "cpu" else ""
+        raise ValueError(
+            f"--devices {count} is not possible: there is {describe()}; give a number in "
+            f"1..{len(found)} or leave it out{cpu}"
+        )
     if jax.process_count() > 1 and count != len(found):
         raise ValueError("with several processes, all devices are used: leave out --devices")
     if batch_size % count:

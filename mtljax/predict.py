@@ -1,6 +1,6 @@
 """Using a trained run: reading image files, and predicting every task for them."""
 
-import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +14,11 @@ from mtljax.choice import nearest
 from mtljax.config import Experiment, read_config
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import place
-from mtljax.runfolder import CONFIG, read_input
+from mtljax.runfolder import CONFIG, read_input, write_json
 from mtljax.step import TrainState, predict
+
+PREDICTED_AT_ONCE = 64
+"""Most images that go through the network together."""
 
 
 class Trained(NamedTuple):
@@ -53,22 +56,18 @@ def load_run(path: Path) -> Trained:
     finally:
         checkpoints.close()
     told = read_input(path)
-    shape = tuple(told["shape"])
-    return Trained(
-        experiment, assemble(experiment).model, state, step, shape, told["low"], told["high"]
-    )
+    return Trained(experiment, assemble(experiment).model, state, step, **told)
 
 
-def evaluate_run(path: Path, split: str) -> tuple[dict[str, dict[str, Any]], int]:
-    """({task: {metric: value}}, step) of the best model of a run folder on one of its splits.
+def evaluate_run(trained: Trained, split: str) -> dict[str, dict[str, Any]]:
+    """{task: {metric: value}} of a trained run on one of its splits.
 
     Raises:
-      ValueError: It is no run folder, its data is not there, or there is no such split.
+      ValueError: There is no such split, or the data is not there.
     """
     splits = ("train", "validation", "test")
     if split not in splits:
         raise ValueError(f"unknown split {split!r}{nearest(split, splits)}")
-    trained = load_run(path)
     source = load_source(trained.experiment)
     evaluator = Evaluator(
         trained.model,
@@ -78,15 +77,15 @@ def evaluate_run(path: Path, split: str) -> tuple[dict[str, dict[str, Any]], int
         place(trained.experiment.data.batch_size, 1),
         keep_on_device=False,
     )
-    return evaluator.metrics(trained.state), trained.step
+    return evaluator.metrics(trained.state)
 
 
 def read_image(path: Path, trained: Trained) -> np.ndarray:
     """An image file as the network takes it: [H, W, C] in the training images' unit.
 
-    PNG, JPEG and the like are made grey or coloured as the training images were, resized with
-    averaging, and scaled from black..white to low..high. A `.npy` array [H, W] or [H, W, C] is taken
-    to be in the training images' unit already, and resized if it has another size.
+    PNG, JPEG and the like are made grey or coloured as the training images were (transparency is
+    dropped), scaled from black..white to low..high, and resized with averaging. A `.npy` array
+    [H, W] or [H, W, C] is taken to be in the training images' unit already.
 
     Raises:
       ValueError: There is no such file, or it is not an image.
@@ -94,7 +93,7 @@ def read_image(path: Path, trained: Trained) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"no image file {path}")
     height, width, channels = trained.shape
-    pixels = _read_array(path) if path.suffix == ".npy" else _read_picture(path, trained)
+    pixels = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path, trained)
     if pixels.shape[-1] != channels:
         raise ValueError(f"{path} has {pixels.shape[-1]} channels; the model takes {channels}")
     if pixels.shape[:2] != (height, width):
@@ -105,8 +104,10 @@ def read_image(path: Path, trained: Trained) -> np.ndarray:
 def _read_array(path: Path) -> np.ndarray:
     try:
         pixels = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # damaged headers make NumPy raise anything
         raise ValueError(f"{path} is not a NumPy array: {error}") from None
+    if not isinstance(pixels, np.ndarray):
+        raise ValueError(f"{path} is an archive of arrays, not one array; save it by np.save")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or 0 in pixels.shape or pixels.dtype.kind not in "fiub":
         raise ValueError(
@@ -118,11 +119,12 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_picture(path: Path, trained: Trained) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            image.load()
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore")  # of colours that are converted, and of large images
+            image = ImageOps.exif_transpose(file)  # as cameras mean it, and as viewers show it
             if image.mode.startswith(("I", "F")):  # 16 bits: white is 65535
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0
                 pixels = np.repeat(pixels, trained.shape[-1], -1)
@@ -130,9 +132,10 @@ def _read_picture(path: Path, trained: Trained) -> np.ndarray:
                 mode = "L" if trained.shape[-1] == 1 else "RGB"
                 pixels = np.asarray(image.convert(mode), np.float32) / 255.0
                 pixels = pixels.reshape(*pixels.shape[:2], -1)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{path} cannot be read as an image: {reason}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image (PNG, JPEG, npy and the like are)") from None
+    except Exception as error:  # damaged files make Pillow raise anything
+        raise ValueError(f"{path} is a damaged image: {error}") from None
     return trained.low + (trained.high - trained.low) * pixels
 
 
@@ -145,8 +148,11 @@ def predict_files(trained: Trained, paths: Sequence[Path], output: Path) -> list
       What was written: `{"image": path, task: {"prediction": ..., "text": ...}}`.
     """
     images = np.stack([read_image(path, trained) for path in paths])
-    outputs = jax.device_get(
-        jax.jit(lambda state, images: predict(trained.model, state, images))(trained.state, images)
+    run = jax.jit(lambda state, images: predict(trained.model, state, images))
+    parts = np.split(images, range(PREDICTED_AT_ONCE, len(images), PREDICTED_AT_ONCE))
+    outputs = jax.tree.map(
+        lambda *parts: np.concatenate(parts),
+        *(jax.device_get(run(trained.state, part)) for part in parts),
     )
     entries = []
     for i, path in enumerate(paths):
@@ -156,8 +162,7 @@ def predict_files(trained: Trained, paths: Sequence[Path], output: Path) -> list
             value = jax.tree.map(lambda x: np.asarray(x)[0], task.decode(raw))
             entry[task.name] = _as_json(value, task, output, f"{i}_{path.stem}_{task.name}")
         entries.append(entry)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(entries, indent=2) + "\n")
+    write_json(output, entries)
     return entries
 
 

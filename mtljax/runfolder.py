@@ -11,48 +11,77 @@ import datetime
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mtljax.config import Experiment, read_config, to_json
+from mtljax.config import Experiment, to_json
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
+PART = ".part"
+"""Ending of a file that is not yet complete."""
 
 
 def default_workdir(experiment: Experiment) -> Path:
-    """`runs/NAME-<date>-<time>`."""
-    return Path("runs") / f"{experiment.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    """`runs/NAME-<date>-<time>`, a number behind it if that is taken."""
+    plain = Path("runs") / f"{experiment.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path, n = plain, 2
+    while path.exists():
+        path, n = plain.with_name(f"{plain.name}-{n}"), n + 1
+    return path
+
+
+def check_folder(path: Path, experiment: Experiment) -> None:
+    """Makes sure, by looking only, that an experiment may be run in a folder.
+
+    Raises:
+      ValueError: It is of another experiment, damaged, no run folder, or not a folder at all.
+    """
+    config = path / CONFIG
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
+    if not path.is_dir():
+        return
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to {path}: permission denied; choose another --workdir")
+    if config.exists():
+        _require_same(_read(config), to_json(experiment), path)
+    elif any(not inside.name.endswith(PART) for inside in path.iterdir()):
+        raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
+    _read_lines(path / METRICS)
 
 
 class RunFolder:
-    """One run folder, open for writing. Only process 0 writes."""
+    """One run folder, open for writing. Only process 0 writes, and only one run at a time."""
 
-    def __init__(self, path: Path, experiment: Experiment, *, writes: bool = True):
-        """Makes the folder, or makes sure that it is this experiment's.
+    def __init__(self, path: Path, experiment: Experiment, writes: bool = True):
+        """Makes the folder, if it is not there, and keeps other runs out of it until `close`.
 
         Raises:
-          ValueError: It cannot be written to, is of another experiment, or is no run folder.
+          ValueError: It cannot be written to, may not be (see `check_folder`), or is in use.
         """
-        self.path, self._writes = path, writes
-        config = path / CONFIG
-        if config.exists():
-            _require_same(read_config(config), experiment, path)
-        elif path.is_dir() and any(path.iterdir()) and writes:
-            raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
+        check_folder(path, experiment)
+        self.path, self._writes, self._lock = path, writes, None
         if not writes:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if not os.access(path, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied")
-            if not config.exists():
-                write_json(config, to_json(experiment))
+            if not (path / CONFIG).exists():
+                write_json(path / CONFIG, to_json(experiment))
+            self._lock = _lock(path / CONFIG)
+        except BlockingIOError:
+            raise ValueError(
+                f"another run is writing to {path}; choose another --workdir"
+            ) from None
         except OSError as error:
-            raise ValueError(f"cannot write to {path}: {error.strerror}") from None
+            raise ValueError(
+                f"cannot write to {path}: {error.strerror}; choose another --workdir"
+            ) from None
 
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """The outcome, if the run is finished."""
-        return read_result(self.path)
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def describe_input(self, shape: tuple[int, ...], low: float, high: float) -> None:
         """Writes down what images the network takes."""
@@ -61,11 +90,7 @@ class RunFolder:
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; one that was cut off by a crash is left out."""
-        try:
-            text = (self.path / METRICS).read_text()
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return _read_lines(self.path / METRICS)
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of steps that will be taken again."""
@@ -85,26 +110,112 @@ class RunFolder:
             write_json(self.path / RESULT, result)
 
 
+def check_output(path: Path) -> None:
+    """Makes sure, before a long computation, that its result can be written to a file.
+
+    Raises:
+      ValueError: It cannot.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise ValueError(f"cannot write to {path}: it is a folder; --output names a file")
+    if not folder.is_dir():
+        raise ValueError(f"cannot write to {path}: there is no folder {folder}; make it first")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ValueError(f"cannot write to {path}: permission denied; --output names another file")
+
+
 def read_input(path: Path) -> dict[str, Any]:
-    """What images the network of the run in a folder takes: `shape`, `low`, `high`."""
+    """What images the network of the run in a folder takes: `shape`, `low`, `high`.
+
+    Raises:
+      ValueError: It is not there, or damaged.
+    """
+    told = _read(path / INPUT)
     try:
-        told = json.loads((path / INPUT).read_text())
+        height, width, channels = map(int, told["shape"])
         return {
-            "shape": [int(n) for n in told["shape"]],
-            **{k: float(told[k]) for k in ("low", "high")},
+            "shape": (height, width, channels),
+            "low": float(told["low"]),
+            "high": float(told["high"]),
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / INPUT} cannot be read: {error}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path / INPUT} does not say shape, low and high; {REMEDY}") from None
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
-    """The outcome of the run in a folder, None if it is not finished."""
-    try:
-        return json.loads((path / RESULT).read_text())
-    except FileNotFoundError:
+    """The outcome of the run in a folder, None if it is not finished.
+
+    Raises:
+      ValueError: It is damaged.
+    """
+    if not (path / RESULT).exists():
         return None
+    result = _read(path / RESULT)
+    missing = {"experiment", "best_step", "validation", "test"} - result.keys()
+    if missing:
+        raise ValueError(
+            f"{path / RESULT} is not a run's result: it has no {min(missing)!r}; {REMEDY}"
+        )
+    return result
+
+
+REMEDY = "delete it and train again with the same --workdir"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path}; {REMEDY}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is damaged (no valid JSON); {REMEDY}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (not a JSON object); {REMEDY}")
+    return found
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path / RESULT} cannot be read: {error}") from None
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    lines = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            lines.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path} is damaged: line {number} is not one that a run wrote; delete that line"
+            ) from None
+    return lines
+
+
+def _lock(path: Path) -> IO[str]:
+    """Opens a file and locks it for this process; the lock goes with the process, however it ends.
+
+    Raises:
+      BlockingIOError: Another process has it.
+    """
+    file = path.open()
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:  # a file system without locks
+        return file
+    return file
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -113,20 +224,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + PART)
     part.write_text(text)
     os.replace(part, path)
 
 
-def _require_same(found: Experiment, wanted: Experiment, path: Path) -> None:
+def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     if found == wanted:
         return
-    if found.name != wanted.name:
+    if found.get("name") != wanted["name"]:
         raise ValueError(
-            f"{path} holds a run of experiment {found.name!r}, not {wanted.name!r}; choose another "
-            "--workdir"
+            f"{path} holds a run of experiment {found.get('name')!r}, not {wanted['name']!r}; "
+            "choose another --workdir"
         )
-    ours, theirs = _leaves(to_json(wanted)), _leaves(to_json(found))
+    ours, theirs = _leaves(wanted), _leaves(found)
     name = next(n for n in {**theirs, **ours} if theirs.get(n) != ours.get(n))
     raise ValueError(
         f"{path} holds a run with {name}={theirs.get(name)}, not {ours.get(name)}; choose another "

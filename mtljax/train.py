@@ -1,12 +1,11 @@
 """The host's loop: data -> steps -> log -> evaluate -> checkpoint, and the result at the end."""
 
 import contextlib
-import math
 import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,19 @@ from mtljax import parallel
 from mtljax.assemble import Parts, assemble, load_source, train_step
 from mtljax.checkpoint import Checkpoints
 from mtljax.config import Experiment, to_json
-from mtljax.console import Reporter, console, result_table, say
+from mtljax.console import console, result_table, say
 from mtljax.data import Source, Split, pipeline
-from mtljax.dispatch import Logs, Resident, Streaming
-from mtljax.evaluate import Evaluator
+from mtljax.dispatch import Resident, Step, Streaming
+from mtljax.evaluate import Evaluator, Predictions
 from mtljax.models import partition, task_of
-from mtljax.runfolder import RunFolder
+from mtljax.record import Recorder, require_tensorboard
+from mtljax.runfolder import RunFolder, check_folder, read_result
+from mtljax.selection import check_select, selection_score
 from mtljax.step import TrainState, create_state
+from mtljax.stopping import Stopped, stop_signal
 
 RESIDENT_LIMIT = 2**30
 """Bytes up to which data is kept on the device if the experiment does not say."""
-
-
-class Stopped(Exception):
-    """Training was asked to stop, or had to; the message is for the user.
-
-    Attributes:
-      status: The exit status that says so.
-    """
-
-    def __init__(self, message: str, status: int = 1):
-        super().__init__(message)
-        self.status = status
 
 
 def train(
@@ -61,27 +51,39 @@ def train(
       quiet: Print nothing.
 
     Raises:
-      ValueError: The experiment, the data, the folder or the devices are not as they must be.
+      ValueError: The experiment, the data, the folder or the devices are not as they must be;
+        then nothing was written.
       Stopped: SIGTERM came (the state is saved), or too many updates in a row were not finite.
     """
     began = time.perf_counter()
     quiet = quiet or jax.process_index() > 0
+    check_folder(workdir, experiment)
+    result = read_result(workdir)
+    if parallel.same_everywhere(result is not None, "whether the run is finished"):
+        if not quiet:
+            say(f"{workdir} is finished already; for a new run choose another --workdir")
+            console.print(result_table(result))
+        return result
+
+    if tensorboard:
+        require_tensorboard()
     placement = parallel.place(experiment.data.batch_size, devices)
     source = load_source(experiment)
     order = pipeline.Order(
         seed=experiment.seed, size=len(source.train), batch_size=experiment.data.batch_size
     )
     parts = assemble(experiment, source.mean, source.std)
-    folder = RunFolder(workdir, experiment, writes=jax.process_index() == 0)
-    if folder.result is not None:
-        if not quiet:
-            say(f"{workdir} is finished already; for a new run choose another --workdir")
-            console.print(result_table(folder.result))
-        return folder.result
+    check_select(experiment)
+    create = jax.jit(fresh(experiment, parts, source), out_shardings=placement.replicated)
+    step_function = jax.jit(train_step(experiment, parts))
+    rehearse(create, step_function, experiment, source)
 
-    folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
-    state = initial_state(experiment, parts, source, placement)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints, stop_signal() as stop:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(workdir, experiment, jax.process_index() == 0))
+        folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+        stop = stack.enter_context(stop_signal())
+        state = create()
         step = checkpoints.latest() or 0
         if step:
             state = checkpoints.restore(step, state)
@@ -89,76 +91,91 @@ def train(
                 say(f"going on from step {step}")
         folder.forget_after(step)
         recorder = Recorder(experiment, folder, len(source.train), step, tensorboard, quiet)
-        runner = feed(experiment, parts, source.train, order, placement, step)
+        stack.enter_context(contextlib.closing(recorder))
+        runner = feed(experiment, step_function, source.train, order, placement, step)
         validation = evaluator(experiment, parts, source.validation, placement)
 
-        with contextlib.closing(recorder):
-            while step < experiment.steps:
-                count = steps_to_next_line(experiment, step)
-                state, logs = runner.run(state, step, count)
-                step += count
-                recorder.add(step, count, logs)
-                if step % experiment.eval_every == 0 or step == experiment.steps:
-                    recorder.flush()
-                    metrics = validation.metrics(state)
-                    score = selection_score(experiment, metrics)
-                    recorder.validation(step, metrics, score)
-                    checkpoints.save(state, score)
-                elif stop.is_set:
-                    recorder.flush()
-                    checkpoints.save(state, sys.float_info.max)
-                if stop.is_set and step < experiment.steps:
-                    raise Stopped(
-                        f"stopped at step {step} and saved; the same --workdir goes on from there",
-                        status=128 + signal.SIGTERM,
-                    )
-
+        while step < experiment.steps:
+            count = steps_to_next_line(experiment, step)
+            state, logs = runner.run(state, step, count)
+            step += count
+            recorder.add(step, count, logs)
+            stopping = stop.came()
+            if step % experiment.eval_every == 0 or step == experiment.steps:
+                recorder.flush()
+                metrics = validation.metrics(state)
+                score = selection_score(experiment, metrics)
+                recorder.validation(step, metrics, score)
+                checkpoints.save(state, score)
+            elif stopping:
+                recorder.flush()
+                checkpoints.save(state, sys.float_info.max)
+            if stopping and step < experiment.steps:
+                raise Stopped(
+                    f"stopped at step {step} and saved; --workdir {workdir} goes on from there",
+                    status=128 + signal.SIGTERM,
+                )
+        recorder.close()
         best = checkpoints.best()
         assert best is not None
         state = checkpoints.restore(best, state)
 
-    test, predictions = evaluator(
-        experiment, parts, source.test, placement
-    ).metrics_and_predictions(state)
-    result = {
-        "experiment": experiment.name,
-        "seed": experiment.seed,
-        "steps": experiment.steps,
-        "best_step": best,
-        "validation": validation.metrics(state),
-        "test": test,
-        "parameters": count_parameters(state),
-        "seconds": time.perf_counter() - began,
-        **recorder.speed(),
-        "skipped": recorder.skipped,
-        "device": parallel.describe(placement.mesh.size),
-        "environment": environment(),
-    }
-    if not quiet:
-        console.print(result_table(result))
-    if jax.process_index() == 0:
-        from mtljax.report import Predictions, write_report  # matplotlib: not before it is needed
-
-        write_report(
-            workdir,
-            title=experiment.name,
-            config=to_json(experiment),
-            tasks=experiment.tasks,
-            history=folder.history(),
-            result=result,
-            test=Predictions(*predictions),
-        )
-    result["seconds"] = time.perf_counter() - began
-    folder.finish(result)
+        test, predictions = evaluator(
+            experiment, parts, source.test, placement
+        ).metrics_and_predictions(state)
+        result = {
+            "experiment": experiment.name,
+            "seed": experiment.seed,
+            "steps": experiment.steps,
+            "best_step": best,
+            "validation": validation.metrics(state),
+            "test": test,
+            "parameters": count_parameters(state),
+            "seconds": time.perf_counter() - began,
+            **recorder.speed(),
+            "skipped": recorder.skipped,
+            "device": parallel.describe(placement.mesh.size),
+            "environment": environment(),
+        }
+        if not quiet:
+            console.print(result_table(result))
+        if jax.process_index() == 0:
+            draw(experiment, folder, result, predictions)
+        result["seconds"] = time.perf_counter() - began
+        folder.finish(result)
     return result
 
 
-def initial_state(
-    experiment: Experiment, parts: Parts, source: Source, placement: parallel.Placement
-) -> TrainState:
-    """A fresh state, made on the devices where it will stay."""
-    example = pipeline.read(source.train, np.arange(experiment.data.batch_size))
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), example)
+def draw(
+    experiment: Experiment, folder: RunFolder, result: dict[str, Any], predictions: Predictions
+) -> None:
+    """Writes the report into the run folder."""
+    from mtljax import report  # matplotlib: not before it is needed
+
+    report.write_report(
+        folder.path,
+        title=experiment.name,
+        config=to_json(experiment),
+        tasks=experiment.tasks,
+        history=folder.history(),
+        result=result,
+        test=report.Predictions(*predictions),
+    )
+
+
+def batch_shapes(split: Split, batch_size: int) -> Any:
+    """Shapes and types of a batch, from the first example."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        leaf = np.asarray(leaf)
+        return jax.ShapeDtypeStruct((batch_size, *leaf.shape), leaf.dtype)
+
+    return jax.tree.map(shape, dict(split[0]))
+
+
+def fresh(experiment: Experiment, parts: Parts, source: Source) -> Callable[[], TrainState]:
+    """A function that makes the state of step 0."""
+    shapes = batch_shapes(source.train, experiment.data.batch_size)
 
     def create() -> TrainState:
         return create_state(
@@ -172,7 +189,23 @@ def initial_state(
             ema=experiment.ema is not None,
         )
 
-    return jax.jit(create, out_shardings=placement.replicated)()
+    return create
+
+
+def rehearse(create: Any, step: Any, experiment: Experiment, source: Source) -> None:
+    """Traces the first step, so that what does not fit together is found before anything is made.
+
+    The traces are used again when the step is compiled, so this costs next to nothing.
+
+    Raises:
+      ValueError: The step cannot be taken.
+    """
+    try:
+        step.eval_shape(create.eval_shape(), batch_shapes(source.train, experiment.data.batch_size))
+    except ValueError:
+        raise
+    except (TypeError, IndexError, KeyError, AttributeError) as error:
+        raise ValueError(f"the parts of this experiment do not fit together: {error}") from error
 
 
 def keeps_on_device(experiment: Experiment, split: Split) -> bool:
@@ -184,14 +217,13 @@ def keeps_on_device(experiment: Experiment, split: Split) -> bool:
 
 def feed(
     experiment: Experiment,
-    parts: Parts,
+    step: Step,
     split: Split,
     order: pipeline.Order,
     placement: parallel.Placement,
     start: int,
 ) -> Resident | Streaming:
     """What takes the steps, from `start` on."""
-    step = train_step(experiment, parts)
     if keeps_on_device(experiment, split):
         data = placement.replicate(pipeline.resident(split))
         return Resident(step, data, order, placement, chunk=experiment.log_every)
@@ -227,175 +259,6 @@ def steps_to_next_line(experiment: Experiment, step: int) -> int:
         experiment.eval_every - step % experiment.eval_every,
         experiment.steps - step,
     )
-
-
-def selection_score(experiment: Experiment, metrics: dict[str, dict[str, Any]]) -> float:
-    """What the best checkpoint has least of.
-
-    Raises:
-      ValueError: `select` names a task or metric that is not there.
-    """
-    if experiment.select == "loss":
-        losses = [metrics[task.name]["loss"] for task in experiment.tasks]
-        known = [max(loss, 1e-12) for loss in losses if not math.isnan(loss)]
-        return float(np.mean(np.log(known))) if known else sys.float_info.max
-    name, _, metric = experiment.select.partition("/")
-    chosen = [task for task in experiment.tasks if task.name == name]
-    if not chosen or metric not in metrics[name]:
-        there = [f"{t}/{m}" for t, values in metrics.items() for m in values]
-        raise ValueError(
-            f"select must be loss or one of {', '.join(there)}, not {experiment.select!r}"
-        )
-    task, value = chosen[0], float(metrics[name][metric])
-    if math.isnan(value):
-        return sys.float_info.max
-    higher = task.higher_is_better if metric == task.main_metric else metric != "loss"
-    return -value if higher else value
-
-
-class Recorder:
-    """Turns the logs of steps into lines, one chunk later, so that the device need not wait."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        folder: RunFolder,
-        train_size: int,
-        step: int,
-        tensorboard: bool,
-        quiet: bool,
-    ):
-        self._experiment, self._folder, self._train_size = experiment, folder, train_size
-        self._reporter = Reporter(experiment.steps, step, quiet=quiet)
-        self._board = event_writer(folder.path) if tensorboard and not quiet else None
-        self._pending: tuple[int, int, Logs] | None = None
-        self._began = self._last = time.perf_counter()
-        self._chunks: list[tuple[int, float]] = []
-        self._in_row = 0
-        scores = [line["score"] for line in folder.history() if "score" in line]
-        self._best = min(scores, default=math.inf)
-        self.skipped = sum(line.get("skipped", 0) for line in folder.history())
-
-    def add(self, step: int, count: int, logs: Logs) -> None:
-        """The logs of the `count` steps up to `step`, still on the device."""
-        self.flush()
-        self._pending = (step, count, logs)
-
-    def flush(self) -> None:
-        """Writes the line of the chunk that was added last.
-
-        Raises:
-          Stopped: Too many updates in a row were not finite.
-        """
-        if self._pending is None:
-            return
-        (step, count, logs), self._pending = self._pending, None
-        values = jax.tree.map(
-            lambda *x: np.concatenate([np.atleast_1d(v) for v in x])[:count], *jax.device_get(logs)
-        )
-        now = time.perf_counter()
-        self._chunks.append((count, now - self._last))
-        skipped = values.pop("skipped")
-        mean = jax.tree.map(lambda x: float(np.mean(x, dtype=np.float64)), values)
-        batch_size = self._experiment.data.batch_size
-        line = {
-            "step": step,
-            "epoch": step * batch_size / self._train_size,
-            **mean,
-            "skipped": int(skipped.sum()),
-            "examples_per_second": count * batch_size / (now - self._last),
-            "seconds": now - self._began,
-        }
-        self._last = now
-        self.skipped += line["skipped"]
-        self._write(line)
-        self._reporter.train(line)
-        for skip in skipped:
-            self._in_row = (self._in_row + 1) * int(skip)
-            if self._in_row >= self._experiment.max_skipped:
-                raise Stopped(
-                    f"the last {self._in_row} updates up to step {step} were not finite and were "
-                    "skipped; lower learning_rate, set clip_norm, or look for NaN in the data"
-                )
-
-    def validation(self, step: int, metrics: dict[str, dict[str, Any]], score: float) -> None:
-        """The line of an evaluation."""
-        line = {"step": step, "validation": metrics, "score": score}
-        self._write(line)
-        self._reporter.validation(line, self._experiment.tasks, score < self._best)
-        self._best = min(self._best, score)
-        self._last = time.perf_counter()
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._folder.append([line])
-        if self._board is not None:
-            for name, value in flat_scalars(line).items():
-                self._board.add_scalar(name, value, line["step"])
-
-    def speed(self) -> dict[str, float]:
-        """How fast the steps were, the first chunk (which compiles) left out if there are more."""
-        chunks = self._chunks[1:] or self._chunks
-        count, seconds = sum(c for c, _ in chunks), sum(s for _, s in chunks)
-        return {
-            "train_seconds": sum(s for _, s in self._chunks),
-            "ms_per_step": 1e3 * seconds / count if count else math.nan,
-            "examples_per_second": (
-                count * self._experiment.data.batch_size / seconds if seconds else math.nan
-            ),
-        }
-
-    def close(self) -> None:
-        self._reporter.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def event_writer(path: Path) -> Any:
-    """A TensorBoard writer.
-
-    Raises:
-      ValueError: tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ValueError(
-            "--tensorboard needs tensorboardX: pip install 'mtljax[tensorboard]'"
-        ) from None
-    return SummaryWriter(str(path / "tensorboard"))
-
-
-def flat_scalars(tree: Any, prefix: str = "") -> dict[str, float]:
-    """Nested dicts as {"a/b": number}; what is not a number is left out."""
-    if isinstance(tree, dict):
-        parts = [flat_scalars(v, f"{prefix}/{k}" if prefix else k) for k, v in tree.items()]
-        return {name: value for part in parts for name, value in part.items()}
-    return {prefix: tree} if isinstance(tree, (int, float)) else {}
-
-
-class StopSignal:
-    """Whether SIGTERM came."""
-
-    is_set = False
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[StopSignal]:
-    """Notes SIGTERM instead of dying of it, so that the loop can save; only in the main thread."""
-    stop = StopSignal()
-
-    def note(*_: Any) -> None:
-        stop.is_set = True
-
-    try:
-        before = signal.signal(signal.SIGTERM, note)
-    except ValueError:  # not the main thread: whoever runs us handles signals
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def count_parameters(state: TrainState) -> dict[str, Any]:

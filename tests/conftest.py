@@ -11,9 +11,20 @@ CACHE = Path(os.environ.get("MTLJAX_TEST_CACHE") or Path(tempfile.gettempdir()) 
 os.environ["MTLJAX_CACHE"] = str(CACHE)
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
+from cli_harness import TRAINED  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+from mtljax.main import main  # noqa: E402
 from mtljax.parallel import use_compile_cache  # noqa: E402
 
 use_compile_cache()
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """The folder of a small finished run: 7 steps, evaluated after 3, 6 and 7. Read only."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main([*TRAINED, "--workdir", str(folder), "--quiet"]) == 0
+    return folder

@@ -1,4 +1,4 @@
-"""What is done to training images inside the compiled step: pure functions of a key and an example."""
+"""What is done to training images in the compiled step: functions of a key and an example."""
 
 from collections.abc import Callable
 

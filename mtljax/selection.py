@@ -1,0 +1,39 @@
+"""What the best checkpoint is chosen by: the experiment's `select`."""
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from mtljax.choice import nearest
+from mtljax.config import Experiment
+
+
+def check_select(experiment: Experiment) -> None:
+    """Makes sure that checkpoints can be chosen as the experiment says.
+
+    Raises:
+      ValueError: `select` names a task or metric that is not there, or one of which nobody has
+        said whether more of it is better.
+    """
+    known = ["loss", *(f"{task.name}/loss" for task in experiment.tasks)]
+    known += [f"{task.name}/{task.main_metric}" for task in experiment.tasks]
+    if experiment.select not in known:
+        raise ValueError(
+            f"select cannot be {experiment.select!r}{nearest(experiment.select, set(known))}"
+        )
+
+
+def selection_score(experiment: Experiment, metrics: dict[str, dict[str, Any]]) -> float:
+    """What the best checkpoint has least of; `select` was checked before."""
+    if experiment.select == "loss":
+        losses = [metrics[task.name]["loss"] for task in experiment.tasks]
+        known = [max(loss, 1e-12) for loss in losses if not math.isnan(loss)]
+        return float(np.mean(np.log(known))) if known else sys.float_info.max
+    name, _, metric = experiment.select.partition("/")
+    (task,) = (task for task in experiment.tasks if task.name == name)
+    value = float(metrics[name][metric])
+    if math.isnan(value):
+        return sys.float_info.max
+    return -value if metric == task.main_metric and task.higher_is_better else value
