@@ -108,7 +108,7 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
         norms = jnp.sqrt(jnp.diagonal(signals.gramian))
         rate = signals.losses / jnp.maximum(state["first"], TINY)
         rate = rate / jnp.maximum(mean_present(rate, present), TINY)
-        target = mean_present(weights * norms, present) * rate**alpha
+        target = mean_present(weights * norms, present) * jnp.maximum(rate, 0.0) ** alpha
         gradient = jnp.sign(weights * norms - target) * norms
         new = learn(optimizer, {**state, "weights": weights}, "weights", gradient, present)
         learned = jnp.maximum(new["weights"], 0.0)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from balancing_harness import ON_MATRIX, fresh, jacobians, loss_values, made, run
+from balancing_references import Adam, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtljax.balancing import BALANCERS, Needs, aggregate
+from mtljax.balancing import BALANCERS, Needs, Signals, aggregate
 
 ONE_BY_ONE = {"pcgrad", "gradvac", "rlw"}  # random orders or weights, task by task
 IN_ORDER = {"fixed"}
@@ -144,6 +145,23 @@ def test_gradvac_turns_each_pair_to_its_usual_cosine():
     direction = aggregate(balancer, jacobian, state=state)
     root = np.sqrt(3)  # each gradient is lengthened by the other until the angle is 60 degrees
     np.testing.assert_allclose(direction, [1 + 2 / root, 2 + 1 / root], rtol=1e-5)
+
+
+def test_famo_learns_from_what_the_update_did():
+    """Against the paper's update in float64: Adam on (d z / d xi)' (log before - log after)."""
+    balancer, logits, adam = BALANCERS["famo"](), np.zeros(3), Adam(0.025)
+    step = jnp.zeros((), jnp.int32)
+    state, present = balancer.init(3, None), jnp.ones(3, bool)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        before, after = rng.uniform(0.5, 2.0, (2, 3))
+        signals = Signals(losses=jnp.float32(before), present=present, step=step)
+        weights, state = balancer.combine(signals, state, jax.random.key(0))
+        share = softmax(logits)
+        np.testing.assert_allclose(weights, share / before / (share / before).sum(), rtol=1e-4)
+        state = balancer.observe(signals, jnp.float32(after), state)
+        turn = np.diag(share) - np.outer(share, share)
+        logits = logits + adam.step(turn @ np.log(before / after) + 1e-3 * logits)
 
 
 @pytest.mark.parametrize(
