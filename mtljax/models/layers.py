@@ -171,7 +171,8 @@ def _shifted_sum(x, kernel, strides, padding, dilation):
 def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C"]:
     """Maximum over windows of `size` with stride `size`; an odd edge is padded.
 
-    By reshape: the same function as `nn.max_pool` there, whose gradient is slow on CPUs.
+    By reshape and comparison: the same function as `nn.max_pool` there, whose gradient is slow on
+    CPUs. Of equal cells the first gets the gradient.
     """
     batch, height, width, channels = x.shape
     pad_height, pad_width = -height % size, -width % size
@@ -179,7 +180,17 @@ def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C
         lowest = jnp.finfo(x.dtype).min
         x = jnp.pad(x, ((0, 0), (0, pad_height), (0, pad_width), (0, 0)), constant_values=lowest)
     x = x.reshape(batch, x.shape[1] // size, size, x.shape[2] // size, size, channels)
-    return x.max((2, 4))
+    x = functools.reduce(_larger, [x[:, :, i] for i in range(size)])
+    return functools.reduce(_larger, [x[:, :, :, i] for i in range(size)])
+
+
+def _larger(a: Array, b: Array) -> Array:
+    """The larger of two, NaN if one is; all of the gradient goes to the one that is taken.
+
+    Not `jnp.max` or `jnp.maximum`: their gradients look for the cell that equals the maximum, and
+    where XLA computes that cell a second time, rounded differently, they find none: 0 / 0.
+    """
+    return jnp.where((a >= b) | (a != a), a, b)
 
 
 def overlapping_max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
@@ -194,7 +205,7 @@ def overlapping_max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
         padded = jnp.pad(x, width, constant_values=jnp.finfo(x.dtype).min)
         end = padded.shape[axis] - 2
         slices = [jax.lax.slice_in_dim(padded, i, i + end, 2, axis) for i in range(3)]
-        x = functools.reduce(jnp.maximum, slices)
+        x = functools.reduce(_larger, slices)
     return x
 
 

@@ -46,8 +46,7 @@ FITTING_TRUNK = {
 IMAGE = (2, 16, 16, 3)
 NAMES = ("depth", "edge", "class")
 
-# Tests run each program once: the compiler's effort would cost more than it saves. (Without it, XLA
-# gets the gradient of a maximum over several axes wrong, so trunks that pool go without these.)
+# Tests run each program once: the compiler's effort would cost more than it saves.
 quick_jit = functools.partial(
     jax.jit,
     compiler_options={

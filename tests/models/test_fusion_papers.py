@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models_harness import (
+from models.models_harness import (
     NAMES,
     init,
     quick_jit,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models_harness import (
+from models.models_harness import (
     FITTING_TRUNK,
     NAMES,
     SMALL_TRUNKS,

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models_harness import quick_jit
+from models.models_harness import quick_jit
 
 from mtljax.models.layers import (
     DropPath,
@@ -85,6 +85,24 @@ def test_max_pool_by_reshape_equals_flax_where_windows_do_not_overlap():
     x = draw((2, 6, 9, 3))
     np.testing.assert_array_equal(max_pool(x, 3), nn.max_pool(x, (3, 3), (3, 3)))
     np.testing.assert_array_equal(max_pool(x), nn.max_pool(x, (2, 2), (2, 2), "SAME"))
+
+
+@pytest.mark.parametrize("pool", [max_pool, overlapping_max_pool])
+def test_a_pool_passes_on_nan_and_gives_each_gradient_to_one_cell(pool):
+    x = draw((1, 8, 8, 2))
+    for cell in ((0, 0), (2, 3), (7, 7)):
+        assert jnp.isnan(pool(x.at[0, *cell, 1].set(jnp.nan))).any()
+    total = jax.grad(lambda x: pool(x).sum())(jnp.zeros((1, 8, 8, 2))).sum()
+    assert total == pool(x).size
+
+
+@pytest.mark.parametrize("pool", [max_pool, overlapping_max_pool])
+def test_a_pool_after_a_norm_has_a_finite_gradient_however_it_is_compiled(pool):
+    norm, x = nn.GroupNorm(1), draw((2, 16, 16, 4))
+    variables = {"params": {"scale": draw((4,), 1), "bias": draw((4,), 2)}}
+    loss = lambda x: (pool(nn.relu(norm.apply(variables, x))) * draw((2, 8, 8, 4), 3)).sum()
+    quick, full = quick_jit(jax.grad(loss))(x), jax.jit(jax.grad(loss))(x)
+    np.testing.assert_allclose(quick, full, atol=1e-4)
 
 
 def test_resize_keeps_a_constant_map_and_averages_where_it_halves():
