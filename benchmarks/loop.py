@@ -28,7 +28,7 @@ from mtljax import parallel
 from mtljax.assemble import assemble, load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import pipeline
-from mtljax.train import feed, initial_state, train
+from mtljax.train import feed, fresh, train
 
 CASES = {
     "mlp": {"trunk": "mlp:widths=(64,),norm=none", "batch": 32, "steps": 6000, "log_every": 100},
@@ -70,11 +70,11 @@ def bare(case: dict) -> float:
     parts = assemble(experiment, source.mean, source.std)
     placement = parallel.place(case["batch"], 1)
     order = pipeline.Order(seed=0, size=len(source.train), batch_size=case["batch"])
-    state = initial_state(experiment, parts, source, placement)
-    runner = feed(experiment, parts, source.train, order, placement, 0)
+    state = jax.jit(fresh(experiment, parts, source), out_shardings=placement.replicated)()
+    step = jax.jit(train_step(experiment, parts))
+    runner = feed(experiment, step, source.train, order, placement, 0)
     state, logs = runner.run(state, 0, case["log_every"])
     count = case["steps"] - case["log_every"]
-    step = train_step(experiment, parts)
     rows = order.batches(0, case["log_every"])
     batches = [jax.device_put(pipeline.read(source.train, row)) for row in rows]
     if runner.loops:

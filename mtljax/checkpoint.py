@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from mtljax.step import TrainState
@@ -82,34 +83,43 @@ class Checkpoints:
                 )
         return _unflat(found, like)
 
-    def restore_for_use(self, step: int) -> TrainState:
-        """The parameters and model state of a step, on one device, to evaluate or predict with.
-
-        Nothing is known of the optimizer or the balancer, so training cannot go on from it.
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        """Everything in the checkpoint of a step, by path, wherever it was when it was saved.
 
         Raises:
           ValueError: It is damaged.
         """
+        self._manager.wait_until_finished()
         with _one_line(self._folder / str(step)):
-            # Not where they were when they were saved: those devices may not be here.
+            # On one device that is here: those it was saved from may not be.
             here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             abstract = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
                 dict(self._manager.item_metadata(step)),
             )
             found = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
-            ema = _subtree(found, "ema")
-            return TrainState(
-                step=found["step"],
-                params=_subtree(found, "params"),
-                model_state=_subtree(found, "model_state"),
-                opt_state=None,
-                balancer_state=None,
-                ema=ema or None,
-                key=jax.random.wrap_key_data(found["key"]),
-                skipped=found["skipped"],
-                skipped_in_row=found["skipped_in_row"],
-            )
+            return jax.device_get(found)
+
+    def restore_for_use(self, step: int) -> TrainState:
+        """The parameters and model state of a step, to evaluate or predict with.
+
+        Nothing is known of the optimizer or the balancer, so training cannot go on from it.
+
+        Raises:
+          ValueError: It is damaged.
+        """
+        found = self.read(step)
+        return TrainState(
+            step=found["step"],
+            params=_subtree(found, "params"),
+            model_state=_subtree(found, "model_state"),
+            opt_state=None,
+            balancer_state=None,
+            ema=_subtree(found, "ema") or None,
+            key=jax.random.wrap_key_data(found["key"]),
+            skipped=found["skipped"],
+            skipped_in_row=found["skipped_in_row"],
+        )
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -138,7 +148,7 @@ def _flat(state: TrainState) -> dict[str, jax.Array]:
     }
 
 
-def _subtree(flat: dict[str, jax.Array], prefix: str) -> dict[str, Any]:
+def _subtree(flat: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
     """What `_flat` wrote below a field whose nodes are dicts."""
     inner = {
         tuple(name.split(SEPARATOR)[1:]): leaf

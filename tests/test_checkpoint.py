@@ -1,0 +1,155 @@
+"""Checkpoints: what is kept, what comes back, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtljax.checkpoint import Checkpoints
+from mtljax.step import TrainState
+
+
+@jax.jit
+def at_step(step):
+    """A state with a leaf of every kind that training has, all different at every step."""
+    step = jnp.asarray(step, jnp.int32)
+    weights = jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (64, 33))
+    return TrainState(
+        step=step,
+        params={"trunk": {"kernel": weights, "bias": weights[0]}},
+        model_state={"constants": {"mean": weights[1]}},
+        opt_state=((), {"mu": weights.astype(jnp.bfloat16), "count": step}),
+        balancer_state=(weights[:2], ()),
+        ema={"trunk": {"kernel": weights + 1, "bias": weights[0] + 1}},
+        key=jax.random.fold_in(jax.random.key(7), step),
+        skipped=step // 2,
+        skipped_in_row=step % 2,
+    )
+
+
+def bits(state):
+    """Every leaf as bytes."""
+    state = state.replace(key=jax.random.key_data(state.key))
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    made = Checkpoints(tmp_path)
+    yield made
+    made.close()
+
+
+def names(folder):
+    return {path.name for path in (folder / "checkpoints").iterdir()}
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, score in {10: 3.0, 20: 1.0, 30: 2.0, 40: 1.5}.items():
+        checkpoints.save(at_step(step), score)
+    checkpoints.close()
+    assert names(tmp_path) == {"20", "40"}
+    again = Checkpoints(tmp_path)
+    assert (again.latest(), again.best()) == (40, 20)
+    again.save(at_step(50), 0.5)
+    again.close()
+    assert names(tmp_path) == {"50"}
+
+
+def test_an_empty_folder_has_none(checkpoints):
+    assert checkpoints.latest() is None
+    assert checkpoints.best() is None
+
+
+def test_everything_comes_back_bit_for_bit(checkpoints):
+    checkpoints.save(at_step(10), 0.0)
+    found = checkpoints.restore(10, at_step(0))
+    assert bits(found) == bits(at_step(10))
+    assert jax.tree.structure(found) == jax.tree.structure(at_step(0))
+    draw = jax.random.normal(found.key, (4,))
+    assert (draw == jax.random.normal(at_step(10).key, (4,))).all()
+
+
+def test_steps_that_reuse_the_memory_do_not_spoil_what_is_being_written(tmp_path):
+    @jax.jit
+    def scramble(state):
+        params = jax.tree.map(lambda x: x * 1.001 + 1, state.params)
+        return state.replace(params=params, step=state.step + 1)
+
+    scramble = jax.jit(scramble, donate_argnums=0)
+    big = {"kernel": jax.random.normal(jax.random.key(1), (1000, 1000))}
+    state = at_step(0).replace(params=big, ema=None)
+    checkpoints, expected = Checkpoints(tmp_path), {}
+    for _ in range(3):
+        expected[int(state.step)] = bits(state)
+        checkpoints.save(state, -float(state.step))
+        for _ in range(50):  # each overwrites the buffers of the one before
+            state = scramble(state)
+        jax.block_until_ready(state)
+        (latest,) = set(expected) - set(list(expected)[:-1])
+        assert bits(checkpoints.restore(latest, state)) == expected[latest]
+    checkpoints.close()
+
+
+def test_parameters_can_be_used_without_the_optimizer(checkpoints):
+    checkpoints.save(at_step(10), 0.0)
+    found, saved = checkpoints.restore_for_use(10), at_step(10)
+    for part in ("params", "model_state", "ema"):
+        same = jax.tree.map(lambda x, y: (x == y).all(), getattr(found, part), getattr(saved, part))
+        assert all(jax.tree.leaves(same))
+    assert found.opt_state is None
+
+
+def test_what_was_saved_on_many_devices_is_used_on_one(checkpoints):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    checkpoints.save(jax.device_put(at_step(10), everywhere), 0.0)
+    kernel = checkpoints.restore_for_use(10).params["trunk"]["kernel"]
+    assert (kernel == np.asarray(at_step(10).params["trunk"]["kernel"])).all()
+    assert len(jnp.asarray(kernel).devices()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"params": {"trunk": {"kernel": jnp.zeros((64, 34)), "bias": jnp.zeros(33)}}},
+        {"params": {"other": {"kernel": jnp.zeros((64, 33)), "bias": jnp.zeros(33)}}},
+        {"ema": None},
+    ],
+    ids=["shape", "name", "fewer"],
+)
+def test_of_another_model(checkpoints, change):
+    checkpoints.save(at_step(10), 0.0)
+    with pytest.raises(ValueError, match="is damaged or of another model") as error:
+        checkpoints.restore(10, at_step(0).replace(**change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_damaged(tmp_path, keep):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(at_step(10), 0.0)
+    checkpoints.close()
+    for path in (tmp_path / "checkpoints" / "10" / "default").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    for use in (
+        lambda: checkpoints.restore(10, at_step(0)),
+        lambda: checkpoints.restore_for_use(10),
+    ):
+        with pytest.raises(ValueError, match="checkpoints/10 is damaged") as error:
+            use()
+        assert "\n" not in str(error.value)
+    checkpoints.close()
+
+
+def test_foreign_files_are_not_taken_for_checkpoints(tmp_path):
+    (tmp_path / "checkpoints" / "notes").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "readme.txt").write_text("mine")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest() is None
+    checkpoints.save(at_step(10), 0.0)
+    checkpoints.close()
+    assert names(tmp_path) == {"notes", "readme.txt", "10"}

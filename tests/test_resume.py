@@ -1,0 +1,180 @@
+"""A run that is killed, or asked to stop, at any moment goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from cli_harness import SMALL, TRAINED, finish, start
+
+from mtljax.checkpoint import Checkpoints
+from mtljax.main import main
+from mtljax.record import Recorder
+
+FLAGS = (*SMALL, "--steps", "400", "--log-every", "10", "--eval-every", "20", "--quiet")
+STEPS, EVALUATIONS = range(10, 401, 10), range(20, 401, 20)
+BIRTH = 2.5
+"""Seconds before the earliest kill: importing JAX takes longer than most of training."""
+
+
+def states(folder):
+    """{step: everything in its checkpoint}."""
+    checkpoints = Checkpoints(folder, read_only=True)
+    steps = {checkpoints.latest(), checkpoints.best()}
+    found = {step: checkpoints.read(step) for step in steps}
+    checkpoints.close()
+    return found
+
+
+def lines(folder):
+    """The lines of metrics.jsonl without what the clock says."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clock = ("seconds", "examples_per_second")
+    return [{k: v for k, v in line.items() if k not in clock} for line in found]
+
+
+def outcome(folder):
+    result = json.loads((folder / "result.json").read_text())
+    for clock in ("seconds", "train_seconds", "ms_per_step", "examples_per_second"):
+        del result[clock]
+    return result
+
+
+def assert_the_same_run(folder, undisturbed):
+    assert lines(folder) == lines(undisturbed)
+    assert outcome(folder) == outcome(undisturbed)
+    saved, others = ({p.name for p in (f / "checkpoints").iterdir()} for f in (folder, undisturbed))
+    assert saved == others
+    ours, theirs = states(folder), states(undisturbed)
+    assert ours.keys() == theirs.keys()
+    for step in ours:
+        assert ours[step].keys() == theirs[step].keys()
+        for name, leaf in ours[step].items():
+            assert leaf.dtype == theirs[step][name].dtype
+            assert leaf.tobytes() == theirs[step][name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache):
+    """(folder, seconds) of a run that nobody disturbs, its programs compiled before."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert finish(start(*FLAGS, "--workdir", folder / "first", cache=cache)) == (0, "", "")
+    began = time.monotonic()
+    assert finish(start(*FLAGS, "--workdir", folder / "run", cache=cache)) == (0, "", "")
+    assert_the_same_run(folder / "run", folder / "first")
+    assert [line["step"] for line in lines(folder / "run") if "loss" in line] == list(STEPS)
+    scored = [line["step"] for line in lines(folder / "run") if "score" in line]
+    assert scored == list(EVALUATIONS)
+    return folder / "run", time.monotonic() - began
+
+
+def test_killed_at_any_moment(undisturbed, cache, tmp_path):
+    undisturbed, seconds = undisturbed
+    folder, chance = tmp_path / "run", np.random.default_rng(0)
+
+    def steps_saved():
+        return {p.name for p in (folder / "checkpoints").glob("[0-9]*")}
+
+    moments = {
+        "at birth": lambda: True,
+        "when the folder is there": folder.exists,
+        "when the configuration is there": (folder / "config.json").exists,
+        "while the first checkpoint is written": (folder / "checkpoints").exists,
+        "after the first line": (folder / "metrics.jsonl").exists,
+        "when there is a checkpoint": steps_saved,
+        "when there is a new checkpoint": None,
+        "while another is written": lambda: any((folder / "checkpoints").glob("*tmp*")),
+        "while the report is drawn": (folder / "plots").exists,
+    }
+    kills = 0
+    for kill in [*moments, *("by chance" for _ in range(5))]:
+        before = steps_saved() if folder.exists() else set()
+        process = start(*FLAGS, "--workdir", folder, cache=cache)
+        if kill == "by chance":
+            time.sleep(chance.uniform(BIRTH, seconds))
+        else:
+            reached = moments[kill] or (lambda before=before: steps_saved() - before)
+            while not reached() and process.poll() is None:
+                time.sleep(0.002)
+        process.kill()
+        status, _, err = finish(process)
+        assert status in (-signal.SIGKILL, 0), err
+        kills += status == -signal.SIGKILL
+    assert kills >= 10
+    assert finish(start(*FLAGS, "--workdir", folder, cache=cache)) == (0, "", "")
+    assert_the_same_run(folder, undisturbed)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(undisturbed, cache, tmp_path):
+    undisturbed, _ = undisturbed
+    folder = tmp_path / "run"
+    process = start(*FLAGS, "--workdir", folder, cache=cache)
+    while not (folder / "metrics.jsonl").exists() or not lines(folder):
+        time.sleep(0.002)
+    process.terminate()
+    status, out, err = finish(process)
+    assert status == 128 + signal.SIGTERM
+    assert out == ""
+    step = max(states(folder))
+    assert 0 < step < 400
+    assert (
+        err == f"mtljax: stopped at step {step} and saved; --workdir {folder} goes on from there\n"
+    )
+    assert finish(start(*FLAGS, "--workdir", folder, cache=cache)) == (0, "", "")
+    assert_the_same_run(folder, undisturbed)
+
+
+def test_sigterm_between_evaluations(trained_run, tmp_path, monkeypatch, capsys):
+    add, at = Recorder.add, [2, 4, 6]
+
+    def add_and_be_stopped(self, step, count, logs):
+        if step in at:
+            at.remove(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+        add(self, step, count, logs)
+
+    monkeypatch.setattr(Recorder, "add", add_and_be_stopped)
+    flags = [*TRAINED, "--workdir", str(tmp_path), "--quiet"]
+    for step in (2, 4, 6):
+        assert main(flags) == 128 + signal.SIGTERM
+        assert f"stopped at step {step} and saved" in capsys.readouterr().err
+        assert max(states(tmp_path)) == step
+    assert main(flags) == 0
+    assert_the_same_run(tmp_path, trained_run)
+
+
+def test_a_line_that_was_cut_off_is_written_again(trained_run, tmp_path, monkeypatch):
+    flags = [*TRAINED, "--workdir", str(tmp_path), "--quiet"]
+    monkeypatch.setattr(Recorder, "speed", lambda self: 1 / 0)  # dies after the last checkpoint
+    with pytest.raises(ZeroDivisionError):
+        main(flags)
+    monkeypatch.undo()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "loss": {"dig')
+    assert main(flags) == 0
+    assert_the_same_run(tmp_path, trained_run)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["ms_per_step"] > 0  # though this process took no step
+
+
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
+    add, seen = Recorder.add, []
+
+    def add_while_another_tries(self, step, count, logs):
+        if not seen:
+            seen.append(main(flags))
+            seen.append(capsys.readouterr().err)
+        add(self, step, count, logs)
+
+    monkeypatch.setattr(Recorder, "add", add_while_another_tries)
+    flags = [*TRAINED, "--workdir", str(tmp_path), "--quiet"]
+    assert main(flags) == 0
+    assert seen[0] == 2
+    assert seen[1].endswith(f"another run is writing to {tmp_path}; choose another --workdir\n")
