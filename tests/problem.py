@@ -13,7 +13,7 @@ from mtljax.tasks import Classification, Regression
 TASKS = (
     Classification(name="digit", num_classes=4),
     Regression(name="value", center=1.5, scale=1.0),
-    Regression(name="other", kind="l1"),
+    Regression(name="other", kind="huber"),
 )
 OPTIMIZER = optax.sgd(0.05)
 ARGUMENTS = {"fixed": {"weights": (1.0, 0.5, 2.0)}}

@@ -1,0 +1,82 @@
+"""Every trunk, fusion, balancer and level together: it learns, and compiles once."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from mtljax.balancing import BALANCERS
+from mtljax.models import FUSIONS, TRUNKS, build
+from mtljax.step import create_state, make_train_step
+from mtljax.tasks import Classification, Regression
+from models.models_harness import SMALL_FUSIONS, SMALL_TRUNKS
+
+TASKS = (Classification(name="class", num_classes=3), Regression(name="value"))
+OPTIMIZER = optax.adam(3e-3)
+STEPS = 12
+PLAIN_TRUNKS, PLAIN_FUSIONS = ("mlp", "cnn", "rnn"), ("none", "independent", "attention")
+PLAIN_BALANCERS = ("ew", "fixed", "uw", "dwa", "mgda", "pcgrad", "graddrop")
+LEVELS = ("parameters", "features")
+ARGUMENTS = {"fixed": {"weights": (1.0, 0.5)}}
+
+
+def cases():
+    """All pairs of trunk and fusion, and all pairs of balancer and level; the product is slow."""
+    turn = itertools.cycle(itertools.product(PLAIN_BALANCERS, LEVELS))
+    chosen = {(trunk, fusion, *next(turn)) for trunk in PLAIN_TRUNKS for fusion in FUSIONS}
+    chosen |= {(trunk, "none", *next(turn)) for trunk in TRUNKS}
+    chosen |= {("vit_ti", "task_prompt", "pcgrad", "parameters")}
+    chosen |= {("mlp", "none", balancer, level) for balancer in BALANCERS for level in LEVELS}
+    product = itertools.product(PLAIN_TRUNKS, PLAIN_FUSIONS, PLAIN_BALANCERS, LEVELS)
+    return [pytest.param(*case) for case in sorted(chosen)] + [
+        pytest.param(*case, marks=pytest.mark.slow) for case in sorted(set(product) - chosen)
+    ]
+
+
+@functools.cache
+def batch():
+    image = jax.random.normal(jax.random.key(0), (12, 16, 16, 3))
+    bright = image[:, :8].mean((1, 2, 3)) - image[:, 8:].mean((1, 2, 3))
+    labels = {"class": (bright > 0) + (bright > 0.05).astype(jnp.int32), "value": 20 * bright}
+    return {"image": image, "labels": labels, "present": {n: jnp.ones(12, bool) for n in labels}}
+
+
+def refusal(make):
+    """Why a combination is refused, None if it is not: always one line that says what works."""
+    try:
+        make()
+    except ValueError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) > 20
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(("trunk", "fusion", "balancer", "level"), cases())
+def test_it_learns_and_compiles_once(trunk, fusion, balancer, level):
+    stages = TRUNKS[trunk](**SMALL_TRUNKS[trunk])
+    balancer = BALANCERS[balancer](**ARGUMENTS.get(balancer, {}))
+    made = []
+
+    def make():
+        model = build(stages, FUSIONS[fusion], TASKS, **SMALL_FUSIONS.get(fusion, {}))
+        parts = model, TASKS, balancer, OPTIMIZER
+        state = create_state(jax.random.key(1), *parts, batch(), level=level)
+        made.append((state, make_train_step(*parts, level=level)))
+
+    if (why := refusal(make)) is not None:
+        assert level == "features" or trunk in PLAIN_TRUNKS or fusion == "task_prompt", why
+        return
+    state, step = made[0]
+    step = jax.jit(step, donate_argnums=0)
+    losses = []
+    for _ in range(STEPS):
+        state, logs = step(state, batch())
+        losses.append({name: float(loss) for name, loss in logs["loss"].items()})
+        assert int(logs["skipped"]) == 0
+    assert step._cache_size() == 1
+    assert min(losses[-1][name] / losses[0][name] for name in losses[0]) < 0.95
+    assert sum(losses[-1].values()) < sum(losses[0].values())
