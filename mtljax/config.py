@@ -7,6 +7,7 @@ that alone runs it again.
 import dataclasses
 import importlib.util
 import json
+import re
 import traceback
 import typing
 from pathlib import Path
@@ -171,8 +172,9 @@ def experiment_folder() -> Path:
 
 
 def experiment_names() -> list[str]:
-    """Names of the experiments that come with the package."""
-    return sorted(path.stem for path in experiment_folder().glob("[!_]*.py"))
+    """Names of the experiments that come with the package; other files beside them are scripts."""
+    files = experiment_folder().glob("[!_]*.py")
+    return sorted(f.stem for f in files if re.search(r"^experiment\b", f.read_text(), re.M))
 
 
 def find_experiment(name: str) -> Experiment:
