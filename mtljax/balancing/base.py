@@ -169,6 +169,7 @@ def aggregate(
       ValueError: A shape is wrong, or the balancer takes a trial step, which a matrix cannot show.
 
     Example:
+      >>> from mtljax.balancing import ew
       >>> aggregate(ew(), jnp.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
       [1.0, 2.0]
     """
