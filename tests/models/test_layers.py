@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.models_harness import quick_jit
 
+from models.models_harness import quick_jit
 from mtljax.models.layers import (
     DropPath,
     Norm,
@@ -73,12 +73,10 @@ def test_flat_dense_equals_flax_with_its_gradients():
 def test_overlapping_max_pool_equals_flax_with_its_gradient(shape):
     flax = lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     x = draw(shape)
-    for found, expected in zip(
-        jax.tree.leaves(with_gradients(overlapping_max_pool, x)),
-        jax.tree.leaves(with_gradients(flax, x)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    found, expected = quick_jit(
+        lambda x: [with_gradients(pool, x) for pool in (overlapping_max_pool, flax)]
+    )(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
 def test_max_pool_by_reshape_equals_flax_where_windows_do_not_overlap():
