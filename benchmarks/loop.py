@@ -58,7 +58,9 @@ def loop(case: dict) -> float:
     keep, mtljax.report.write_report = mtljax.report.write_report, lambda *_, **__: None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return train(experiment_of(case), Path(folder) / "run", quiet=True)["examples_per_second"]
+            return train(experiment_of(case), Path(folder) / "run", quiet=True)[
+                "examples_per_second"
+            ]
     finally:
         mtljax.report.write_report = keep
 
@@ -147,7 +149,9 @@ def torch_loop(case: dict) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     parallel.use_compile_cache()

@@ -1,0 +1,218 @@
+"""What balancing costs in a whole train step, against `ew`, TorchJD and a plain PyTorch loop.
+
+    python benchmarks/steps.py [--tasks 2 3 10 40] [--balancers uw pcgrad upgrad ...] [--rounds 5]
+
+The network: images 32x32x3, batch 64 (32 for 40 tasks), six 3x3 convolutions (16, 16, 32, 32, 64, 64
+channels, halved twice), one linear head of 10 classes per task; plain gradient descent. Every number
+is the median over rounds of one step's time as a ratio to something timed in the same round: `x ew`
+to our plain step, `TorchJD / ours` and `loop / ours` to the same step in TorchJD (`mtl_backward` and
+its aggregator) and in PyTorch with one `autograd.grad` per task (Jacobian taken, then summed).
+The aims are those that the project set itself; what is not reached is said below the table.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from mtljax import create_state, make_train_step
+from mtljax.balancing import BALANCERS, Needs
+from mtljax.models import FUSIONS, TRUNKS, build
+from mtljax.tasks import Classification
+
+WIDTHS = (16, 32, 64)
+THEIRS = {
+    "pcgrad": "PCGrad",
+    "mgda": "MGDA",
+    "upgrad": "UPGrad",
+    "imtl_g": "IMTLG",
+    "config": "ConFIG",
+}
+
+
+def data(num_tasks, batch):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(batch, 32, 32, 3)).astype(np.float32)
+    return image, rng.integers(10, size=(num_tasks, batch))
+
+
+def timed(call, repeats):
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def ours(name, num_tasks, batch, **options):
+    """A call that takes one step."""
+    tasks = [Classification(name=f"t{i}", num_classes=10) for i in range(num_tasks)]
+    model = build(TRUNKS["cnn"](widths=WIDTHS, norm="none"), FUSIONS["none"], tasks)
+    image, labels = data(num_tasks, batch)
+    examples = {
+        "image": jnp.asarray(image),
+        "labels": {t.name: jnp.asarray(labels[i]) for i, t in enumerate(tasks)},
+        "present": {t.name: jnp.ones(batch, bool) for t in tasks},
+    }
+    parts = model, tasks, BALANCERS[name](), optax.sgd(0.01)
+    level = options.get("level", "parameters")
+    state = create_state(jax.random.key(0), *parts, examples, level=level)
+    step = jax.jit(make_train_step(*parts, **options), donate_argnums=0)
+    held = [step(state, examples)[0]]
+
+    def call():
+        held[0], _ = step(held[0], examples)
+        jax.block_until_ready(held[0].params)
+
+    call()
+    return call
+
+
+def torch_network(num_tasks, batch):
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers, last = [], 3
+    for i, width in enumerate(WIDTHS):
+        layers += [nn.MaxPool2d(2)] if i else []
+        for _ in range(2):
+            layers += [nn.Conv2d(last, width, 3, padding=1), nn.ReLU()]
+            last = width
+    trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    heads = nn.ModuleList(nn.Linear(last, 10) for _ in range(num_tasks))
+    image, labels = data(num_tasks, batch)
+    image = torch.tensor(image).permute(0, 3, 1, 2).contiguous()
+    optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.01)
+
+    def forward():
+        features = trunk(image)
+        losses = [
+            nn.functional.cross_entropy(head(features), torch.tensor(label))
+            for head, label in zip(heads, labels, strict=True)
+        ]
+        return features, losses
+
+    return trunk, heads, optimizer, forward
+
+
+def torch_loop(num_tasks, batch):
+    """A call that takes one step with a Jacobian from one `autograd.grad` per task."""
+    import torch
+
+    trunk, heads, optimizer, forward = torch_network(num_tasks, batch)
+    params = list(trunk.parameters())
+
+    def call():
+        optimizer.zero_grad()
+        _, losses = forward()
+        rows = []
+        for loss, head in zip(losses, heads, strict=True):
+            own = list(head.parameters())
+            grads = torch.autograd.grad(loss, params + own, retain_graph=True)
+            rows.append(torch.cat([g.flatten() for g in grads[: len(params)]]))
+            for p, g in zip(own, grads[len(params) :], strict=True):
+                p.grad = g
+        total = torch.stack(rows).sum(0)
+        for p, g in zip(params, total.split([p.numel() for p in params]), strict=True):
+            p.grad = g.view_as(p)
+        optimizer.step()
+
+    call()
+    return call
+
+
+def torchjd_step(name, num_tasks, batch):
+    """A call that takes one step with TorchJD."""
+    from torchjd import aggregation, autojac
+
+    trunk, heads, optimizer, forward = torch_network(num_tasks, batch)
+    aggregator = getattr(aggregation, THEIRS[name])()
+    params = list(trunk.parameters())
+
+    def call():
+        optimizer.zero_grad()
+        features, losses = forward()
+        autojac.mtl_backward(losses, features=features)
+        autojac.jac_to_grad(params, aggregator)
+        optimizer.step()
+
+    call()
+    return call
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", type=int, nargs="+", default=[2, 3, 10, 40])
+    parser.add_argument(
+        "--balancers", nargs="+", default=["uw", "famo", *THEIRS, "nash_mtl", "cagrad"]
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    flags = parser.parse_args()
+    try:
+        import torch
+        import torchjd
+
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; torchjd there")
+        del torchjd
+        peers = True
+    except ImportError:
+        print("without torch and torchjd: ratios to ew only")
+        peers = False
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}\n")
+    missed = []
+    for num_tasks in flags.tasks:
+        batch = 32 if num_tasks >= 40 else 64
+        repeats = 3 if num_tasks >= 10 else 6
+        base = ours("ew", num_tasks, batch)
+        loop = torch_loop(num_tasks, batch) if peers else None
+        print(f"{num_tasks} tasks, batch {batch}")
+        print(f"  {'balancer':10} {'level':11} {'x ew':>7} {'TorchJD/ours':>13} {'loop/ours':>10}")
+        for name in flags.balancers:
+            needs = BALANCERS[name]().needs
+            levels = ["parameters"] if needs is Needs.LOSSES else ["parameters", "features"]
+            for level in levels:
+                call = ours(name, num_tasks, batch, level=level)
+                theirs = None
+                if peers and name in THEIRS and level == "parameters":
+                    theirs = torchjd_step(name, num_tasks, batch)
+                against = {"ew": base, "TorchJD": theirs, "loop": loop}
+                ratios = {peer: [] for peer in against}
+                for _ in range(flags.rounds):
+                    own = timed(call, repeats)
+                    for peer, other in against.items():
+                        if other is not None:
+                            ratios[peer].append(timed(other, max(1, repeats // 2)) / own)
+                median = {k: statistics.median(v) if v else None for k, v in ratios.items()}
+                cost = 1 / median["ew"]
+                shown = [f"{median[k]:.2f}" if median[k] else "-" for k in ("TorchJD", "loop")]
+                print(
+                    f"  {name:10} {level:11} {cost:7.2f} {shown[0]:>13} {shown[1]:>10}", flush=True
+                )
+                missed += misses(name, needs, level, num_tasks, cost, median)
+        print()
+    print("Every aim is reached." if not missed else "Not reached:")
+    print("\n".join(missed))
+
+
+def misses(name, needs, level, num_tasks, cost, median):
+    """Which of the project's aims this line does not reach."""
+    found = []
+    limit = {"features": 1.15}.get(level, 2.4 if num_tasks == 3 else None)
+    if needs is Needs.LOSSES:
+        limit = 1.03
+    if limit and cost > limit:
+        found.append(f"  {name} at {level}, {num_tasks} tasks: {cost:.2f} x ew, aim {limit}")
+    for peer, aims in (("TorchJD", {3: 1.3, 40: 3.0}), ("loop", {40: 1.0})):
+        aim, ratio = aims.get(num_tasks), median[peer]
+        if aim and ratio and level == "parameters" and needs is not Needs.LOSSES and ratio < aim:
+            found.append(f"  {name}, {num_tasks} tasks: {ratio:.2f} x as fast as {peer}, aim {aim}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
