@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,19 +70,23 @@ class Checkpoints:
         Raises:
           ValueError: It is damaged, or of another model.
         """
-        flat = _flat(like)
-        with _one_line(self._folder / str(step)):
-            abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), flat
+        wanted = _flat(like)
+        path, found = self._folder / str(step), self._metadata(step)
+        if wanted.keys() != found.keys():
+            name = min(wanted.keys() ^ found.keys())
+            raise ValueError(
+                f"checkpoint {path} is of another model: it has "
+                f"{'no ' if name in wanted else ''}{name}"
             )
-            found = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
-        for name, wanted in flat.items():
-            if found[name].shape != wanted.shape or found[name].dtype != wanted.dtype:
+        for name, leaf in wanted.items():
+            ours, theirs = (leaf.dtype, leaf.shape), (found[name].dtype, tuple(found[name].shape))
+            if ours != theirs:
                 raise ValueError(
-                    f"checkpoint {self._folder / str(step)} is of another model: {name} is "
-                    f"{found[name].shape}, not {wanted.shape}"
+                    f"checkpoint {path} is of another model: {name} is {theirs[0]}"
+                    f"{list(theirs[1])}, not {ours[0]}{list(ours[1])}"
                 )
-        return _unflat(found, like)
+        places = {name: leaf.sharding for name, leaf in wanted.items()}
+        return _unflat(self._load(step, places), like)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Everything in the checkpoint of a step, by path, wherever it was when it was saved.
@@ -89,16 +94,23 @@ class Checkpoints:
         Raises:
           ValueError: It is damaged.
         """
+        # On one device that is here: those it was saved from may not be.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.device_get(self._load(step, dict.fromkeys(self._metadata(step), here)))
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        """Types and shapes by path."""
         self._manager.wait_until_finished()
         with _one_line(self._folder / str(step)):
-            # On one device that is here: those it was saved from may not be.
-            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-                dict(self._manager.item_metadata(step)),
-            )
-            found = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
-            return jax.device_get(found)
+            return dict(self._manager.item_metadata(step))
+
+    def _load(self, step: int, places: dict[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
+        abstract = {
+            name: jax.ShapeDtypeStruct(told.shape, told.dtype, sharding=places[name])
+            for name, told in self._metadata(step).items()
+        }
+        with _one_line(self._folder / str(step)):
+            return self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
 
     def restore_for_use(self, step: int) -> TrainState:
         """The parameters and model state of a step, to evaluate or predict with.
@@ -133,10 +145,27 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"checkpoint {path} is damaged or of another model: {reason[0][:200]}"
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    """What to say of a checkpoint that cannot be read.
+
+    Reads that are still under way then find their event loop closed, in threads of tensorstore, and
+    would write tracebacks to the terminal: from here on, that alone is not reported.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = hook
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return ValueError(
+        f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if any "
+        f"({reason[0][:200]})"
+    )
 
 
 def _flat(state: TrainState) -> dict[str, jax.Array]:

@@ -6,6 +6,7 @@ augmentations) is named this way on the command line and in experiments.
 
 import ast
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -88,6 +89,8 @@ def choose(
             raise ValueError(f"{kind} {text!r}: {part!r} is not argument=value")
         if key not in known:
             raise ValueError(f"{kind} {name!r} has no argument {key!r}{nearest(key, known)}")
+        if key in arguments:
+            raise ValueError(f"{kind} {name!r}: {key} is given twice")
         try:
             arguments[key] = convert(_literal(value.strip()), _hint(make, key))
         except TypeError as error:
@@ -104,11 +107,14 @@ def choose(
 
 
 def _split(text: str) -> list[str]:
-    """Cuts at commas that are not inside brackets."""
-    parts, depth, start = [], 0, 0
+    """Cuts at commas that are not inside brackets or quotes."""
+    parts, depth, start, quote = [], 0, 0, ""
     for i, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
+        if char in "'\"" and quote in ("", char):
+            quote = "" if quote else char
+        elif not quote:
+            depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0 and not quote:
             parts.append(text[start:i])
             start = i + 1
     parts.append(text[start:])
@@ -125,6 +131,7 @@ def _literal(text: str) -> Any:
 def _hint(make: Callable, key: str) -> Any:
     """What type an argument is, going by its default where the annotation is none of ours."""
     default = inspect.signature(make).parameters[key].default
+    make = make.func if isinstance(make, functools.partial) else make
     try:
         hint = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)[key]
     except (KeyError, NameError):

@@ -68,6 +68,8 @@ def linear(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.
 
 def step(peak: float, steps: int, warmup: int = 0, every: int = 0, factor: float = 0.5):
     """The learning rate times `factor` after each `every` steps (a third of the run if 0)."""
+    if every < 0:
+        raise ValueError(f"every must be >= 0 steps, not {every}")
     every = every or max(1, steps // 3)
     decay = optax.exponential_decay(peak, every, factor, staircase=True)
     return _after_warmup(peak, warmup, decay)

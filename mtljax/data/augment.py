@@ -1,5 +1,6 @@
 """What is done to training images in the compiled step: functions of a key and an example."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -18,7 +19,13 @@ def affine(shift: float = 1.0, rotate: float = 10.0, zoom: float = 0.1) -> Augme
       shift: Farthest move along each axis, in pixels.
       rotate: Largest turn, in degrees.
       zoom: Largest change of size, as a share.
+
+    Raises:
+      ValueError: One of them is not a number >= 0.
     """
+    for name, value in (("shift", shift), ("rotate", rotate), ("zoom", zoom)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"augmentation affine: {name} must be >= 0, not {value}")
 
     def one(key: jax.Array, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         draw = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
@@ -35,7 +42,7 @@ def affine(shift: float = 1.0, rotate: float = 10.0, zoom: float = 0.1) -> Augme
 
     def augment(keys: jax.Array, batch: dict) -> dict:
         for name, label in batch["labels"].items():
-            if jnp.ndim(label) > 2:
+            if any(jnp.ndim(leaf) > 2 for leaf in jax.tree.leaves(label)):
                 raise ValueError(
                     f"augmentation affine moves the image but not the labels of {name!r}, which "
                     "have positions"

@@ -12,6 +12,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from absl import flags
 from jaxtyping import Int, PyTree
 
 from mtljax.data.base import Arrays, Split
@@ -102,6 +103,8 @@ def stream(
     ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
     dataset = batches.to_iter_dataset(ahead)
     if workers:
+        if not flags.FLAGS.is_parsed():  # grain's workers ask for flags of a program that has none
+            flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
 

@@ -1,0 +1,79 @@
+"""Several processes that train together give what one process gives."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from cli_harness import SMALL, finish, start
+
+from mtljax.checkpoint import Checkpoints
+
+FLAGS = (*SMALL, "--steps", "20", "--log-every", "5", "--eval-every", "10")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start_two(*flags, cache):
+    """Two processes with two devices each."""
+    together = ("--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2)
+    return [start(*flags, *together, "--process-id", i, cache=cache, devices=2) for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, cache):
+    """A run of one process with as many devices as two processes have together."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    done = finish(start(*FLAGS, "--workdir", folder, "--quiet", cache=cache, devices=4))
+    assert done == (0, "", "")
+    return folder
+
+
+def saved(folder):
+    checkpoints = Checkpoints(folder, read_only=True)
+    found = checkpoints.read(20)
+    checkpoints.close()
+    return found
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_the_same_run(folder, alone):
+    ours, theirs = saved(folder), saved(alone)
+    assert ours.keys() == theirs.keys()
+    for name, leaf in ours.items():
+        # Gloo adds up the parts of two processes in another order than one process does.
+        np.testing.assert_allclose(leaf, theirs[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert [line["step"] for line in lines(folder)] == [line["step"] for line in lines(alone)]
+    for ours, theirs in zip(lines(folder), lines(alone), strict=True):
+        for task, loss in theirs.get("loss", {}).items():
+            assert ours["loss"][task] == pytest.approx(loss, rel=1e-5)
+    ours, theirs = (json.loads((f / "result.json").read_text()) for f in (folder, alone))
+    for split in ("validation", "test"):
+        for task, metrics in theirs[split].items():
+            for name, value in metrics.items():
+                np.testing.assert_allclose(ours[split][task][name], value, rtol=1e-5)
+    assert ours["parameters"] == theirs["parameters"]
+    assert ours["device"] == theirs["device"]
+
+
+@pytest.mark.parametrize("keep", ["yes", "no"])
+def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
+    flags = (*FLAGS, "--data.keep-on-device", keep, "--workdir", tmp_path / "run")
+    (status, out, err), (other, nothing, quiet) = map(finish, start_two(*flags, cache=cache))
+    assert status == other == 0, err + quiet
+    assert "pictures: " in out
+    assert all(line.startswith("[Gloo]") for line in nothing.splitlines())
+    assert (tmp_path / "run" / "report.html").exists()
+    assert_the_same_run(tmp_path / "run", alone)

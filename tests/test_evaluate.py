@@ -1,0 +1,129 @@
+"""Evaluation is over the data set, whatever the batches and the devices are."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, r2_score
+
+from mtljax import parallel
+from mtljax.data import Arrays
+from mtljax.evaluate import Evaluator, summarise
+from mtljax.step import TrainState
+from mtljax.tasks import Classification, Regression
+
+TASKS = (Classification(name="kind", num_classes=4), Regression(name="size", center=1.0))
+COUNT = 53
+
+
+class Fixed(nn.Module):
+    """Says what stands in the image."""
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        scale = self.param("scale", nn.initializers.ones, ())
+        rows = image[:, 0, :, 0] * scale
+        return {"kind": rows[:, :4], "size": rows[:, 4]}
+
+
+@pytest.fixture(scope="module")
+def split():
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=(COUNT, 1, 5, 1)).astype(np.float32)
+    labels = {
+        "kind": draw.integers(0, 4, COUNT).astype(np.int32),
+        "size": draw.normal(1, 2, COUNT).astype(np.float32),
+    }
+    present = {"kind": draw.random(COUNT) < 0.7, "size": draw.random(COUNT) < 0.8}
+    labels["size"][~present["size"]] = np.nan  # whatever stands there must not matter
+    labels["kind"][~present["kind"]] = -7
+    return Arrays(images, labels, present)
+
+
+@pytest.fixture(scope="module")
+def state():
+    zero = jnp.zeros((), jnp.int32)
+    params = {"scale": jnp.ones(())}
+    key = jax.random.key(0)
+    return TrainState(zero, params, {}, (), (), None, key, zero, zero)
+
+
+def expected(split):
+    """By scikit-learn, in 64 bits."""
+    rows = split.image[:, 0, :, 0].astype(np.float64)
+    kind, size = split.present["kind"], split.present["size"]
+    logits, true = rows[kind, :4], split.labels["kind"][kind]
+    losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(true)), true]
+    guess = logits.argmax(-1)
+    output, value = rows[size, 4], split.labels["size"][size].astype(np.float64)
+    return {
+        "kind": {
+            "loss": losses.mean(),
+            "accuracy": (guess == true).mean(),
+            "macro_f1": f1_score(true, guess, average="macro"),
+            "confusion": confusion_matrix(true, guess).tolist(),
+        },
+        "size": {
+            "loss": ((output - value) ** 2).mean(),
+            "mae": np.abs(output - value).mean(),
+            "rmse": np.sqrt(((output - value) ** 2).mean()),
+            "r2": r2_score(value, output),
+        },
+    }
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for task in wanted:
+        assert found[task].keys() == wanted[task].keys()
+        for name, value in wanted[task].items():
+            np.testing.assert_allclose(found[task][name], value, rtol=1e-6, err_msg=name)
+
+
+SETTINGS = [(1, 1), (7, 1), (64, 1), (8, 8), (64, 8)]
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "streamed"])
+@pytest.mark.parametrize(("batch", "devices"), SETTINGS)
+def test_metrics_are_exact_at_any_batch_size_on_any_devices(batch, devices, keep, split, state):
+    placement = parallel.place(batch, devices)
+    evaluator = Evaluator(Fixed(), TASKS, split, batch, placement, keep_on_device=keep)
+    state = placement.replicate(state)
+    assert_same(evaluator.metrics(state), expected(split))
+
+
+@pytest.mark.parametrize("most", [1000, COUNT, 20, 1])
+@pytest.mark.parametrize(("batch", "devices"), [(7, 1), (64, 8)])
+def test_predictions_come_in_order_and_without_padding(batch, devices, most, split, state):
+    placement = parallel.place(batch, devices)
+    evaluator = Evaluator(Fixed(), TASKS, split, batch, placement, keep_on_device=False)
+    metrics, found = evaluator.metrics_and_predictions(placement.replicate(state), most)
+    assert_same(metrics, expected(split))
+    end = min(most, COUNT)
+    np.testing.assert_array_equal(found.images, split.image[:end])
+    np.testing.assert_array_equal(found.outputs["size"], split.image[:end, 0, 4, 0])
+    for task in TASKS:
+        np.testing.assert_array_equal(found.labels[task.name], split.labels[task.name][:end])
+        np.testing.assert_array_equal(found.present[task.name], split.present[task.name][:end])
+
+
+def test_the_average_of_parameters_is_evaluated_where_there_is_one(split, state):
+    placement = parallel.place(7, 1)
+    evaluator = Evaluator(Fixed(), TASKS, split, 7, placement, keep_on_device=False)
+    averaged = state.replace(params={"scale": jnp.zeros(())}, ema=state.params)
+    assert_same(evaluator.metrics(placement.replicate(averaged)), expected(split))
+
+
+def test_a_task_without_labels_is_nan(split, state):
+    bare = Arrays(split.image, split.labels, {**split.present, "size": np.zeros(COUNT, bool)})
+    placement = parallel.place(7, 1)
+    evaluator = Evaluator(Fixed(), TASKS, bare, 7, placement, keep_on_device=False)
+    found = evaluator.metrics(placement.replicate(state))
+    assert all(np.isnan(value) for value in found["size"].values())
+    assert found["kind"] == evaluator.metrics(placement.replicate(state))["kind"]
+
+
+def test_nothing_cannot_be_evaluated():
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        summarise(TASKS, [])

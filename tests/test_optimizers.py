@@ -1,0 +1,124 @@
+"""Optimizers and schedules by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtljax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+
+PARAMS = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
+
+
+def train(optimizer, steps=1, gradients=None, params=PARAMS):
+    """Parameters after steps with constant gradients."""
+    gradients = gradients or jax.tree.map(jnp.ones_like, params)
+    state = optimizer.init(params)
+    for _ in range(steps):
+        updates, state = jax.jit(optimizer.update)(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def rates(schedule, steps, learning_rate=1.0):
+    """The learning rate of every step, as plain gradient descent shows it."""
+    optimizer = make_optimizer("sgd", learning_rate, schedule, steps)
+    state, gradients = optimizer.init({"x": jnp.zeros(())}), {"x": jnp.ones(())}
+    found = []
+    for _ in range(steps):
+        updates, state = optimizer.update(gradients, state)
+        found.append(-float(updates["x"]))
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_descends(name):
+    after = train(make_optimizer(name, 1e-2, "constant", 10), steps=3)
+    for leaf, before in zip(jax.tree.leaves(after), jax.tree.leaves(PARAMS), strict=True):
+        assert np.isfinite(leaf).all()
+        assert (np.asarray(leaf) < before).all()
+
+
+DECAYING = ["adamw", "nadamw", "lamb", "lion", "lars:trust_coefficient=1", "muon"]
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_decay_leaves_biases_alone_unless_asked(name):
+    draw = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda x: jnp.asarray(draw.normal(size=x.shape), x.dtype), PARAMS)
+
+    def change(**how):
+        """How far weight decay moves each parameter in one step."""
+        join = "," if ":" in name else ":"
+        after = [
+            train(
+                make_optimizer(f"{name}{join}weight_decay={decay}", 0.1, "constant", 10, **how),
+                gradients=gradients,
+            )
+            for decay in (0.5, 0.0)
+        ]
+        return jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), *after)
+
+    assert change()["kernel"] > 1e-4
+    assert change()["bias"] == 0
+    if name != "muon":  # whose other parameters have an adam_weight_decay of their own
+        assert change(decay_biases=True)["bias"] > 1e-4
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_warms_up_to_the_peak(name):
+    found = rates(f"{name}:warmup=4", 20)
+    np.testing.assert_allclose(found[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+    assert max(found) == pytest.approx(1.0)
+    assert rates(name, 20)[0] == pytest.approx(1.0)
+
+
+def test_schedules_against_their_formulas():
+    t = np.arange(20)
+    np.testing.assert_allclose(rates("constant", 20, 0.3), np.full(20, 0.3), rtol=1e-6)
+    np.testing.assert_allclose(
+        rates("cosine:end=0.1", 20), 0.1 + 0.9 * (1 + np.cos(np.pi * t / 20)) / 2, rtol=1e-5
+    )
+    np.testing.assert_allclose(rates("linear", 20), 1 - t / 20, rtol=1e-5)
+    np.testing.assert_allclose(rates("step:every=5,factor=0.1", 20), 0.1 ** (t // 5), rtol=1e-5)
+    np.testing.assert_allclose(rates("step", 21), 0.5 ** (np.arange(21) // 7), rtol=1e-6)
+
+
+def test_warmup_longer_than_the_run_is_a_part_of_it():
+    np.testing.assert_allclose(rates("cosine:warmup=9", 3), [0.1, 0.2, 0.3], rtol=1e-6)
+
+
+def test_long_gradients_are_clipped_and_short_ones_are_not():
+    clipped = make_optimizer("sgd", 1.0, "constant", 10, clip_norm=2.0)
+    for size, expected in ((10.0, 2.0), (0.1, 0.1 * np.sqrt(15))):
+        gradients = jax.tree.map(lambda x, size=size: jnp.full_like(x, size), PARAMS)
+        after = train(clipped, gradients=gradients)
+        moved = optax.tree.norm(jax.tree.map(jnp.subtract, after, PARAMS))
+        assert float(moved) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("adamm", 1e-3, "constant", 9), "unknown optimizer 'adamm'; did you mean 'adam'?"),
+        (("adam:beta=1", 1e-3, "constant", 9), "optimizer 'adam' has no argument 'beta'"),
+        (("adam:b1=x", 1e-3, "constant", 9), "optimizer 'adam': b1 must be a number, not 'x'"),
+        (("adam", 0.0, "constant", 9), "learning_rate must be > 0 and finite, not 0.0"),
+        (("adam", float("inf"), "constant", 9), "learning_rate must be > 0 and finite, not inf"),
+        (("adam", float("nan"), "constant", 9), "learning_rate must be > 0 and finite, not nan"),
+        (("adam", 1e-3, "constnt", 9), "unknown schedule 'constnt'; did you mean 'constant'?"),
+        (("adam", 1e-3, "step:every=-1", 9), "every must be >= 0 steps, not -1"),
+        (("adam", 1e-3, "cosine:warmup=-1", 9), "warmup must be >= 0 steps, not -1"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        make_optimizer(*arguments)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan")])
+def test_impossible_clipping(clip_norm):
+    with pytest.raises(ValueError, match="clip_norm must be > 0"):
+        make_optimizer("sgd", 1.0, "constant", 1, clip_norm=clip_norm)
