@@ -1,7 +1,9 @@
 """Several processes that train together give what one process gives."""
 
 import json
+import signal
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -77,3 +79,19 @@ def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
     assert all(line.startswith("[Gloo]") for line in nothing.splitlines())
     assert (tmp_path / "run" / "report.html").exists()
     assert_the_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_saves_and_stops_all(cache, tmp_path):
+    folder = tmp_path / "run"
+    flags = ("--steps", 20_000, "--eval-every", 10_000, "--workdir", folder, "--quiet")
+    processes = start_two(*SMALL, *flags, cache=cache)
+    while not (folder / "metrics.jsonl").exists() or not lines(folder):
+        time.sleep(0.01)
+    processes[1].terminate()
+    (status, _, err), (other, _, quiet) = map(finish, processes)
+    assert status == other == 128 + signal.SIGTERM, err + quiet
+    assert "and saved; --workdir" in err
+    checkpoints = Checkpoints(folder, read_only=True)
+    assert checkpoints.latest() == lines(folder)[-1]["step"] < 10_000
+    checkpoints.close()

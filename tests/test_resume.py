@@ -15,8 +15,6 @@ from mtljax.record import Recorder
 
 FLAGS = (*SMALL, "--steps", "400", "--log-every", "10", "--eval-every", "20", "--quiet")
 STEPS, EVALUATIONS = range(10, 401, 10), range(20, 401, 20)
-BIRTH = 2.5
-"""Seconds before the earliest kill: importing JAX takes longer than most of training."""
 
 
 def states(folder):
@@ -63,49 +61,45 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, cache):
-    """(folder, seconds) of a run that nobody disturbs, its programs compiled before."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert finish(start(*FLAGS, "--workdir", folder / "first", cache=cache)) == (0, "", "")
-    began = time.monotonic()
-    assert finish(start(*FLAGS, "--workdir", folder / "run", cache=cache)) == (0, "", "")
-    assert_the_same_run(folder / "run", folder / "first")
-    assert [line["step"] for line in lines(folder / "run") if "loss" in line] == list(STEPS)
-    scored = [line["step"] for line in lines(folder / "run") if "score" in line]
-    assert scored == list(EVALUATIONS)
-    return folder / "run", time.monotonic() - began
+    """The folder of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert finish(start(*FLAGS, "--workdir", folder, cache=cache)) == (0, "", "")
+    assert [line["step"] for line in lines(folder) if "loss" in line] == list(STEPS)
+    assert [line["step"] for line in lines(folder) if "score" in line] == list(EVALUATIONS)
+    return folder
 
 
 def test_killed_at_any_moment(undisturbed, cache, tmp_path):
-    undisturbed, seconds = undisturbed
     folder, chance = tmp_path / "run", np.random.default_rng(0)
-
-    def steps_saved():
-        return {p.name for p in (folder / "checkpoints").glob("[0-9]*")}
-
-    moments = {
-        "at birth": lambda: True,
-        "when the folder is there": folder.exists,
-        "when the configuration is there": (folder / "config.json").exists,
-        "while the first checkpoint is written": (folder / "checkpoints").exists,
-        "after the first line": (folder / "metrics.jsonl").exists,
-        "when there is a checkpoint": steps_saved,
-        "when there is a new checkpoint": None,
-        "while another is written": lambda: any((folder / "checkpoints").glob("*tmp*")),
-        "while the report is drawn": (folder / "plots").exists,
-    }
+    checkpoints, written = folder / "checkpoints", folder / "metrics.jsonl"
+    names = lambda: {path.name for path in checkpoints.glob("*")}
+    complete = lambda names: any(name.isdecimal() for name in names)
+    size = lambda: written.stat().st_size if written.exists() else 0
+    moments = [  # what to wait for, given what was there before, and how long after it to kill
+        ("at birth", lambda *_: True, 0),
+        ("while modules are loaded", lambda *_: True, chance.uniform(0, 2)),
+        ("when the folder is there", lambda *_: folder.exists(), 0),
+        ("when the configuration is there", lambda *_: (folder / "config.json").exists(), 0),
+        ("while the first checkpoint is made", lambda *_: checkpoints.exists(), 0),
+        ("after the first line", lambda *_: size() > 0, 0),
+        ("when there is a checkpoint", lambda *_: complete(names()), 0),
+        ("when there is a new checkpoint", lambda before, _: complete(names() - before), 0),
+        ("while one is written", lambda before, _: "tmp" in "".join(names() - before), 0),
+        ("after a line", lambda _, length: size() > length, 0),
+        ("in the midst of steps", lambda _, length: size() > length, chance.uniform(0, 0.2)),
+        ("later", lambda _, length: size() > length, chance.uniform(0, 0.2)),
+        ("while the report is drawn", lambda *_: '"step": 400, "v' in written.read_text(), 0.5),
+    ]
     kills = 0
-    for kill in [*moments, *("by chance" for _ in range(5))]:
-        before = steps_saved() if folder.exists() else set()
+    for name, reached, later in moments:
+        before, length = names(), size()
         process = start(*FLAGS, "--workdir", folder, cache=cache)
-        if kill == "by chance":
-            time.sleep(chance.uniform(BIRTH, seconds))
-        else:
-            reached = moments[kill] or (lambda before=before: steps_saved() - before)
-            while not reached() and process.poll() is None:
-                time.sleep(0.002)
+        while not reached(before, length) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(later)
         process.kill()
         status, _, err = finish(process)
-        assert status in (-signal.SIGKILL, 0), err
+        assert status in (-signal.SIGKILL, 0), (name, err)
         kills += status == -signal.SIGKILL
     assert kills >= 10
     assert finish(start(*FLAGS, "--workdir", folder, cache=cache)) == (0, "", "")
@@ -113,7 +107,6 @@ def test_killed_at_any_moment(undisturbed, cache, tmp_path):
 
 
 def test_sigterm_saves_and_says_how_to_go_on(undisturbed, cache, tmp_path):
-    undisturbed, _ = undisturbed
     folder = tmp_path / "run"
     process = start(*FLAGS, "--workdir", folder, cache=cache)
     while not (folder / "metrics.jsonl").exists() or not lines(folder):
