@@ -119,10 +119,13 @@ class BalancedGradient:
         measured = Measured(forward.sums, forward.counts)
         if self.balancer.needs is Needs.LOSSES:
             return measured
-        rows = task_rows(forward, self.objective.level, self.pullback)
+        lean = self.of_parameters and not self.keep_rows
+        # All rows at once, so that each layer's are used up before the next layer's are made.
+        pullback = "vmap" if lean and self.pullback == "auto" else self.pullback
+        rows = task_rows(forward, self.objective.level, pullback)
         if not self.of_parameters:
             return measured._replace(rows=rows)
-        if not self.keep_rows:
+        if lean:
             return measured._replace(gramian=gramian(self.axis.total(rows)))
         specific = forward.pull(jnp.ones_like(forward.sums)).specific
         rows, specific = self.axis.total((rows, specific))
@@ -179,6 +182,7 @@ class BalancedGradient:
         if balanced.weights is not None:
             shared = combine_rows(balanced.weights * balanced.scale, measured.rows)
             scale = scale * balanced.weights if self.heads == "weighted" else scale
+        assert shared is not None, "neither weights nor a direction"
         scales: dict[str | None, Array] = {
             task.name: scale[t] for t, task in enumerate(self.objective.tasks)
         }

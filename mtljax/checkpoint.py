@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -122,15 +123,15 @@ class Checkpoints:
         """
         found = self.read(step)
         return TrainState(
-            step=found["step"],
+            step=jnp.asarray(found["step"]),
             params=_subtree(found, "params"),
             model_state=_subtree(found, "model_state"),
             opt_state=None,
             balancer_state=None,
             ema=_subtree(found, "ema") or None,
-            key=jax.random.wrap_key_data(found["key"]),
-            skipped=found["skipped"],
-            skipped_in_row=found["skipped_in_row"],
+            key=jax.random.wrap_key_data(jnp.asarray(found["key"])),
+            skipped=jnp.asarray(found["skipped"]),
+            skipped_in_row=jnp.asarray(found["skipped_in_row"]),
         )
 
     def close(self) -> None:

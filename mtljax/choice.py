@@ -11,20 +11,22 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+Made = TypeVar("Made")
 
 
-class Choice(NamedTuple):
+class Choice(NamedTuple, Generic[Made]):
     """A name of a dict and the arguments that were given for it."""
 
     name: str
     arguments: dict[str, Any]
-    make: Callable[..., Any]
+    make: Callable[..., Made]
     """What the dict holds under that name."""
     text: str
     """What was written, with its kind, for messages."""
 
-    def made(self, *positional: Any, **more: Any) -> Any:
+    def made(self, *positional: Any, **more: Any) -> Made:
         """The thing itself.
 
         Raises:
@@ -58,8 +60,8 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 
 def choose(
-    kind: str, text: str, options: Mapping[str, Callable], hidden: Iterable[str] = ()
-) -> Choice:
+    kind: str, text: str, options: Mapping[str, Callable[..., Made]], hidden: Iterable[str] = ()
+) -> Choice[Made]:
     """Reads `name` or `name:argument=value,...`; values are Python literals or plain words.
 
     Args:

@@ -46,7 +46,8 @@ class Reporter:
             )
             self._bar = self._live.add_task("", total=total, completed=done, numbers="compiling")
             self._live.start()
-        self._total, self._last = total, None
+        self._total = total
+        self._last: dict[str, Any] | None = None
 
     def train(self, line: dict[str, Any]) -> None:
         """A training line of metrics.jsonl."""

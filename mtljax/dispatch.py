@@ -26,8 +26,8 @@ class Resident:
     """Steps over data that is on the device, where each step picks its own examples."""
 
     def __init__(self, step: Step, data: PyTree, order: Order, placement: Placement, chunk: int):
-        """Args: step; data, one batch of all examples, replicated; order; placement; chunk, the most
-        steps that are asked for at once.
+        """Args: step; data, one batch of all examples, replicated; order; placement; chunk, the
+        most steps that are asked for at once.
         """
         self._data, self._order, self._placement, self._chunk = data, order, placement, chunk
 

@@ -59,7 +59,8 @@ def train(
     quiet = quiet or jax.process_index() > 0
     check_folder(workdir, experiment)
     result = read_result(workdir)
-    if parallel.same_everywhere(result is not None, "whether the run is finished"):
+    parallel.same_everywhere(result is not None, "whether the run is finished")
+    if result is not None:
         if not quiet:
             say(f"{workdir} is finished already; for a new run choose another --workdir")
             console.print(result_table(result))

@@ -1,5 +1,7 @@
 """Balancers: how T losses or gradients become one update. Needs nothing else of mtljax."""
 
+from collections.abc import Callable
+
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
 from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, aggregate
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
@@ -15,7 +17,7 @@ from mtljax.balancing.scalarization import chebyshev, cosmos, ew, fixed, gls, pb
 from mtljax.balancing.stochastic import modo, sdmgrad
 from mtljax.balancing.uncertainty import imtl_l, uw, uw_so
 
-BALANCERS = {
+BALANCERS: dict[str, Callable[..., Balancer]] = {
     # read the losses
     "ew": ew,
     "fixed": fixed,

@@ -24,7 +24,7 @@ def matvec(matrix: Float[Array, "T T"], vector: Float[Array, "T ..."]) -> Float[
     return jnp.matmul(matrix, vector, precision="highest")
 
 
-def exchange(tableau: Float[Array, "T K"], k: Array) -> Float[Array, "T K"]:
+def exchange(tableau: Float[Array, "T K"], k: Array | int) -> Float[Array, "T K"]:
     """Principal pivot: variable k and its slack change places in `slack = tableau @ variables`."""
     here = jnp.arange(tableau.shape[0]) == k
     there = jnp.arange(tableau.shape[1]) == k
@@ -148,7 +148,7 @@ def follow(
     active = jnp.zeros(size, bool)
     if first is not None:
         tableau, active = exchange(tableau, first), active.at[first].set(True)
-    start = tableau, active, -jnp.inf, False, 0
+    start = tableau, active, jnp.array(-jnp.inf, tableau.dtype), False, 0
     tableau, active, m, _, _ = jax.lax.while_loop(go_on, iterate, start)
     fixed, slope = refine(matrix, tableau, active, -right, tableau[:, size:]).T
     return active, m, fixed, slope

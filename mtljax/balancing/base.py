@@ -3,13 +3,13 @@
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-State = PyTree
+State: TypeAlias = PyTree
 """A balancer's own memory between steps: any pytree of arrays, saved and restored with the run."""
 
 
@@ -129,7 +129,8 @@ def gramian(jacobian: PyTree[Float[Array, "T ..."]]) -> Float[Array, "T T"]:
         rows = leaf.reshape(leaf.shape[0], -1).astype(jnp.float32)
         return jnp.matmul(rows, rows.T, precision="highest")
 
-    return sum(of(leaf) for leaf in jax.tree.leaves(jacobian))
+    leaves = jax.tree.leaves(jacobian)
+    return sum((of(leaf) for leaf in leaves), start=jnp.zeros((), jnp.float32))
 
 
 def combine_rows(

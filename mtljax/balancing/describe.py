@@ -23,7 +23,7 @@ def describe(name: str) -> Description:
       'Yu et al., 2020, arXiv:2001.06782'
     """
     make = BALANCERS[name]
-    text, _, papers = inspect.getdoc(make).partition("References:\n")
+    text, _, papers = (inspect.getdoc(make) or "").partition("References:\n")
     required = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
     made = make(*([1.0] for _ in required))  # `fixed` asks for its weights
-    return Description(text.splitlines()[0], " ".join(papers.split()), made.needs)
+    return Description(text.partition("\n")[0], " ".join(papers.split()), made.needs)

@@ -29,7 +29,8 @@ def fixed(weights: Sequence[float]) -> Balancer:
     Raises:
       ValueError: A weight is negative or not finite, all are 0, or their number is not T.
     """
-    weights = _checked(weights)
+    weights = tuple(float(v) for v in weights)
+    _check(weights)
 
     def combine(losses, present):
         return jnp.asarray(weights, jnp.float32) * present
@@ -186,7 +187,8 @@ def stch(
     """
     if mu <= 0 or warmup < 0:
         raise ValueError(f"needs mu > 0 and warmup >= 0, not {mu}, {warmup}")
-    _checked(weights), _checked(reference, positive=False)
+    _check(weights)
+    _check(reference, positive=False)
 
     def soft_max(values, present):
         return jax.nn.softmax(jnp.where(present, values / mu, -jnp.inf))
@@ -226,7 +228,7 @@ def stch(
 def _scalarizer(weigh: Callable, *per_task: Preference) -> Balancer:
     """The balancer of a function of (losses, present); `per_task` arguments have T entries."""
     for values in per_task:
-        _checked(values, positive=False)
+        _check(values, positive=False)
 
     def init(num_tasks, shared):
         del shared
@@ -242,15 +244,14 @@ def _scalarizer(weigh: Callable, *per_task: Preference) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
 
 
-def _checked(values: Preference, positive: bool = True) -> Preference:
+def _check(values: Preference, positive: bool = True) -> None:
     if values is None:
-        return None
+        return
     values = tuple(float(v) for v in values)
     if not all(abs(v) < float("inf") for v in values):
         raise ValueError(f"weights and references must be finite, not {values}")
     if positive and (min(values, default=0.0) < 0 or not any(values)):
         raise ValueError(f"weights must be finite, >= 0 and not all 0, not {values}")
-    return values
 
 
 def _preference(weights: Preference, present: jax.Array) -> jax.Array:

@@ -1,14 +1,15 @@
 """What is done to training images in the compiled step: functions of a key and an example."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float
 
-Augment = Callable[[jax.Array, dict], dict]
+Augment = Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]]
 """`(keys [B], batch) -> batch`; a key of its own for every example."""
 
 
@@ -40,7 +41,7 @@ def affine(shift: float = 1.0, rotate: float = 10.0, zoom: float = 0.1) -> Augme
         moved = jax.vmap(read, -1, -1)(image.astype(jnp.float32))
         return moved.astype(image.dtype).reshape(height, width, channels)
 
-    def augment(keys: jax.Array, batch: dict) -> dict:
+    def augment(keys: jax.Array, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         for name, label in batch["labels"].items():
             if any(jnp.ndim(leaf) > 2 for leaf in jax.tree.leaves(label)):
                 raise ValueError(

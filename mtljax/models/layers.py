@@ -22,7 +22,7 @@ class Norm(nn.Module):
         at most 32 of them), `layer` (all channels), or `none`.
       axis_name: For `batch` inside `pmap` or `shard_map`: the axis to average statistics over.
         Under `jit` the batch is one, on however many devices, and nothing is needed.
-      epsilon: Added to the variance; None for Flax's own (1e-5 for `batch`, else 1e-6).
+      epsilon: Added to the variance; None for what Flax takes (1e-5 for `batch`, else 1e-6).
       momentum: Of the running statistics of `batch`: the share that is kept.
     """
 
@@ -33,18 +33,20 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        options = {} if self.epsilon is None else {"epsilon": self.epsilon}
+        epsilon = self.epsilon
+        if epsilon is None:
+            epsilon = 1e-5 if self.kind == "batch" else 1e-6
         if self.kind == "batch":
             return nn.BatchNorm(
                 use_running_average=not train,
                 axis_name=self.axis_name,
                 momentum=self.momentum,
-                **options,
+                epsilon=epsilon,
             )(x)
         if self.kind == "group":
-            return nn.GroupNorm(num_groups=group_count(x.shape[-1]), **options)(x)
+            return nn.GroupNorm(num_groups=group_count(x.shape[-1]), epsilon=epsilon)(x)
         if self.kind == "layer":
-            return nn.LayerNorm(**options)(x)
+            return nn.LayerNorm(epsilon=epsilon)(x)
         if self.kind == "none":
             return x
         raise ValueError(f"norm must be one of {get_args(NormKind)}, not {self.kind!r}")
@@ -209,7 +211,7 @@ def overlapping_max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     return x
 
 
-def resize(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Float[Array, "B h w C"]:
+def resize(x: Float[Array, "B H W C"], size: tuple[int, ...]) -> Float[Array, "B h w C"]:
     """Bilinear to another height and width, averaging where it shrinks; two matrix products."""
     if x.shape[1:3] == tuple(size):
         return x

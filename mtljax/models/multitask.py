@@ -1,6 +1,6 @@
 """The model: image -> normalise -> trunk and fusion -> a head per task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class MultiTask(nn.Module):
 
 def build(
     trunk: Sequence[nn.Module],
-    fusion: type[Fusion],
+    fusion: Callable[..., Fusion],
     tasks: Sequence[Task],
     *,
     mean: float | tuple[float, ...] = 0.0,

@@ -17,7 +17,7 @@ from mtljax.models.fusion.pad_net import PADNet
 from mtljax.models.fusion.ple import PLE
 from mtljax.models.fusion.task_prompt import TaskPrompt
 
-FUSIONS = {
+FUSIONS: dict[str, type[Fusion]] = {
     "none": HardSharing,
     "independent": Independent,
     "cross_stitch": CrossStitch,

@@ -3,9 +3,9 @@
 import flax.linen as nn
 from jaxtyping import Array
 
-from mtljax.models.fusion.base import Fusion
+from mtljax.models.fusion.base import Features, Fusion
 from mtljax.models.partition import PREFIX
-from mtljax.models.trunks.base import features_of, with_features
+from mtljax.models.trunks.base import Signal, features_of, with_features
 
 
 class Exchange(Fusion):
@@ -21,9 +21,9 @@ class Exchange(Fusion):
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         trunks = {task: self.copy_trunk(task) for task in self.tasks}
-        flows = dict.fromkeys(self.tasks, image)
+        flows: dict[str, Signal] = dict.fromkeys(self.tasks, image)
         levels: list[list[Array]] = []
         for i in range(len(self.trunk)):
             flows = {t: self.run_stage(trunks[t][i], x, train) for t, x in flows.items()}

@@ -7,6 +7,9 @@ from mtljax.models.fusion.base import Fusion, run_stage
 from mtljax.models.partition import PREFIX
 from mtljax.models.trunks.base import Signal, features_of, mix, pooled
 
+Entrance = tuple[list[Signal], Float[Array, "B F"] | None]
+"""What the gate before a level mixes, and what it reads: None before the first, without a gate."""
+
 
 class SoftmaxGate(nn.Module):
     """softmax(W x): how much of each expert an example gets."""
@@ -72,7 +75,7 @@ class Layered(Fusion):
         below = (image, *self.run_stages(self.trunk[:first], image, train))
         common, own = below[-1], dict.fromkeys(self.tasks, below[-1])
         lower = {task: [features_of(x) for x in below[1:]] for task in self.tasks}
-        entering = {task: ([x], None) for task, x in own.items()}
+        entering: dict[str, Entrance] = {task: ([x], None) for task, x in own.items()}
         for level in range(levels - 1):
             is_image, stage = first + level == 0, first + level
             if level:
@@ -126,7 +129,7 @@ class TaskExperts(nn.Module):
 
     @nn.compact
     def __call__(self, parts, seen, shared, train):
-        own = parts[0] if seen is None else enter(parts, seen, name="enter")
+        own = enter(parts, seen, name="enter")
         made = []
         for n in range(self.experts):
             expert = self.stage.clone(parent=self, name=f"expert_{n}")
@@ -136,8 +139,10 @@ class TaskExperts(nn.Module):
         return (out,) if seen is None else (features_of(own), out)
 
 
-def enter(parts: list[Signal], seen: Float[Array, "B F"], name: str) -> Signal:
-    """What a gate called `name` makes of a level's experts."""
+def enter(parts: list[Signal], seen: Float[Array, "B F"] | None, name: str) -> Signal:
+    """What a gate called `name` makes of a level's experts; what came in where there is no gate."""
+    if seen is None:
+        return parts[0]
     return mix(SoftmaxGate(len(parts), name=name)(seen), parts)
 
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mtljax.models.fusion.base import Fusion
+from mtljax.models.fusion.base import Features, Fusion
 from mtljax.models.fusion.pad_net import Distillation, FirstFeatures
 from mtljax.models.fusion.pyramid import Gather, last_scales
 from mtljax.models.layers import NormKind, conv, dense, resize
@@ -42,7 +42,7 @@ class MTINet(Fusion):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         lower, maps = last_scales(self, "mti_net", image, train)
         levels: list[dict[str, Array]] = []
         for i, x in reversed(list(enumerate(maps))):

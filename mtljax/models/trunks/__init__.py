@@ -6,6 +6,10 @@ once per task, or one at a time with an exchange between the tasks after each. F
 so a stage's fields are plain data; what it is made of, it makes in `__call__`.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
+
 from mtljax.models.trunks.base import Carry
 from mtljax.models.trunks.cnn import cnn
 from mtljax.models.trunks.convnext import convnext_t
@@ -16,7 +20,7 @@ from mtljax.models.trunks.rnn import rnn
 from mtljax.models.trunks.segnet import segnet
 from mtljax.models.trunks.vit import vit_b, vit_s, vit_ti
 
-TRUNKS = {
+TRUNKS: dict[str, Callable[..., tuple[nn.Module, ...]]] = {
     "mlp": mlp,
     "cnn": cnn,
     "rnn": rnn,
