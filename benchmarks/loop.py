@@ -24,6 +24,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from mtljax import parallel
 from mtljax.assemble import assemble, load_source, train_step
 from mtljax.config import find_experiment

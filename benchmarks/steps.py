@@ -1,6 +1,6 @@
 """What balancing costs in a whole train step, against `ew`, TorchJD and a plain PyTorch loop.
 
-    python benchmarks/steps.py [--tasks 2 3 10 40] [--balancers uw pcgrad upgrad ...] [--rounds 5]
+    python benchmarks/steps.py [--tasks 2 3 10 40] [--balancers uw pcgrad ... | all] [--rounds 5]
 
 The network: images 32x32x3, batch 64 (32 for 40 tasks), six 3x3 convolutions (16, 16, 32, 32, 64, 64
 channels, halved twice), one linear head of 10 classes per task; plain gradient descent. Every number
@@ -11,13 +11,16 @@ The aims are those that the project set itself; what is not reached is said belo
 """
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
 from mtljax import create_state, make_train_step
 from mtljax.balancing import BALANCERS, Needs
 from mtljax.models import FUSIONS, TRUNKS, build
@@ -31,6 +34,10 @@ THEIRS = {
     "imtl_g": "IMTLG",
     "config": "ConFIG",
 }
+
+
+def make(name, num_tasks):
+    return BALANCERS[name](**({"weights": (1.0,) * num_tasks} if name == "fixed" else {}))
 
 
 def data(num_tasks, batch):
@@ -56,7 +63,7 @@ def ours(name, num_tasks, batch, **options):
         "labels": {t.name: jnp.asarray(labels[i]) for i, t in enumerate(tasks)},
         "present": {t.name: jnp.ones(batch, bool) for t in tasks},
     }
-    parts = model, tasks, BALANCERS[name](), optax.sgd(0.01)
+    parts = model, tasks, make(name, num_tasks), optax.sgd(0.01)
     level = options.get("level", "parameters")
     state = create_state(jax.random.key(0), *parts, examples, level=level)
     step = jax.jit(make_train_step(*parts, **options), donate_argnums=0)
@@ -152,7 +159,10 @@ def main():
         "--balancers", nargs="+", default=["uw", "famo", *THEIRS, "nash_mtl", "cagrad"]
     )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--level", choices=["parameters", "features"], help="only this one")
+    parser.add_argument("--save", type=Path, help="write {balancer: x ew} of the last T as JSON")
     flags = parser.parse_args()
+    flags.balancers = list(BALANCERS) if flags.balancers == ["all"] else flags.balancers
     try:
         import torch
         import torchjd
@@ -164,7 +174,8 @@ def main():
         print("without torch and torchjd: ratios to ew only")
         peers = False
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}\n")
-    missed = []
+    missed: list[str] = []
+    costs: dict[str, float] = {}
     for num_tasks in flags.tasks:
         batch = 32 if num_tasks >= 40 else 64
         repeats = 3 if num_tasks >= 10 else 6
@@ -173,8 +184,11 @@ def main():
         print(f"{num_tasks} tasks, batch {batch}")
         print(f"  {'balancer':10} {'level':11} {'x ew':>7} {'TorchJD/ours':>13} {'loop/ours':>10}")
         for name in flags.balancers:
-            needs = BALANCERS[name]().needs
-            levels = ["parameters"] if needs is Needs.LOSSES else ["parameters", "features"]
+            balancer = make(name, num_tasks)
+            needs, levels = balancer.needs, ["parameters"]
+            if needs is not Needs.LOSSES and not balancer.parameters_only:
+                levels.append("features")
+            levels = [level for level in levels if flags.level in (None, level)]
             for level in levels:
                 call = ours(name, num_tasks, batch, level=level)
                 theirs = None
@@ -194,7 +208,10 @@ def main():
                     f"  {name:10} {level:11} {cost:7.2f} {shown[0]:>13} {shown[1]:>10}", flush=True
                 )
                 missed += misses(name, needs, level, num_tasks, cost, median)
+                costs[name] = round(cost, 2)
         print()
+    if flags.save:
+        flags.save.write_text(json.dumps(costs, indent=1) + "\n")
     print("Every aim is reached." if not missed else "Not reached:")
     print("\n".join(missed))
 

@@ -34,12 +34,13 @@ ARGUMENTS = {"fixed": {"weights": (1.0, 0.5)}}
 def cases():
     """Each fusion, trunk and balancer at least once, the plain ones in pairs; all else is slow."""
     turn = itertools.cycle(itertools.product(PLAIN_BALANCERS, LEVELS))
-    plain = list(itertools.product(PLAIN_TRUNKS, PLAIN_FUSIONS))
-    pairs = plain + [(FITTING_TRUNK.get(fusion, "mlp"), fusion) for fusion in FUSIONS]
-    pairs += [(trunk, "none") for trunk in TRUNKS]
+    pairs = list(itertools.product(("mlp", "cnn"), PLAIN_FUSIONS))
+    pairs += [(FITTING_TRUNK.get(fusion, "mlp"), fusion) for fusion in FUSIONS]
+    pairs += [("rnn", "none"), ("resnet18", "none")]
     chosen = {(*pair, *next(turn)) for pair in dict.fromkeys(pairs)}
     chosen |= {("mlp", "none", balancer, level) for balancer in BALANCERS for level in LEVELS}
     product = set(itertools.product(PLAIN_TRUNKS, FUSIONS, PLAIN_BALANCERS, LEVELS))
+    product |= {(trunk, "none", "pcgrad", level) for trunk in TRUNKS for level in LEVELS}
     return [pytest.param(*case) for case in sorted(chosen)] + [
         pytest.param(*case, marks=pytest.mark.slow) for case in sorted(product - chosen)
     ]

@@ -20,6 +20,7 @@ from mtljax.balancing.base import Needs
 from mtljax.models import partition
 from mtljax.models.partition import join
 from mtljax.step import create_state, make_eval_step, make_train_step
+from mtljax.tasks import Classification
 
 
 def losses_of(model, params, batch):
@@ -302,3 +303,22 @@ def test_one_task_trains_as_plain_descent_with_every_balancer_that_keeps_scale()
         state, step = make(make_balancer(name), model=model, tasks=tasks)
         found = jax.jit(step)(state, make_batch(0))[0].params
         assert relative_difference(expected, found) <= 1e-5, name
+
+
+@pytest.mark.slow
+def test_keeping_only_the_gramian_of_40_tasks_takes_at_most_a_third_of_the_memory():
+    tasks = [Classification(name=f"t{i}", num_classes=2) for i in range(40)]
+    model = make_model(tasks=tasks, widths=(128,) * 16)
+    batch = {
+        "image": jnp.zeros((8, 4, 4, 1)),
+        "labels": {task.name: jnp.zeros(8, jnp.int32) for task in tasks},
+        "present": {task.name: jnp.ones(8, bool) for task in tasks},
+    }
+    parts = model, tasks, make_balancer("mgda"), OPTIMIZER
+    state = create_state(jax.random.key(0), *parts, batch)
+
+    def temporary_bytes(jacobian):
+        step = jax.jit(make_train_step(*parts, jacobian=jacobian))
+        return step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes("gramian") <= temporary_bytes("rows") / 3
