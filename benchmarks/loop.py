@@ -4,12 +4,12 @@
 
 Three programs train the same two-task network on the digits, one after the other in each round:
 
-- the loop: `mtljax.train.train` as the command line runs it, logging and progress included, from its
-  second chunk on (the first compiles);
+- the loop: `mtljax.train.train` as the command line runs it, logging and progress included, from
+  its second chunk on (the first compiles);
 - the bare step: the same step, compiled, fed with ready batches on the device; the steps are
   dispatched one by one, or looped over in one program, whichever the loop does;
-- PyTorch: a plain loop over `DataLoader`-free ready tensors with Adam, reading the losses as often as
-  the loop logs. Needs `torch`; left out without it.
+- PyTorch: a plain loop over ready tensors with Adam, reading the losses as often as the loop logs.
+  Needs `torch`; left out without it.
 
 Printed are medians over the rounds, and ratios taken within a round. 2 CPU cores by default.
 """

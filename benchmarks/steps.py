@@ -2,11 +2,11 @@
 
     python benchmarks/steps.py [--tasks 2 3 10 40] [--balancers uw pcgrad ... | all] [--rounds 5]
 
-The network: images 32x32x3, batch 64 (32 for 40 tasks), six 3x3 convolutions (16, 16, 32, 32, 64, 64
-channels, halved twice), one linear head of 10 classes per task; plain gradient descent. Every number
-is the median over rounds of one step's time as a ratio to something timed in the same round: `x ew`
-to our plain step, `TorchJD / ours` and `loop / ours` to the same step in TorchJD (`mtl_backward` and
-its aggregator) and in PyTorch with one `autograd.grad` per task (Jacobian taken, then summed).
+The network: images 32x32x3, batch 64 (32 for 40 tasks), six 3x3 convolutions (16, 16, 32, 32, 64,
+64 channels, halved twice), one linear head of 10 classes per task; plain gradient descent. Every
+number is the median over rounds of one step's time as a ratio to something timed in the same round:
+`x ew` to our plain step, `TorchJD/ours` and `loop/ours` to the same step in TorchJD (`mtl_backward`
+and its aggregator) and in PyTorch with one `autograd.grad` per task (Jacobian taken, then summed).
 The aims are those that the project set itself; what is not reached is said below the table.
 """
 

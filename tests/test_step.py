@@ -286,8 +286,8 @@ def test_a_batch_or_model_that_lacks_a_task_is_refused():
     del batch["labels"]["value"]
     with pytest.raises(ValueError, match="'labels'.*no value"):
         create_state(key, model, TASKS, balancer, OPTIMIZER, batch)
+    fewer = make_model(tasks=TASKS[:2])
     with pytest.raises(ValueError, match="no output named other"):
-        fewer = make_model(tasks=TASKS[:2])
         create_state(key, fewer, TASKS, balancer, OPTIMIZER, make_batch(0))
     with pytest.raises(ValueError, match="at least one"):
         create_state(key, model, (), balancer, optax.sgd(1.0), make_batch(0))
