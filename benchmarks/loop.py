@@ -32,7 +32,7 @@ from mtljax.data import pipeline
 from mtljax.train import feed, fresh, train
 
 CASES = {
-    "mlp": {"trunk": "mlp:widths=(64,),norm=none", "batch": 32, "steps": 6000, "log_every": 100},
+    "mlp": {"trunk": "mlp:widths=(64,),norm=none", "batch": 32, "steps": 12000, "log_every": 400},
     "cnn": {"trunk": "cnn:norm=none", "batch": 64, "steps": 300, "log_every": 10},
 }
 
