@@ -198,7 +198,8 @@ def find_experiment(name: str) -> Experiment:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        # Compiled here, not by the loader, which would leave a __pycache__ beside the file.
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
     except SyntaxError as error:
         raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
     except Exception as error:
