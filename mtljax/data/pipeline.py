@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Arrays, Split
+from mtljax.data.base import Split
 
 
 class Order:
@@ -54,8 +54,9 @@ def stack(examples: list[PyTree]) -> PyTree:
 
 def read(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
     """The examples at `rows`, as a batch in NumPy arrays."""
-    if isinstance(split, Arrays):
-        return split.take(rows)
+    take = getattr(split, "take", None)
+    if take is not None:
+        return take(rows)
     return stack([split[int(row)] for row in rows])
 
 
