@@ -11,8 +11,8 @@ import numpy as np
 class Split(Protocol):
     """Labelled images with random access.
 
-    An example is `{"image": [H, W, C], "labels": {task: ...}, "present": {task: bool}}`. A split that
-    makes several at once faster than one by one also has `take(rows [n]) -> batch`.
+    An example is `{"image": [H, W, C], "labels": {task: ...}, "present": {task: bool}}`. A split
+    that makes several at once faster than one by one also has `take(rows [n]) -> batch`.
     """
 
     def __len__(self) -> int: ...
