@@ -110,6 +110,17 @@ def test_fair_is_exact(num_tasks, alpha):
         assert error <= tolerance * np.linalg.norm(expected), kind
 
 
+@pytest.mark.parametrize("seed", [4, 6])
+def test_fair_solves_its_equation_where_alpha_is_large_and_norms_are_far_apart(seed):
+    rng = np.random.default_rng(seed)
+    jacobian = rng.standard_normal((64, 64)) * 10.0 ** rng.uniform(-4, 4, (64, 1))
+    weights = np.asarray(fair(gramian_of(jacobian), 5.0, every(64)), np.float64)
+    gains = jacobian @ (weights @ jacobian)
+    # what rounding of the float32 Gramian can do to a gain, as a share of it
+    rounding = 6e-8 * np.abs(jacobian @ jacobian.T) @ weights / np.abs(gains)
+    np.testing.assert_array_less(np.abs(gains * weights**0.2 - 1), 1e-4 + 4 * rounding)
+
+
 def test_constrained_min_norm_is_the_dual_optimum():
     rng = np.random.default_rng(0)
     solve = jit(solvers.constrained_min_norm)
