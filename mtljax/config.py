@@ -5,10 +5,10 @@ that alone runs it again.
 """
 
 import dataclasses
-import importlib.util
 import json
 import re
 import traceback
+import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
@@ -193,10 +193,8 @@ def find_experiment(name: str) -> Experiment:
         path = experiment_folder() / f"{name}.py"
         if name not in experiment_names():
             raise ValueError(f"unknown experiment {name!r}{nearest(name, experiment_names())}")
-    spec = importlib.util.spec_from_file_location(f"mtljax_experiment_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(f"mtljax_experiment_{path.stem}")
+    module.__file__ = str(path)
     try:
         # Compiled here, not by the loader, which would leave a __pycache__ beside the file.
         exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
