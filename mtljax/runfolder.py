@@ -5,11 +5,16 @@ metrics.jsonl   a line per log step, and one per evaluation
 result.json     the outcome; it is there only when the run is finished
 checkpoints/    the latest state and the best
 report.html     the outcome for people; its pictures are in plots/
+
+JSON has no word for NaN or infinity, and strict readers refuse Python's. Such a number is written
+as null, and the readers here give NaN for it.
 """
 
 import datetime
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,7 +48,7 @@ def check_folder(path: Path, experiment: Experiment) -> None:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError(f"cannot write to {path}: permission denied; choose another --workdir")
     if config.exists():
-        _require_same(_read(config), to_json(experiment), path)
+        _require_same(_read(config), _null_for_nan(to_json(experiment)), path)
     elif any(not inside.name.endswith(PART) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
     _read_lines(path / METRICS)
@@ -95,14 +100,14 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drops the lines of steps that will be taken again."""
         if self._writes:
-            lines = [json.dumps(line) + "\n" for line in self.history() if line["step"] <= step]
+            lines = [_dumps(line) for line in self.history() if line["step"] <= step]
             _write_atomically(self.path / METRICS, "".join(lines))
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""
         if self._writes:
             with (self.path / METRICS).open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
+                file.write("".join(map(_dumps, lines)))
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the outcome."""
@@ -157,7 +162,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{path / RESULT} is not a run's result: it has no {min(missing)!r}; {REMEDY}"
         )
-    return result
+    return _nan_for_null(result)
 
 
 REMEDY = "delete it and train again with the same --workdir"
@@ -189,7 +194,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         if not line.endswith("\n"):
             break
         try:
-            lines.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
+            found = json.loads(line)
+            lines.append(_nan_for_null({**found, "step": int(found["step"])}))
         except (ValueError, KeyError, TypeError):
             raise ValueError(
                 f"{path} is damaged: line {number} is not one that a run wrote; delete that line"
@@ -220,7 +226,28 @@ def _lock(path: Path) -> IO[str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is there completely or not at all."""
-    _write_atomically(path, json.dumps(value, indent=2) + "\n")
+    _write_atomically(path, _dumps(value, indent=2))
+
+
+def _dumps(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_null_for_nan(value), indent=indent, allow_nan=False) + "\n"
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _each(_null_for_nan, value)
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else _each(_nan_for_null, value)
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """A function of what a container holds, in the same container; of a leaf, the leaf."""
+    if isinstance(value, dict):
+        return {key: function(inside) for key, inside in value.items()}
+    return [function(inside) for inside in value] if isinstance(value, (list, tuple)) else value
 
 
 def _write_atomically(path: Path, text: str) -> None:

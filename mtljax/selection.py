@@ -30,10 +30,11 @@ def selection_score(experiment: Experiment, metrics: dict[str, dict[str, Any]]) 
     if experiment.select == "loss":
         losses = [metrics[task.name]["loss"] for task in experiment.tasks]
         known = [max(loss, 1e-12) for loss in losses if not math.isnan(loss)]
-        return float(np.mean(np.log(known))) if known else sys.float_info.max
-    name, _, metric = experiment.select.partition("/")
-    (task,) = (task for task in experiment.tasks if task.name == name)
-    value = float(metrics[name][metric])
-    if math.isnan(value):
-        return sys.float_info.max
-    return -value if metric == task.main_metric and task.higher_is_better else value
+        score = float(np.mean(np.log(known))) if known else math.nan
+    else:
+        name, _, metric = experiment.select.partition("/")
+        (task,) = (task for task in experiment.tasks if task.name == name)
+        score = float(metrics[name][metric])
+        if metric == task.main_metric and task.higher_is_better:
+            score = -score
+    return score if math.isfinite(score) else sys.float_info.max
