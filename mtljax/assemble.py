@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.balancing import BALANCERS, Balancer
-from mtljax.choice import choose, nearest
+from mtljax.choice import choose
 from mtljax.config import Experiment
-from mtljax.data import AUGMENTATIONS, SOURCES, Arrays, Source
+from mtljax.data import AUGMENTATIONS, Arrays, Source, Wanted, make_source
 from mtljax.data.augment import Augment
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.fusion import Fusion
@@ -32,33 +32,25 @@ class Parts:
 
 
 def load_source(experiment: Experiment) -> Source:
-    """The data, checked against the tasks.
+    """The data, with a label for each task, checked against the tasks where it is in memory.
 
     Raises:
       ValueError: An unknown source, a task without labels in it, or labels that a task refuses.
     """
-    choice = choose("source", experiment.data.source, SOURCES)
-    source = choice.made()
-    for name in ("train", "validation", "test"):
-        split = getattr(source, name)
+    data = experiment.data
+    wanted = [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks]
+    source = make_source(data.source, wanted)
+    name = data.source.partition(":")[0]
+    for part, split in source.parts().items():
         if not len(split):
-            raise ValueError(f"source {choice.name!r}: its {name} split is empty")
-    known = source.train[0]["labels"]
-    for task in experiment.tasks:
-        if task.name not in known:
-            raise ValueError(
-                f"source {choice.name!r} has no labels for task {task.name!r}"
-                f"{nearest(task.name, known)}"
-            )
-    for name in ("train", "validation", "test"):
-        split = getattr(source, name)
+            raise ValueError(f"source {name!r}: its {part} split is empty")
         if isinstance(split, Arrays):
             for task in experiment.tasks:
                 labels, present = split.labels[task.name], split.present[task.name]
                 try:
                     task.check(jax.tree.map(lambda x, keep=present: x[keep], labels))
                 except ValueError as error:
-                    raise ValueError(f"source {choice.name!r}, {name} split: {error}") from None
+                    raise ValueError(f"source {name!r}, {part} split: {error}") from None
     return source
 
 

@@ -64,6 +64,8 @@ def choose(
 ) -> Choice[Made]:
     """Reads `name` or `name:argument=value,...`; values are Python literals or plain words.
 
+    A first argument that has no default may be given without its name: `folder:my/data`.
+
     Args:
       kind: What is chosen, for messages: "balancer".
       text: What was written. A tuple is written in parentheses: `mlp:widths=(64,64)`.
@@ -85,8 +87,11 @@ def choose(
     known = [p for p in signature.parameters if p not in hidden]
     arguments = {}
     for part in _split(rest):
-        key, equals, value = part.partition("=")
+        named = part.strip()[0] not in "'\"([{"
+        key, equals, value = part.partition("=") if named else (part, "", "")
         key = key.strip().replace("-", "_")
+        if not equals and not arguments and known and _required(make, known[0]):
+            key, equals, value = known[0], "=", part
         if not equals:
             raise ValueError(f"{kind} {text!r}: {part!r} is not argument=value")
         if key not in known:
@@ -94,18 +99,26 @@ def choose(
         if key in arguments:
             raise ValueError(f"{kind} {name!r}: {key} is given twice")
         try:
-            arguments[key] = convert(_literal(value.strip()), _hint(make, key))
+            arguments[key] = _value(value.strip(), _hint(make, key))
         except TypeError as error:
             raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
-    required = [
-        p
-        for p in known
-        if signature.parameters[p].default is inspect.Parameter.empty and p not in arguments
-    ]
+    required = [p for p in known if _required(make, p) and p not in arguments]
     if required:
         example = ",".join(f"{p}=..." for p in required)
         raise ValueError(f"{kind} {name!r} needs {', '.join(required)}: write {name}:{example}")
     return Choice(name, arguments, make, f"{kind} {text!r}")
+
+
+def _required(make: Callable, key: str) -> bool:
+    return inspect.signature(make).parameters[key].default is inspect.Parameter.empty
+
+
+def _value(text: str, hint: Any) -> Any:
+    """What was written, in the type that the argument wants."""
+    value = _literal(text)
+    if hint is str and not isinstance(value, str):
+        return text  # a folder may be called 2024
+    return convert(value, hint)
 
 
 def _split(text: str) -> list[str]:
@@ -166,6 +179,10 @@ def convert(value: Any, hint: Any) -> Any:
         if value is None:
             return None
         raise TypeError("none")
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise TypeError("names and values in braces")
+        return {convert(k, inner[0]): convert(v, inner[1]) for k, v in value.items()}
     if isinstance(origin, type) and issubclass(origin, Iterable) and not isinstance(value, str):
         items = value if isinstance(value, (tuple, list)) else (value,)
         return tuple(convert(item, inner[0] if inner else Any) for item in items)

@@ -23,6 +23,9 @@ class Data:
 
     source: str
     """A data source and its arguments, as `list sources` shows."""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> where the source has its labels, if they are called otherwise than the task: the name
+    of a label, a column, a feature, a folder."""
     batch_size: int = 64
     """Examples per step, over all devices and processes."""
     augment: str = "none"

@@ -25,7 +25,11 @@ def dog(owner: str):
     return owner
 
 
-ANIMALS = {"cat": cat, "dog": dog}
+def cattle(heads: dict[str, int]):
+    return heads
+
+
+ANIMALS = {"cat": cat, "dog": dog, "cattle": cattle}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,11 @@ ANIMALS = {"cat": cat, "dog": dog}
         ("cat:toes=4", (9, 4.0, "Tom", True, (4,), None)),
         ("cat:weight=1e-2", (9, 0.01, "Tom", True, (5, 5), None)),
         ("cat:name='a,b=c'", (9, 4.0, "a,b=c", True, (5, 5), None)),
+        ("cat:name=2024", (9, 4.0, "2024", True, (5, 5), None)),
+        ("dog:me", "me"),
+        ("dog:/home/me:1", "/home/me:1"),
+        ("dog:'a=b,c'", "a=b,c"),
+        ("cattle:{'Tom':2}", {"Tom": 2}),
     ],
 )
 def test_arguments_are_read_with_their_types(text, made):
@@ -49,8 +58,8 @@ def test_arguments_are_read_with_their_types(text, made):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cta", "unknown animal 'cta'; did you mean 'cat'? (there is cat, dog)"),
-        ("", "unknown animal '' (there is cat, dog)"),
+        ("cta", "unknown animal 'cta'; did you mean 'cat'? (there is cat, cattle, dog)"),
+        ("", "unknown animal '' (there is cat, cattle, dog)"),
         ("cat:live=3", "animal 'cat' has no argument 'live'; did you mean 'lives'? "),
         ("cat:7", "animal 'cat:7': '7' is not argument=value"),
         ("cat:lives=many", "animal 'cat': lives must be a whole number, not 'many'"),
@@ -64,6 +73,8 @@ def test_arguments_are_read_with_their_types(text, made):
         ("cat:chip=x", "animal 'cat': chip must be a whole number or none, not 'x'"),
         ("cat:lives=1,lives=2", "animal 'cat': lives is given twice"),
         ("dog", "animal 'dog' needs owner: write dog:owner=..."),
+        ("dog:me,you", "animal 'dog:me,you': 'you' is not argument=value"),
+        ("cattle:Tom", "animal 'cattle': heads must be names and values in braces, not 'Tom'"),
     ],
 )
 def test_mistakes_are_named_in_one_line(text, message):

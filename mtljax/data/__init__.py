@@ -1,7 +1,19 @@
 """Data: sources of labelled images, their order, and their way to the device."""
 
 from mtljax.data.augment import AUGMENTATIONS
-from mtljax.data.base import Arrays, Source, Split
-from mtljax.data.sources import SOURCES
+from mtljax.data.base import Arrays, Source, Split, Wanted
+from mtljax.data.sources import SOURCES, make_source
+from mtljax.data.sources.arrays import from_arrays
+from mtljax.data.sources.multi import overlay
 
-__all__ = ["AUGMENTATIONS", "SOURCES", "Arrays", "Source", "Split"]
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "Arrays",
+    "Source",
+    "Split",
+    "Wanted",
+    "from_arrays",
+    "make_source",
+    "overlay",
+]

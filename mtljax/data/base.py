@@ -1,11 +1,22 @@
 """What a data source gives: three splits of labelled images, and the statistics of one of them."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+
+from mtljax.choice import nearest
+from mtljax.tasks import Task
+
+
+class Wanted(NamedTuple):
+    """A label that a task wants of a source."""
+
+    task: Task
+    key: str
+    """Where the source has it: the name of a label, a column, a feature, a folder."""
 
 
 class Split(Protocol):
@@ -58,3 +69,55 @@ class Source:
     std: float | tuple[float, ...]
     low: float
     high: float
+
+    def parts(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """A split with some of its labels only, under other names."""
+
+    split: Split
+    keys: Mapping[str, str]
+    """New name -> the split's own."""
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.split[index]
+        pick = lambda part: {name: example[part][key] for name, key in self.keys.items()}
+        return {**example, "labels": pick("labels"), "present": pick("present")}
+
+
+def select(source: Source, wanted: Sequence[Wanted], name: str) -> Source:
+    """The source with the wanted labels only, called after their tasks.
+
+    Args:
+      source: Any.
+      wanted: Which of its labels, and for which tasks.
+      name: What to call the source in messages.
+
+    Raises:
+      ValueError: It has no such label.
+    """
+    known = source.train[0]["labels"]
+    for task, key in wanted:
+        if key not in known:
+            whose = "" if key == task.name else f" {key!r}"
+            raise ValueError(
+                f"source {name!r} has no labels{whose} for task {task.name!r}{nearest(key, known)}"
+            )
+    keys = {task.name: key for task, key in wanted}
+
+    def pick(split: Split) -> Split:
+        if not isinstance(split, Arrays):
+            return Selected(split, keys)
+        own = lambda part: {name: part[key] for name, key in keys.items()}
+        return Arrays(split.image, own(split.labels), own(split.present))
+
+    return dataclasses.replace(
+        source, **{part: pick(split) for part, split in source.parts().items()}
+    )

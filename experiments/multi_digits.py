@@ -1,0 +1,29 @@
+"""Two overlapping handwritten digits in one image, a task for each: which digit is it?
+
+The small sibling of Multi-MNIST, of scikit-learn's digits, which are embedded: 8x8 pixels each, one
+in the upper left corner of 12x12 and one in the lower right.
+
+python -m mtljax.main --experiment multi_digits
+"""
+
+from mtljax.config import Data, Experiment
+from mtljax.tasks import Classification
+
+experiment = Experiment(
+    name="multi_digits",
+    tasks=(
+        Classification(name="left", num_classes=10),
+        Classification(name="right", num_classes=10),
+    ),
+    data=Data(
+        source="multi:digits,canvas=12,images=6000",
+        labels={"left": "left/digit", "right": "right/digit"},
+        batch_size=64,
+    ),
+    trunk="cnn",
+    steps=1000,
+    optimizer="adamw:weight_decay=1e-2",
+    learning_rate=5e-3,
+    schedule="cosine:warmup=50",
+    ema=0.98,
+)

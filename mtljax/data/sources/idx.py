@@ -1,0 +1,92 @@
+"""The files of MNIST and its family: Fashion-MNIST, KMNIST, QMNIST, EMNIST."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mtljax.data.base import Arrays, Source
+from mtljax.data.sources.arrays import moments
+from mtljax.data.sources.paths import find_folder
+
+UNSIGNED_BYTES = 8
+"""The type code of everything in this family."""
+
+
+def idx(folder: str, validation: float = 0.1, seed: int = 0) -> Source:
+    """MNIST, Fashion-MNIST and the like from their IDX files: grey 0-255, labels `label`.
+
+    Train and test are as published; a share of the training images, drawn at random, is validation.
+
+    Args:
+      folder: Where `train-images-idx3-ubyte` and the three others are, packed (`.gz`) or not.
+      validation: Share of the training images.
+      seed: Of the draw.
+
+    References:
+      LeCun et al., 1998, "Gradient-Based Learning Applied to Document Recognition"; Xiao et al.,
+      2017, arXiv:1708.07747, for Fashion-MNIST
+    """
+    where = find_folder(folder)
+    if not 0 < validation < 1:
+        raise ValueError(f"source idx: validation must be in (0, 1), not {validation}")
+    images, labels = _pair(where, "train")
+    order = np.random.default_rng(seed).permutation(len(images))
+    cut = len(images) - max(1, round(validation * len(images)))
+    train, held_out = np.sort(order[:cut]), np.sort(order[cut:])
+    mean, std = moments(images[train])
+    return Source(
+        train=_split(images[train], labels[train]),
+        validation=_split(images[held_out], labels[held_out]),
+        test=_split(*_pair(where, "t10k")),
+        mean=mean,
+        std=std,
+        low=0.0,
+        high=255.0,
+    )
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
+    return Arrays(images, {"label": labels.astype(np.int32)}, {"label": np.ones(len(labels), bool)})
+
+
+def _pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(
+            f"{folder}: {part} has images of shape {images.shape} and labels of shape "
+            f"{labels.shape}; must be [N, H, W] and [N]"
+        )
+    return images[..., None], labels
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise ValueError(f"{folder} has no file {name} or {name}.gz")
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An IDX file of bytes: two zeros, a type, the number of axes, their lengths, the data.
+
+    Raises:
+      ValueError: It is damaged, or holds something else.
+    """
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTES]):
+        raise ValueError(f"{path} is no IDX file of bytes: it begins with {data[:4].hex()}")
+    start = 4 + 4 * data[3]
+    shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">i4"))
+    if len(shape) != data[3] or len(data) - start != math.prod(shape):
+        raise ValueError(
+            f"{path} is damaged: {len(data)} bytes do not hold an array of shape {shape}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
