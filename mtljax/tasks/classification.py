@@ -10,6 +10,7 @@ import optax
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import fill_absent
 
 
@@ -28,18 +29,10 @@ class Classification(Task):
     higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_classes < 2:
-            raise ValueError(
-                f"task {self.name!r}: num_classes must be >= 2, not {self.num_classes}"
-            )
+        require_classes(self, 2)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"task {self.name!r}: label_smoothing must be in [0, 1), not {self.label_smoothing}"
-            )
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"task {self.name!r}: {len(self.class_names)} class_names for "
-                f"{self.num_classes} classes"
             )
 
     def head(self):

@@ -2,16 +2,16 @@
 
 import abc
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtljax.models.heads import DENSE_HEADS
 from mtljax.tasks.base import Task
+from mtljax.tasks.settings import require_choice, require_least
 from mtljax.tasks.streaming import fill_absent, of_rank
 
 Decoder = Literal["linear", "fpn", "aspp"]
@@ -29,16 +29,8 @@ class DenseTask(Task):
     """Channels of the decoder; `linear` has none."""
 
     def __post_init__(self):
-        if self.decoder not in DENSE_HEADS:
-            raise ValueError(
-                f"task {self.name!r}: decoder must be one of {', '.join(get_args(Decoder))}, "
-                f"not {self.decoder!r}"
-            )
-        for field in ("levels", "width"):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"task {self.name!r}: {field} must be >= 1, not {getattr(self, field)}"
-                )
+        require_choice(self, "decoder", Decoder)
+        require_least(self, 1, "levels", "width")
 
     @property
     def taps(self):
@@ -76,14 +68,3 @@ class PixelTask(DenseTask):
         value = np.asarray(value, np.float64)
         known = value[np.isfinite(value)]
         return f"mean {known.mean():.2f}" if known.size else "nothing"
-
-
-def binary_cross_entropy(
-    logits: Float[Array, "..."], truth: Float[Array, "..."], positive_weight: float = 0.5
-) -> Float[Array, "..."]:
-    """Cross entropy of a yes-or-no answer, in nats.
-
-    `positive_weight` w in (0, 1) weighs the two answers by 2w and 2(1 - w): at 1/2 both are 1.
-    """
-    yes, no = jax.nn.softplus(-logits), jax.nn.softplus(logits)
-    return 2 * (positive_weight * truth * yes + (1 - positive_weight) * (1 - truth) * no)

@@ -1,7 +1,7 @@
 """Depth: one distance per pixel."""
 
 import dataclasses
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from mtljax.tasks.base import Metrics, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_values
+from mtljax.tasks.settings import require_choice, require_positive
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 
 Kind = Literal["l1", "berhu", "silog"]
@@ -53,16 +54,8 @@ class Depth(PixelTask):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.kind not in get_args(Kind):
-            raise ValueError(
-                f"task {self.name!r}: kind must be one of {', '.join(get_args(Kind))}, "
-                f"not {self.kind!r}"
-            )
-        for field in ("center", "scale", "floor"):
-            if not getattr(self, field) > 0:
-                raise ValueError(
-                    f"task {self.name!r}: {field} must be > 0, not {getattr(self, field)}"
-                )
+        require_choice(self, "kind", Kind)
+        require_positive(self, "center", "scale", "floor")
 
     def head(self):
         return self.dense_head(outputs=1, squeeze=True, center=self.center, scale=self.scale)

@@ -11,6 +11,7 @@ from mtljax.tasks.centers import detections, focal_loss, targets
 from mtljax.tasks.coco import THRESHOLDS, average_precision, require_evaluator
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_box
+from mtljax.tasks.settings import require_classes, require_least
 from mtljax.tasks.streaming import PerExample, fill_absent
 
 Boxes = dict[str, Any]
@@ -54,16 +55,8 @@ class Detection(DenseTask):
 
     def __post_init__(self):
         super().__post_init__()
-        for field in ("num_classes", "stride", "most"):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"task {self.name!r}: {field} must be >= 1, not {getattr(self, field)}"
-                )
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"task {self.name!r}: {len(self.class_names)} class_names for "
-                f"{self.num_classes} classes"
-            )
+        require_classes(self, 1)
+        require_least(self, 1, "stride", "most")
 
     def head(self):
         # At first every position is 10 % likely to be a middle, as in the paper: otherwise the

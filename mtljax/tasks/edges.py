@@ -3,24 +3,21 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from mtljax.tasks.base import require, require_shape
-from mtljax.tasks.dense import PixelTask, binary_cross_entropy
-from mtljax.tasks.drawing import paint_values
+from mtljax.tasks.binary_map import BinaryMap, passes
 from mtljax.tasks.streaming import PerExample
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Edges(PixelTask):
+class Edges(BinaryMap):
     """Edge or not, per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
 
-    Loss: cross entropy with weight 2w on edges and 2(1 - w) on the rest, w = `positive_weight`.
+    Loss: that of `BinaryMap`.
 
     Metrics: for each threshold, predicted edge pixels are matched one to one with true ones at most
     `tolerance` away, as many as possible; with matches m, predictions p and truths t,
@@ -36,7 +33,7 @@ class Edges(PixelTask):
     """
 
     positive_weight: float = 0.95
-    """Weight of edges against the rest, in (0, 1)."""
+    """Weight of edges against the rest, in (0, 1); edges are rare."""
     tolerance: float = 0.0075
     """Largest distance of a match, as a share of the image's diagonal, but at least one pixel.
     0.0075 is BSDS500's, 0.011 NYUv2's."""
@@ -48,10 +45,6 @@ class Edges(PixelTask):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.positive_weight < 1:
-            raise ValueError(
-                f"task {self.name!r}: positive_weight must be in (0, 1), not {self.positive_weight}"
-            )
         if not 1 <= self.thresholds <= 255:
             raise ValueError(
                 f"task {self.name!r}: thresholds must be in 1..255, not {self.thresholds}"
@@ -59,27 +52,9 @@ class Edges(PixelTask):
         if not self.tolerance >= 0:
             raise ValueError(f"task {self.name!r}: tolerance must be >= 0, not {self.tolerance}")
 
-    def head(self):
-        return self.dense_head(outputs=1, squeeze=True)
-
-    def pixel_losses(self, output, label):
-        losses = binary_cross_entropy(output, label.astype(output.dtype), self.positive_weight)
-        return losses, jnp.ones(label.shape, bool)
-
     @property
     def metrics(self):
         return _Boundaries(self.thresholds, self.tolerance)
-
-    def check(self, labels):
-        require_shape(self.name, labels, (None, None))
-        require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
-
-    def decode(self, output):
-        return jax.nn.sigmoid(output)
-
-    def picture(self, value, image):
-        del image
-        return paint_values(value, 0, 1, "gray")
 
 
 class _Boundaries(PerExample):
@@ -93,9 +68,10 @@ class _Boundaries(PerExample):
 
     def describe(self, output, label):
         # The number of thresholds that a pixel passes is all that is needed of its probability.
-        limits = np.log(self.thresholds / (1 - self.thresholds)).astype(np.float32)
-        passed = output[..., None] >= limits.reshape(1, 1, 1, -1)
-        return {"level": passed.sum(-1).astype(jnp.uint8), "truth": label != 0}
+        return {
+            "level": passes(output, self.thresholds).sum(-1).astype(jnp.uint8),
+            "truth": label != 0,
+        }
 
     def digest(self, rows):
         shape = (len(rows["truth"]), len(self.thresholds))

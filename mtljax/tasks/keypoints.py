@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_dot
+from mtljax.tasks.settings import require_least, require_positive
 from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
 
 
@@ -52,16 +53,8 @@ class Keypoints(DenseTask):
 
     def __post_init__(self):
         super().__post_init__()
-        for field in ("num_keypoints", "stride"):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"task {self.name!r}: {field} must be >= 1, not {getattr(self, field)}"
-                )
-        for field in ("sigma", "limit", "auc_limit"):
-            if not getattr(self, field) > 0:
-                raise ValueError(
-                    f"task {self.name!r}: {field} must be > 0, not {getattr(self, field)}"
-                )
+        require_least(self, 1, "num_keypoints", "stride")
+        require_positive(self, "sigma", "limit", "auc_limit")
 
     def head(self):
         return self.dense_head(outputs=self.num_keypoints, stride=self.stride)

@@ -10,6 +10,7 @@ import optax
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Task, require, require_shape
+from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import PerExample, fill_absent
 
 
@@ -31,15 +32,7 @@ class MultiLabel(Task):
     higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_classes < 1:
-            raise ValueError(
-                f"task {self.name!r}: num_classes must be >= 1, not {self.num_classes}"
-            )
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"task {self.name!r}: {len(self.class_names)} class_names for "
-                f"{self.num_classes} classes"
-            )
+        require_classes(self, 1)
 
     def head(self):
         return VectorHead(outputs=self.num_classes)

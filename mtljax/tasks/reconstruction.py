@@ -1,7 +1,7 @@
 """Image reconstruction: an image from an image."""
 
 import dataclasses
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.ndimage import correlate1d
 from mtljax.tasks.base import require, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import as_rgb
+from mtljax.tasks.settings import require_choice, require_least, require_positive
 from mtljax.tasks.streaming import PerExample
 
 Kind = Literal["l1", "l2"]
@@ -50,12 +51,9 @@ class Reconstruction(PixelTask):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"task {self.name!r}: kind must be l1 or l2, not {self.kind!r}")
-        if self.channels < 1:
-            raise ValueError(f"task {self.name!r}: channels must be >= 1, not {self.channels}")
-        if not self.peak > 0:
-            raise ValueError(f"task {self.name!r}: peak must be > 0, not {self.peak}")
+        require_choice(self, "kind", Kind)
+        require_least(self, 1, "channels")
+        require_positive(self, "peak")
 
     def head(self):
         return self.dense_head(outputs=self.channels, center=self.peak / 2, scale=self.peak)

@@ -8,7 +8,10 @@ import numpy as np
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.settings import require_choice, require_least, require_positive
 from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
+
+Kind = Literal["l2", "l1", "huber"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,19 +27,16 @@ class Regression(Task):
     """A typical label, in the label's unit: what an untrained network predicts."""
     scale: float = 1.0
     """A typical distance from `center`, in the label's unit."""
-    kind: Literal["l2", "l1", "huber"] = "l2"
+    kind: Kind = "l2"
     """Loss of the scaled error e: e^2, |e|, or e^2 / 2 up to |e| = 1 and |e| - 1/2 beyond."""
 
     main_metric: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"task {self.name!r}: size must be >= 1, not {self.size}")
-        if not self.scale > 0:
-            raise ValueError(f"task {self.name!r}: scale must be > 0, not {self.scale}")
-        if self.kind not in ("l2", "l1", "huber"):
-            raise ValueError(f"task {self.name!r}: kind must be l2, l1 or huber, not {self.kind!r}")
+        require_least(self, 1, "size")
+        require_positive(self, "scale")
+        require_choice(self, "kind", Kind)
 
     def head(self):
         return VectorHead(

@@ -3,13 +3,9 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtljax.tasks.base import require, require_shape
-from mtljax.tasks.dense import PixelTask, binary_cross_entropy
-from mtljax.tasks.drawing import paint_values
+from mtljax.tasks.binary_map import BinaryMap, passes
 from mtljax.tasks.streaming import PerExample
 
 THRESHOLDS = np.arange(20, 91, 5) / 100
@@ -18,11 +14,10 @@ BETA_SQUARED = 0.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Saliency(PixelTask):
+class Saliency(BinaryMap):
     """Salient or not, per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
 
-    Loss: cross entropy with weight 2w on salient pixels and 2(1 - w) on the rest,
-    w = `positive_weight`.
+    Loss: that of `BinaryMap`.
 
     Metrics: at each of 15 thresholds 0.20, 0.25, ... 0.90, precision P, recall R and IoU of each
     image, each averaged over images; `max_f` is the largest (1 + b) P R / (b P + R), b = 0.3, and
@@ -34,40 +29,12 @@ class Saliency(PixelTask):
       al., 2019, arXiv:1904.08918, for the protocol
     """
 
-    positive_weight: float = 0.5
-    """Weight of salient pixels against the rest, in (0, 1)."""
-
     main_metric: ClassVar[str] = "max_f"
     higher_is_better: ClassVar[bool] = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.positive_weight < 1:
-            raise ValueError(
-                f"task {self.name!r}: positive_weight must be in (0, 1), not {self.positive_weight}"
-            )
-
-    def head(self):
-        return self.dense_head(outputs=1, squeeze=True)
-
-    def pixel_losses(self, output, label):
-        losses = binary_cross_entropy(output, label.astype(output.dtype), self.positive_weight)
-        return losses, jnp.ones(label.shape, bool)
 
     @property
     def metrics(self):
         return _Regions()
-
-    def check(self, labels):
-        require_shape(self.name, labels, (None, None))
-        require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
-
-    def decode(self, output):
-        return jax.nn.sigmoid(output)
-
-    def picture(self, value, image):
-        del image
-        return paint_values(value, 0, 1, "gray")
 
 
 class _Regions(PerExample):
@@ -77,8 +44,7 @@ class _Regions(PerExample):
 
     def describe(self, output, label):
         truth = (label != 0)[..., None]
-        limits = np.log(THRESHOLDS / (1 - THRESHOLDS)).astype(np.float32)
-        predicted = output[..., None] >= limits.reshape(1, 1, 1, -1)
+        predicted = passes(output, THRESHOLDS)
         return {
             "true": truth.sum((1, 2, 3)),
             "predicted": predicted.sum((1, 2)),

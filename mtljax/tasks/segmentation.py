@@ -10,6 +10,7 @@ import numpy as np
 from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_classes
+from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import of_rank
 
 
@@ -34,15 +35,7 @@ class Segmentation(PixelTask):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_classes < 2:
-            raise ValueError(
-                f"task {self.name!r}: num_classes must be >= 2, not {self.num_classes}"
-            )
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"task {self.name!r}: {len(self.class_names)} class_names for "
-                f"{self.num_classes} classes"
-            )
+        require_classes(self, 2)
 
     def head(self):
         return self.dense_head(outputs=self.num_classes)

@@ -268,7 +268,7 @@ def test_psnr_of_a_known_error():
         (Keypoints, {"num_keypoints": 0}, "num_keypoints must be >= 1"),
         (Keypoints, {"num_keypoints": 1, "sigma": 0.0}, "sigma must be > 0"),
         (Detection, {"num_classes": 2, "stride": 0}, "stride must be >= 1"),
-        (Reconstruction, {"kind": "ssim"}, "l1 or l2, not 'ssim'"),
+        (Reconstruction, {"kind": "ssim"}, "l1, l2, not 'ssim'"),
         (Reconstruction, {"peak": 0.0}, "peak must be > 0"),
     ],
 )

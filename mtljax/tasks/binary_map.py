@@ -1,0 +1,59 @@
+"""What tasks that ask yes or no of every pixel have in common."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mtljax.tasks.base import require, require_shape
+from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.drawing import paint_values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinaryMap(PixelTask):
+    """Yes or no, per pixel. Output: logits [B, H, W]. Labels: 1 or 0, [B, H, W].
+
+    Loss: cross entropy with weight 2w where the answer is yes and 2(1 - w) where it is no,
+    w = `positive_weight`.
+    """
+
+    positive_weight: float = 0.5
+    """Weight of yes against no, in (0, 1)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.positive_weight < 1:
+            raise ValueError(
+                f"task {self.name!r}: positive_weight must be in (0, 1), not {self.positive_weight}"
+            )
+
+    def head(self):
+        return self.dense_head(outputs=1, squeeze=True)
+
+    def pixel_losses(self, output, label):
+        truth, w = label.astype(output.dtype), self.positive_weight
+        yes, no = jax.nn.softplus(-output), jax.nn.softplus(output)
+        losses = 2 * (w * truth * yes + (1 - w) * (1 - truth) * no)
+        return losses, jnp.ones(label.shape, bool)
+
+    def check(self, labels):
+        require_shape(self.name, labels, (None, None))
+        require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
+
+    def decode(self, output):
+        return jax.nn.sigmoid(output)
+
+    def picture(self, value, image):
+        del image
+        return paint_values(value, 0, 1, "gray")
+
+
+def passes(
+    logits: Float[Array, "B H W"], thresholds: Float[np.ndarray, " K"]
+) -> Bool[Array, "B H W K"]:
+    """Which probabilities reach which thresholds."""
+    limits = np.log(thresholds / (1 - thresholds)).astype(np.float32)
+    return logits[..., None] >= limits.reshape(1, 1, 1, -1)
