@@ -84,8 +84,10 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTES]):
         raise ValueError(f"{path} is no IDX file of bytes: it begins with {data[:4].hex()}")
     start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{path} is damaged: it ends after {len(data)} bytes")
     shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">i4"))
-    if len(shape) != data[3] or len(data) - start != math.prod(shape):
+    if len(data) - start != math.prod(shape):
         raise ValueError(
             f"{path} is damaged: {len(data)} bytes do not hold an array of shape {shape}"
         )

@@ -1,0 +1,33 @@
+"""Two overlapping handwritten digits in one image, a task for each: which digit is it?
+
+Multi-MNIST (Sabour et al., 2017, arXiv:1710.09829; as a multi-task benchmark Sener & Koltun, 2018,
+arXiv:1810.04650), 36x36 pixels as by Lin et al., 2019 (arXiv:1912.12854). It reads the four
+files of MNIST (`train-images-idx3-ubyte.gz` and so on) in the folder `mnist`, here or in
+`$MTLJAX_DATA`. MNIST + Fashion, with items of both:
+
+    --data.source "multi:first='idx:mnist',second='idx:/usr/share/datasets/fashion-mnist'"
+
+python -m mtljax.main --experiment multi_mnist
+"""
+
+from mtljax.config import Data, Experiment
+from mtljax.tasks import Classification
+
+experiment = Experiment(
+    name="multi_mnist",
+    tasks=(
+        Classification(name="left", num_classes=10),
+        Classification(name="right", num_classes=10),
+    ),
+    data=Data(
+        source="multi:'idx:mnist',images=60000",
+        labels={"left": "left/label", "right": "right/label"},
+        batch_size=128,
+    ),
+    trunk="cnn",
+    steps=3000,
+    optimizer="adamw:weight_decay=1e-2",
+    learning_rate=2e-3,
+    schedule="cosine:warmup=100",
+    eval_every=500,
+)
