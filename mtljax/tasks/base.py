@@ -76,6 +76,21 @@ class Task(abc.ABC):
         """Raises ValueError, in one line, for labels that this task cannot learn."""
         del labels
 
+    def constant(self, labels: Any, size: tuple[int, int]) -> Any | None:
+        """The best output that is the same for every image; None if there is no such thing.
+
+        Only a network that does better has learned to look at images.
+
+        Args:
+          labels: Of at least one training example, all of them present: NumPy arrays [N, ...].
+          size: Height and width of the images.
+
+        Returns:
+          One image's output, in NumPy.
+        """
+        del labels, size
+        return None
+
     def decode(self, output: Any) -> Any:
         """What a person calls the prediction: a class, a number in the label's unit, a mask."""
         return output

@@ -1,5 +1,6 @@
 """What tasks that ask yes or no of every pixel have in common."""
 
+import abc
 import dataclasses
 
 import jax
@@ -43,6 +44,21 @@ class BinaryMap(PixelTask):
         require_shape(self.name, labels, (None, None))
         require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
 
+    @property
+    @abc.abstractmethod
+    def limits(self) -> Float[np.ndarray, " K"]:
+        """The probabilities that the metrics cut at, rising."""
+
+    def constant(self, labels, size):
+        """The share of yes, weighted as in the loss: what costs least.
+
+        But not below the lowest limit: to say yes everywhere beats to say it nowhere by every
+        metric here.
+        """
+        yes = np.count_nonzero(labels) + 1
+        odds = yes / (labels.size + 2 - yes) * self.positive_weight / (1 - self.positive_weight)
+        return np.full(size, max(np.float32(np.log(odds)), _logits(self.limits)[0]))
+
     def decode(self, output):
         return jax.nn.sigmoid(output)
 
@@ -52,8 +68,11 @@ class BinaryMap(PixelTask):
 
 
 def passes(
-    logits: Float[Array, "B H W"], thresholds: Float[np.ndarray, " K"]
+    logits: Float[Array, "B H W"], limits: Float[np.ndarray, " K"]
 ) -> Bool[Array, "B H W K"]:
-    """Which probabilities reach which thresholds."""
-    limits = np.log(thresholds / (1 - thresholds)).astype(np.float32)
-    return logits[..., None] >= limits.reshape(1, 1, 1, -1)
+    """Which probabilities reach which limits."""
+    return logits[..., None] >= _logits(limits).reshape(1, 1, 1, -1)
+
+
+def _logits(probabilities: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+    return np.log(probabilities / (1 - probabilities)).astype(np.float32)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
@@ -59,6 +60,11 @@ class Classification(Task):
                 f"number in 0..{self.num_classes - 1}"
             )
 
+    def constant(self, labels, size):
+        """The classes' frequencies: least loss, and the most frequent class."""
+        del size
+        return log_frequencies(labels, self.num_classes)
+
     def decode(self, output):
         return output.argmax(-1)
 
@@ -108,6 +114,12 @@ class Classification(Task):
                 f"({wrong.max()} times)"
             )
         return title
+
+
+def log_frequencies(labels: Int[np.ndarray, "..."], count: int) -> Float[np.ndarray, " C"]:
+    """Of `count` classes, each seen once more than it was, so that none is impossible."""
+    seen = np.asarray([np.count_nonzero(labels == c) for c in range(count)]) + 1
+    return np.log(seen / seen.sum()).astype(np.float32)
 
 
 def _short(name: str) -> str:

@@ -91,6 +91,11 @@ class Depth(PixelTask):
                 "finite depth > 0 (mark a missing one in `present`)"
             )
 
+    def constant(self, labels, size):
+        """The mean depth."""
+        mean = labels.mean(dtype=np.float64, where=measured(labels))
+        return np.full(size, mean, np.float32)
+
     def decode(self, output):
         return jnp.maximum(output, self.floor)
 
@@ -104,7 +109,7 @@ class Depth(PixelTask):
 
 def measured(label):
     """Which pixels carry a depth."""
-    return jnp.isfinite(label) & (label > 0)
+    return (label > 0) & (label < np.inf)
 
 
 def _berhu(error, valid):

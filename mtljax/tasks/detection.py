@@ -112,6 +112,14 @@ class Detection(DenseTask):
                 "(y0, x0, y1, x1) with y0 < y1 and x0 < x1"
             )
 
+    def constant(self, labels, size):
+        """That there is nothing, so surely that no score is above 0 and nothing counts as found."""
+        del labels
+        grid = [-(-side // self.stride) for side in size]
+        output = np.zeros((*grid, self.num_classes + 4), np.float32)
+        output[..., : self.num_classes] = -200.0
+        return output
+
     def decode(self, output):
         """{"boxes": [B, M, 4], "classes": [B, M], "scores": [B, M]}, best first."""
         return detections(output, num_classes=self.num_classes, stride=self.stride, most=self.most)

@@ -53,8 +53,12 @@ class Edges(BinaryMap):
             raise ValueError(f"task {self.name!r}: tolerance must be >= 0, not {self.tolerance}")
 
     @property
+    def limits(self):
+        return np.arange(1, self.thresholds + 1) / (self.thresholds + 1)
+
+    @property
     def metrics(self):
-        return _Boundaries(self.thresholds, self.tolerance)
+        return _Boundaries(self.limits, self.tolerance)
 
 
 class _Boundaries(PerExample):
@@ -62,23 +66,22 @@ class _Boundaries(PerExample):
 
     names = ("ods", "ois", "ods_threshold")
 
-    def __init__(self, thresholds: int, tolerance: float):
-        self.thresholds = np.arange(1, thresholds + 1) / (thresholds + 1)
-        self.tolerance = tolerance
+    def __init__(self, limits: np.ndarray, tolerance: float):
+        self.limits, self.tolerance = limits, tolerance
 
     def describe(self, output, label):
         # The number of thresholds that a pixel passes is all that is needed of its probability.
         return {
-            "level": passes(output, self.thresholds).sum(-1).astype(jnp.uint8),
+            "level": passes(output, self.limits).sum(-1).astype(jnp.uint8),
             "truth": label != 0,
         }
 
     def digest(self, rows):
-        shape = (len(rows["truth"]), len(self.thresholds))
+        shape = (len(rows["truth"]), len(self.limits))
         matched, predicted = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for i, (level, truth) in enumerate(zip(rows["level"], rows["truth"], strict=True)):
             distance = max(1.0, self.tolerance * float(np.hypot(*truth.shape)))
-            for k in range(len(self.thresholds)):
+            for k in range(len(self.limits)):
                 edges = level > k
                 predicted[i, k] = edges.sum()
                 same = k and predicted[i, k] == predicted[i, k - 1]
@@ -96,7 +99,7 @@ class _Boundaries(PerExample):
         return {
             "ods": float(f.max()),
             "ois": float(_f_measure(matched[own].sum(), predicted[own].sum(), true.sum())),
-            "ods_threshold": float(self.thresholds[f.argmax()]),
+            "ods_threshold": float(self.limits[f.argmax()]),
         }
 
 

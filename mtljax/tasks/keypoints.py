@@ -102,6 +102,21 @@ class Keypoints(DenseTask):
         )
         require(self.name, good, labels, "y and x of a visible point must be >= 0, in pixels")
 
+    def constant(self, labels, size):
+        """The normal distribution with the mean and the spread of the training points."""
+        visible = labels[..., 2:] > 0
+        count = np.maximum(visible.sum(0), 1)
+        where = np.where(visible, labels[..., :2], 0.0).astype(np.float64)
+        mean = np.where(visible.any(0), where.sum(0) / count, np.asarray(size) / 2)
+        variance = (((where - mean) ** 2) * visible).sum(0) / count
+
+        def axis(i):
+            middles = np.arange(-(-size[i] // self.stride))[:, None] + 0.5
+            spread = variance[:, i] / self.stride**2 + self.sigma**2
+            return (middles - mean[:, i] / self.stride) ** 2 / (2 * spread)
+
+        return -(axis(0)[:, None] + axis(1)).astype(np.float32)
+
     def decode(self, output):
         """[B, K, 3]: y, x, and the share of the heat map that is at the largest position."""
         place, offset = peaks(output)

@@ -58,6 +58,13 @@ class Normals(PixelTask):
                 "normal that is not zero (mark a missing one in `present`)"
             )
 
+    def constant(self, labels, size):
+        """The mean direction; of length 0 if the directions cancel each other."""
+        known = labels[directed(labels)].astype(np.float64)
+        mean = (known / np.linalg.norm(known, axis=-1, keepdims=True)).mean(0)
+        mean /= max(np.linalg.norm(mean), np.finfo(np.float32).tiny)
+        return np.broadcast_to(mean.astype(np.float32), (*size, 3))
+
     def decode(self, output):
         return unit(output)
 
@@ -77,7 +84,7 @@ class Normals(PixelTask):
 
 def directed(label: Float[Array, "*batch 3"]) -> Bool[Array, "*batch"]:
     """Which pixels carry a normal."""
-    return jnp.isfinite(label).all(-1) & (label != 0).any(-1)
+    return (abs(label) < np.inf).all(-1) & (label != 0).any(-1)
 
 
 def unit(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:

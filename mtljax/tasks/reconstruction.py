@@ -77,6 +77,11 @@ class Reconstruction(PixelTask):
         good = np.isfinite(labels) & (labels >= 0) & (labels <= self.peak)
         require(self.name, good, labels, f"must be in 0..{self.peak:g}")
 
+    def constant(self, labels, size):
+        """The mean colour."""
+        mean = labels.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
+        return np.broadcast_to(mean, (*size, self.channels))
+
     def decode(self, output):
         return jnp.clip(output, 0, self.peak)
 

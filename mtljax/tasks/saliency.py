@@ -8,8 +8,6 @@ import numpy as np
 from mtljax.tasks.binary_map import BinaryMap, passes
 from mtljax.tasks.streaming import PerExample
 
-THRESHOLDS = np.arange(20, 91, 5) / 100
-"""0.20, 0.25, ..., 0.90."""
 BETA_SQUARED = 0.3
 
 
@@ -33,8 +31,12 @@ class Saliency(BinaryMap):
     higher_is_better: ClassVar[bool] = True
 
     @property
+    def limits(self):
+        return np.arange(20, 91, 5) / 100
+
+    @property
     def metrics(self):
-        return _Regions()
+        return _Regions(self.limits)
 
 
 class _Regions(PerExample):
@@ -42,9 +44,12 @@ class _Regions(PerExample):
 
     names = ("max_f", "miou")
 
+    def __init__(self, limits: np.ndarray):
+        self.limits = limits
+
     def describe(self, output, label):
         truth = (label != 0)[..., None]
-        predicted = passes(output, THRESHOLDS)
+        predicted = passes(output, self.limits)
         return {
             "true": truth.sum((1, 2, 3)),
             "predicted": predicted.sum((1, 2)),

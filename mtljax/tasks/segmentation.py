@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.tasks.base import Metrics, require, require_shape
+from mtljax.tasks.classification import log_frequencies
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_classes
 from mtljax.tasks.settings import require_classes
@@ -68,6 +69,11 @@ class Segmentation(PixelTask):
             good |= labels == self.ignore
             rule += f", or {self.ignore} where there is none"
         require(self.name, good, labels, rule)
+
+    def constant(self, labels, size):
+        """The classes' shares of the labelled pixels: least loss, and the most frequent class."""
+        shares = log_frequencies(labels[self.labelled(labels)], self.num_classes)
+        return np.broadcast_to(shares, (*size, self.num_classes))
 
     def decode(self, output):
         return output.argmax(-1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from task_harness import assert_same, hide, rows
 from task_samples import SIZE, sample
 
 from mtljax.evaluate import scalars, summarise
@@ -17,8 +18,6 @@ from mtljax.tasks.dense import DenseTask
 KINDS = list(TASKS)
 DENSE = [kind for kind in KINDS if issubclass(TASKS[kind], DenseTask)]
 COUNT = 71
-TOLERANCES = {("normals", "median"): {"atol": 0.01}}
-"""The median's error is stated to be below 0.01 degrees; all else is exact to 1e-6."""
 
 make = functools.cache(sample)
 
@@ -51,21 +50,6 @@ def losses(task):
     return jax.jit(run)
 
 
-def rows(tree, index):
-    return jax.tree.map(lambda x: x[index], tree)
-
-
-def garbage(x):
-    """What may stand where there is no label."""
-    return np.full_like(x, np.nan if x.dtype.kind == "f" else -7)
-
-
-def hide(labels, present):
-    """Labels with garbage where there is none."""
-    keep = lambda x: np.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, garbage(x))
-    return jax.tree.map(keep, labels)
-
-
 def evaluate(task, outputs, labels, present, batch, place=lambda x: x):
     """Metrics of the whole set, in padded batches."""
     measured = []
@@ -77,14 +61,6 @@ def evaluate(task, outputs, labels, present, batch, place=lambda x: x):
         parts = rows(outputs, index), hide(rows(labels, index), known), known
         measured.append(measurer(task)(*place(parts)))
     return summarise([task], measured)[task.name]
-
-
-def assert_same(found, wanted, kind, rtol=1e-6, atol=1e-9):
-    for name, value in wanted.items():
-        # The loss is a sum in 32 bits over a batch; it steers, and is not a reported metric.
-        tolerance = {"rtol": 1e-5 if name == "loss" else rtol, "atol": atol}
-        tolerance |= TOLERANCES.get((kind, name), {})
-        np.testing.assert_allclose(found[name], value, **tolerance, err_msg=f"{kind} {name}")
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
