@@ -150,6 +150,22 @@ def test_a_task_absent_from_the_batch_has_no_loss_no_weight_and_no_influence(nam
         assert relative_difference(new2.params, kept) <= 1e-5
 
 
+@pytest.mark.parametrize(("name", "level"), [("ew", "parameters"), ("mgda", "features")])
+def test_what_stands_in_place_of_a_missing_label_does_not_matter(name, level):
+    clean = make_batch(3, missing=0.5)
+    fill = lambda x: jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else -7
+    labels = {
+        task: jnp.where(clean["present"][task], x, fill(x)) for task, x in clean["labels"].items()
+    }
+    state, step = make(make_balancer(name), level=level)
+    step = jax.jit(step)
+    (new, logs), (expected, wanted) = (
+        step(state, batch) for batch in ({**clean, "labels": labels}, clean)
+    )
+    jax.tree.map(np.testing.assert_array_equal, (new.params, logs), (expected.params, wanted))
+    assert int(logs["skipped"]) == 0
+
+
 def test_a_non_finite_update_is_skipped_and_counted():
     state, step = make(make_balancer("uw"), ema=True, ema_decay=0.9)
     step = jax.jit(step)

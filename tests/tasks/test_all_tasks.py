@@ -1,5 +1,6 @@
 """What every kind of task must do, whatever it is. A new kind needs an entry in `task_samples`."""
 
+import dataclasses
 import functools
 
 import jax
@@ -95,13 +96,34 @@ def test_partly_labelled_data_counts_as_its_labelled_part(kind):
     among = evaluate(s.task, s.outputs, s.labels, present, 64)
     assert_same(scalars(among), scalars(alone), kind, rtol=1e-9)
 
-    (_, full), (_, part) = (
-        losses(s.task)(s.outputs, hide(s.labels, known), known)
-        for known in (present, np.ones(COUNT, bool))
-    )
-    assert not np.any(full[~present])
-    np.testing.assert_allclose(full[present], part[present], rtol=1e-5, atol=1e-7)
+
+VARIANTS = [
+    *((kind, {}) for kind in KINDS),
+    ("classification", {"label_smoothing": 0.1}),
+    ("regression", {"kind": "l1"}),
+    ("regression", {"kind": "huber"}),
+    ("depth", {"kind": "berhu"}),
+    ("depth", {"kind": "silog"}),
+    ("saliency", {"positive_weight": 0.9}),
+    ("reconstruction", {"kind": "l2"}),
+]
+"""Every kind of task, and whatever else its loss can be."""
+
+
+@pytest.mark.parametrize(("kind", "settings"), VARIANTS)
+def test_partly_labelled_data_costs_what_its_labelled_part_costs(kind, settings):
+    s = make(kind, COUNT)
+    task = dataclasses.replace(s.task, **settings)
+    present = np.random.default_rng(2).random(COUNT) < 0.5
+    (among, among_count), full = losses(task)(s.outputs, hide(s.labels, present), present)
+    outputs, labels = rows((s.outputs, s.labels), present)
+    (alone, alone_count), part = losses(task)(outputs, labels, np.ones(len(outputs), bool))
+    assert among_count == alone_count > 0
+    # 1e-5: sums in 32 bits, over other neighbours.
+    np.testing.assert_allclose(among, alone, rtol=1e-5)
+    np.testing.assert_allclose(full[present], part, rtol=1e-5, atol=1e-7)
     assert np.any(part)
+    assert not np.any(full[~present])  # nor is it NaN
 
 
 @pytest.mark.parametrize("kind", KINDS)
