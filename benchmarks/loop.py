@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import parallel
-from mtljax.assemble import assemble, load_source, train_step
+from mtljax.assemble import load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import pipeline
-from mtljax.train import feed, fresh, train
+from mtljax.programs import Programs
+from mtljax.train import train
 
 CASES = {
     "mlp": {"trunk": "mlp:widths=(64,),norm=none", "batch": 32, "steps": 12000, "log_every": 400},
@@ -69,17 +70,12 @@ def loop(case: dict) -> float:
 def bare(case: dict) -> float:
     """Examples/s of the compiled step alone, on batches that are ready on the device."""
     experiment = experiment_of(case)
-    source = load_source(experiment)
-    parts = assemble(experiment, source.mean, source.std)
-    placement = parallel.place(case["batch"], 1)
-    order = pipeline.Order(seed=0, size=len(source.train), batch_size=case["batch"])
-    state = jax.jit(fresh(experiment, parts, source), out_shardings=placement.replicated)()
-    step = jax.jit(train_step(experiment, parts))
-    runner = feed(experiment, step, source.train, order, placement, 0)
+    programs = Programs(experiment, devices=1)
+    state, step = programs.create(0), train_step(experiment, programs.parts)
+    runner = programs.feed([0], 0)
     state, logs = runner.run(state, 0, case["log_every"])
     count = case["steps"] - case["log_every"]
-    rows = order.batches(0, case["log_every"])
-    batches = [jax.device_put(pipeline.read(source.train, row)) for row in rows]
+    batches = [runner.batch(i) for i in range(case["log_every"])]
     if runner.loops:
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
         many = jax.jit(lambda state: jax.lax.scan(step, state, stacked), donate_argnums=0)

@@ -25,7 +25,10 @@ class Checkpoints:
     run that is killed at any moment finds the last complete one.
     """
 
-    def __init__(self, workdir: Path, *, read_only: bool = False):
+    def __init__(self, workdir: Path, *, read_only: bool = False, spare: bool = False):
+        """Args: workdir; read_only; spare, keep the latest but one too, for runs that are trained
+        together and so must go on together, from a step that all of them have saved.
+        """
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
@@ -34,7 +37,7 @@ class Checkpoints:
         self._folder = workdir / FOLDER
         policy = keep.AnyPreservationPolicy(
             [
-                keep.LatestN(1),
+                keep.LatestN(2 if spare else 1),
                 keep.BestN(n=1, get_metric_fn=lambda metrics: metrics["score"], reverse=True),
             ]
         )
@@ -133,6 +136,16 @@ class Checkpoints:
             skipped=jnp.asarray(found["skipped"]),
             skipped_in_row=jnp.asarray(found["skipped_in_row"]),
         )
+
+    def wait(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+
+    def tidy(self) -> None:
+        """Removes all but the latest and the best."""
+        self.wait()
+        for step in set(self._manager.all_steps()) - {self.latest(), self.best()}:
+            self._manager.delete(step)
 
     def close(self) -> None:
         """Waits for what is being written."""

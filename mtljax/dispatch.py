@@ -5,11 +5,14 @@ data is on the device, a whole chunk of steps is one program with a loop in it, 
 convolutions, which are many times slower inside a loop there.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.data.pipeline import Order
@@ -17,83 +20,192 @@ from mtljax.parallel import Placement
 from mtljax.step import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
-Logs = list[PyTree]
-"""Logs still on the device, of one step each, or of a chunk with the steps along the first axis; a
-chunk's arrays may be longer than it has steps, as those of a whole chunk are."""
 
 
-class Resident:
-    """Steps over data that is on the device, where each step picks its own examples."""
+class Logs:
+    """The logs of some steps, on the device until somebody reads them."""
 
-    def __init__(self, step: Step, data: PyTree, order: Order, placement: Placement, chunk: int):
-        """Args: step; data, one batch of all examples, replicated; order; placement; chunk, the
-        most steps that are asked for at once.
+    def __init__(self, parts: list[PyTree], count: int):
+        """Args: parts, of one step each, or of a chunk with the steps along the first axis, which
+        may be longer than it has steps, as those of a whole chunk are; count, the steps.
         """
-        self._data, self._order, self._placement, self._chunk = data, order, placement, chunk
+        self._parts, self._count = parts, count
+
+    @functools.cached_property
+    def values(self) -> PyTree[np.ndarray]:
+        """NumPy arrays with the steps along the first axis; waits for the device."""
+        join = lambda *x: np.concatenate([np.atleast_1d(v) for v in x])[: self._count]
+        return jax.tree.map(join, *jax.device_get(self._parts))
+
+
+class ResidentProgram:
+    """Steps over data that is on the device, where each step picks its own examples.
+
+    One program serves any seed. With `together`, states and rows have an axis of runs before all
+    others, and the runs are trained side by side.
+    """
+
+    def __init__(
+        self, step: Step, data: PyTree, placement: Placement, chunk: int, *, together: bool = False
+    ):
+        """Args: step; data, one batch of all examples, replicated; placement; chunk, the most steps
+        that are asked for at once; together, whether several runs share the program.
+        """
+        self.data, self.placement, self.chunk, self.together = data, placement, chunk, together
 
         def pick(data: PyTree, rows: Int[Array, " B"]) -> PyTree:
-            rows = jax.lax.with_sharding_constraint(rows, placement.batched)
-            batch = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), data)
-            return jax.lax.with_sharding_constraint(batch, placement.batched)
+            spread = lambda x: x
+            if not together:  # else the runs are what is spread
+                spread = lambda x: jax.lax.with_sharding_constraint(x, placement.batched)
+            return spread(jax.tree.map(lambda x: jnp.take(x, spread(rows), axis=0), data))
+
+        def one_run(state, data, rows):
+            return step(state, pick(data, rows))
+
+        over_runs = jax.vmap(one_run, in_axes=(0, None, 0)) if together else one_run
 
         def one(state, data, rows, start):
-            return step(state, pick(data, rows[state.step - start]))
-
-        self._one = jax.jit(one, donate_argnums=0)
+            number = state.step[0] if together else state.step
+            return over_runs(state, data, rows[number - start])
 
         def many(state, data, rows, start, count):
             def body(i, carry):
                 state, logs = carry
-                state, new = self._one(state, data, rows, start)
+                state, new = one(state, data, rows, start)
                 return state, jax.tree.map(lambda all, x: all.at[i].set(x), logs, new)
 
-            shapes = jax.eval_shape(self._one, state, data, rows, start)[1]
+            shapes = jax.eval_shape(one, state, data, rows, start)[1]
             empty = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
-        self._many = jax.jit(many, donate_argnums=0)
+        places = (placement.batched if together else placement.replicated), None
+        self._one = jax.jit(one, donate_argnums=0, out_shardings=places)
+        self._many = jax.jit(many, donate_argnums=0, out_shardings=places)
+        self._pick = jax.jit(jax.vmap(pick, in_axes=(None, 0)) if together else pick)
+        self._compiled: Any = None
         self.loops: bool | None = None
+        self.cost: dict[str, float] = {}
+
+    def run(
+        self, state: TrainState, rows: Int[np.ndarray, "chunk *S B"], start: int, count: int
+    ) -> tuple[TrainState, Logs]:
+        """Steps start ... start + count - 1, whose examples are the first `count` of `rows`."""
+        rows, first = self.placement.replicate((rows, np.int32(start)))
+        arguments = self.data, rows, first
+        if self._compiled is None:
+            self._compile(state, *arguments)
+        if self.loops:
+            state, logs = self._compiled(state, *arguments, np.int32(count))
+            return state, Logs([logs], count)
+        parts = []
+        for _ in range(count):
+            state, log = self._compiled(state, *arguments)
+            parts.append(jax.tree.map(lambda x: x[None], log) if self.together else log)
+        return state, Logs(parts, count)
+
+    def batch(self, rows: Int[np.ndarray, "*S B"]) -> PyTree:
+        """The examples at `rows`."""
+        return self._pick(self.data, self.placement.replicate(rows))
+
+    def _compile(self, *arguments: Any) -> None:
+        began = time.perf_counter()
+        traced = self._one.trace(*arguments)
+        self.loops = jax.default_backend() != "cpu" or not has_convolution(traced.jaxpr)
+        if self.loops:
+            traced = self._many.trace(*arguments, np.int32(0))
+        self._compiled = traced.lower().compile()
+        self.cost = cost(self._compiled, time.perf_counter() - began)
+
+
+class Resident:
+    """Takes the steps of runs of certain seeds over data that is on the device."""
+
+    def __init__(self, program: ResidentProgram, orders: Sequence[Order]):
+        """Args: program; orders, of each run."""
+        self._program, self._orders = program, orders
+
+    @property
+    def cost(self) -> dict[str, float]:
+        return self._program.cost
+
+    @property
+    def loops(self) -> bool | None:
+        """Whether the steps of a chunk are a loop in one program; known from the first run on."""
+        return self._program.loops
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
         """Steps start ... start + count - 1."""
-        rows = self._order.batches(start, self._chunk)  # always as many: one compiled program
-        rows, first = self._placement.replicate((rows, jnp.int32(start)))
-        if self.loops is None:
-            self.loops = jax.default_backend() != "cpu" or not has_convolution(
-                self._one.trace(state, self._data, rows, first).jaxpr
-            )
-        if self.loops:
-            state, logs = self._many(state, self._data, rows, first, count)
-            return state, [logs]
-        logs = []
-        for _ in range(count):
-            state, log = self._one(state, self._data, rows, first)
-            logs.append(log)
-        return state, logs
+        # Always as many rows: one compiled program.
+        return self._program.run(state, self._rows(start, self._program.chunk), start, count)
+
+    def batch(self, start: int) -> PyTree:
+        """The batch of the step that is next, `start`."""
+        return self._program.batch(self._rows(start, 1)[0])
+
+    def _rows(self, start: int, count: int) -> Int[np.ndarray, "count *S B"]:
+        rows = [order.batches(start, count) for order in self._orders]
+        return np.stack(rows, 1) if self._program.together else rows[0]
+
+
+class StreamingProgram:
+    """The step alone, compiled at its first batch."""
+
+    def __init__(self, step: Step, placement: Placement):
+        self.placement = placement
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=(placement.replicated, None))
+        self._compiled: Any = None
+        self.cost: dict[str, float] = {}
+
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, PyTree]:
+        if self._compiled is None:
+            began = time.perf_counter()
+            self._compiled = self._step.lower(state, batch).compile()
+            self.cost = cost(self._compiled, time.perf_counter() - began)
+        return self._compiled(state, batch)
 
 
 class Streaming:
     """Steps over batches that come from the host, the next ones on their way to the device."""
 
-    def __init__(self, step: Step, batches: Iterator[PyTree], placement: Placement):
-        self._step = jax.jit(step, donate_argnums=0)
-        self._batches, self._placement = batches, placement
+    def __init__(self, program: StreamingProgram, batches: Iterator[PyTree]):
+        self._program, self._batches = program, batches
         self._next: PyTree = None
+
+    @property
+    def cost(self) -> dict[str, float]:
+        return self._program.cost
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
         """`count` more steps; `start` is where the batches are."""
-        del start
-        logs = []
+        parts = []
         for _ in range(count):
-            batch = self._fetch() if self._next is None else self._next
-            state, log = self._step(state, batch)
+            state, log = self._program(state, self.batch(start))
             self._next = self._fetch()  # while the device works
-            logs.append(log)
-        return state, logs
+            parts.append(log)
+        return state, Logs(parts, count)
+
+    def batch(self, start: int) -> PyTree:
+        """The batch of the step that is next."""
+        del start
+        if self._next is None:
+            self._next = self._fetch()
+        return self._next
 
     def _fetch(self) -> PyTree:
         batch = next(self._batches, None)
-        return None if batch is None else self._placement.spread(batch)
+        return None if batch is None else self._program.placement.spread(batch)
+
+
+def cost(compiled: Any, seconds: float) -> dict[str, float]:
+    """What a compiled step costs beside its time: the seconds until it was compiled, and the most
+    memory that it needs at once, in bytes, the data on the device included.
+    """
+    memory = compiled.memory_analysis()
+    found = {"compile_seconds": seconds}
+    if memory is not None:
+        kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        found["memory_bytes"] = kept - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    return found
 
 
 def has_convolution(jaxpr: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,9 +10,11 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.console import Reporter
-from mtljax.dispatch import Logs
 from mtljax.runfolder import RunFolder
 from mtljax.stopping import Stopped
+
+Fetch = Callable[[], dict[str, Any]]
+"""Waits for logs and gives them, with the steps along the first axis."""
 
 
 class Recorder:
@@ -25,13 +28,18 @@ class Recorder:
         step: int,
         tensorboard: bool,
         quiet: bool,
+        together: int = 1,
     ):
+        """Args: experiment; folder; train_size, examples; step, where the run goes on; tensorboard;
+        quiet; together, how many runs share the time that passes here.
+        """
+        self._together = together
         self._experiment, self._folder, self._train_size = experiment, folder, train_size
         self._reporter = Reporter(experiment.steps, step, quiet=quiet)
         self._board = None
         if tensorboard and jax.process_index() == 0:
             self._board = require_tensorboard()(str(folder.path / "tensorboard"), purge_step=step)
-        self._pending: tuple[int, int, Logs] | None = None
+        self._pending: tuple[int, int, Fetch] | None = None
         self._began = self._last = time.perf_counter()
         self._in_row = 0
         history = folder.history()
@@ -39,8 +47,8 @@ class Recorder:
         self._best = min((line["score"] for line in history if "score" in line), default=math.inf)
         self.skipped = sum(line["skipped"] for line in self._lines)
 
-    def add(self, step: int, count: int, logs: Logs) -> None:
-        """The logs of the `count` steps up to `step`, still on the device."""
+    def add(self, step: int, count: int, logs: Fetch) -> None:
+        """The logs of the `count` steps up to `step`, which may not yet be there."""
         self.flush()
         self._pending = (step, count, logs)
 
@@ -53,9 +61,7 @@ class Recorder:
         if self._pending is None:
             return
         (step, count, logs), self._pending = self._pending, None
-        values = jax.tree.map(
-            lambda *x: np.concatenate([np.atleast_1d(v) for v in x])[:count], *jax.device_get(logs)
-        )
+        values = dict(logs())
         now = time.perf_counter()
         skipped = values.pop("skipped")
         mean = jax.tree.map(lambda x: float(np.mean(x, dtype=np.float64)), values)
@@ -65,7 +71,7 @@ class Recorder:
             "epoch": step * batch_size / self._train_size,
             **mean,
             "skipped": int(skipped.sum()),
-            "examples_per_second": count * batch_size / (now - self._last),
+            "examples_per_second": self._together * count * batch_size / (now - self._last),
             "seconds": now - self._began,
         }
         self._last = now
@@ -87,6 +93,9 @@ class Recorder:
         self._write(line)
         self._reporter.validation(line, self._experiment.tasks, score < self._best)
         self._best = min(self._best, score)
+
+    def rested(self) -> None:
+        """What was done since the last step was no training."""
         self._last = time.perf_counter()
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -1,35 +1,24 @@
 """The host's loop: data -> steps -> log -> evaluate -> checkpoint, and the result at the end."""
 
 import contextlib
-import platform
+import functools
 import signal
-import sys
 import time
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from mtljax import parallel
-from mtljax.assemble import Parts, assemble, load_source, train_step
-from mtljax.checkpoint import Checkpoints
-from mtljax.config import Experiment, to_json
+from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
-from mtljax.data import Source, Split, pipeline
-from mtljax.dispatch import Resident, Step, Streaming
-from mtljax.evaluate import Evaluator, Predictions
-from mtljax.models import partition, task_of
-from mtljax.record import Recorder, require_tensorboard
-from mtljax.runfolder import RunFolder, check_folder, read_result
-from mtljax.selection import check_select, selection_score
-from mtljax.step import TrainState, create_state
+from mtljax.dispatch import Logs
+from mtljax.programs import Programs
+from mtljax.record import Fetch, require_tensorboard
+from mtljax.run import Run
+from mtljax.runfolder import check_folder, read_result
 from mtljax.stopping import Stopped, stop_signal
-
-RESIDENT_LIMIT = 2**30
-"""Bytes up to which data is kept on the device if the experiment does not say."""
 
 
 def train(
@@ -68,189 +57,106 @@ def train(
 
     if tensorboard:
         require_tensorboard()
-    placement = parallel.place(experiment.data.batch_size, devices)
-    source = load_source(experiment)
-    order = pipeline.Order(
-        seed=experiment.seed, size=len(source.train), batch_size=experiment.data.batch_size
+    programs = Programs(experiment, devices=devices)
+    (outcome,) = train_together(
+        [experiment], [workdir], programs, tensorboard=tensorboard, quiet=quiet, began=began
     )
-    parts = assemble(experiment, source.mean, source.std)
-    check_select(experiment)
-    create = jax.jit(fresh(experiment, parts, source), out_shardings=placement.replicated)
-    step_function = jax.jit(train_step(experiment, parts))
-    rehearse(create, step_function, experiment, source)
+    if isinstance(outcome, Stopped):
+        raise outcome
+    return outcome
 
+
+def train_together(
+    experiments: Sequence[Experiment],
+    workdirs: Sequence[Path],
+    programs: Programs,
+    *,
+    tensorboard: bool = False,
+    quiet: bool = False,
+    page: bool = True,
+    progress: Callable[[int], None] = lambda step: None,
+    began: float | None = None,
+) -> list[dict[str, Any] | Stopped]:
+    """Trains runs that differ only in their seed, side by side in one program if they are several.
+
+    Each writes its own run folder, as if it were alone.
+
+    Args:
+      experiments: The same one with different seeds.
+      workdirs: The run folder of each, unfinished.
+      programs: Of the experiment.
+      tensorboard: Also write event files.
+      quiet: Print nothing.
+      page: Draw the report of each.
+      progress: Called with the number of steps that are behind.
+      began: When the runs began, by `time.perf_counter`; None: now.
+
+    Returns:
+      Of each, in their order, its result, or why it could not be trained to the end.
+
+    Raises:
+      ValueError: A folder is not as it must be.
+      Stopped: SIGTERM came; the states are saved.
+    """
+    experiment, count_runs = experiments[0], len(experiments)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(workdir, experiment, jax.process_index() == 0))
-        folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+        runs = [
+            stack.enter_context(
+                Run(experiment, workdir, programs, together=count_runs, began=began)
+            )
+            for experiment, workdir in zip(experiments, workdirs, strict=True)
+        ]
         stop = stack.enter_context(stop_signal())
-        state = create()
-        step = checkpoints.latest() or 0
-        if step:
-            state = checkpoints.restore(step, state)
-            if not quiet:
-                say(f"going on from step {step}")
-        folder.forget_after(step)
-        recorder = Recorder(experiment, folder, len(source.train), step, tensorboard, quiet)
-        stack.enter_context(contextlib.closing(recorder))
-        runner = feed(experiment, step_function, source.train, order, placement, step)
-        validation = evaluator(experiment, parts, source.validation, placement)
+        step = min(run.latest() for run in runs)
+        state = programs.join(
+            [run.start(step, tensorboard=tensorboard, quiet=quiet) for run in runs]
+        )
+        if step and not quiet:
+            say(f"going on from step {step}")
+        runner = programs.feed([run.experiment.seed for run in runs], step)
 
-        while step < experiment.steps:
+        while step < experiment.steps and not all(run.failure for run in runs):
+            progress(step)
             count = steps_to_next_line(experiment, step)
             state, logs = runner.run(state, step, count)
             step += count
-            recorder.add(step, count, logs)
+            for run, fetch in zip(runs, of_each(logs, count_runs), strict=True):
+                run.add(step, count, fetch)
             stopping = stop.came()
-            if step % experiment.eval_every == 0 or step == experiment.steps:
-                recorder.flush()
-                metrics = validation.metrics(state)
-                score = selection_score(experiment, metrics)
-                recorder.validation(step, metrics, score)
-                checkpoints.save(state, score)
-            elif stopping:
-                recorder.flush()
-                checkpoints.save(state, sys.float_info.max)
+            evaluating = step % experiment.eval_every == 0 or step == experiment.steps
+            if evaluating or stopping:
+                for run, own in zip(runs, programs.split(state, count_runs), strict=True):
+                    if run.failure is not None:
+                        continue
+                    if evaluating:
+                        run.evaluate(step, own)
+                    else:
+                        run.save(own)
+                for run in runs:
+                    run.rested()
             if stopping and step < experiment.steps:
                 raise Stopped(
-                    f"stopped at step {step} and saved; --workdir {workdir} goes on from there",
+                    f"stopped at step {step} and saved; --workdir {workdirs[0]} goes on from there",
                     status=128 + signal.SIGTERM,
                 )
-        recorder.close()
-        best = checkpoints.best()
-        assert best is not None
-        state = checkpoints.restore(best, state)
-
-        test, predictions = evaluator(
-            experiment, parts, source.test, placement
-        ).metrics_and_predictions(state)
-        result = {
-            "experiment": experiment.name,
-            "seed": experiment.seed,
-            "steps": experiment.steps,
-            "best_step": best,
-            "validation": validation.metrics(state),
-            "test": test,
-            "parameters": count_parameters(state),
-            "seconds": time.perf_counter() - began,
-            **recorder.speed(),
-            "skipped": recorder.skipped,
-            "device": parallel.describe(placement.mesh.size),
-            "environment": environment(),
-        }
-        if not quiet:
-            console.print(result_table(result))
-        if jax.process_index() == 0:
-            draw(experiment, folder, result, predictions)
-        result["seconds"] = time.perf_counter() - began
-        folder.finish(result)
-    return result
+        # No result before every run's last checkpoint is there: the runs that are still to be
+        # finished by another process, if this one dies, then have no step to take any more.
+        for run in runs:
+            run.settle()
+        outcomes: list[dict[str, Any] | Stopped] = []
+        for run, own in zip(runs, programs.split(state, count_runs), strict=True):
+            outcomes.append(run.failure or run.finish(own, runner.cost, page=page))
+            if not quiet and isinstance(outcomes[-1], dict):
+                console.print(result_table(outcomes[-1]))
+    return outcomes
 
 
-def draw(
-    experiment: Experiment, folder: RunFolder, result: dict[str, Any], predictions: Predictions
-) -> None:
-    """Writes the report into the run folder."""
-    from mtljax import report  # matplotlib: not before it is needed
-
-    report.write_report(
-        folder.path,
-        title=experiment.name,
-        config=to_json(experiment),
-        tasks=experiment.tasks,
-        history=folder.history(),
-        result=result,
-        test=report.Predictions(*predictions),
-    )
-
-
-def batch_shapes(split: Split, batch_size: int) -> Any:
-    """Shapes and types of a batch, from the first example."""
-
-    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-        leaf = np.asarray(leaf)
-        return jax.ShapeDtypeStruct((batch_size, *leaf.shape), leaf.dtype)
-
-    return jax.tree.map(shape, dict(split[0]))
-
-
-def fresh(experiment: Experiment, parts: Parts, source: Source) -> Callable[[], TrainState]:
-    """A function that makes the state of step 0."""
-    shapes = batch_shapes(source.train, experiment.data.batch_size)
-
-    def create() -> TrainState:
-        return create_state(
-            jax.random.key(experiment.seed),
-            parts.model,
-            experiment.tasks,
-            parts.balancer,
-            parts.optimizer,
-            jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes),
-            level=experiment.level,
-            ema=experiment.ema is not None,
-        )
-
-    return create
-
-
-def rehearse(create: Any, step: Any, experiment: Experiment, source: Source) -> None:
-    """Traces the first step, so that what does not fit together is found before anything is made.
-
-    The traces are used again when the step is compiled, so this costs next to nothing.
-
-    Raises:
-      ValueError: The step cannot be taken.
-    """
-    try:
-        step.eval_shape(create.eval_shape(), batch_shapes(source.train, experiment.data.batch_size))
-    except ValueError:
-        raise
-    except (TypeError, IndexError, KeyError, AttributeError) as error:
-        raise ValueError(f"the parts of this experiment do not fit together: {error}") from error
-
-
-def keeps_on_device(experiment: Experiment, split: Split) -> bool:
-    """Whether a split is kept on the device."""
-    if experiment.data.keep_on_device == "auto":
-        return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
-    return experiment.data.keep_on_device == "yes"
-
-
-def feed(
-    experiment: Experiment,
-    step: Step,
-    split: Split,
-    order: pipeline.Order,
-    placement: parallel.Placement,
-    start: int,
-) -> Resident | Streaming:
-    """What takes the steps, from `start` on."""
-    if keeps_on_device(experiment, split):
-        data = placement.replicate(pipeline.resident(split))
-        return Resident(step, data, order, placement, chunk=experiment.log_every)
-    batches = pipeline.stream(
-        split,
-        order,
-        placement.local_rows(experiment.data.batch_size),
-        start,
-        experiment.steps,
-        experiment.data.workers,
-    )
-    return Streaming(step, batches, placement)
-
-
-def evaluator(
-    experiment: Experiment, parts: Parts, split: Split, placement: parallel.Placement
-) -> Evaluator:
-    """What evaluates a split, in batches of the training's size."""
-    return Evaluator(
-        parts.model,
-        experiment.tasks,
-        split,
-        experiment.data.batch_size,
-        placement,
-        keep_on_device=keeps_on_device(experiment, split),
-    )
+def of_each(logs: Logs, runs: int) -> list[Fetch]:
+    """How to get each run's own logs."""
+    if runs == 1:
+        return [lambda: logs.values]
+    pick = lambda run: jax.tree.map(lambda x: x[:, run], logs.values)
+    return [functools.partial(pick, run) for run in range(runs)]
 
 
 def steps_to_next_line(experiment: Experiment, step: int) -> int:
@@ -260,30 +166,3 @@ def steps_to_next_line(experiment: Experiment, step: int) -> int:
         experiment.eval_every - step % experiment.eval_every,
         experiment.steps - step,
     )
-
-
-def count_parameters(state: TrainState) -> dict[str, Any]:
-    """Numbers of parameters: in all, shared, and of each task."""
-    shared, specific = partition(state.params)
-    of_tasks: dict[str, int] = {}
-    for path, leaf in specific.items():
-        of_tasks[str(task_of(path))] = of_tasks.get(str(task_of(path)), 0) + leaf.size
-    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return {
-        "total": total,
-        "shared": sum(x.size for x in shared.values()),
-        "task_specific": of_tasks,
-    }
-
-
-def environment() -> dict[str, str]:
-    """Versions that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("jax", "jaxlib", "flax", "optax", "numpy", "mtljax"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from the repository, not installed
-            from mtljax import __version__
-
-            found[package] = __version__
-    return {**found, "platform": platform.platform()}

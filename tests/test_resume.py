@@ -37,6 +37,8 @@ def outcome(folder):
     result = json.loads((folder / "result.json").read_text())
     for clock in ("seconds", "train_seconds", "ms_per_step", "examples_per_second"):
         del result[clock]
+    for cost in ("compile_seconds", "memory_bytes"):  # unknown to a process that took no step
+        result.pop(cost, None)
     return result
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtljax import parallel
-from mtljax.assemble import assemble, load_source, train_step
 from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, pipeline
 from mtljax.data.pipeline import Order, padded, resident, size_in_bytes, stream
+from mtljax.dispatch import Streaming, StreamingProgram
+from mtljax.programs import Programs
 from mtljax.tasks import Classification, Regression
-from mtljax.train import feed, fresh
 
 sizes = st.integers(1, 40)
 
@@ -138,23 +138,16 @@ def trained(keep, workers=0, start=0, state=None):
     data = Data(
         source="digits", batch_size=64, augment="affine", keep_on_device=keep, workers=workers
     )
-    experiment = Experiment(**{**vars(EXPERIMENT), "data": data})
-    source = load_source(experiment)
-    parts, placement = assemble(experiment, source.mean, source.std), parallel.place(64, 8)
-    order = Order(seed=0, size=len(source.train), batch_size=64)
-    if state is None:
-        state = jax.jit(fresh(experiment, parts, source), out_shardings=placement.replicated)()
-    step = jax.jit(train_step(experiment, parts))
-    runner = feed(experiment, step, source.train, order, placement, start)
+    programs = Programs(Experiment(**{**vars(EXPERIMENT), "data": data}))
+    state = programs.create(0) if state is None else state
+    runner = programs.feed([0], start)
     middle = None
     while start < 30:
         if start == 20:
             middle = jax.tree.map(lambda x: x.copy(), state)
         state, logs = runner.run(state, start, 10)
         start += 10
-    logs = [jax.tree.map(np.atleast_1d, log) for log in jax.device_get(logs)]
-    loss = np.concatenate([log["loss"]["digit"] for log in logs])
-    return jax.device_get(state.params), loss, middle
+    return jax.device_get(state.params), logs.values["loss"]["digit"], middle
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +181,11 @@ def test_the_next_batch_is_on_its_way_while_the_device_works():
             yield np.full(8, i, np.float32)
 
     placement = parallel.place(8, 8)
-    from mtljax.dispatch import Streaming
-
-    runner = Streaming(
-        lambda state, batch: (state + batch.sum(), batch.sum()), batches(), placement
-    )
+    program = StreamingProgram(lambda state, batch: (state + batch.sum(), batch.sum()), placement)
+    runner = Streaming(program, batches())
     state, logs = runner.run(placement.replicate(np.float32(0)), 0, 1)
     assert asked == [0, 1]
     state, more = runner.run(state, 1, 2)
-    assert [float(log) for log in logs + more] == [0, 8, 16]
+    assert [*logs.values, *more.values] == [0, 8, 16]
     assert float(state) == 24
     assert pipeline.stack([{"a": 1}, {"a": 2}])["a"].tolist() == [1, 2]

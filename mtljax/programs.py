@@ -1,0 +1,208 @@
+"""What runs of one experiment share whatever their seed: its data and its compiled programs."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from mtljax import parallel
+from mtljax.assemble import Parts, assemble, load_source, train_step
+from mtljax.config import Experiment
+from mtljax.data import Source, Split, pipeline
+from mtljax.dispatch import (
+    Resident,
+    ResidentProgram,
+    Streaming,
+    StreamingProgram,
+    has_convolution,
+)
+from mtljax.evaluate import Evaluator
+from mtljax.selection import check_select
+from mtljax.step import TrainState, create_state
+
+RESIDENT_LIMIT = 2**30
+"""Bytes up to which data is kept on the device if the experiment does not say."""
+
+
+class Programs:
+    """An experiment made ready to run, with any seed, one run after the other or side by side.
+
+    Attributes:
+      experiment: Its seed is not looked at.
+      source: The data.
+      placement: Of one run, whose batches are spread over the devices.
+      parts: The model, the balancer, the optimizer.
+    """
+
+    def __init__(
+        self, experiment: Experiment, *, devices: int | None = None, source: Source | None = None
+    ):
+        """Loads the data and traces the first step, so that what does not fit together is found
+        before anything is made. The trace is used again when the step is compiled.
+
+        Args:
+          experiment: What is to be run.
+          devices: How many to use; None: all.
+          source: The data, if it is loaded already; it may have more labels than the tasks need.
+
+        Raises:
+          ValueError: The experiment, the data or the devices are not as they must be.
+        """
+        self.experiment, self._devices = experiment, devices
+        self.placement = parallel.place(experiment.data.batch_size, devices)
+        self.source = load_source(experiment) if source is None else source
+        pipeline.Order(seed=0, size=len(self.source.train), batch_size=experiment.data.batch_size)
+        self.parts = assemble(experiment, self.source.mean, self.source.std)
+        check_select(experiment)
+        create = fresh(experiment, self.parts, self.source)
+        self._create = jax.jit(create, out_shardings=self.placement.replicated)
+        self._step = jax.jit(train_step(experiment, self.parts))
+        self._traced = self._rehearse()
+        self._resident: dict[int, ResidentProgram] = {}
+
+    def _rehearse(self) -> Any:
+        try:
+            state = self._create.eval_shape(jax.random.key(0))
+            return self._step.trace(state, batch_shapes(self.experiment, self.source))
+        except ValueError:
+            raise
+        except (TypeError, IndexError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"the parts of this experiment do not fit together: {error}"
+            ) from error
+
+    def create(self, seed: int) -> TrainState:
+        """The state of step 0."""
+        return self._create(jax.random.key(seed))
+
+    def feed(self, seeds: Sequence[int], start: int) -> Resident | Streaming:
+        """What takes the steps of runs with these seeds, from `start` on."""
+        batch_size, split = self.experiment.data.batch_size, self.source.train
+        orders = [
+            pipeline.Order(seed=seed, size=len(split), batch_size=batch_size) for seed in seeds
+        ]
+        if keeps_on_device(self.experiment, split):
+            return Resident(self._resident_program(len(seeds)), orders)
+        (order,) = orders
+        batches = pipeline.stream(
+            split,
+            order,
+            self.placement.local_rows(batch_size),
+            start,
+            self.experiment.steps,
+            self.experiment.data.workers,
+        )
+        return Streaming(self._streaming, batches)
+
+    def _resident_program(self, runs: int) -> ResidentProgram:
+        if runs not in self._resident:
+            placement = self.side_by_side(runs) if runs > 1 else self.placement
+            data = placement.replicate(pipeline.resident(self.source.train))
+            self._resident[runs] = ResidentProgram(
+                self._step, data, placement, self.experiment.log_every, together=runs > 1
+            )
+        return self._resident[runs]
+
+    @functools.cached_property
+    def _streaming(self) -> StreamingProgram:
+        return StreamingProgram(self._step, self.placement)
+
+    @functools.cached_property
+    def validation(self) -> Evaluator:
+        """Evaluates the validation split."""
+        return self._evaluator(self.source.validation)
+
+    @functools.cached_property
+    def test(self) -> Evaluator:
+        """Evaluates the test split."""
+        return self._evaluator(self.source.test)
+
+    def _evaluator(self, split: Split) -> Evaluator:
+        return Evaluator(
+            self.parts.model,
+            self.experiment.tasks,
+            split,
+            self.experiment.data.batch_size,
+            self.placement,
+            keep_on_device=keeps_on_device(self.experiment, split),
+        )
+
+    @functools.cached_property
+    def pays_together(self) -> bool:
+        """Whether several seeds are trained faster side by side, in one program, than in turn.
+
+        On CPUs a batch of convolutions with different kernels is some four times slower than one
+        after the other; everywhere else one program for all is faster.
+        """
+        if jax.process_count() > 1 or not keeps_on_device(self.experiment, self.source.train):
+            return False
+        return jax.default_backend() != "cpu" or not has_convolution(self._traced.jaxpr)
+
+    def side_by_side(self, runs: int) -> parallel.Placement:
+        """Where runs that are trained together lie: spread evenly over devices."""
+        count = self.placement.mesh.size
+        return parallel.place(runs, max(d for d in range(1, count + 1) if runs % d == 0))
+
+    def join(self, states: Sequence[TrainState]) -> TrainState:
+        """The states of several runs as one, with an axis of runs first; one alone is unchanged."""
+        if len(states) == 1:
+            return states[0]
+        return jax.device_put(_stack(states), self.side_by_side(len(states)).batched)
+
+    def split(self, state: TrainState, runs: int) -> list[TrainState]:
+        """Undoes `join`."""
+        if runs == 1:
+            return [state]
+        return jax.device_put(_unstack(state, runs), self.placement.replicated)
+
+
+@jax.jit
+def _stack(states: Sequence[TrainState]) -> TrainState:
+    return jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _unstack(state: TrainState, runs: int) -> list[TrainState]:
+    return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(runs)]
+
+
+def batch_shapes(experiment: Experiment, source: Source) -> Any:
+    """Shapes and types of a batch, from the first example."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        leaf = np.asarray(leaf)
+        return jax.ShapeDtypeStruct((experiment.data.batch_size, *leaf.shape), leaf.dtype)
+
+    return jax.tree.map(shape, dict(source.train[0]))
+
+
+def fresh(
+    experiment: Experiment, parts: Parts, source: Source
+) -> Callable[[jax.Array], TrainState]:
+    """A function from a random key to the state of step 0."""
+    shapes: PyTree = batch_shapes(experiment, source)
+
+    def create(key: jax.Array) -> TrainState:
+        return create_state(
+            key,
+            parts.model,
+            experiment.tasks,
+            parts.balancer,
+            parts.optimizer,
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+            level=experiment.level,
+            ema=experiment.ema is not None,
+        )
+
+    return create
+
+
+def keeps_on_device(experiment: Experiment, split: Split) -> bool:
+    """Whether a split is kept on the device."""
+    if experiment.data.keep_on_device == "auto":
+        return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
+    return experiment.data.keep_on_device == "yes"

@@ -1,0 +1,213 @@
+"""One training run: its folder, its checkpoints, what it writes down and what came out of it."""
+
+import contextlib
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from mtljax import parallel
+from mtljax.checkpoint import Checkpoints
+from mtljax.config import Experiment, to_json
+from mtljax.evaluate import Predictions
+from mtljax.models import partition, task_of
+from mtljax.programs import Programs
+from mtljax.record import Fetch, Recorder
+from mtljax.runfolder import RunFolder
+from mtljax.selection import selection_score
+from mtljax.step import TrainState
+from mtljax.stopping import Stopped
+
+
+class Run:
+    """A run while it is trained, alone or beside others of the same `Programs`.
+
+    Attributes:
+      failure: Why it cannot go on, if so.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: Path,
+        programs: Programs,
+        *,
+        together: int = 1,
+        began: float | None = None,
+    ):
+        """Opens the folder, and keeps other runs out of it until `close`.
+
+        Args:
+          experiment: With this run's seed.
+          workdir: The run folder.
+          programs: Of the experiment.
+          together: How many runs are trained side by side.
+          began: When the run began, by `time.perf_counter`; None: now.
+
+        Raises:
+          ValueError: It is not a folder for this run.
+        """
+        self.experiment, self.programs, self.together = experiment, programs, together
+        self.failure: Stopped | None = None
+        self._began = time.perf_counter() if began is None else began
+        self._stack = contextlib.ExitStack()
+        with self._stack:
+            folder = RunFolder(workdir, experiment, jax.process_index() == 0)
+            self._folder = self._stack.enter_context(folder)
+            source = programs.source
+            folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
+            self._checkpoints = Checkpoints(workdir, spare=together > 1)
+            self._stack.enter_context(contextlib.closing(self._checkpoints))
+            self._stack = self._stack.pop_all()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def latest(self) -> int:
+        """The step that it can go on from."""
+        return self._checkpoints.latest() or 0
+
+    def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> TrainState:
+        """The state to go on from, of step 0 or of a checkpoint."""
+        state = self.programs.create(self.experiment.seed)
+        if step:
+            state = self._checkpoints.restore(step, state)
+        self._folder.forget_after(step)
+        self._recorder = Recorder(
+            self.experiment,
+            self._folder,
+            len(self.programs.source.train),
+            step,
+            tensorboard,
+            quiet,
+            self.together,
+        )
+        self._stack.enter_context(contextlib.closing(self._recorder))
+        return state
+
+    def add(self, step: int, count: int, logs: Fetch) -> None:
+        """The logs of the `count` steps up to `step`, which may not yet be there."""
+        with self._failing():
+            self._recorder.add(step, count, logs)
+
+    def evaluate(self, step: int, state: TrainState) -> None:
+        """Measures the state on validation and saves it."""
+        with self._failing():
+            self._recorder.flush()
+            metrics = self.programs.validation.metrics(state)
+            score = selection_score(self.experiment, metrics)
+            self._recorder.validation(step, metrics, score)
+            self._checkpoints.save(state, score)
+
+    def save(self, state: TrainState) -> None:
+        """Saves a state that is not evaluated."""
+        with self._failing():
+            self._recorder.flush()
+            self._checkpoints.save(state, sys.float_info.max)
+
+    def rested(self) -> None:
+        """What was done since the last step was no training."""
+        self._recorder.rested()
+
+    def settle(self) -> None:
+        """Waits until all that was saved is there."""
+        self._checkpoints.wait()
+
+    @contextlib.contextmanager
+    def _failing(self):
+        try:
+            yield
+        except Stopped as stopped:
+            self.failure = stopped
+
+    def finish(self, last: TrainState, cost: dict[str, float], *, page: bool) -> dict[str, Any]:
+        """Evaluates the test split at the best checkpoint, and writes what came out."""
+        self._recorder.close()
+        best = self._checkpoints.best()
+        assert best is not None
+        state = self._checkpoints.restore(best, last)
+        programs = self.programs
+        predictions = None
+        if page:
+            test, predictions = programs.test.metrics_and_predictions(state)
+        else:
+            test = programs.test.metrics(state)
+        result = {
+            "experiment": self.experiment.name,
+            "seed": self.experiment.seed,
+            "steps": self.experiment.steps,
+            "best_step": best,
+            "validation": programs.validation.metrics(state),
+            "test": test,
+            "parameters": count_parameters(state),
+            "seconds": time.perf_counter() - self._began,
+            **self._recorder.speed(),
+            **cost,
+            "together": self.together,
+            "skipped": self._recorder.skipped,
+            "device": parallel.describe(programs.placement.mesh.size),
+            "environment": environment(),
+        }
+        if predictions is not None and jax.process_index() == 0:
+            draw(self.experiment, self._folder, result, predictions)
+        result["seconds"] = time.perf_counter() - self._began
+        self._checkpoints.tidy()
+        self._folder.finish(result)
+        return result
+
+
+def draw(
+    experiment: Experiment, folder: RunFolder, result: dict[str, Any], predictions: Predictions
+) -> None:
+    """Writes the report into the run folder."""
+    from mtljax import report  # matplotlib: not before it is needed
+
+    report.write_report(
+        folder.path,
+        title=experiment.name,
+        config=to_json(experiment),
+        tasks=experiment.tasks,
+        history=folder.history(),
+        result=result,
+        test=report.Predictions(*predictions),
+    )
+
+
+def count_parameters(state: TrainState) -> dict[str, Any]:
+    """Numbers of parameters: in all, shared, and of each task."""
+    shared, specific = partition(state.params)
+    of_tasks: dict[str, int] = {}
+    for path, leaf in specific.items():
+        of_tasks[str(task_of(path))] = of_tasks.get(str(task_of(path)), 0) + leaf.size
+    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return {
+        "total": total,
+        "shared": sum(x.size for x in shared.values()),
+        "task_specific": of_tasks,
+    }
+
+
+def environment() -> dict[str, str]:
+    """Versions that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("jax", "jaxlib", "flax", "optax", "numpy", "mtljax"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from the repository, not installed
+            from mtljax import __version__
+
+            found[package] = __version__
+    return {**found, "platform": platform.platform()}
