@@ -12,7 +12,7 @@ experiment = Experiment(
         Classification(name="digit", num_classes=10),
         Regression(name="value", center=4.5, scale=2.9, kind="l1"),
     ),
-    data=Data(source="digits", batch_size=64, augment="affine:shift=0.7,rotate=7,zoom=0.07"),
+    data=Data(source="digits", batch_size=64, augment=("affine:shift=0.7,rotate=7,zoom=0.07",)),
     trunk="cnn",
     steps=600,
     optimizer="adamw:weight_decay=1e-2",

@@ -10,8 +10,7 @@ import optax
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.choice import choose
 from mtljax.config import Experiment
-from mtljax.data import AUGMENTATIONS, Arrays, Source, Wanted, make_source
-from mtljax.data.augment import Augment
+from mtljax.data import Arrays, Augment, Source, Wanted, make_augment, make_source
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.fusion import Fusion
 from mtljax.optimizers import make_optimizer
@@ -67,7 +66,6 @@ def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
     trunk = choose("trunk", experiment.trunk, TRUNKS)
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
     balancer = choose("balancer", experiment.balancer, BALANCERS)
-    augment = choose("augmentation", experiment.data.augment, AUGMENTATIONS)
     return Parts(
         model=build(
             trunk.made(),
@@ -87,7 +85,7 @@ def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
             clip_norm=experiment.clip_norm,
             decay_biases=experiment.decay_biases,
         ),
-        augment=augment.made(),
+        augment=make_augment(experiment.data.augment, experiment.tasks),
     )
 
 

@@ -85,7 +85,7 @@ def choose(
     make = options[name]
     signature = inspect.signature(make)
     known = [p for p in signature.parameters if p not in hidden]
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for part in _split(rest):
         named = part.strip()[0] not in "'\"([{"
         key, equals, value = part.partition("=") if named else (part, "", "")

@@ -28,12 +28,17 @@ class Data:
     of a label, a column, a feature, a folder."""
     batch_size: int = 64
     """Examples per step, over all devices and processes."""
-    augment: str = "none"
-    """What is done to training images inside the step, as `list augmentations` shows."""
+    augment: tuple[str, ...] = ()
+    """What is done to training examples inside the step, one after the other, as `list
+    augmentations` shows."""
     keep_on_device: Literal["auto", "yes", "no"] = "auto"
     """Keep the whole data on the device and index it there; auto: if it takes less than 1 GiB."""
     workers: int = 0
     """Processes that read data that is not kept on the device; 0: threads of this one."""
+
+    def __post_init__(self):
+        if isinstance(self.augment, str):  # a single one, written without a comma behind it
+            object.__setattr__(self, "augment", (self.augment,))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

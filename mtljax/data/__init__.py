@@ -1,6 +1,6 @@
 """Data: sources of labelled images, their order, and their way to the device."""
 
-from mtljax.data.augment import AUGMENTATIONS
+from mtljax.data.augment import AUGMENTATIONS, Augment, make_augment
 from mtljax.data.base import Arrays, Source, Split, Wanted
 from mtljax.data.sources import SOURCES, make_source
 from mtljax.data.sources.arrays import from_arrays
@@ -10,10 +10,12 @@ __all__ = [
     "AUGMENTATIONS",
     "SOURCES",
     "Arrays",
+    "Augment",
     "Source",
     "Split",
     "Wanted",
     "from_arrays",
+    "make_augment",
     "make_source",
     "overlay",
 ]

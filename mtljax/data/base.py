@@ -1,7 +1,7 @@
 """What a data source gives: three splits of labelled images, and the statistics of one of them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -118,6 +118,10 @@ def select(source: Source, wanted: Sequence[Wanted], name: str) -> Source:
         own = lambda part: {name: part[key] for name, key in keys.items()}
         return Arrays(split.image, own(split.labels), own(split.present))
 
-    return dataclasses.replace(
-        source, **{part: pick(split) for part, split in source.parts().items()}
-    )
+    return with_parts(source, pick)
+
+
+def with_parts(source: Source, change: Callable[[Split], Split]) -> Source:
+    """The source with every split changed."""
+    train, validation, test = map(change, source.parts().values())
+    return dataclasses.replace(source, train=train, validation=validation, test=test)

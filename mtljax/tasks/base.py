@@ -5,9 +5,12 @@ import dataclasses
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PyTree, UInt8
+
+from mtljax.geometry import Warp
 
 
 class Metrics(abc.ABC):
@@ -90,6 +93,69 @@ class Task(abc.ABC):
         """
         del labels, size
         return None
+
+    def read(self, value: Any) -> Any:
+        """A label of what a data source has: a cell of a table, or an array from a file.
+
+        Positions and maps stay in the pixels of the image they were made for.
+
+        Raises:
+          ValueError: It is no label of this kind, in one line that does not name the task.
+        """
+        return np.asarray(value)
+
+    def blank(self, size: tuple[int, int]) -> Any:
+        """What stands in place of a missing label of an image of this height and width.
+
+        Raises:
+          ValueError: This kind of task does not say so.
+        """
+        del size
+        raise ValueError(
+            f"task {self.name!r} ({type(self).__name__}) does not say what stands for a missing "
+            "label: give it a method `blank`"
+        )
+
+    def warp(self, label: Any, warp: Warp) -> Any:
+        """The label of one image, without the batch axis, after a change of place.
+
+        Raises:
+          ValueError: The label has positions, and this kind of task does not say how they move.
+        """
+        del warp
+        if any(np.ndim(leaf) >= 2 for leaf in jax.tree.leaves(label)):
+            raise ValueError(
+                f"the labels of task {self.name!r} ({type(self).__name__}) have positions, which "
+                "it does not move with the image: give it a method `warp`"
+            )
+        return label
+
+    def mix(self, label: Any, other: Any, share: Float[Array, ""]) -> Any:
+        """The label of `share` of one image and 1 - `share` of another, if there is such a thing.
+
+        Raises:
+          ValueError: There is not.
+        """
+        del label, other, share
+        raise ValueError(
+            f"the labels of task {self.name!r} ({type(self).__name__}) cannot be mixed: leave out "
+            "mixup and cutmix"
+        )
+
+    def paste(
+        self, label: Any, other: Any, region: Bool[Array, "H W"], share: Float[Array, ""]
+    ) -> Any:
+        """The label of one image with a region of another pasted in, which leaves `share` of it.
+
+        Raises:
+          ValueError: There is no such thing.
+        """
+        del region
+        return self.mix(label, other, share)
+
+    def contents(self, label: Any) -> np.ndarray:
+        """What statistics count in one label, [n]: numbers of classes (integers), or numbers."""
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(label)])
 
     def decode(self, output: Any) -> Any:
         """What a person calls the prediction: a class, a number in the label's unit, a mask."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from mtljax.tasks.base import require, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_values
+from mtljax.tasks.raw import yes_or_no
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,15 @@ class BinaryMap(PixelTask):
         yes = np.count_nonzero(labels) + 1
         odds = yes / (labels.size + 2 - yes) * self.positive_weight / (1 - self.positive_weight)
         return np.full(size, max(np.float32(np.log(odds)), _logits(self.limits)[0]))
+
+    def read(self, value):
+        return yes_or_no(value)
+
+    def blank(self, size):
+        return np.zeros(size, np.int32)
+
+    def warp(self, label, warp):
+        return warp.plane(label)
 
     def decode(self, output):
         return jax.nn.sigmoid(output)

@@ -11,13 +11,17 @@ from jaxtyping import Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.raw import class_of
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import fill_absent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """One of `num_classes` per image. Output: logits [B, C]. Labels: integers [B]."""
+    """One of `num_classes` per image. Output: logits [B, C]. Labels: integers [B].
+
+    `loss` also takes distributions over the classes, [B, C], which mixed images have.
+    """
 
     num_classes: int
     label_smoothing: float = 0.0
@@ -40,7 +44,9 @@ class Classification(Task):
         return VectorHead(outputs=self.num_classes)
 
     def loss(self, output, label, present):
-        target = jax.nn.one_hot(fill_absent(label, present), self.num_classes)
+        target = fill_absent(label, present)
+        if target.ndim == 1:
+            target = jax.nn.one_hot(target, self.num_classes)
         if self.label_smoothing:
             target = optax.smooth_labels(target, self.label_smoothing)
         losses = optax.softmax_cross_entropy(output, target)
@@ -64,6 +70,18 @@ class Classification(Task):
         """The classes' frequencies: least loss, and the most frequent class."""
         del size
         return log_frequencies(labels, self.num_classes)
+
+    def read(self, value):
+        return np.int32(class_of(value, self.class_names))
+
+    def blank(self, size):
+        del size
+        return np.int32(0)
+
+    def mix(self, label, other, share):
+        """[C]: a distribution over the classes, which `loss` takes as well."""
+        soft = lambda x: x if jnp.ndim(x) else jax.nn.one_hot(x, self.num_classes)
+        return share * soft(label) + (1 - share) * soft(other)
 
     def decode(self, output):
         return output.argmax(-1)

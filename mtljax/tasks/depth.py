@@ -10,6 +10,7 @@ import numpy as np
 from mtljax.tasks.base import Metrics, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_values
+from mtljax.tasks.raw import plane
 from mtljax.tasks.settings import require_choice, require_positive
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 
@@ -95,6 +96,19 @@ class Depth(PixelTask):
         """The mean depth."""
         mean = labels.mean(dtype=np.float64, where=measured(labels))
         return np.full(size, mean, np.float32)
+
+    def read(self, value):
+        return plane(value).astype(np.float32)
+
+    def blank(self, size):
+        return np.zeros(size, np.float32)
+
+    def warp(self, label, warp):
+        """What is seen larger is nearer."""
+        return warp.plane(label, fill=0) / warp.zoom
+
+    def contents(self, label):
+        return label[measured(label)]
 
     def decode(self, output):
         return jnp.maximum(output, self.floor)

@@ -1,6 +1,7 @@
 """Object detection: boxes around things, and what the things are."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -11,9 +12,12 @@ from mtljax.tasks.centers import detections, focal_loss, targets
 from mtljax.tasks.coco import THRESHOLDS, average_precision, require_evaluator
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_box
+from mtljax.tasks.raw import class_of, numbers
 from mtljax.tasks.settings import require_classes, require_least
 from mtljax.tasks.streaming import PerExample, fill_absent
 
+LEAST_SEEN = 0.25
+"""Share of a box that must be left within the image for it to be looked for."""
 Boxes = dict[str, Any]
 """{"boxes": [..., N, 4], "classes": [..., N]}: see `Detection`."""
 
@@ -46,7 +50,7 @@ class Detection(DenseTask):
     stride: int = 4
     """Pixels per position of the heat map, along each side."""
     most: int = 100
-    """Detections per image."""
+    """Detections per image, and most boxes in a label that is read from files."""
     class_names: tuple[str, ...] = ()
     """What to call the classes; their numbers if empty."""
 
@@ -119,6 +123,46 @@ class Detection(DenseTask):
         output = np.zeros((*grid, self.num_classes + 4), np.float32)
         output[..., : self.num_classes] = -200.0
         return output
+
+    def read(self, value):
+        """{"boxes": [n, 4], "classes": [n]}, or boxes alone, all of the only class."""
+        if isinstance(value, Mapping):
+            boxes, classes = value["boxes"], value["classes"]
+        else:
+            boxes = numbers(value).reshape(-1, 4) if np.size(numbers(value)) % 4 == 0 else None
+            if boxes is None or self.num_classes > 1:
+                raise ValueError("boxes need four numbers each, and a class of several")
+            classes = [0] * len(boxes)
+        if len(boxes) > self.most:
+            raise ValueError(f"{len(boxes)} boxes; set `most` to the largest number in an image")
+        label = self.blank((0, 0))
+        label["boxes"][: len(boxes)] = np.asarray(boxes, np.float32).reshape(-1, 4)
+        label["classes"][: len(boxes)] = [class_of(c, self.class_names) for c in classes]
+        return label
+
+    def blank(self, size):
+        del size
+        return {
+            "boxes": np.zeros((self.most, 4), np.float32),
+            "classes": np.full(self.most, -1, np.int32),
+        }
+
+    def warp(self, label, warp):
+        """Boxes around where their corners go, cut at the image's edge; those hardly seen go."""
+        xp, boxes = warp.xp, label["boxes"]
+        corners = boxes[:, np.asarray([[0, 1], [0, 3], [2, 1], [2, 3]])]
+        moved = warp.points(corners)
+        whole = xp.concatenate([moved.min(1), moved.max(1)], -1)
+        cut = xp.clip(whole, 0, np.asarray([*warp.size, *warp.size], np.float32))
+        area = lambda box: (box[:, 2:] - box[:, :2]).prod(-1)
+        seen = (label["classes"] >= 0) & (area(cut) > LEAST_SEEN * area(whole))
+        return {
+            "boxes": xp.where(seen[:, None], cut, 0.0).astype(boxes.dtype),
+            "classes": xp.where(seen, label["classes"], -1),
+        }
+
+    def contents(self, label):
+        return label["classes"][label["classes"] >= 0]
 
     def decode(self, output):
         """{"boxes": [B, M, 4], "classes": [B, M], "scores": [B, M]}, best first."""

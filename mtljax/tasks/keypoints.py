@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_dot
+from mtljax.tasks.raw import numbers
 from mtljax.tasks.settings import require_least, require_positive
 from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
 
@@ -47,6 +48,8 @@ class Keypoints(DenseTask):
     """Largest distance of a point that `pck` counts as found, as a share of the diagonal."""
     auc_limit: float = 0.1
     """Where `auc` ends, as a share of the diagonal."""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """Points that are each other's mirror image, as the left and the right eye."""
 
     main_metric: ClassVar[str] = "nme"
     higher_is_better: ClassVar[bool] = False
@@ -55,6 +58,12 @@ class Keypoints(DenseTask):
         super().__post_init__()
         require_least(self, 1, "num_keypoints", "stride")
         require_positive(self, "sigma", "limit", "auc_limit")
+        for pair in self.pairs:
+            if len(pair) != 2 or not all(0 <= point < self.num_keypoints for point in pair):
+                raise ValueError(
+                    f"task {self.name!r}: pairs must be two points in 0..{self.num_keypoints - 1} "
+                    f"each, not {pair}"
+                )
 
     def head(self):
         return self.dense_head(outputs=self.num_keypoints, stride=self.stride)
@@ -116,6 +125,46 @@ class Keypoints(DenseTask):
             return (middles - mean[:, i] / self.stride) ** 2 / (2 * spread)
 
         return -(axis(0)[:, None] + axis(1)).astype(np.float32)
+
+    def read(self, value):
+        """y and x, or y, x and whether it is visible, of each point; NaN or none: not visible."""
+        found = numbers(value)
+        for width in (3, 2):
+            if found.size == width * self.num_keypoints:
+                found = found.reshape(-1, width)
+                visible = np.isfinite(found[:, :2]).all(1) & (found[:, width - 1] != 0)
+                if width == 2:
+                    visible = np.isfinite(found).all(1)
+                where = np.where(visible[:, None], found[:, :2], 0.0)
+                return np.concatenate([where, visible[:, None]], 1).astype(np.float32)
+        raise ValueError(
+            f"{found.size} numbers for {self.num_keypoints} points; each is y and x, or y, x and "
+            "whether it is visible"
+        )
+
+    def blank(self, size):
+        del size
+        return np.zeros((self.num_keypoints, 3), np.float32)
+
+    def warp(self, label, warp):
+        """Points that leave the image are no longer visible."""
+        xp = warp.xp
+        at = warp.points(label[:, :2])
+        inside = ((at >= 0) & (at < np.asarray(warp.size))).all(-1)
+        visible = xp.where(inside, label[:, 2], 0.0)[:, None]
+        moved = xp.concatenate([xp.where(visible > 0, at, 0.0), visible], -1).astype(label.dtype)
+        return moved[np.asarray(self._other_side)] if warp.mirrored else moved
+
+    @property
+    def _other_side(self) -> list[int]:
+        """For each point, the one that is called so in a mirror."""
+        other = list(range(self.num_keypoints))
+        for left, right in self.pairs:
+            other[left], other[right] = right, left
+        return other
+
+    def contents(self, label):
+        return label[label[:, 2] > 0, :2].ravel()
 
     def decode(self, output):
         """[B, K, 3]: y, x, and the share of the heat map that is at the largest position."""

@@ -1,6 +1,7 @@
 """Multi-label classification: any number of classes per image."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -10,6 +11,7 @@ import optax
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Task, require, require_shape
+from mtljax.tasks.raw import class_of, number, numbers
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import PerExample, fill_absent
 
@@ -54,6 +56,36 @@ class MultiLabel(Task):
         del size
         there = (labels != 0).sum(0)
         return np.log((there + 1) / (len(labels) - there + 1)).astype(np.float32)
+
+    def read(self, value):
+        """0 and 1 (or -1 and 1) for each class, {class name: there or not}, or "cat;dog"."""
+        if isinstance(value, str) and self.class_names and not _is_numbers(value):
+            there = {class_of(name, self.class_names) for name in value.split(";") if name.strip()}
+            value = [i in there for i in range(self.num_classes)]
+        if isinstance(value, Mapping):
+            missing = [name for name in self.class_names if name not in value]
+            if missing or not self.class_names:
+                raise ValueError(f"nothing is said of {', '.join(missing) or 'class_names'}")
+            value = [value[name] for name in self.class_names]
+        found = np.asarray(
+            [number(x) for x in value] if isinstance(value, (list, tuple)) else numbers(value)
+        )
+        if found.size != self.num_classes:
+            raise ValueError(f"{found.size} numbers for {self.num_classes} classes")
+        good = (found == 0) | (abs(found) == 1)
+        if not good.all():
+            raise ValueError(f"{found[~good][0]:g} is neither 0 nor 1 (nor -1)")
+        return (found > 0).astype(np.int32)
+
+    def blank(self, size):
+        del size
+        return np.zeros(self.num_classes, np.int32)
+
+    def mix(self, label, other, share):
+        return share * label.astype(share.dtype) + (1 - share) * other.astype(share.dtype)
+
+    def contents(self, label):
+        return np.flatnonzero(label)
 
     def decode(self, output):
         return (output > 0).astype(jnp.int32)
@@ -110,3 +142,7 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
             gain = np.diff(hits[last], prepend=0) / hits[-1]
             result[i] = (hits[last] / (last + 1) * gain).sum()
     return result
+
+
+def _is_numbers(text: str) -> bool:
+    return not text.strip("01-. ")

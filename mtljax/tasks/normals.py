@@ -18,7 +18,9 @@ BINS_PER_DEGREE = 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normals(PixelTask):
-    """A direction per pixel. Output: vectors [B, H, W, 3] of any length. Labels: [B, H, W, 3].
+    """A direction per pixel. Output: vectors [B, H, W, 3] of any length. Labels: [B, H, W, 3],
+    x to the right, y up or down, z along the line of sight: mirroring the image negates x, turning
+    it turns (x, y), taken as pointing down.
 
     A pixel counts where its label is finite and not zero. Loss: 1 - cos of the angle between
     prediction and truth (both scaled to length 1). Metrics, in degrees, over all such pixels of the
@@ -64,6 +66,26 @@ class Normals(PixelTask):
         mean = (known / np.linalg.norm(known, axis=-1, keepdims=True)).mean(0)
         mean /= max(np.linalg.norm(mean), np.finfo(np.float32).tiny)
         return np.broadcast_to(mean.astype(np.float32), (*size, 3))
+
+    def read(self, value):
+        found = np.asarray(value)
+        if found.ndim != 3 or found.shape[-1] != 3 or found.dtype.kind != "f":
+            raise ValueError(
+                f"an array of shape {found.shape} and type {found.dtype}; must be vectors "
+                "(x to the right, y, z), floating [H, W, 3]"
+            )
+        return found.astype(np.float32)
+
+    def blank(self, size):
+        return np.zeros((*size, 3), np.float32)
+
+    def warp(self, label, warp):
+        moved = warp.plane(label, fill=0)
+        turned = warp.directions(moved[..., 1::-1])[..., ::-1]
+        return warp.xp.concatenate([turned, moved[..., 2:]], -1).astype(label.dtype)
+
+    def contents(self, label):
+        return label[directed(label)].ravel()
 
     def decode(self, output):
         return unit(output)

@@ -82,6 +82,20 @@ class Reconstruction(PixelTask):
         mean = labels.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
         return np.broadcast_to(mean, (*size, self.channels))
 
+    def read(self, value):
+        found = np.asarray(value)
+        scale = self.peak / 255 if found.dtype == np.uint8 else 1.0
+        return (found * np.float32(scale)).astype(np.float32)
+
+    def blank(self, size):
+        return np.zeros((*size, self.channels), np.float32)
+
+    def warp(self, label, warp):
+        return warp.smooth(label)
+
+    def mix(self, label, other, share):
+        return share * label + (1 - share) * other
+
     def decode(self, output):
         return jnp.clip(output, 0, self.peak)
 

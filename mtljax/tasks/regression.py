@@ -8,6 +8,7 @@ import numpy as np
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.raw import numbers
 from mtljax.tasks.settings import require_choice, require_least, require_positive
 from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
 
@@ -69,6 +70,19 @@ class Regression(Task):
         """The mean."""
         del size
         return labels.mean(0, dtype=np.float64).astype(np.float32)
+
+    def read(self, value):
+        found = numbers(value).astype(np.float32)
+        if found.size != self.size:
+            raise ValueError(f"{found.size} numbers, not {self.size}")
+        return found[0] if self.size == 1 else found
+
+    def blank(self, size):
+        del size
+        return np.zeros((), np.float32)[()] if self.size == 1 else np.zeros(self.size, np.float32)
+
+    def mix(self, label, other, share):
+        return share * label + (1 - share) * other
 
     def error(self, output, label):
         return abs(output - label).reshape(len(output), -1).mean(-1)

@@ -11,6 +11,7 @@ from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.classification import log_frequencies
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_classes
+from mtljax.tasks.raw import plane
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import of_rank
 
@@ -28,6 +29,8 @@ class Segmentation(PixelTask):
     num_classes: int
     ignore: int | None = 255
     """The label of pixels that do not count."""
+    first: int = 0
+    """The first class in masks that are read from files: 1 where they count from 1."""
     class_names: tuple[str, ...] = ()
     """What to call the classes; their numbers if empty."""
 
@@ -74,6 +77,20 @@ class Segmentation(PixelTask):
         """The classes' shares of the labelled pixels: least loss, and the most frequent class."""
         shares = log_frequencies(labels[self.labelled(labels)], self.num_classes)
         return np.broadcast_to(shares, (*size, self.num_classes))
+
+    def read(self, value):
+        found = plane(value)
+        ignored = found == self._ignored
+        return np.where(ignored, self._ignored, found - float(self.first)).astype(np.int32)
+
+    def blank(self, size):
+        return np.full(size, self._ignored, np.int32)
+
+    def warp(self, label, warp):
+        return warp.plane(label, fill=self._ignored)
+
+    def contents(self, label):
+        return label[np.asarray(self.labelled(label))]
 
     def decode(self, output):
         return output.argmax(-1)
