@@ -56,6 +56,11 @@ class Task(abc.ABC):
     higher_is_better: ClassVar[bool] = False
 
     @property
+    def compared(self) -> tuple[tuple[str, bool], ...]:
+        """The metrics by which methods are compared, and of each whether higher is better."""
+        return ((self.main_metric, self.higher_is_better),)
+
+    @property
     def taps(self) -> int:
         """How many of the trunk's last stages the head reads."""
         return 1
