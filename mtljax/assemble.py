@@ -103,4 +103,6 @@ def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = Non
         ema_decay=experiment.ema,
         dtype=jnp.bfloat16 if experiment.dtype == "bfloat16" else None,
         augment=parts.augment,
+        pullback=experiment.pullback,
+        jacobian=experiment.jacobian,
     )

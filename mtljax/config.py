@@ -62,6 +62,12 @@ class Experiment:
     """How the tasks' losses or gradients become one update, as `list balancers` shows."""
     level: Literal["parameters", "features"] = "parameters"
     """What task gradients are taken with respect to: exact, or nearly free."""
+    jacobian: Literal["rows", "gramian"] = "rows"
+    """What is kept of the tasks' gradients: each of them, or only their inner products, which takes
+    less memory and one more pass backwards."""
+    pullback: Literal["auto", "vmap", "loop"] | int = "auto"
+    """How the tasks' gradients are taken: all at once, one after the other, or so many at a time;
+    auto: as was measured to be fastest."""
     heads: Literal["auto", "own", "weighted"] = "auto"
     """What heads receive: their own loss or the weighted one; auto: as in the balancer's paper."""
 
@@ -100,6 +106,8 @@ class Experiment:
         for field in ("steps", "microbatches", "max_skipped", "log_every", "eval_every"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be >= 1, not {getattr(self, field)}")
+        if isinstance(self.pullback, int) and self.pullback < 1:
+            raise ValueError(f"pullback must be auto, vmap, loop or >= 1, not {self.pullback}")
         if self.data.batch_size < 1:
             raise ValueError(f"data.batch_size must be >= 1, not {self.data.batch_size}")
         if self.ema is not None and not 0 <= self.ema < 1:
