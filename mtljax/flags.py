@@ -94,6 +94,9 @@ def explain(complaint: str, known: Sequence[str]) -> str:
 def _wanted(reason: str) -> str:
     value = re.search(r"'(.*)'", reason)
     number = "a whole number" if re.search(r"\bint\b|INT", reason) else "a number"
+    words = re.search(r"no type matching \{(.*?)\}\|", reason)
+    if words and words[1] != "None":
+        number = f"{words[1].replace(',', ', ')} or {number}"
     none = " or None" if "None" in reason else ""
     return f"{number}{none}, not {value[1]!r}" if value else f"something else: {reason}"
 

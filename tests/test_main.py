@@ -75,6 +75,8 @@ BAD_VALUES = {
     "--steps abc": "--steps must be a whole number, not 'abc'",
     "--steps 2.5": "--steps must be a whole number, not '2.5'",
     "--steps 0": "steps must be >= 1, not 0",
+    "--pullback x": "--pullback must be auto, vmap, loop or a whole number, not 'x'",
+    "--pullback 0": "pullback must be auto, vmap, loop or >= 1, not 0",
     "--steps": "--steps needs a value",
     "--seed -1": "seed must be >= 0, not -1",
     "--learning-rate fast": "--learning-rate must be a number, not 'fast'",
