@@ -86,22 +86,27 @@ def _numbers(line: dict[str, Any]) -> str:
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """Every number of every task, on validation and test."""
+    """Every number of every task, on validation and test, and what a constant gets on test."""
     table = Table(
         title=f"{result['experiment']}: step {result['best_step']}, chosen on validation",
         title_justify="left",
+        caption="trivial: the best answer that is the same for every test image",
+        caption_justify="left",
     )
     table.add_column("task")
     table.add_column("metric")
     table.add_column("validation", justify="right")
     table.add_column("test", justify="right")
+    table.add_column("trivial", justify="right", style="dim")
     for task, metrics in result["test"].items():
+        trivial = result.get("trivial", {}).get(task, {})
         for i, (name, value) in enumerate(scalars(metrics).items()):
             table.add_row(
                 task if i == 0 else "",
                 name,
                 f"{result['validation'][task][name]:.4f}",
                 f"{value:.4f}",
+                f"{trivial[name]:.4f}" if name in trivial else "",
                 end_section=i == len(scalars(metrics)) - 1,
             )
     return table

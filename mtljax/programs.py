@@ -23,6 +23,7 @@ from mtljax.dispatch import (
 from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
 from mtljax.step import TrainState, create_state
+from mtljax.trivial import constants
 
 RESIDENT_LIMIT = 2**30
 """Bytes up to which data is kept on the device if the experiment does not say."""
@@ -120,6 +121,12 @@ class Programs:
     def test(self) -> Evaluator:
         """Evaluates the test split."""
         return self._evaluator(self.source.test)
+
+    @functools.cached_property
+    def trivial(self) -> dict[str, dict[str, Any]]:
+        """The test split's metrics of each task's `constant`, {task: {metric: value}}."""
+        tasks, batch_size = self.experiment.tasks, self.experiment.data.batch_size
+        return self.test.trivial(constants(tasks, self.source.train, batch_size))
 
     def _evaluator(self, split: Split) -> Evaluator:
         return Evaluator(

@@ -152,6 +152,7 @@ class Run:
             "best_step": best,
             "validation": programs.validation.metrics(state),
             "test": test,
+            "trivial": programs.trivial,
             "parameters": count_parameters(state),
             "seconds": time.perf_counter() - self._began,
             **self._recorder.speed(),

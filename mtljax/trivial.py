@@ -6,14 +6,14 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from mtljax.data.base import Split
+from mtljax.data.base import Arrays, Split
 from mtljax.data.pipeline import read
 from mtljax.tasks import Task
 
 EXAMPLES = 1024
-"""Most training examples that are looked at: a mean of so many is off by 3 % of their spread."""
+"""Most that are read of what is not in memory: a mean of so many is off by 3 % of the spread."""
 BYTES = 2**28
-"""Most memory for their labels."""
+"""Most memory for labels."""
 
 
 def constants(tasks: Sequence[Task], train: Split, batch_size: int) -> dict[str, np.ndarray]:
@@ -21,13 +21,13 @@ def constants(tasks: Sequence[Task], train: Split, batch_size: int) -> dict[str,
 
     Args:
       tasks: Whose constants.
-      train: If it has more than `EXAMPLES` examples, so many of it are picked by chance, or as
-        many as fit into `BYTES`; always the same ones.
+      train: All of it counts if it is in memory, otherwise `EXAMPLES` examples picked by chance,
+        always the same ones; and never more than have their labels in `BYTES`.
       batch_size: How many to read at once.
     """
     example = train[0]
     wanted = {task.name: example["labels"][task.name] for task in tasks}
-    rows = _rows(len(train), sum(np.asarray(x).nbytes for x in jax.tree.leaves(wanted)))
+    rows = _rows(train, sum(np.asarray(x).nbytes for x in jax.tree.leaves(wanted)))
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = read(train, rows[start : start + batch_size])
@@ -44,8 +44,9 @@ def constants(tasks: Sequence[Task], train: Split, batch_size: int) -> dict[str,
     return {name: output for name, output in found.items() if output is not None}
 
 
-def _rows(size: int, bytes_each: int) -> Int[np.ndarray, " n"]:
-    count = min(EXAMPLES, max(1, BYTES // max(bytes_each, 1)))
-    if size <= count:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(0).choice(size, count, replace=False))
+def _rows(train: Split, bytes_each: int) -> Int[np.ndarray, " n"]:
+    most = len(train) if isinstance(train, Arrays) else EXAMPLES
+    count = min(most, max(1, BYTES // max(bytes_each, 1)))
+    if len(train) <= count:
+        return np.arange(len(train))
+    return np.sort(np.random.default_rng(0).choice(len(train), count, replace=False))

@@ -12,8 +12,10 @@ from PIL import Image
 
 from mtljax.catalog import KINDS, entries
 from mtljax.data import SOURCES, Arrays, Source
+from mtljax.evaluate import scalars
 from mtljax.main import VERBS, main
 from mtljax.predict import load_run, read_image
+from mtljax.runfolder import read_result
 
 QUICK = (*SMALL, "--steps", "2", "--data.batch-size", "16")
 
@@ -378,6 +380,21 @@ def test_the_run_folder_is_complete(trained_run):
     result = json.loads((trained_run / "result.json").read_text())
     assert result["best_step"] in (3, 6, 7)
     assert result["ms_per_step"] > 0
+
+
+def test_the_result_lists_what_needs_no_network(trained_run, capsys):
+    data = SOURCES["digits"]()
+    train, test = (split.labels["digit"] for split in (data.train, data.test))
+    result = read_result(trained_run)
+    assert result["trivial"].keys() == result["test"].keys()
+    trivial = {task: scalars(metrics) for task, metrics in result["trivial"].items()}
+    for task, metrics in result["test"].items():
+        assert trivial[task].keys() == scalars(metrics).keys()
+    accuracy = np.mean(test == np.bincount(train).argmax())
+    assert trivial["digit"]["accuracy"] == pytest.approx(accuracy)
+    assert trivial["value"]["mae"] == pytest.approx(np.abs(test - train.mean()).mean())
+    assert main([*TRAINED, "--workdir", str(trained_run)]) == 0
+    assert f" {accuracy:.4f} │\n" in capsys.readouterr().out
 
 
 def test_config_json_alone_reruns_to_the_same_result(trained_run, tmp_path):

@@ -131,17 +131,23 @@ def numbers(count, **labels):
     return Arrays(np.zeros((count, 4, 4, 1), np.float32), labels, present)
 
 
-def test_of_many_examples_some_are_looked_at_always_the_same(monkeypatch):
+class OnDisk(list):
+    """Examples that have to be read one by one."""
+
+
+def test_of_many_examples_some_are_read_always_the_same(monkeypatch):
     values = np.random.default_rng(0).normal(3, 2, 500).astype(np.float32)
     task, data = Regression(name="size"), numbers(500, size=values)
+    disk = OnDisk(data[i] for i in range(500))
+    monkeypatch.setattr(trivial, "EXAMPLES", 100)
     exact = trivial.constants([task], data, 64)["size"]
     np.testing.assert_allclose(exact, values.mean(dtype=np.float64), rtol=1e-6)
-    monkeypatch.setattr(trivial, "EXAMPLES", 100)
-    few, again = (trivial.constants([task], data, batch)["size"] for batch in (7, 64))
+    few, again = (trivial.constants([task], disk, batch)["size"] for batch in (7, 64))
     assert few == again != exact
     assert abs(few - 3) < 4 * 2 / np.sqrt(100)  # standard errors
-    monkeypatch.setattr(trivial, "BYTES", 4 * 10)
-    assert trivial.constants([task], data, 64)["size"] != few
+    monkeypatch.setattr(trivial, "BYTES", values[:10].nbytes)
+    for split in (data, disk):
+        assert trivial.constants([task], split, 64)["size"] not in (few, exact)
 
 
 class Nothing(Task):
