@@ -86,7 +86,7 @@ def choose(
     signature = inspect.signature(make)
     known = [p for p in signature.parameters if p not in hidden]
     arguments: dict[str, Any] = {}
-    for part in _split(rest):
+    for part in split_arguments(rest):
         named = part.strip()[0] not in "'\"([{"
         key, equals, value = part.partition("=") if named else (part, "", "")
         key = key.strip().replace("-", "_")
@@ -99,7 +99,7 @@ def choose(
         if key in arguments:
             raise ValueError(f"{kind} {name!r}: {key} is given twice")
         try:
-            arguments[key] = _value(value.strip(), _hint(make, key))
+            arguments[key] = read_value(value.strip(), _hint(make, key))
         except TypeError as error:
             raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
     required = [p for p in known if _required(make, p) and p not in arguments]
@@ -113,7 +113,7 @@ def _required(make: Callable, key: str) -> bool:
     return inspect.signature(make).parameters[key].default is inspect.Parameter.empty
 
 
-def _value(text: str, hint: Any) -> Any:
+def read_value(text: str, hint: Any) -> Any:
     """What was written, in the type that the argument wants."""
     value = _literal(text)
     if hint is str and not isinstance(value, str):
@@ -121,7 +121,7 @@ def _value(text: str, hint: Any) -> Any:
     return convert(value, hint)
 
 
-def _split(text: str) -> list[str]:
+def split_arguments(text: str) -> list[str]:
     """Cuts at commas that are not inside brackets or quotes."""
     parts, depth, start, quote = [], 0, 0, ""
     for i, char in enumerate(text):
