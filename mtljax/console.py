@@ -90,7 +90,7 @@ def result_table(result: dict[str, Any]) -> Table:
     table = Table(
         title=f"{result['experiment']}: step {result['best_step']}, chosen on validation",
         title_justify="left",
-        caption="trivial: the best answer that is the same for every test image",
+        caption="trivial: one answer for every image, the best on training labels",
         caption_justify="left",
     )
     table.add_column("task")

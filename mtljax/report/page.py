@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from mtljax.report.words import (
     metric_value,
     number,
     remarks,
+    trivial_result,
 )
 from mtljax.tasks import Task
 
@@ -52,6 +54,8 @@ class Row(NamedTuple):
     """What is better, of the task's main metric; else empty."""
     validation: str
     test: str
+    trivial: str
+    """On test, of one answer for every image; empty if not known."""
 
 
 def render(
@@ -101,6 +105,7 @@ def render(
 def metric_rows(task: Task, result: dict) -> list[Row]:
     """Every metric of a task that is a single number, its main metric first."""
     splits = [result[split].get(task.name, {}) for split in ("validation", "test")]
+    trivial = result.get("trivial", {}).get(task.name, {})
     names = [
         name
         for name in dict.fromkeys([task.main_metric, *splits[0], *splits[1]])
@@ -112,6 +117,7 @@ def metric_rows(task: Task, result: dict) -> list[Row]:
             metric_name(name),
             better if name == task.main_metric else "",
             *(metric_value(name, split.get(name), 4) for split in splits),
+            metric_value(name, trivial[name], 4) if name in trivial else "",
         )
         for name in names
     ]
@@ -158,7 +164,13 @@ def _summary(task: Task, result: dict, labelled: int) -> str:
     own = "" if specific is None else f", {count(specific, 'parameter')} of its own"
     if not labelled:
         return f"{kind}{own}. No test image carries its label."
-    return f"{kind}{own}. Test: {main_result(task, result['test'])} ({count(labelled, 'label')})."
+    trivial = trivial_result(task, result)
+    floor = ""
+    if trivial is not None and not math.isnan(trivial):
+        same = metric_value(task.main_metric, trivial)
+        floor = f" One answer for every image, the best on training labels, gets {same}."
+    main = main_result(task, result["test"])
+    return f"{kind}{own}. Test: {main} ({count(labelled, 'label')}).{floor}"
 
 
 def _is_number(value: Any) -> bool:

@@ -90,6 +90,20 @@ def main_results(tasks: Sequence[Task], measured: dict[str, dict[str, Any]]) -> 
     return joined(parts)
 
 
+def trivial_result(task: Task, result: dict) -> float | None:
+    """The main metric on test of one answer for every image, the best on training labels."""
+    return result.get("trivial", {}).get(task.name, {}).get(task.main_metric)
+
+
+def learned_nothing(task: Task, result: dict) -> bool:
+    """Whether such an answer is as good as the network's."""
+    found, trivial = result["test"].get(task.name, {}), trivial_result(task, result)
+    if trivial is None or task.main_metric not in found:
+        return False
+    value = found[task.main_metric]
+    return value <= trivial if task.higher_is_better else value >= trivial
+
+
 def headline(tasks: Sequence[Task], result: dict, images: int) -> str:
     """What came out, in one or two sentences."""
     sentence = f"On {count(images, 'test image')}: {main_results(tasks, result['test'])}."
@@ -112,6 +126,11 @@ def remarks(tasks: Sequence[Task], result: dict, labelled: dict[str, int]) -> li
     if result.get("best_step") == result["steps"]:
         found.append(
             "The last step was the best on validation: more steps may give a better network."
+        )
+    hopeless = [task.name for task in tasks if learned_nothing(task, result)]
+    if hopeless:
+        found.append(
+            f"No better than one answer for every image: the network for {joined(hopeless)}."
         )
     unlabelled = [task.name for task in tasks if not labelled[task.name]]
     if unlabelled:

@@ -85,7 +85,7 @@ class Task(abc.ABC):
         del labels
 
     def constant(self, labels: Any, size: tuple[int, int]) -> Any | None:
-        """The best output that is the same for every image; None if there is no such thing.
+        """The output, one for every image, that fits these labels best; None if there is none.
 
         Only a network that does better has learned to look at images.
 

@@ -71,6 +71,25 @@ def test_table_has_every_scalar_metric_and_no_matrix(page):
     assert not any("confusion" in cell for cell in page.cells)
 
 
+def test_numbers_stand_beside_what_needs_no_network(page):
+    assert [cell for cell in page.cells if cell in ("12.34 %", "2.3", "2.5")] == [
+        *("12.34 %", "2.3", "2.5")
+    ]
+    assert "98.8 % for digit (60 labels). One answer for every image, "
+    assert "the best on training labels, gets 12.3 %." in page.text
+    assert "No better than" not in page.text
+
+
+def test_a_network_that_learned_nothing_is_told_so(tmp_path):
+    run = make_run()
+    run["result"]["test"]["digit"]["accuracy"] = 0.1234
+    run["result"]["test"]["value"]["mae"] = 2.6
+    found = "No better than one answer for every image: the network for digit and value."
+    assert found in Page(write(tmp_path, run)).text
+    del run["result"]["trivial"]
+    assert "No better than" not in Page(write(tmp_path, run)).text
+
+
 def test_headline_says_what_came_out(page):
     assert (
         "On 60 test images: accuracy 98.8 % for digit and mean absolute error 0.346 for value. "
