@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,27 @@ import optax
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.choice import choose
 from mtljax.config import Experiment
-from mtljax.data import Arrays, Augment, Source, Wanted, make_augment, make_source
+from mtljax.data import (
+    Arrays,
+    Augment,
+    Source,
+    Split,
+    Wanted,
+    make_augment,
+    make_source,
+    pipeline,
+)
+from mtljax.data.base import with_parts
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.fusion import Fusion
 from mtljax.optimizers import make_optimizer
 from mtljax.step import make_train_step
+from mtljax.tasks import Task
 
 FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
 """Arguments of a fusion that the model gives it, not the user."""
+RESIDENT_LIMIT = 2**30
+"""Bytes up to which data is kept on the device if the experiment does not say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +45,56 @@ class Parts:
 
 
 def load_source(experiment: Experiment) -> Source:
-    """The data, with a label for each task, checked against the tasks where it is in memory.
+    """The data, with a label for each task.
+
+    What is kept on the device is read here, and all of its labels checked against the tasks.
 
     Raises:
       ValueError: An unknown source, a task without labels in it, or labels that a task refuses.
     """
-    data = experiment.data
-    wanted = [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks]
-    source = make_source(data.source, wanted)
-    name = data.source.partition(":")[0]
+    source = open_source(experiment)
+    name = experiment.data.source.partition(":")[0]
+
+    def kept(split: Split) -> Split:
+        if isinstance(split, Arrays) or not keeps_on_device(experiment, split):
+            return split
+        return Arrays(**pipeline.resident(split))
+
+    source = with_parts(source, kept)
     for part, split in source.parts().items():
-        if not len(split):
-            raise ValueError(f"source {name!r}: its {part} split is empty")
         if isinstance(split, Arrays):
-            for task in experiment.tasks:
-                labels, present = split.labels[task.name], split.present[task.name]
-                try:
-                    task.check(jax.tree.map(lambda x, keep=present: x[keep], labels))
-                except ValueError as error:
-                    raise ValueError(f"source {name!r}, {part} split: {error}") from None
+            try:
+                check_labels(experiment.tasks, split)
+            except ValueError as error:
+                raise ValueError(f"source {name!r}, {part} split: {error}") from None
     return source
+
+
+def open_source(experiment: Experiment) -> Source:
+    """The data, not read further than its source must to know what is there.
+
+    Raises:
+      ValueError: An unknown source, or a task without labels in it.
+    """
+    data = experiment.data
+    return make_source(
+        data.source,
+        [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks],
+    )
+
+
+def check_labels(tasks: Sequence[Task], split: Arrays) -> None:
+    """Raises ValueError for a label that its task cannot learn."""
+    for task in tasks:
+        present = split.present[task.name]
+        task.check(jax.tree.map(lambda x, keep=present: x[keep], split.labels[task.name]))
+
+
+def keeps_on_device(experiment: Experiment, split: Split) -> bool:
+    """Whether a split is kept on the device."""
+    if experiment.data.keep_on_device == "auto":
+        return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
+    return experiment.data.keep_on_device == "yes"
 
 
 def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:

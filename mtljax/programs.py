@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from mtljax import parallel
-from mtljax.assemble import Parts, assemble, load_source, train_step
+from mtljax.assemble import Parts, assemble, keeps_on_device, load_source, train_step
 from mtljax.config import Experiment
 from mtljax.data import Source, Split, pipeline
 from mtljax.dispatch import (
@@ -24,9 +24,6 @@ from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
 from mtljax.step import TrainState, create_state
 from mtljax.trivial import constants
-
-RESIDENT_LIMIT = 2**30
-"""Bytes up to which data is kept on the device if the experiment does not say."""
 
 
 class Programs:
@@ -206,10 +203,3 @@ def fresh(
         )
 
     return create
-
-
-def keeps_on_device(experiment: Experiment, split: Split) -> bool:
-    """Whether a split is kept on the device."""
-    if experiment.data.keep_on_device == "auto":
-        return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
-    return experiment.data.keep_on_device == "yes"

@@ -6,15 +6,21 @@ from collections.abc import Callable, Sequence
 from mtljax.choice import choose
 from mtljax.data.base import Source, Wanted, select
 from mtljax.data.sources.arrays import arrays
+from mtljax.data.sources.class_folders import class_folders
 from mtljax.data.sources.digits import digits
+from mtljax.data.sources.folder import folder
 from mtljax.data.sources.idx import idx
+from mtljax.data.sources.join import join
 from mtljax.data.sources.multi import multi
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
     "arrays": arrays,
     "idx": idx,
+    "folder": folder,
+    "class_folders": class_folders,
     "multi": multi,
+    "join": join,
 }
 """Name -> function that loads the data.
 
@@ -31,9 +37,12 @@ def make_source(text: str, wanted: Sequence[Wanted]) -> Source:
       ValueError: There is no such source, no such label in it, or its data is not there.
     """
     choice = choose("source", text, SOURCES, hidden=("wanted",))
-    if "wanted" in inspect.signature(choice.make).parameters:
-        return choice.made(wanted=tuple(wanted))
-    return select(choice.made(), wanted, choice.name)
+    reads = "wanted" in inspect.signature(choice.make).parameters
+    source = choice.made(wanted=tuple(wanted)) if reads else choice.made()
+    for part, split in source.parts().items():
+        if not len(split):
+            raise ValueError(f"source {choice.name!r}: its {part} split is empty")
+    return source if reads else select(source, wanted, choice.name)
 
 
 __all__ = ["SOURCES", "make_source"]

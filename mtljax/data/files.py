@@ -1,0 +1,108 @@
+"""Image files and arrays in files, read whole or only looked at."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mtljax.geometry import Pixels
+
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held; from 5 on, height and width are exchanged."""
+
+
+def read_image(path: Path, channels: int, size: Pixels | None = None) -> Num[np.ndarray, "H W C"]:
+    """An image file, grey (1 channel) or coloured (3), turned as the camera says.
+
+    Args:
+      path: PNG, JPEG or the like, or npy [H, W] or [H, W, C].
+      channels: 1 or 3.
+      size: What it will be resized to, so that a large JPEG need not be decoded in full.
+
+    Raises:
+      ValueError: It is no such image.
+    """
+    if path.suffix == ".npy":
+        found = read_npy(path)
+        found = found[..., None] if found.ndim == 2 else found
+        if found.ndim != 3 or found.shape[-1] != channels or found.dtype.kind not in "uif":
+            raise ValueError(f"an array of shape {found.shape}; must be [H, W, {channels}]")
+        return found if found.dtype == np.uint8 else found.astype(np.float32)
+    mode = {1: "L", 3: "RGB"}[channels]
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"an image of mode {image.mode}; must have 8 bits per channel")
+        if size is not None:
+            image.draft(None, (2 * size[1], 2 * size[0]))
+        turned = ImageOps.exif_transpose(image)
+        found = np.asarray(turned if turned.mode == mode else turned.convert(mode))
+    return found[..., None] if channels == 1 else found
+
+
+def image_size(path: Path) -> str:
+    """Height x width of an image file, from its first bytes.
+
+    Raises:
+      ValueError: It cannot be read.
+    """
+    if path.suffix == ".npy":
+        height, width = read_npy(path, mmap_mode="r").shape[:2]
+        return f"{height} x {width}"
+    with _opened(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
+        width, height = image.size[::-1] if turned else image.size
+        return f"{height} x {width}"
+
+
+def read_map(path: Path) -> np.ndarray:
+    """A label in a file: npy, or an image as it is stored (indices of a palette, 16 bits).
+
+    Raises:
+      ValueError: It cannot be read.
+    """
+    if path.suffix == ".npy":
+        return read_npy(path)
+    with _opened(path) as image:
+        return np.asarray(image)
+
+
+def map_kind(path: Path) -> str:
+    """How a label's file stores its numbers, from its first bytes.
+
+    Raises:
+      ValueError: It cannot be read.
+    """
+    if path.suffix == ".npy":
+        return f"an array of {read_npy(path, mmap_mode='r').dtype}"
+    with _opened(path) as image:
+        return f"an image of mode {image.mode}"
+
+
+def read_npy(path: Path, mmap_mode: Any = None) -> np.ndarray:
+    """An array in a file.
+
+    Raises:
+      ValueError: It is none, or one of Python objects.
+    """
+    try:
+        return np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"cannot be read as an array: {_reason(error, path)}") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot be read as an image: {_reason(error, path)}") from None
+
+
+def _reason(error: Exception, path: Path) -> str:
+    text = " ".join(str(error).split()).replace(repr(str(path)), "it").replace(str(path), "it")
+    return text or type(error).__name__

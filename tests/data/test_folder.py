@@ -1,0 +1,449 @@
+"""Somebody's own data: a folder of images and a table of labels, and what can be wrong with it."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtljax.assemble import load_source
+from mtljax.config import Data, Experiment
+from mtljax.data import Arrays, make_source
+from mtljax.data.base import Wanted
+from mtljax.data.sources.folder import by_hash
+from mtljax.main import main
+from mtljax.tasks import (
+    Classification,
+    Depth,
+    Detection,
+    Keypoints,
+    MultiLabel,
+    Normals,
+    Regression,
+    Segmentation,
+)
+
+H, W, N = 12, 16, 24
+KINDS = ("cat", "dog", "owl")
+TASKS = (
+    Classification(name="kind", num_classes=3, class_names=KINDS),
+    Regression(name="weight"),
+    MultiLabel(name="traits", num_classes=2, class_names=("wild", "old")),
+    Segmentation(name="mask", num_classes=3, decoder="linear"),
+    Depth(name="depth"),
+    Normals(name="normals"),
+    Keypoints(name="eyes", num_keypoints=2),
+    Detection(name="boxes", num_classes=2, most=3),
+)
+LABELS = {"traits": "wild,old", "boxes": "boxes.json", "eyes": "y0,x0,y1,x1"}
+FOR = {task.name: task for task in TASKS}
+
+
+def rows_of(count=N):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        yield {
+            "image": f"{i:03}.png",
+            "kind": KINDS[i % 3],
+            "weight": f"{rng.normal():.4f}",
+            "wild": str(i % 2),
+            "old": str(i // 2 % 2),
+            "mask": f"mask/{i:03}.png",
+            "depth": f"depth/{i:03}.png",
+            "normals": f"normals/{i:03}.npy",
+            "y0": "2",
+            "x0": "3.5",
+            "y1": "7",
+            "x1": "9",
+            "split": ("train", "train", "validation", "test")[i % 4],
+        }
+
+
+def write_table(folder, rows, name="labels.csv"):
+    with (folder / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def coco(count=N, size=(H, W)):
+    return {
+        "images": [
+            {"id": i, "file_name": f"{i:03}.png", "height": size[0], "width": size[1]}
+            for i in range(count)
+        ],
+        "annotations": [
+            {"id": 10 * i + j, "image_id": i, "category_id": 7 - j, "bbox": [j, 2, 6, 5]}
+            for i in range(count)
+            for j in range(i % 3)
+        ],
+        "categories": [{"id": 7, "name": "head"}, {"id": 6, "name": "tail"}],
+    }
+
+
+def make_folder(folder, count=N):
+    rng = np.random.default_rng(0)
+    for name in ("images", "mask", "depth", "normals"):
+        (folder / name).mkdir(parents=True)
+    rows = list(rows_of(count))
+    for i, row in enumerate(rows):
+        mask = rng.integers(0, 3, (H, W), dtype=np.uint8)
+        pixels = np.stack([mask * 80, mask * 40 + i, mask * 0 + 5], -1)
+        Image.fromarray(pixels).save(folder / "images" / row["image"])
+        Image.fromarray(mask).save(folder / row["mask"])
+        depth = rng.integers(500, 9000, (H, W)).astype(np.uint16)
+        Image.fromarray(depth).save(folder / row["depth"])
+        np.save(folder / row["normals"], rng.normal(size=(H, W, 3)).astype(np.float32))
+    write_table(folder, rows)
+    (folder / "boxes.json").write_text(json.dumps(coco(count)))
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_folder(tmp_path / "pets")
+    return tmp_path / "pets"
+
+
+def opened(folder, arguments="", names=tuple(FOR)):
+    wanted = [Wanted(FOR[name], LABELS.get(name, name)) for name in names]
+    return make_source(f"folder:'{folder}'{arguments}", wanted)
+
+
+def test_every_kind_of_label_is_what_the_files_say(folder):
+    source = opened(folder)
+    assert [len(s) for s in source.parts().values()] == [12, 6, 6]
+    example = source.validation[1]  # row 6
+    labels = example["labels"]
+    assert example["image"].shape == (H, W, 3)
+    assert all(example["present"].values())
+    assert labels["kind"] == 0
+    assert labels["weight"] == pytest.approx(float(list(rows_of())[6]["weight"]))
+    assert labels["traits"].tolist() == [0, 1]
+    np.testing.assert_array_equal(labels["mask"], np.asarray(Image.open(folder / "mask/006.png")))
+    np.testing.assert_array_equal(example["image"][..., 0], labels["mask"] * 80)
+    np.testing.assert_array_equal(labels["depth"], np.asarray(Image.open(folder / "depth/006.png")))
+    np.testing.assert_array_equal(labels["normals"], np.load(folder / "normals/006.npy"))
+    assert labels["eyes"].tolist() == [[2, 3.5, 1], [7, 9, 1]]
+    boxes = source.train[5]["labels"]["boxes"]  # row 9 has none, row 8 two
+    assert (source.train[4]["labels"]["boxes"]["classes"] == [1, 0, -1]).all()
+    assert source.train[4]["labels"]["boxes"]["boxes"][0].tolist() == [2, 0, 7, 6]
+    assert (boxes["classes"] == -1).all()
+    assert source.train[5]["present"]["boxes"]
+
+
+def test_everything_is_brought_to_one_size(folder):
+    small, large = opened(folder), opened(folder, ",size=(24,32)")
+    before, after = small.validation[1]["labels"], large.validation[1]["labels"]
+    assert large.train[0]["image"].shape == (24, 32, 3)
+    np.testing.assert_array_equal(after["mask"], before["mask"].repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(after["depth"], before["depth"].repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(after["eyes"][:, :2], 2 * before["eyes"][:, :2])
+    np.testing.assert_array_equal(
+        large.train[4]["labels"]["boxes"]["boxes"], 2 * small.train[4]["labels"]["boxes"]["boxes"]
+    )
+
+
+def test_images_of_many_sizes_become_one_size(folder):
+    Image.new("RGB", (40, 30)).save(folder / "images" / "000.png")
+    source = opened(folder, ",size=(8,8),channels=1", ("kind",))
+    assert {source.train[i]["image"].shape for i in range(12)} == {(8, 8, 1)}
+
+
+def test_json_lines_and_parquet_say_the_same_as_csv(folder):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    names = ("kind", "weight", "traits", "mask")
+    wanted = opened(folder, names=names).test[2]
+    rows = [{**row, "weight": float(row["weight"])} for row in rows_of()]
+    (folder / "labels.csv").unlink()
+    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = opened(folder, names=names).test[2]
+    (folder / "labels.jsonl").unlink()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "labels.parquet")
+    for other in (found, opened(folder, names=names).test[2]):
+        for name in names:
+            np.testing.assert_array_equal(other["labels"][name], wanted["labels"][name])
+
+
+def test_a_row_stays_in_its_split_when_others_come_and_go():
+    names = [f"{i}.png" for i in range(2000)]
+    parts = by_hash(names, 0.1, 0.2, 0)
+    where = {names[i]: part for part, index in parts.items() for i in index}
+    fewer = by_hash(names[::3], 0.1, 0.2, 0)
+    assert all(where[names[::3][i]] == part for part, index in fewer.items() for i in index)
+    shares = [len(index) / 2000 for index in parts.values()]
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)  # of 2,000 draws
+    assert by_hash(names, 0.1, 0.2, 1) != parts
+
+
+def gaps(folder, share=0.3):
+    """Empties that share of each label's cells; names -> rows that are left."""
+    rng = np.random.default_rng(1)
+    rows = list(rows_of())
+    left = {}
+    for name in ("kind", "weight", "mask"):
+        missing = set(rng.choice(N, round(share * N), replace=False).tolist())
+        left[name] = [i for i in range(N) if i not in missing]
+        for i in missing:
+            rows[i][name] = ""
+    write_table(folder, rows)
+    return left
+
+
+def experiment(folder, names=("kind", "weight", "mask"), **settings):
+    return Experiment(
+        name="pets",
+        tasks=tuple(FOR[name] for name in names),
+        data=Data(source=f"folder:'{folder}'", labels=LABELS, batch_size=8),
+        trunk="cnn:widths=(8,8,8)",
+        steps=4,
+        eval_every=4,
+        **settings,
+    )
+
+
+def test_empty_cells_are_missing_labels_and_nothing_else(folder):
+    left = gaps(folder)
+    source = opened(folder, names=("kind", "weight", "mask"))
+    # Rows of the table are dealt out as train, train, validation, test.
+    numbers = {"train": [i for i in range(N) if i % 4 < 2], "test": list(range(3, N, 4))}
+    for part, rows in numbers.items():
+        for i, row in enumerate(rows):
+            present = source.parts()[part][i]["present"]
+            assert {n: bool(p) for n, p in present.items()} == {n: row in left[n] for n in left}
+
+
+def write_experiment(path, folder, names=("kind", "weight", "mask"), labels=None, source=None):
+    """An experiment file for the command line."""
+    tasks = "".join(f"{FOR[name]!r}, " for name in names)
+    path.write_text(
+        "from mtljax.config import Data, Experiment\n"
+        "from mtljax.tasks import *\n"
+        "experiment = Experiment(\n"
+        f"    name='pets', tasks=({tasks}),\n"
+        f"    data=Data(source={source or f'folder:{str(folder)!r}'!r},\n"
+        f"              labels={labels or LABELS!r}, batch_size=8),\n"
+        "    trunk='cnn:widths=(8,8,8)', steps=4, eval_every=4,\n"
+        ")\n"
+    )
+    return str(path)
+
+
+def test_training_counts_only_the_labels_that_are_there(folder, tmp_path):
+    left = gaps(folder)
+    path = write_experiment(tmp_path / "pets.py", folder)
+    run = tmp_path / "run"
+    assert main(["--experiment", path, "--workdir", str(run), "--quiet", "--devices", "1"]) == 0
+    result = json.loads((run / "result.json").read_text())["test"]
+    test_rows = list(range(3, N, 4))
+    seen = np.sum(result["kind"]["confusion"])
+    assert seen == len(set(test_rows) & set(left["kind"])) < len(test_rows)
+    # A share of right pixels is a number of pixels over those of images with a mask.
+    pixels = result["mask"]["pixel_accuracy"] * H * W * len(set(test_rows) & set(left["mask"]))
+    assert pixels == pytest.approx(round(pixels), abs=1e-6)
+    for metrics in result.values():
+        assert np.isfinite(metrics["loss"])
+
+
+def edit(row, **cells):
+    """A damage of the table: cells of one row are something else."""
+
+    def damage(folder):
+        rows = list(rows_of())
+        rows[row].update(cells)
+        write_table(folder, rows)
+
+    return damage
+
+
+def text(change):
+    """A damage of the table's text."""
+
+    def damage(folder):
+        path = folder / "labels.csv"
+        path.write_text(change(path.read_text()))
+
+    return damage
+
+
+def array(name, value):
+    return lambda folder: np.save(folder / name, value)
+
+
+def picture(name, value):
+    return lambda folder: Image.fromarray(value).save(folder / name)
+
+
+def cut_off(folder):
+    path = folder / "images" / "005.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def boxes(change):
+    def damage(folder):
+        found = coco()
+        change(found)
+        (folder / "boxes.json").write_text(json.dumps(found))
+
+    return damage
+
+
+def wrong_mask(value):
+    mask = np.zeros((H, W), np.uint8)
+    mask[0, 0] = value
+    return mask
+
+
+ROW5 = r"labels.csv row 7 .005.png.: "
+MISTAKES = {
+    "no table": (lambda f: (f / "labels.csv").unlink(), "pets has no table of labels"),
+    "two tables": (
+        lambda f: write_table(f, list(rows_of()), "b.csv"),
+        "several tables .b.csv, lab",
+    ),
+    "empty table": (text(lambda t: t.splitlines()[0]), "labels.csv is empty: it has no row"),
+    "no image column": (text(lambda t: t.replace("image,", "img,", 1)), "no column 'image' with"),
+    "no such column": (
+        text(lambda t: t.replace("weight", "wait", 1)),
+        "no column 'weight' for task",
+    ),
+    "a cell too many": (text(lambda t: t.rstrip() + ",1\n"), "labels.csv row 25: 14 cells, but"),
+    "two columns alike": (text(lambda t: t.replace("kind", "weight", 1)), "row 1: two columns"),
+    "missing image": (lambda f: (f / "images/005.png").unlink(), "row 7: there is no file 005.png"),
+    "image cut off": (cut_off, ROW5 + "005.png: cannot be read as an image"),
+    "image of another size": (
+        picture("images/005.png", np.zeros((9, 9, 3), np.uint8)),
+        ROW5 + "005.png is 9 x 9, but that of row 2 is 12 x 16; give size=",
+    ),
+    "image of 16 bits": (
+        picture("images/005.png", np.zeros((H, W), np.uint16)),
+        ROW5 + "an image of mode I;16",
+    ),
+    "duplicate row": (edit(5, image="004.png"), "row 7: 004.png is in row 6 already"),
+    "unknown split": (edit(5, split="trian"), "row 7: split is 'trian'; must be train"),
+    "no split": (edit(5, split=""), "row 7: split is None; must be"),
+    "class misspelt": (
+        edit(5, kind="cta"),
+        ROW5 + "task 'kind': there is no class 'cta'; did you mean 'cat'",
+    ),
+    "class out of range": (edit(5, kind="3"), ROW5 + "task 'kind': label is 3; must be"),
+    "word for a number": (
+        edit(5, weight="heavy"),
+        ROW5 + "task 'weight': 'heavy' is not made of numbers|task 'weight'",
+    ),
+    "not a number": (
+        edit(5, weight="nan"),
+        ROW5 + "task 'weight': label is nan; labels must be finite",
+    ),
+    "no label at all": (
+        lambda f: write_table(f, [{**r, "kind": ""} for r in rows_of()]),
+        "task 'kind' has no label in any training row",
+    ),
+    "half a label": (edit(5, x1=""), "row 7: x1 is empty, but y0"),
+    "point outside": (edit(5, y0="-3"), ROW5 + "task 'eyes': label is -3.0"),
+    "missing mask": (edit(5, mask="mask/none.png"), "row 7: there is no file mask/none.png"),
+    "mask of another size": (
+        picture("mask/005.png", np.zeros((9, 9), np.uint8)),
+        ROW5 + r"task 'mask': a label of shape .9, 9. for an image of 12 x 16",
+    ),
+    "class out of range in a mask": (
+        picture("mask/005.png", wrong_mask(9)),
+        ROW5 + "task 'mask': label is 9 at .0, 0.; must be",
+    ),
+    "coloured mask": (
+        picture("mask/005.png", np.zeros((H, W, 3), np.uint8)),
+        ROW5 + "005.png is an image of mode RGB, but that of row 2 is an image of mode L",
+    ),
+    "mixed bit depth": (
+        picture("depth/005.png", np.full((H, W), 9, np.uint8)),
+        ROW5 + "005.png is an image of mode L, but that of row 2 is an image of mode I;16",
+    ),
+    "no depth": (
+        picture("depth/005.png", np.zeros((H, W), np.uint16)),
+        ROW5 + "task 'depth': label has no pixel with a finite depth",
+    ),
+    "normals of two numbers": (
+        array("normals/005.npy", np.zeros((H, W, 2), np.float32)),
+        ROW5 + "task 'normals': an array of shape .12, 16, 2.",
+    ),
+    "normals not finite": (
+        array("normals/005.npy", np.full((H, W, 3), np.nan, np.float32)),
+        ROW5 + "task 'normals': label is nan",
+    ),
+    "damaged normals": (
+        lambda f: (f / "normals/005.npy").write_bytes(b"x" * 99),
+        ROW5 + "005.npy: cannot be read as an array",
+    ),
+    "no JSON": (lambda f: (f / "boxes.json").write_text("{"), "boxes.json is no COCO file"),
+    "no COCO": (
+        boxes(lambda c: c.pop("categories")),
+        "boxes.json is no COCO file: it has no 'categories'",
+    ),
+    "unknown category": (
+        boxes(lambda c: c["annotations"][0].update(category_id=3)),
+        "annotation 10: there is no category 3",
+    ),
+    "box outside": (
+        boxes(lambda c: c["annotations"][0].update(bbox=[9, 2, 30, 5])),
+        r"annotation 10: box .9, 2, 30, 5. is not within its image, 12 x 16",
+    ),
+    "box of another image size": (
+        lambda f: (f / "boxes.json").write_text(json.dumps(coco(size=(24, 32)))),
+        "row 2 .000.png.: has boxes for 24 x 32 pixels, but the image is 12 x 16",
+    ),
+    "too many boxes": (
+        boxes(lambda c: c["annotations"].extend([{**c["annotations"][0]}] * 3)),
+        "row 3 .001.png.: task 'boxes': 4 boxes; set `most`",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_its_place(mistake, folder, tmp_path, capsys):
+    damage, message = MISTAKES[mistake]
+    damage(folder)
+    path = write_experiment(tmp_path / "pets.py", folder, names=tuple(FOR))
+    run = tmp_path / "run"
+    assert main(["--experiment", path, "--workdir", str(run), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(message, said), said
+    assert not run.exists()
+
+
+def test_the_same_mistakes_are_found_while_data_is_streamed(folder, tmp_path, capsys):
+    picture("mask/005.png", wrong_mask(9))(folder)
+    path = write_experiment(tmp_path / "pets.py", folder)
+    run = ("--workdir", str(tmp_path / "run"), "--data.keep-on-device", "no", "--quiet")
+    assert main(["--experiment", path, *run]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "labels.csv row 7 (005.png): task 'mask': label is 9" in said[0]
+
+
+def test_a_json_line_that_is_none_is_named(folder, capsys, tmp_path):
+    (folder / "labels.csv").unlink()
+    (folder / "labels.jsonl").write_text('{"image": "000.png"}\n{"image": \n')
+    with pytest.raises(ValueError, match="labels.jsonl row 2: no JSON"):
+        opened(folder, names=("kind",))
+
+
+def test_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="there is no folder nowhere .or set MTLJAX_DATA"):
+        opened("nowhere")
+
+
+def test_nothing_but_what_is_kept_is_read_before_it_is_asked_for(folder):
+    kept = load_source(experiment(folder))
+    assert isinstance(kept.train, Arrays)
+    streamed = experiment(folder)
+    data = Data(source=f"folder:'{folder}'", labels=LABELS, batch_size=8, keep_on_device="no")
+    streamed = load_source(Experiment(**{**vars(streamed), "data": data}))
+    assert not isinstance(streamed.train, Arrays)
+    for i in (0, 3):
+        np.testing.assert_array_equal(streamed.train[i]["image"], kept.train[i]["image"])
