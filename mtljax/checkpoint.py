@@ -206,3 +206,9 @@ def _unflat(flat: dict[str, jax.Array], like: TrainState) -> TrainState:
     leaves = [flat[name] for name in _flat(like)]
     state = jax.tree.unflatten(jax.tree.structure(raw), leaves)
     return state.replace(key=jax.random.wrap_key_data(state.key))
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """The steps whose checkpoints are complete, by the names that only complete ones have."""
+    found = (workdir / FOLDER).glob("*")
+    return sorted(int(path.name) for path in found if path.name.isdecimal())

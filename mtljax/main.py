@@ -8,17 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from mtljax.choice import did_you_mean, nearest
 from mtljax.flags import parse, value_of
 
+T = TypeVar("T")
+
 USAGE = """\
 python -m mtljax.main [VERB] [FLAGS]
 
   train      train an experiment, or go on with it (this is what happens without a verb)
+  compare    baselines, balancers, fusions ... with several seeds each, and what may be concluded
   evaluate   metrics of a trained run on one of its splits
   predict    what a trained run says of image files
   list       the experiments, and everything that is chosen by name
@@ -85,13 +88,51 @@ class ListFlags:
     """experiments, balancers, trunks, fusions, tasks, sources, ... (default: all)."""
 
 
-def train_verb(arguments: list[str]) -> int:
-    """Trains an experiment, or goes on with it."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare:
+    """What to compare."""
+
+    experiment: str = ""
+    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
+    balancers: tuple[str, ...] = ()
+    """Balancers with their arguments (default: the experiment's own)."""
+    fusions: tuple[str, ...] = ()
+    """Fusions with their arguments (default: the experiment's own)."""
+    trunks: tuple[str, ...] = ()
+    """Trunks with their arguments (default: the experiment's own)."""
+    grid: tuple[str, ...] = ()
+    """field=value,value ...: of all combinations validation chooses one for each method."""
+    front: int = 0
+    """How many fixed weightings of the losses to train, as the front that a method must beat."""
+    seeds: int = 5
+    """How many seeds, from --seed on."""
+    workdir: Path | None = None
+    """Where everything is written (default: runs/compare-NAME); what is finished is kept."""
+    devices: int | None = None
+    """How many devices to use (default: all)."""
+    together: Literal["auto", "yes", "no"] = "auto"
+    """Train all seeds of a method side by side in one program; auto: where that is faster."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -> tuple[T, Any]:
+    """Reads a verb's own flags together with those of the experiment that one of them names.
+
+    Args:
+      arguments: The command line behind the verb.
+      verb: What it is called.
+      what: What it does with the experiment, for `--help`.
+      kind: The dataclass of its own flags, with a field `experiment`.
+
+    Returns:
+      (its own flags, the experiment with the flags in it).
+
+    Raises:
+      ValueError: No experiment, or a flag that is wrong.
+    """
     name = value_of(arguments, "--experiment")
     if name is None:
-        if {"-h", "--help"} & set(arguments):
-            print(USAGE, end="")
-            return 0
         other = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
         wrong = f"unknown flag {other!r}; " if other not in (None, "--experiment") else ""
         raise ValueError(
@@ -103,12 +144,19 @@ def train_verb(arguments: list[str]) -> int:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Flags:
-        run: Annotated[Run, tyro.conf.arg(name="")]
+        own: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
         config: Annotated[Experiment, tyro.conf.arg(name="")]
 
-    Flags.__doc__ = f"Trains the experiment {experiment.name!r}; the defaults are its own values."
-    flags = parse(Flags, arguments, "train", Flags(run=Run(experiment=name), config=experiment))
-    run, experiment = flags.run, flags.config
+    Flags.__doc__ = f"{what} the experiment {experiment.name!r}; the defaults are its own values."
+    flags = parse(
+        Flags, arguments, verb, Flags(own=kind(**{"experiment": name}), config=experiment)
+    )
+    return flags.own, flags.config
+
+
+def train_verb(arguments: list[str]) -> int:
+    """Trains an experiment, or goes on with it."""
+    run, experiment = read_experiment(arguments, "train", "Trains", Run)
     if run.coordinator is not None and run.workdir is None:
         raise ValueError("several processes need one --workdir that all of them can see")
 
@@ -142,6 +190,42 @@ def train_verb(arguments: list[str]) -> int:
     if not run.quiet and jax.process_index() == 0:
         print(f"pictures: {workdir / 'report.html'}")
     return 0
+
+
+def compare_verb(arguments: list[str]) -> int:
+    """Compares methods on an experiment."""
+    flags, experiment = read_experiment(arguments, "compare", "Compares methods on", Compare)
+    from mtljax import parallel
+    from mtljax.compare import compare
+    from mtljax.stopping import Stopped
+
+    parallel.use_compile_cache()
+    workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
+    try:
+        _, failures = compare(
+            experiment,
+            workdir,
+            seeds=flags.seeds,
+            balancers=flags.balancers,
+            fusions=flags.fusions,
+            trunks=flags.trunks,
+            grid=flags.grid,
+            front=flags.front,
+            devices=flags.devices,
+            together=flags.together,
+            quiet=flags.quiet,
+        )
+    except Stopped as stopped:
+        print("mtljax: stopped and saved; the same command goes on from there", file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        print("mtljax: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    if not flags.quiet:
+        print(f"tables: {workdir}")
+    for failure in failures:
+        print(f"mtljax: {failure.member} failed: {failure.reason}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def evaluate_verb(arguments: list[str]) -> int:
@@ -195,10 +279,19 @@ def list_verb(arguments: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train_verb,
+    "compare": compare_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,
     "list": list_verb,
 }
+
+OF_EXPERIMENT = ("train", "compare")
+"""Verbs whose flags are known only when the experiment is."""
+
+
+def asks_for_usage(arguments: list[str]) -> bool:
+    """Whether help is wanted, but not on a certain experiment."""
+    return bool({"-h", "--help"} & set(arguments)) and value_of(arguments, "--experiment") is None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,6 +303,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise ValueError(_unknown_verb(verb))
+        if verb in OF_EXPERIMENT and asks_for_usage(arguments):
+            print(USAGE, end="")
+            return 0
         return VERBS[verb](arguments)
     except ValueError as error:
         if os.environ.get("MTLJAX_TRACEBACK"):

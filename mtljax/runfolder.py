@@ -101,7 +101,7 @@ class RunFolder:
         """Drops the lines of steps that will be taken again."""
         if self._writes:
             lines = [_dumps(line) for line in self.history() if line["step"] <= step]
-            _write_atomically(self.path / METRICS, "".join(lines))
+            write_text(self.path / METRICS, "".join(lines))
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""
@@ -226,7 +226,7 @@ def _lock(path: Path) -> IO[str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is there completely or not at all."""
-    _write_atomically(path, _dumps(value, indent=2))
+    write_text(path, _dumps(value, indent=2))
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:
@@ -250,7 +250,8 @@ def _each(function: Callable[[Any], Any], value: Any) -> Any:
     return [function(inside) for inside in value] if isinstance(value, (list, tuple)) else value
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is there completely or not at all."""
     part = path.with_name(path.name + PART)
     part.write_text(text)
     os.replace(part, path)

@@ -13,7 +13,7 @@ from PIL import Image
 from mtljax.catalog import KINDS, entries
 from mtljax.data import SOURCES, Arrays, Source
 from mtljax.evaluate import scalars
-from mtljax.main import VERBS, main
+from mtljax.main import OF_EXPERIMENT, VERBS, main
 from mtljax.predict import load_run, read_image
 from mtljax.runfolder import read_result
 
@@ -518,7 +518,7 @@ def test_list_shows_every_name(kind, capsys):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb(verb, capsys):
-    extra = ["--experiment", "digits"] if verb == "train" else []
+    extra = ["--experiment", "digits"] if verb in OF_EXPERIMENT else []
     with pytest.raises(SystemExit) as end:
         main([verb, *extra, "--help"])
     assert end.value.code == 0

@@ -1,0 +1,93 @@
+"""The honest comparison in one call: train what is missing, then say what all of it means."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtljax.comparison import table
+from mtljax.comparison.members import FOLDER, plan
+from mtljax.comparison.outcome import Comparison, collect
+from mtljax.comparison.running import Failure, Together, run_members
+from mtljax.comparison.words import conclusions
+from mtljax.config import Experiment
+from mtljax.console import console, say
+from mtljax.runfolder import PART, write_text
+
+
+def compare(
+    experiment: Experiment,
+    workdir: Path,
+    *,
+    seeds: int = 5,
+    balancers: Sequence[str] = (),
+    fusions: Sequence[str] = (),
+    trunks: Sequence[str] = (),
+    grid: Sequence[str] = (),
+    front: int = 0,
+    devices: int | None = None,
+    together: Together = "auto",
+    quiet: bool = False,
+) -> tuple[Comparison, list[Failure]]:
+    """Trains single-task baselines and methods with several seeds, and compares them.
+
+    Whatever is finished in `workdir` is not run again, so a comparison that was interrupted goes
+    on, and one that gets another method or seed runs only that.
+
+    Args:
+      experiment: What to compare on; its own seed is the first.
+      workdir: Where everything is written: tables, the page, and a run folder per member.
+      seeds: How many, one after the other from the experiment's own.
+      balancers, fusions, trunks, grid, front: See `mtljax.comparison.members.plan`.
+      devices: How many to use; None: all.
+      together: Whether seeds are trained side by side in one program; auto: where that pays.
+      quiet: Print nothing.
+
+    Returns:
+      What came out, and what could not be trained.
+
+    Raises:
+      ValueError: Something asked for is not there; then nothing was written.
+      Stopped: SIGTERM came; the same call goes on.
+    """
+    if seeds < 1:
+        raise ValueError(f"--seeds must be >= 1, not {seeds}")
+    methods = plan(
+        experiment, balancers=balancers, fusions=fusions, trunks=trunks, grid=grid, front=front
+    )
+    check_workdir(workdir)
+    numbers = range(experiment.seed, experiment.seed + seeds)
+    failures = run_members(
+        methods, numbers, workdir, devices=devices, together=together, quiet=quiet
+    )
+    found = collect(experiment, methods, numbers, workdir)
+    write(found, workdir)
+    if not quiet:
+        for part in table.to_terminal(found):
+            console.print(part)
+        for sentence in conclusions(found):
+            say(sentence)
+    return found, failures
+
+
+def check_workdir(path: Path) -> None:
+    """Makes sure, by looking only, that a comparison may be written to a folder.
+
+    Raises:
+      ValueError: It is a file, a run folder, or holds something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
+    if not path.is_dir() or (path / FOLDER).is_dir():
+        return
+    if any(not inside.name.endswith(PART) for inside in path.iterdir()):
+        raise ValueError(
+            f"{path} is not empty and no comparison's folder; choose another --workdir"
+        )
+
+
+def write(found: Comparison, workdir: Path) -> None:
+    """Writes the tables."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "results.csv", table.to_csv(found, table.result_columns(found)))
+    write_text(workdir / "costs.csv", table.to_csv(found, table.cost_columns()))
+    write_text(workdir / "results.md", table.to_markdown(found))
+    write_text(workdir / "results.tex", table.to_latex(found))

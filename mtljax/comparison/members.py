@@ -1,0 +1,219 @@
+"""Which runs a comparison is made of.
+
+A *method* is what is compared: the single-task baseline of a task, a balancer (with a fusion and a
+trunk), or a fixed weighting. It has *candidates*, one per point of the grid, of which validation
+chooses one. A *member* is a candidate with a seed: one experiment, one run folder.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import qmc
+
+from mtljax.assemble import assemble
+from mtljax.choice import nearest, read_value, split_arguments
+from mtljax.config import Experiment, to_json
+from mtljax.selection import check_select
+
+FOLDER = "members"
+Kind = Literal["stl", "method", "front"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One setting of a method."""
+
+    settings: str
+    """The point of the grid in words, `learning_rate=0.001`; empty without a grid."""
+    experiment: Experiment
+
+    def member(self, seed: int) -> Experiment:
+        """What is run with a seed."""
+        return dataclasses.replace(self.experiment, seed=seed)
+
+    def folder(self, workdir: Path, seed: int) -> Path:
+        """The run folder of a member: the same for the same experiment, in any comparison."""
+        config = to_json(self.experiment)
+        del config["seed"]
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+        tasks = "-".join(task.name for task in self.experiment.tasks)
+        name = re.sub(r"[^\w.=-]+", "_", f"{self.experiment.balancer}-{tasks}")[:60].strip("_")
+        return workdir / FOLDER / f"{name}-{digest}" / f"seed-{seed}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """One thing that is compared."""
+
+    name: str
+    kind: Kind
+    trunk: str
+    """Its baselines have the same."""
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it learns."""
+        return tuple(task.name for task in self.candidates[0].experiment.tasks)
+
+
+def plan(
+    experiment: Experiment,
+    *,
+    balancers: Sequence[str] = (),
+    fusions: Sequence[str] = (),
+    trunks: Sequence[str] = (),
+    grid: Sequence[str] = (),
+    front: int = 0,
+) -> list[Method]:
+    """All methods of a comparison: baselines first, then methods, then fixed weightings.
+
+    Args:
+      experiment: What is compared on; where nothing else is asked for, its own settings are used.
+      balancers, fusions, trunks: What to cross.
+      grid: `field=value,value` each; every method, the baselines too, gets every point.
+      front: How many fixed weightings.
+
+    Raises:
+      ValueError: A name, field or value that is not there, or the same method twice.
+    """
+    balancers, fusions = balancers or [experiment.balancer], fusions or [experiment.fusion]
+    trunks, points = trunks or [experiment.trunk], list(grid_points(grid))
+    if front < 0:
+        raise ValueError(f"--front must be >= 0, not {front}")
+    if front and len(experiment.tasks) < 2:
+        raise ValueError("--front needs at least two tasks: one has nothing to weigh")
+
+    def method(name: str, kind: Kind, base: Experiment) -> Method:
+        found = []
+        for point in points:
+            made = base
+            for field, text in point:
+                made = with_field(made, field, text)
+            settings = ", ".join(f"{field}={text}" for field, text in point)
+            found.append(Candidate(settings=settings, experiment=made))
+        return Method(name=name, kind=kind, trunk=base.trunk, candidates=tuple(found))
+
+    methods = []
+    of_trunk = [dataclasses.replace(experiment, trunk=trunk) for trunk in trunks]
+    for base in of_trunk:
+        behind = f", trunk {base.trunk}" if len(trunks) > 1 else ""
+        for task in experiment.tasks:
+            methods.append(method(f"STL {task.name}{behind}", "stl", single_task(base, task.name)))
+    for base, fusion, balancer in itertools.product(of_trunk, fusions, balancers):
+        chosen = dataclasses.replace(base, fusion=fusion, balancer=balancer)
+        words = [f"trunk {base.trunk}"] * (len(trunks) > 1) + [f"fusion {fusion}"] * (
+            len(fusions) > 1
+        )
+        if len(balancers) > 1 or not words:
+            words.append(balancer)
+        methods.append(method(", ".join(words), "method", chosen))
+    for base in of_trunk:
+        behind = f", trunk {base.trunk}" if len(trunks) > 1 else ""
+        for weights in simplex(len(experiment.tasks), front):
+            text = ",".join(f"{w:.4g}" for w in weights)
+            chosen = dataclasses.replace(
+                base, fusion=fusions[0], balancer=f"fixed:weights=({text})"
+            )
+            methods.append(method(f"fixed ({text}){behind}", "front", chosen))
+    _check(methods)
+    return methods
+
+
+def single_task(experiment: Experiment, task: str) -> Experiment:
+    """The baseline of one task: the same trunk, budget and data, with nothing to balance."""
+    own = tuple(t for t in experiment.tasks if t.name == task)
+    of_own = experiment.select.startswith(f"{task}/")
+    labels = {name: key for name, key in experiment.data.labels.items() if name == task}
+    return dataclasses.replace(
+        experiment,
+        tasks=own,
+        data=dataclasses.replace(experiment.data, labels=labels),
+        fusion="none",
+        balancer="ew",
+        level="parameters",
+        heads="auto",
+        select=experiment.select if of_own else "loss",
+    )
+
+
+def simplex(tasks: int, count: int) -> np.ndarray:
+    """[count, tasks] weightings with mean 1, spread evenly over the inside of the simplex."""
+    if tasks == 2:
+        first = (np.arange(count) + 0.5) / max(count, 1)
+        return tasks * np.stack([first, 1 - first], 1)
+    # Gaps between sorted uniform points are uniform on the simplex; Halton's are spread evenly.
+    points = qmc.Halton(tasks - 1, scramble=False).random(count + 1)[1:]
+    edges = np.sort(points, axis=1)
+    return tasks * np.diff(edges, axis=1, prepend=0.0, append=1.0)
+
+
+def grid_points(grid: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+    """Every combination of `field=value,value` texts, as [(field, value), ...]."""
+    axes = []
+    for text in grid:
+        field, equals, values = text.partition("=")
+        options = [value.strip() for value in split_arguments(values)]
+        if not equals or not options:
+            raise ValueError(f"--grid {text!r} is not field=value,value")
+        axes.append([(field.strip().replace("-", "_"), value) for value in options])
+    names = [axis[0][0] for axis in axes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--grid has {name} twice; write all its values behind one")
+    return map(list, itertools.product(*axes))
+
+
+def with_field(value: Any, path: str, text: str, whole: str | None = None) -> Any:
+    """A copy of nested frozen dataclasses with one field changed: `data.batch_size`, "32".
+
+    Raises:
+      ValueError: There is no such field, or it cannot have this value.
+    """
+    whole = whole or path
+    first, _, rest = path.partition(".")
+    fields = {field.name for field in dataclasses.fields(value)}
+    if first not in fields or first in ("seed", "name", "tasks"):
+        known = _paths(value) - {"seed", "name", "tasks"}
+        raise ValueError(f"--grid: there is no field {whole!r}{nearest(whole, known)}")
+    if rest and dataclasses.is_dataclass(getattr(value, first)):
+        return dataclasses.replace(
+            value, **{first: with_field(getattr(value, first), rest, text, whole)}
+        )
+    if rest:
+        raise ValueError(f"--grid: there is no field {whole!r}{nearest(rest, _paths(value))}")
+    hint = typing.get_type_hints(type(value))[first]
+    try:
+        made = read_value(text, hint)
+    except TypeError as error:
+        raise ValueError(f"--grid: {whole} must be {error}, not {text!r}") from None
+    return dataclasses.replace(value, **{first: made})
+
+
+def _paths(value: Any, prefix: str = "") -> set[str]:
+    found = set()
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        if dataclasses.is_dataclass(inner):
+            found |= _paths(inner, f"{prefix}{field.name}.")
+        else:
+            found.add(f"{prefix}{field.name}")
+    return found
+
+
+def _check(methods: Sequence[Method]) -> None:
+    names = [method.name for method in methods]
+    for method in methods:
+        if names.count(method.name) > 1:
+            raise ValueError(f"{method.name!r} is asked for twice; leave one out")
+        for candidate in method.candidates:
+            assemble(candidate.experiment)
+            check_select(candidate.experiment)

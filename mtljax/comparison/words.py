@@ -1,0 +1,132 @@
+"""What a comparison found, in words."""
+
+import numpy as np
+
+from mtljax.comparison import statistics
+from mtljax.comparison.outcome import Comparison, Row, Test
+from mtljax.comparison.statistics import Estimate, estimate
+from mtljax.report.words import count, joined, number
+
+
+def conclusions(found: Comparison) -> list[str]:
+    """The findings, the most important first, each with how sure it is."""
+    methods = [row for row in found.kind("method") if estimate(row.delta).seeds]
+    if not methods:
+        return ["No method was trained to the end, so there is nothing to compare."]
+    if not any(estimate(row.delta).seeds for row in found.kind("stl")):
+        return ["The single-task baselines were not trained to the end, so delta_m is unknown."]
+    said = [against_single(found, methods)]
+    if len(methods) > 1:
+        said.append(against_first(found, methods))
+    if found.kind("front"):
+        said.append(against_front(found, methods))
+    return [*said, how_sure(found)]
+
+
+def against_single(found: Comparison, methods: list[Row]) -> str:
+    """Whether learning together helped."""
+    better, worse, open_ = [], [], []
+    for row in methods:
+        test = found.test(row.name, row.baseline)
+        if test is None or not test.significant:
+            open_.append(row)
+        elif test.difference.mean > 0:
+            better.append(row)
+        else:
+            worse.append(row)
+    parts = []
+    if better:
+        parts.append(f"Learning together helped with {_with_delta(better)}")
+    if worse:
+        parts.append(f"Learning together hurt with {_with_delta(worse)}")
+    if open_:
+        verb = "is" if len(open_) == 1 else "are"
+        parts.append(
+            f"{_with_delta(open_)} {verb} not distinguishable from separate networks "
+            f"at {count(_seeds(found), 'seed')}"
+        )
+    return f"{'; '.join(parts)}."
+
+
+def against_first(found: Comparison, methods: list[Row]) -> str:
+    """How the methods differ from the first one, the plain choice."""
+    first, others = methods[0], methods[1:]
+    tests = [(row, found.test(row.name, first.name)) for row in others]
+    parts = [_verdict(row, test) for row, test in tests if test is not None and test.significant]
+    same = [(row, test) for row, test in tests if test is None or not test.significant]
+    if same:
+        names = joined([f"{row.name} ({_p(test)})" for row, test in same])
+        verb = "is" if len(same) == 1 else "are"
+        parts.append(
+            f"{names} {verb} not distinguishable from {first.name} "
+            f"at {count(_seeds(found), 'seed')}"
+        )
+    best = max(methods, key=lambda row: estimate(row.delta).mean)
+    return f"{'; '.join(parts)}. The highest delta_m in the mean has {_with_delta([best])}."
+
+
+def against_front(found: Comparison, methods: list[Row]) -> str:
+    """Which methods a fixed weighting beats in every metric."""
+    front = [row for row in found.kind("front") if not np.isnan(row.values).all()]
+    if not front:
+        return "No fixed weighting was trained to the end."
+    of = lambda row: [row.of(k).mean for k in range(len(found.metrics))]
+    beaten: list[str] = []
+    free: list[str] = []
+    for row in methods:
+        points = np.array([of(row), *map(of, front)])
+        (free if statistics.on_front(points, found.metrics)[0] else beaten).append(row.name)
+    parts = []
+    if free:
+        parts.append(f"{joined(free)} {_is(free)} on or beyond the front of fixed weightings")
+    if beaten:
+        parts.append(f"{joined(beaten)} {_is(beaten)} beaten by a fixed weighting in every metric")
+    return f"By means over seeds, without a test: {'; '.join(parts)}."
+
+
+def how_sure(found: Comparison) -> str:
+    """What the tests are, and what they do not cover."""
+    made = sum(not np.isnan(test.p) for test in found.tests)
+    if not made:
+        return "One seed says nothing about chance, so nothing was tested; --seeds 5 trains more."
+    return (
+        f"Paired t tests of delta_m over {count(_seeds(found), 'seed')}, p corrected by Holm's "
+        f"method for {count(made, 'comparison')}; intervals are 95 % by Student's t. They cover "
+        "the chance in training, not that of which images are in the test split."
+    )
+
+
+def _verdict(row: Row, test: Test) -> str:
+    verb = "better" if test.difference.mean > 0 else "worse"
+    return (
+        f"{row.name} is {verb} than {test.second} by {number(abs(test.difference.mean))} points "
+        f"of delta_m ({_p(test)})"
+    )
+
+
+def _with_delta(rows: list[Row]) -> str:
+    return joined([f"{row.name} (delta_m {percent(estimate(row.delta))})" for row in rows])
+
+
+def percent(value: Estimate) -> str:
+    """`+1.2 ± 0.3 %`."""
+    if np.isnan(value.mean):
+        return "n/a"
+    half = "" if np.isnan(value.half) else f" ± {value.half:.2f}"
+    return f"{value.mean:+.2f}{half} %"
+
+
+def _p(test: Test | None) -> str:
+    if test is None or np.isnan(test.corrected):
+        return "not tested"
+    return "p < 0.001" if test.corrected < 0.001 else f"p = {test.corrected:.2g}"
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _seeds(found: Comparison) -> int:
+    return min(
+        (estimate(row.delta).seeds for row in found.rows if estimate(row.delta).seeds), default=0
+    )
