@@ -145,8 +145,13 @@ def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = Non
         axis_name=axis_name,
         microbatches=experiment.microbatches,
         ema_decay=experiment.ema,
-        dtype=jnp.bfloat16 if experiment.dtype == "bfloat16" else None,
+        dtype=compute_dtype(experiment),
         augment=parts.augment,
         pullback=experiment.pullback,
         jacobian=experiment.jacobian,
     )
+
+
+def compute_dtype(experiment: Experiment):
+    """What the model computes in; None: as its parameters are."""
+    return jnp.bfloat16 if experiment.dtype == "bfloat16" else None

@@ -98,6 +98,9 @@ class Experiment:
     """Steps that a line of metrics.jsonl is the mean of."""
     eval_every: int = 100
     """Steps between evaluations on the validation split, each with a checkpoint."""
+    telemetry_every: int | None = None
+    """Steps between measurements of how the tasks' gradients agree; none: as many as keep their
+    cost below 5 % (50 for each task, and no more than every tenth log line); 0: no measurements."""
     select: str = "loss"
     """What the best checkpoint is chosen by, on validation: `loss` (least geometric mean of the
     tasks' losses) or a metric of one task, `digit/accuracy`."""
@@ -108,6 +111,8 @@ class Experiment:
                 raise ValueError(f"{field} must be >= 1, not {getattr(self, field)}")
         if isinstance(self.pullback, int) and self.pullback < 1:
             raise ValueError(f"pullback must be auto, vmap, loop or >= 1, not {self.pullback}")
+        if self.telemetry_every is not None and self.telemetry_every < 0:
+            raise ValueError(f"telemetry_every must be >= 0, not {self.telemetry_every}")
         if self.data.batch_size < 1:
             raise ValueError(f"data.batch_size must be >= 1, not {self.data.batch_size}")
         if self.ema is not None and not 0 <= self.ema < 1:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from mtljax import parallel
-from mtljax.assemble import Parts, assemble, keeps_on_device, load_source, train_step
+from mtljax.assemble import Parts, assemble, compute_dtype, keeps_on_device, load_source, train_step
 from mtljax.config import Experiment
 from mtljax.data import Source, Split, pipeline
 from mtljax.dispatch import (
@@ -23,6 +23,7 @@ from mtljax.dispatch import (
 from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
 from mtljax.step import TrainState, create_state
+from mtljax.telemetry import make_telemetry
 from mtljax.trivial import constants
 
 
@@ -133,6 +134,29 @@ class Programs:
             self.experiment.data.batch_size,
             self.placement,
             keep_on_device=keeps_on_device(self.experiment, split),
+        )
+
+    def measure(self, state: TrainState, batch: PyTree, runs: int) -> PyTree:
+        """How the tasks' gradients agree on a batch; see `mtljax.telemetry`."""
+        # Without what differs from balancer to balancer, all of them have the same program.
+        slim = state.replace(opt_state=None, balancer_state=None, ema=None)
+        return (self._telemetry if runs == 1 else self._telemetry_of_several)(slim, batch)
+
+    @functools.cached_property
+    def _telemetry(self) -> Callable:
+        return jax.jit(self._measure, out_shardings=self.placement.replicated)
+
+    @functools.cached_property
+    def _telemetry_of_several(self) -> Callable:
+        return jax.jit(jax.vmap(self._measure))
+
+    @functools.cached_property
+    def _measure(self) -> Callable:
+        return make_telemetry(
+            self.parts.model,
+            self.experiment.tasks,
+            dtype=compute_dtype(self.experiment),
+            augment=self.parts.augment,
         )
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from mtljax.config import Experiment
 from mtljax.console import Reporter
 from mtljax.runfolder import RunFolder
 from mtljax.stopping import Stopped
+from mtljax.telemetry import summary
 
 Fetch = Callable[[], dict[str, Any]]
 """Waits for logs and gives them, with the steps along the first axis."""
@@ -39,7 +40,7 @@ class Recorder:
         self._board = None
         if tensorboard and jax.process_index() == 0:
             self._board = require_tensorboard()(str(folder.path / "tensorboard"), purge_step=step)
-        self._pending: tuple[int, int, Fetch] | None = None
+        self._pending: tuple[int, int, Fetch, Fetch | None] | None = None
         self._began = self._last = time.perf_counter()
         self._in_row = 0
         history = folder.history()
@@ -47,10 +48,12 @@ class Recorder:
         self._best = min((line["score"] for line in history if "score" in line), default=math.inf)
         self.skipped = sum(line["skipped"] for line in self._lines)
 
-    def add(self, step: int, count: int, logs: Fetch) -> None:
-        """The logs of the `count` steps up to `step`, which may not yet be there."""
+    def add(self, step: int, count: int, logs: Fetch, telemetry: Fetch | None = None) -> None:
+        """The logs of the `count` steps up to `step`, which may not yet be there, and what was
+        measured before them, if anything.
+        """
         self.flush()
-        self._pending = (step, count, logs)
+        self._pending = (step, count, logs, telemetry)
 
     def flush(self) -> None:
         """Writes the line of the chunk that was added last.
@@ -60,7 +63,7 @@ class Recorder:
         """
         if self._pending is None:
             return
-        (step, count, logs), self._pending = self._pending, None
+        (step, count, logs, telemetry), self._pending = self._pending, None
         values = dict(logs())
         now = time.perf_counter()
         skipped = values.pop("skipped")
@@ -74,6 +77,8 @@ class Recorder:
             "examples_per_second": self._together * count * batch_size / (now - self._last),
             "seconds": now - self._began,
         }
+        if telemetry is not None:
+            line["telemetry"] = jax.tree.map(lambda x: np.asarray(x, float).tolist(), telemetry())
         self._last = now
         self._lines.append(line)
         self.skipped += line["skipped"]
@@ -124,6 +129,10 @@ class Recorder:
             "ms_per_step": 1e3 * seconds / count,
             "examples_per_second": count * self._experiment.data.batch_size / seconds,
         }
+
+    def telemetry(self) -> dict[str, float]:
+        """Means over training of what was measured."""
+        return summary([line["telemetry"] for line in self._lines if "telemetry" in line])
 
     def close(self) -> None:
         """Ends the live line and the event file; a second time does nothing."""

@@ -98,10 +98,10 @@ class Run:
         self._stack.enter_context(contextlib.closing(self._recorder))
         return state
 
-    def add(self, step: int, count: int, logs: Fetch) -> None:
-        """The logs of the `count` steps up to `step`, which may not yet be there."""
+    def add(self, step: int, count: int, logs: Fetch, telemetry: Fetch | None) -> None:
+        """The logs of the `count` steps up to `step`, and what was measured before them."""
         with self._failing():
-            self._recorder.add(step, count, logs)
+            self._recorder.add(step, count, logs, telemetry)
 
     def evaluate(self, step: int, state: TrainState) -> None:
         """Measures the state on validation and saves it."""
@@ -158,6 +158,7 @@ class Run:
             **self._recorder.speed(),
             **cost,
             "together": self.together,
+            "telemetry": self._recorder.telemetry(),
             "skipped": self._recorder.skipped,
             "device": parallel.describe(programs.placement.mesh.size),
             "environment": environment(),

@@ -218,7 +218,7 @@ class _TrainStep:
         key = jax.random.fold_in(state.key, state.step)
         augment_key, model_key, balancer_key = jax.random.split(key, 3)
         if self.augment is not None:
-            batch = self.augment(self.example_keys(augment_key, batch), batch)
+            batch = self.augment(example_keys(augment_key, batch, self.gradient.axis), batch)
 
         (shared, specific), balanced, model_state = self.gradient(
             partition(state.params),
@@ -280,11 +280,12 @@ class _TrainStep:
             logs["weight"] = dict(zip(names, by_task(balanced.weights), strict=True))
         return {**logs, "grad_norm": norm, "skipped": skip}
 
-    def example_keys(self, key: jax.Array, batch: Batch) -> jax.Array:
-        """A key per example, the same whichever device it is on."""
-        size = batch["image"].shape[0]
-        index = jnp.arange(size) + self.gradient.axis.index() * size
-        return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+def example_keys(key: jax.Array, batch: Batch, axis: Axis) -> jax.Array:
+    """A key per example, the same whichever device it is on."""
+    size = batch["image"].shape[0]
+    index = jnp.arange(size) + axis.index() * size
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
 def make_eval_step(

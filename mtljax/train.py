@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 
-from mtljax import parallel
+from mtljax import parallel, telemetry
 from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
-from mtljax.dispatch import Logs
 from mtljax.programs import Programs
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run
@@ -113,15 +112,21 @@ def train_together(
         )
         if step and not quiet:
             say(f"going on from step {step}")
+        every = telemetry.interval(experiment)
         runner = programs.feed([run.experiment.seed for run in runs], step)
 
         while step < experiment.steps and not all(run.failure for run in runs):
             progress(step)
             count = steps_to_next_line(experiment, step)
+            agreement: Sequence[Fetch | None] = [None] * count_runs
+            if every and step % every == 0:
+                measured = programs.measure(state, runner.batch(step), count_runs)
+                agreement = of_each(functools.partial(jax.device_get, measured), count_runs, 0)
             state, logs = runner.run(state, step, count)
             step += count
-            for run, fetch in zip(runs, of_each(logs, count_runs), strict=True):
-                run.add(step, count, fetch)
+            own_logs = of_each(functools.partial(getattr, logs, "values"), count_runs, 1)
+            for run, own_log, own_agreement in zip(runs, own_logs, agreement, strict=True):
+                run.add(step, count, own_log, own_agreement)
             stopping = stop.came()
             evaluating = step % experiment.eval_every == 0 or step == experiment.steps
             if evaluating or stopping:
@@ -151,11 +156,12 @@ def train_together(
     return outcomes
 
 
-def of_each(logs: Logs, runs: int) -> list[Fetch]:
-    """How to get each run's own logs."""
+def of_each(fetch: Fetch, runs: int, axis: int) -> list[Fetch]:
+    """How to get each run's own part of what is fetched once, along an axis if they are several."""
     if runs == 1:
-        return [lambda: logs.values]
-    pick = lambda run: jax.tree.map(lambda x: x[:, run], logs.values)
+        return [fetch]
+    whole = functools.cache(fetch)
+    pick = lambda run: jax.tree.map(lambda x: x.take(run, axis), whole())
     return [functools.partial(pick, run) for run in range(runs)]
 
 

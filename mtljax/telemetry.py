@@ -1,0 +1,129 @@
+"""How the tasks' gradients agree, measured now and then beside any method's training.
+
+It is a program of its own, so it costs every method the same and says the same of every method:
+what the gradients of a batch with respect to the shared parameters are like before the step.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mtljax.balancing.base import TINY, gramian
+from mtljax.config import Experiment
+from mtljax.gradients import Objective, task_rows
+from mtljax.models.partition import partition
+from mtljax.parallel import Axis
+from mtljax.step import TrainState, example_keys
+from mtljax.tasks.base import Task
+
+STEPS_PER_TASK, LINES = 50, 10
+"""At least so many steps for each task, and so many log lines, are between two measurements if the
+experiment does not say: one costs about T + 1 passes, a plain step three, so this is below 5 % of
+the plainest step's time, and of small networks' too, whose steps are looped over in one program."""
+
+
+SUMMARY = ("conflicting", "mean_cosine", "mean_magnitude_similarity", "condition")
+"""What is a single number, and so has a mean over training."""
+
+
+def interval(experiment: Experiment) -> int:
+    """Steps between two measurements, a multiple of those between lines; 0: none are made."""
+    every = experiment.telemetry_every
+    if every is None:
+        every = max(STEPS_PER_TASK * len(experiment.tasks), LINES * experiment.log_every)
+    if len(experiment.tasks) < 2:
+        return 0
+    return -(-every // experiment.log_every) * experiment.log_every
+
+
+def summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over training; the geometric one of the condition number."""
+    found = {}
+    for name in SUMMARY:
+        values = np.array([told[name] for told in measured], float)
+        values = values[np.isfinite(values)]
+        if len(values):
+            by_log = name == "condition"
+            found[name] = float(np.exp(np.log(values).mean()) if by_log else values.mean())
+    return found
+
+
+def make_telemetry(
+    model: nn.Module,
+    tasks: Sequence[Task],
+    *,
+    dtype: Any = None,
+    augment: Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> Callable[[TrainState, Mapping[str, Any]], dict[str, Array]]:
+    """Makes `measure(state, batch) -> telemetry`: pure, to be jitted or vmapped.
+
+    Args:
+      model: See `mtljax.models`.
+      tasks: T tasks, in the order of rows and columns.
+      dtype: What the model computes in, as in `make_train_step`.
+      augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
+
+    Returns:
+      The function. Its result is that of `describe`.
+    """
+    objective = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None))
+
+    def measure(state: TrainState, batch: Mapping[str, Any]) -> dict[str, Array]:
+        key = jax.random.fold_in(state.key, state.step)
+        augment_key, model_key, _ = jax.random.split(key, 3)
+        if augment is not None:
+            batch = augment(example_keys(augment_key, batch, objective.axis), batch)
+        shared, specific = partition(state.params)
+        forward = objective.forward(shared, specific, state.model_state, batch, model_key)
+        present = forward.counts > 0
+        scale = jnp.where(present, 1 / jnp.where(present, forward.counts, 1), 0)
+        products = gramian(task_rows(forward, "parameters"))
+        return describe(scale[:, None] * products * scale[None, :], present)
+
+    return measure
+
+
+def describe(products: Float[Array, "T T"], present: Bool[Array, " T"]) -> dict[str, Array]:
+    """What a Gramian says of the tasks' gradients; absent tasks are left out.
+
+    Returns:
+      `gramian` [T, T]; `cosine` [T, T], 0 where a task is absent; `magnitude_similarity` [T, T],
+      2 |a| |b| / (|a|^2 + |b|^2), which is 1 for equal norms; `conflicting`, the share of pairs of
+      tasks whose gradients point apart (cosine below 0); `mean_cosine` and
+      `mean_magnitude_similarity`, over pairs; `condition`, the largest singular value of the
+      gradients over the smallest, at most 1e4 in float32.
+
+    References:
+      Yu et al., 2020, arXiv:2001.06782 (conflict, magnitude similarity); Senushkin et al., 2023,
+      arXiv:2305.19000 (condition number)
+    """
+    size = len(present)
+    both = present[:, None] & present[None, :]
+    products = jnp.where(both, products, 0.0)
+    square = jnp.diagonal(products)
+    norms = jnp.sqrt(jnp.maximum(square, 0.0))
+    outer = norms[:, None] * norms[None, :]
+    cosine = jnp.where(both, jnp.clip(products / jnp.maximum(outer, TINY), -1.0, 1.0), 0.0)
+    similarity = 2 * outer / jnp.maximum(square[:, None] + square[None, :], TINY)
+    first, second = map(jnp.array, zip(*itertools.combinations(range(size), 2), strict=True))
+    counted = both[first, second]
+    pairs = jnp.maximum(counted.sum(), 1)
+    over_pairs = lambda values: jnp.where(counted, values[first, second], 0.0).sum() / pairs
+    eigen = jnp.linalg.eigvalsh(products)
+    smallest = jnp.min(jnp.where(jnp.arange(size) >= size - present.sum(), eigen, jnp.inf))
+    ratio = eigen[-1] / jnp.maximum(smallest, 1e-8 * jnp.maximum(eigen[-1], TINY))
+    return {
+        "gramian": products,
+        "cosine": cosine,
+        "magnitude_similarity": similarity,
+        "conflicting": over_pairs((cosine < 0).astype(jnp.float32)),
+        "mean_cosine": over_pairs(cosine),
+        "mean_magnitude_similarity": over_pairs(similarity),
+        "condition": jnp.sqrt(ratio),
+    }
