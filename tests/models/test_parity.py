@@ -1,0 +1,130 @@
+"""Trunks give what PyTorch gives with the same weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from mtljax.models import FUSIONS, TRUNKS, build
+from mtljax.models.trunks.base import features_of
+from mtljax.tasks import Classification
+
+torch = pytest.importorskip("torch")
+
+from models.torch_models import MODELS, NAMES  # noqa: E402
+
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def scrambled(model, size):
+    """Scales and shifts by chance, and statistics of a batch instead of 0 and 1."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.LayerNorm):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.3)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of the last batch
+    with torch.no_grad():
+        model.train()(1 + 2 * torch.randn(8, 3, *size))
+    return model.eval()
+
+
+def translated(variables, names, state):
+    """Our variables with the numbers of theirs, each of which must be asked for once."""
+    left = {name for name in state if not name.endswith("num_batches_tracked")}
+
+    def number(path, leaf):
+        _, *where = (key.key for key in path)
+        whole = "/".join(where)
+        their = names.get(whole) or f"{names['/'.join(where[:-1])]}.{LEAVES[where[-1]]}"
+        left.remove(their)
+        value = state[their].numpy()
+        axes = {4: (2, 3, 1, 0), 2: (1, 0)}  # inputs and outputs last
+        return value.transpose(axes.get(value.ndim, range(value.ndim))).reshape(leaf.shape)
+
+    found = jax.tree.map_with_path(number, variables)
+    assert not left
+    return found
+
+
+def ours(name, theirs, image, *, mean=0.0, std=1.0, **options):
+    """(features of every stage, logits) of the whole model, with their weights."""
+    trunk, task = TRUNKS[name](**options), Classification(name="class", num_classes=10)
+    model = build(trunk, FUSIONS["none"], (task,), mean=mean, std=std)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    wanted = {part: shapes[part] for part in ("params", "batch_stats") if part in shapes}
+    variables = translated(wanted, NAMES[name], theirs.state_dict())
+    variables["constants"] = {"mean": np.float32(mean), "std": np.float32(std)}
+    is_stage = lambda module, _: type(module) is type(trunk[0])
+    run = jax.jit(lambda v, x: model.apply(v, x, train=False, capture_intermediates=is_stage))
+    outputs, captured = run(variables, image)
+    calls = captured["intermediates"]["fusion"]
+    stages = [features_of(calls[f"trunk_{i}"]["__call__"][0]) for i in range(len(trunk))]
+    return stages, outputs["class"]
+
+
+def assert_equal(found, expected, tolerance):
+    (stages, logits), (their_stages, their_logits) = found, expected
+    pairs = [(a, b.movedim(1, -1)) for a, b in zip(stages, their_stages, strict=True)]
+    for mine, their in [*pairs, (logits, their_logits)]:
+        their = their.numpy()
+        assert mine.shape == their.shape
+        assert 0.05 < their.std() < 20  # or else the tolerance would say little
+        np.testing.assert_allclose(mine, their, rtol=tolerance, atol=tolerance)
+
+
+def check(name, size, *, pixels=False, wide=False, their_options=None, **options):
+    """In 32 bits to 1e-4, or, where rounding adds up over too many layers, in 64 to 1e-9."""
+    torch.manual_seed(0)
+    theirs = scrambled(MODELS[name](**(their_options or {})), size)
+    theirs = theirs.double() if wide else theirs
+    draw = np.random.default_rng(0)
+    image = 1 + 2 * draw.normal(size=(2, *size, 3)).astype(np.float32)
+    image = image.astype(np.float64 if wide else np.float32)
+    given, scale = image, {}
+    if pixels:
+        given = draw.integers(0, 256, image.shape, np.uint8)
+        image, scale = (given.astype(image.dtype) - 127) / 128, {"mean": 127.0, "std": 128.0}
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(image).movedim(-1, 1))
+    with jax.enable_x64(wide):
+        found = ours(name, theirs, given, **scale, **options)
+    assert_equal(found, expected, 1e-9 if wide else 1e-4)
+
+
+SIZES = [(64, 64), (75, 53)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_resnet18_is_torchvisions(size):
+    check("resnet18", size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_efficientnet_lite0_is_timms_with_tensorflows_padding(size):
+    check("efficientnet_lite0", size, pixels=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "output_stride"), [(SIZES[0], 32), (SIZES[1], 16), (SIZES[1], 8)])
+def test_resnet50_is_torchvisions_dilated_or_not(size, output_stride):
+    dilated = {32: 0, 16: 1, 8: 2}[output_stride]
+    their = {"dilated": dilated}
+    check("resnet50", size, wide=True, their_options=their, output_stride=output_stride)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [64, 80])
+def test_vit_s_is_timms(side):
+    check("vit_s", (side, side), their_options={"image_size": side}, image_size=side)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_convnext_t_is_torchvisions(size):
+    check("convnext_t", size)
