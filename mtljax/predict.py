@@ -83,9 +83,11 @@ def evaluate_run(trained: Trained, split: str) -> dict[str, dict[str, Any]]:
 def read_image(path: Path, trained: Trained) -> np.ndarray:
     """An image file as the network takes it: [H, W, C] in the training images' unit.
 
-    PNG, JPEG and the like are made grey or coloured as the training images were (transparency is
-    dropped), scaled from black..white to low..high, and resized with averaging. A `.npy` array
-    [H, W] or [H, W, C] is taken to be in the training images' unit already.
+    PNG, JPEG and the like are laid on white where they are transparent, made grey or coloured as
+    the training images were, and scaled from black..white to low..high. A `.npy` array [H, W] or
+    [H, W, C] is taken to be in the training images' unit already. Both are resized to the training
+    images' height and width, whatever their own proportions: bilinearly where they grow, and by
+    weighted means over all pixels (the same triangle, widened) where they shrink.
 
     Raises:
       ValueError: There is no such file, or it is not an image.
@@ -129,6 +131,9 @@ def _read_picture(path: Path, trained: Trained) -> np.ndarray:
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0
                 pixels = np.repeat(pixels, trained.shape[-1], -1)
             else:
+                if image.has_transparency_data:
+                    white = Image.new("RGBA", image.size, "white")
+                    image = Image.alpha_composite(white, image.convert("RGBA"))
                 mode = "L" if trained.shape[-1] == 1 else "RGB"
                 pixels = np.asarray(image.convert(mode), np.float32) / 255.0
                 pixels = pixels.reshape(*pixels.shape[:2], -1)

@@ -493,6 +493,23 @@ def test_predict_reads_all_kinds_of_images(capsys, trained_run, tmp_path):
         assert value(name) == pytest.approx(value("large.png"), abs=1e-5)
 
 
+def test_transparent_images_lie_on_white_and_shrink_by_means(trained_run, tmp_path):
+    trained = load_run(trained_run)
+    read = lambda name: read_image(tmp_path / name, trained)[..., 0]
+    grey, alpha = np.full((8, 8), 51, np.uint8), np.zeros((8, 8), np.uint8)
+    alpha[:, :4] = 255
+    Image.merge("LA", [Image.fromarray(x) for x in (grey, alpha)]).save(tmp_path / "half.png")
+    palette = Image.fromarray(alpha).convert("P")
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((7, 0)))
+    np.testing.assert_allclose(read("half.png"), np.where(alpha, 16 * 51 / 255, 16), rtol=1e-6)
+    assert (read("palette.png") == 16).all()
+
+    stripes = np.tile([0, 255], (64, 32)).astype(np.uint8)  # one pixel wide, 8 to a cell
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    inner = read("stripes.png")[:, 1:-1]  # at the borders a part of the triangle is missing
+    np.testing.assert_allclose(inner, 8, rtol=1e-5)
+
+
 def test_photos_are_turned_as_the_camera_says(trained_run, tmp_path):
     upright = np.zeros((24, 16), np.uint8)
     upright[:8] = 255
