@@ -59,7 +59,7 @@ def compare(
         methods, numbers, workdir, devices=devices, together=together, quiet=quiet
     )
     found = collect(experiment, methods, numbers, workdir)
-    write(found, workdir)
+    write(found, failures, workdir)
     if not quiet:
         for part in table.to_terminal(found):
             console.print(part)
@@ -84,10 +84,13 @@ def check_workdir(path: Path) -> None:
         )
 
 
-def write(found: Comparison, workdir: Path) -> None:
-    """Writes the tables."""
+def write(found: Comparison, failures: Sequence[Failure], workdir: Path) -> None:
+    """Writes the tables and the page."""
+    from mtljax.report.comparison import write_page  # matplotlib: not before it is needed
+
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "results.csv", table.to_csv(found, table.result_columns(found)))
     write_text(workdir / "costs.csv", table.to_csv(found, table.cost_columns()))
     write_text(workdir / "results.md", table.to_markdown(found))
     write_text(workdir / "results.tex", table.to_latex(found))
+    write_page(workdir, found, failures)

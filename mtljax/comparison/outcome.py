@@ -78,6 +78,10 @@ class Comparison:
     """Baselines, methods, fixed weightings."""
     tests: tuple[Test, ...]
     """Between all methods and the baselines."""
+    together: int
+    """The most seeds that were trained side by side."""
+    environment: dict[str, str]
+    """Versions and the device, of the runs: all of them, where they differ."""
 
     def kind(self, *kinds: Kind) -> list[Row]:
         """The rows of some kinds."""
@@ -130,7 +134,20 @@ def collect(
         seeds=tuple(seeds),
         rows=tuple(rows),
         tests=tests([row for row in rows if row.kind != "front"]),
+        **circumstances([result for _, found in chosen.values() for result in found.values()]),
     )
+
+
+def circumstances(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How and on what the runs were made."""
+    told: dict[str, dict[str, None]] = {}
+    for result in results:
+        for name, value in {**result["environment"], "device": result["device"]}.items():
+            told.setdefault(name, {})[str(value)] = None
+    return {
+        "together": max((result["together"] for result in results), default=1),
+        "environment": {name: ", ".join(values) for name, values in told.items()},
+    }
 
 
 def choose(method: Method, seeds: Sequence[int], workdir: Path) -> tuple[Candidate, Results]:

@@ -14,7 +14,7 @@ def conclusions(found: Comparison) -> list[str]:
     if not methods:
         return ["No method was trained to the end, so there is nothing to compare."]
     if not any(estimate(row.delta).seeds for row in found.kind("stl")):
-        return ["The single-task baselines were not trained to the end, so delta_m is unknown."]
+        return ["The single-task baselines were not trained to the end, so Δm is unknown."]
     said = [against_single(found, methods)]
     if len(methods) > 1:
         said.append(against_first(found, methods))
@@ -40,9 +40,10 @@ def against_single(found: Comparison, methods: list[Row]) -> str:
     if worse:
         parts.append(f"Learning together hurt with {_with_delta(worse)}")
     if open_:
-        verb = "is" if len(open_) == 1 else "are"
+        start = "with" if parts else "Learning together with"
+        verb = "it is" if parts else "is"
         parts.append(
-            f"{_with_delta(open_)} {verb} not distinguishable from separate networks "
+            f"{start} {_with_delta(open_)} {verb} not distinguishable from separate networks "
             f"at {count(_seeds(found), 'seed')}"
         )
     return f"{'; '.join(parts)}."
@@ -62,7 +63,7 @@ def against_first(found: Comparison, methods: list[Row]) -> str:
             f"at {count(_seeds(found), 'seed')}"
         )
     best = max(methods, key=lambda row: estimate(row.delta).mean)
-    return f"{'; '.join(parts)}. The highest delta_m in the mean has {_with_delta([best])}."
+    return f"{'; '.join(parts)}. In the mean, Δm is highest for {_with_delta([best])}."
 
 
 def against_front(found: Comparison, methods: list[Row]) -> str:
@@ -90,7 +91,7 @@ def how_sure(found: Comparison) -> str:
     if not made:
         return "One seed says nothing about chance, so nothing was tested; --seeds 5 trains more."
     return (
-        f"Paired t tests of delta_m over {count(_seeds(found), 'seed')}, p corrected by Holm's "
+        f"Paired t tests of Δm over {count(_seeds(found), 'seed')}, p corrected by Holm's "
         f"method for {count(made, 'comparison')}; intervals are 95 % by Student's t. They cover "
         "the chance in training, not that of which images are in the test split."
     )
@@ -100,12 +101,12 @@ def _verdict(row: Row, test: Test) -> str:
     verb = "better" if test.difference.mean > 0 else "worse"
     return (
         f"{row.name} is {verb} than {test.second} by {number(abs(test.difference.mean))} points "
-        f"of delta_m ({_p(test)})"
+        f"of Δm ({_p(test)})"
     )
 
 
 def _with_delta(rows: list[Row]) -> str:
-    return joined([f"{row.name} (delta_m {percent(estimate(row.delta))})" for row in rows])
+    return joined([f"{row.name} (Δm {percent(estimate(row.delta))})" for row in rows])
 
 
 def percent(value: Estimate) -> str:

@@ -1,5 +1,6 @@
 """What happened while training, over the steps."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from mtljax.tasks import Task
 NAMED_MARGINS = (0.85, 0.5, 1.25, 0.08)
 """Of a figure with names at the ends of its lines."""
 _NAMED_LINES = 8
+_NAMED_PAIRS = 20
 
 
 def draw_loss(axis: Axes, task: Task, history: Sequence[dict], best: int | None) -> str | None:
@@ -135,6 +137,34 @@ def draw_weights(
     shown = ", ".join(f"{name} {number(late[name])}" for name in named[:3])
     rest = f", ... {named[-1]} {number(late[named[-1]])}" if len(named) > 3 else ""
     return f"Weights by {balancer}, mean of the run's last quarter: {shown}{rest}"
+
+
+def draw_agreement(axis: Axes, tasks: Sequence[Task], history: Sequence[dict]) -> str | None:
+    """The cosine between the gradients of each two tasks, over the steps, as a heat map."""
+    lines = [line for line in history if "telemetry" in line]
+    if not lines or len(tasks) < 2:
+        return None
+    cosines = np.array([line["telemetry"]["cosine"] for line in lines], float)
+    pairs = np.array(list(itertools.combinations(range(len(tasks)), 2)))
+    rows = cosines[:, pairs[:, 0], pairs[:, 1]].T
+    order = np.argsort(rows.mean(1))[:_NAMED_PAIRS]
+    # A line is written at the end of a chunk; what is measured is of its first step.
+    steps = np.array([line["step"] for line in lines], float)
+    edges = np.append(steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1]))
+    shades = axis.pcolormesh(
+        edges, np.arange(len(order) + 1), rows[order], cmap="RdBu", vmin=-1, vmax=1
+    )
+    axis.grid(False)
+    names = [f"{_short(tasks[i].name, 11)} · {_short(tasks[j].name, 11)}" for i, j in pairs[order]]
+    axis.set_yticks(np.arange(len(order)) + 0.5, names, fontsize=8)
+    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_xlabel("step")
+    axis.figure.colorbar(shades, ax=axis, label="cosine", shrink=0.9)
+    apart = np.mean([line["telemetry"]["conflicting"] for line in lines])
+    which = "the tasks' gradients" if len(pairs) == 1 else f"two of {len(tasks)} tasks' gradients"
+    title = f"{which} pointed apart in {100 * apart:.0f} % of {len(lines)} measurements"
+    return title[0].upper() + title[1:]
 
 
 def draw_gradient_norm(axis: Axes, history: Sequence[dict]) -> str | None:

@@ -27,6 +27,8 @@ _OPEN_TASKS = 6
 _EXPLANATIONS = {
     "weights": "How much each task's loss counted in the update of the shared parameters.",
     "validation_metric": "Over the whole validation split. Dashed: the chosen step.",
+    "agreement": "Cosine between the gradients of two tasks' losses with respect to the shared "
+    "parameters, on one training batch each time. Red: they pull apart; pairs that do most first.",
     "gradient_norm": "Of the balanced gradient that the optimizer received.",
     "throughput": "Counted by the training loop, with everything that it does between two logs.",
 }
@@ -73,14 +75,7 @@ def render(
 ) -> str:
     """The whole page, with all that it shows inside."""
     labelled = {name: int(present.sum()) for name, present in test.present.items()}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mtljax.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("run.html.jinja").render(
+    return template("run.html.jinja").render(
         title=title,
         headline=headline(tasks, result, len(test.images)),
         remarks=remarks(tasks, result, labelled),
@@ -98,8 +93,20 @@ def render(
         examples=examples,
         settings=list(flatten(config)),
         environment=result.get("environment", {}),
-        data_uri=_data_uri,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this package."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mtljax.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["data_uri"] = _data_uri
+    return environment.get_template(name)
 
 
 def metric_rows(task: Task, result: dict) -> list[Row]:

@@ -141,9 +141,16 @@ def _training(
     first = weights or picture(
         "validation_metric", lambda a: curves.draw_metric(a, tasks[0], history, best)
     )
+    count_pairs = min(20, len(tasks) * (len(tasks) - 1) // 2)
+    agreement = picture(
+        "agreement",
+        lambda a: curves.draw_agreement(a, tasks, history),
+        height=max(2.2, 0.9 + 0.2 * count_pairs),
+        margins=None,
+    )
     norm = picture("gradient_norm", lambda a: curves.draw_gradient_norm(a, history))
     speed = picture("throughput", lambda a: curves.draw_speed(a, history))
-    return [p for p in (first, norm, speed) if p is not None]
+    return [p for p in (first, norm, speed, agreement) if p is not None]
 
 
 def _overview(
