@@ -10,7 +10,8 @@ from mtljax.tasks import Classification
 
 torch = pytest.importorskip("torch")
 
-from models.torch_models import MODELS, NAMES  # noqa: E402
+from models.torch_models import MODELS  # noqa: E402
+from models.torch_names import NAMES  # noqa: E402
 
 LEAVES = {
     "kernel": "weight",
