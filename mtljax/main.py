@@ -24,6 +24,8 @@ python -m mtljax.main [VERB] [FLAGS]
   compare    baselines, balancers, fusions ... with several seeds each, and what may be concluded
   evaluate   metrics of a trained run on one of its splits
   predict    what a trained run says of image files
+  prepare    download an experiment's data and get it ready, once
+  data       what is in an experiment's data: counts, balance, gaps, and a picture of samples
   list       the experiments, and everything that is chosen by name
 
 python -m mtljax.main --experiment digits          train the experiment `digits`
@@ -114,6 +116,26 @@ class Compare:
     """Train all seeds of a method side by side in one program; auto: where that is faster."""
     quiet: bool = False
     """Print nothing but errors."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Whose data to get ready."""
+
+    experiment: str = ""
+    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Whose data to look at."""
+
+    experiment: str = ""
+    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
+    output: Path | None = None
+    """Folder for statistics.json and samples.png (default: runs/data-NAME)."""
+    samples: int = 8
+    """How many examples to draw."""
 
 
 def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -> tuple[T, Any]:
@@ -222,7 +244,7 @@ def compare_verb(arguments: list[str]) -> int:
         print("mtljax: interrupted; the same command goes on", file=sys.stderr)
         return 130
     if not flags.quiet:
-        print(f"tables: {workdir}")
+        print(f"tables and pictures: {workdir / 'report.html'}")
     for failure in failures:
         print(f"mtljax: {failure.member} failed: {failure.reason}", file=sys.stderr)
     return 1 if failures else 0
@@ -266,6 +288,28 @@ def predict_verb(arguments: list[str]) -> int:
     return 0
 
 
+def prepare_verb(arguments: list[str]) -> int:
+    """Downloads an experiment's data and gets it ready."""
+    _, experiment = read_experiment(arguments, "prepare", "Gets ready the data of", Prepare)
+    from mtljax.data.prepare import prepare
+
+    done = prepare(experiment.data.source)
+    print("\n".join(done) or f"source {experiment.data.source} needs no preparation")
+    return 0
+
+
+def data_verb(arguments: list[str]) -> int:
+    """Says what is in an experiment's data."""
+    flags, experiment = read_experiment(arguments, "data", "Looks at the data of", Survey)
+    from mtljax.console import console
+    from mtljax.survey import survey
+
+    folder = flags.output or Path("runs") / f"data-{experiment.name}"
+    console.print(survey(experiment, folder, flags.samples))
+    print(f"written to {folder}")
+    return 0
+
+
 def list_verb(arguments: list[str]) -> int:
     """The things that are chosen by name."""
     flags = parse(ListFlags, arguments, "list")
@@ -282,10 +326,12 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,
+    "prepare": prepare_verb,
+    "data": data_verb,
     "list": list_verb,
 }
 
-OF_EXPERIMENT = ("train", "compare")
+OF_EXPERIMENT = ("train", "compare", "prepare", "data")
 """Verbs whose flags are known only when the experiment is."""
 
 

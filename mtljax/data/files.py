@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Num
@@ -15,7 +15,9 @@ ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held; from 5 on, height and width are exchanged."""
 
 
-def read_image(path: Path, channels: int, size: Pixels | None = None) -> Num[np.ndarray, "H W C"]:
+def read_image(
+    path: Path | BinaryIO, channels: int, size: Pixels | None = None
+) -> Num[np.ndarray, "H W C"]:
     """An image file, grey (1 channel) or coloured (3), turned as the camera says.
 
     Args:
@@ -26,7 +28,7 @@ def read_image(path: Path, channels: int, size: Pixels | None = None) -> Num[np.
     Raises:
       ValueError: It is no such image.
     """
-    if path.suffix == ".npy":
+    if isinstance(path, Path) and path.suffix == ".npy":
         found = read_npy(path)
         found = found[..., None] if found.ndim == 2 else found
         if found.ndim != 3 or found.shape[-1] != channels or found.dtype.kind not in "uif":
@@ -58,13 +60,13 @@ def image_size(path: Path) -> str:
         return f"{height} x {width}"
 
 
-def read_map(path: Path) -> np.ndarray:
+def read_map(path: Path | BinaryIO) -> np.ndarray:
     """A label in a file: npy, or an image as it is stored (indices of a palette, 16 bits).
 
     Raises:
       ValueError: It cannot be read.
     """
-    if path.suffix == ".npy":
+    if isinstance(path, Path) and path.suffix == ".npy":
         return read_npy(path)
     with _opened(path) as image:
         return np.asarray(image)
@@ -95,7 +97,7 @@ def read_npy(path: Path, mmap_mode: Any = None) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
@@ -103,6 +105,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"cannot be read as an image: {_reason(error, path)}") from None
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: Path | BinaryIO) -> str:
     text = " ".join(str(error).split()).replace(repr(str(path)), "it").replace(str(path), "it")
     return text or type(error).__name__

@@ -12,6 +12,7 @@ from mtljax.data.sources.folder import folder
 from mtljax.data.sources.idx import idx
 from mtljax.data.sources.join import join
 from mtljax.data.sources.multi import multi
+from mtljax.data.sources.tfds import tfds
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
@@ -19,6 +20,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "folder": folder,
     "class_folders": class_folders,
+    "tfds": tfds,
     "multi": multi,
     "join": join,
 }
