@@ -22,6 +22,7 @@ python -m mtljax.main [VERB] [FLAGS]
 
   train      train an experiment, or go on with it (this is what happens without a verb)
   compare    baselines, balancers, fusions ... with several seeds each, and what may be concluded
+  group      which tasks help each other, and which to train together
   evaluate   metrics of a trained run on one of its splits
   predict    what a trained run says of image files
   prepare    download an experiment's data and get it ready, once
@@ -138,6 +139,24 @@ class Survey:
     """How many examples to draw."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Which tasks to group."""
+
+    experiment: str = ""
+    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
+    groups: int | None = None
+    """At most so many groups, a network each (default: as many as are best)."""
+    seeds: int = 3
+    """How many seeds, from --seed on."""
+    workdir: Path | None = None
+    """Where everything is written (default: runs/group-NAME); what was measured is kept."""
+    devices: int | None = None
+    """How many devices to use (default: all)."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
 def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -> tuple[T, Any]:
     """Reads a verb's own flags together with those of the experiment that one of them names.
 
@@ -250,6 +269,27 @@ def compare_verb(arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
+def group_verb(arguments: list[str]) -> int:
+    """Recommends which tasks to train together."""
+    flags, experiment = read_experiment(arguments, "group", "Groups the tasks of", Group)
+    from mtljax import parallel
+    from mtljax.group import group
+
+    parallel.use_compile_cache()
+    workdir = flags.workdir or Path("runs") / f"group-{experiment.name}"
+    group(
+        experiment,
+        workdir,
+        seeds=flags.seeds,
+        groups=flags.groups,
+        devices=flags.devices,
+        quiet=flags.quiet,
+    )
+    if not flags.quiet:
+        print(f"table and picture: {workdir / 'report.html'}")
+    return 0
+
+
 def evaluate_verb(arguments: list[str]) -> int:
     """Metrics of a trained run on one of its splits."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
@@ -324,6 +364,7 @@ def list_verb(arguments: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train_verb,
     "compare": compare_verb,
+    "group": group_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,
     "prepare": prepare_verb,
@@ -331,7 +372,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "list": list_verb,
 }
 
-OF_EXPERIMENT = ("train", "compare", "prepare", "data")
+OF_EXPERIMENT = ("train", "compare", "group", "prepare", "data")
 """Verbs whose flags are known only when the experiment is."""
 
 

@@ -245,7 +245,7 @@ def _dots(axis: Axes, values: np.ndarray, y: float) -> None:
     axis.plot(values, np.full(len(values), y), "o", ms=2.8, color="#14171c", alpha=0.55)
 
 
-def _ticks(metric: str) -> Callable[[float, int], str]:
+def _ticks(metric: str) -> Callable[[float, float], str]:
     return lambda value, _: metric_tick(metric, round(value, 9))
 
 
