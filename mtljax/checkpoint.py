@@ -1,9 +1,5 @@
-"""Saving and restoring the train state, by orbax: the latest, and the best on validation."""
+"""Saving and restoring the train state: the latest, and the best on validation."""
 
-import contextlib
-import logging
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +8,51 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from mtljax.protection.keys import Keys
+from mtljax.protection.storage import AgeStore, encrypted_steps
 from mtljax.step import TrainState
+from mtljax.storage import OrbaxStore, Store
 
 FOLDER = "checkpoints"
 SEPARATOR = ":"
 
 
 class Checkpoints:
-    """The checkpoints of a run folder.
+    """The checkpoints of a run folder, plain or encrypted.
 
-    Orbax writes in the background and gives a checkpoint its name only when it is complete, so a
-    run that is killed at any moment finds the last complete one.
+    One is written in the background and gets its name only when it is complete, so a run that is
+    killed at any moment finds the last complete one.
     """
 
-    def __init__(self, workdir: Path, *, read_only: bool = False, spare: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        read_only: bool = False,
+        spare: bool = False,
+        keys: Keys | None = None,
+    ):
         """Args: workdir; read_only; spare, keep the latest but one too, for runs that are trained
-        together and so must go on together, from a step that all of them have saved.
+        together and so must go on together, from a step that all of them have saved; keys, of a run
+        that is encrypted.
         """
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
-
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        self._ocp = ocp
-        self._folder = workdir / FOLDER
-        policy = keep.AnyPreservationPolicy(
-            [
-                keep.LatestN(2 if spare else 1),
-                keep.BestN(n=1, get_metric_fn=lambda metrics: metrics["score"], reverse=True),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
-            self._folder.absolute(),
-            item_handlers=ocp.StandardCheckpointHandler(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=lambda metrics: metrics["score"],
-                best_mode="min",
-                create=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=not read_only,
-            ),
-        )
+        folder, keep = workdir / FOLDER, 2 if spare else 1
+        self._folder = folder
+        self._store: Store
+        if keys is None:
+            self._store = OrbaxStore(folder, keep=keep, read_only=read_only)
+        else:
+            self._store = AgeStore(folder, keys, keep=keep, read_only=read_only)
 
     def save(self, state: TrainState, score: float) -> None:
         """Saves in the background. `score`: lower is better."""
-        self._manager.save(
-            int(state.step),
-            args=self._ocp.args.StandardSave(_flat(state)),
-            metrics={"score": score},
-        )
+        self._store.save(int(state.step), _flat(state), score)
 
     def latest(self) -> int | None:
-        return self._manager.latest_step()
+        return self._store.latest()
 
     def best(self) -> int | None:
-        return self._manager.best_step()
+        return self._store.best()
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, placed like `like`.
@@ -75,7 +61,7 @@ class Checkpoints:
           ValueError: It is damaged, or of another model.
         """
         wanted = _flat(like)
-        path, found = self._folder / str(step), self._metadata(step)
+        path, (found, load) = self._folder / str(step), self._store.open(step)
         if wanted.keys() != found.keys():
             name = min(wanted.keys() ^ found.keys())
             raise ValueError(
@@ -90,7 +76,7 @@ class Checkpoints:
                     f"{list(theirs[1])}, not {ours[0]}{list(ours[1])}"
                 )
         places = {name: leaf.sharding for name, leaf in wanted.items()}
-        return _unflat(self._load(step, places), like)
+        return _unflat(load(places), like)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Everything in the checkpoint of a step, by path, wherever it was when it was saved.
@@ -100,21 +86,8 @@ class Checkpoints:
         """
         # On one device that is here: those it was saved from may not be.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return jax.device_get(self._load(step, dict.fromkeys(self._metadata(step), here)))
-
-    def _metadata(self, step: int) -> dict[str, Any]:
-        """Types and shapes by path."""
-        self._manager.wait_until_finished()
-        with _one_line(self._folder / str(step)):
-            return dict(self._manager.item_metadata(step))
-
-    def _load(self, step: int, places: dict[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
-        abstract = {
-            name: jax.ShapeDtypeStruct(told.shape, told.dtype, sharding=places[name])
-            for name, told in self._metadata(step).items()
-        }
-        with _one_line(self._folder / str(step)):
-            return self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
+        told, load = self._store.open(step)
+        return jax.device_get(load(dict.fromkeys(told, here)))
 
     def restore_for_use(self, step: int) -> TrainState:
         """The parameters and model state of a step, to evaluate or predict with.
@@ -139,47 +112,17 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for what is being written."""
-        self._manager.wait_until_finished()
+        self._store.wait()
 
     def tidy(self) -> None:
         """Removes all but the latest and the best."""
         self.wait()
-        for step in set(self._manager.all_steps()) - {self.latest(), self.best()}:
-            self._manager.delete(step)
+        for step in set(self._store.steps()) - {self.latest(), self.best()}:
+            self._store.delete(step)
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
-
-
-@contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    """Turns whatever orbax and tensorstore raise into one line."""
-    try:
-        yield
-    except Exception as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    """What to say of a checkpoint that cannot be read.
-
-    Reads that are still under way then find their event loop closed, in threads of tensorstore, and
-    would write tracebacks to the terminal: from here on, that alone is not reported.
-    """
-    report = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            report(unraisable)
-
-    sys.unraisablehook = hook
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return ValueError(
-        f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if any "
-        f"({reason[0][:200]})"
-    )
+        self._store.close()
 
 
 def _flat(state: TrainState) -> dict[str, jax.Array]:
@@ -210,5 +153,6 @@ def _unflat(flat: dict[str, jax.Array], like: TrainState) -> TrainState:
 
 def saved_steps(workdir: Path) -> list[int]:
     """The steps whose checkpoints are complete, by the names that only complete ones have."""
-    found = (workdir / FOLDER).glob("*")
-    return sorted(int(path.name) for path in found if path.name.isdecimal())
+    folder = workdir / FOLDER
+    plain = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    return sorted(plain + encrypted_steps(folder))

@@ -92,6 +92,10 @@ class Experiment:
     max_skipped: int = 10
     """Stop after so many updates in a row that were not finite."""
 
+    encrypt: bool = False
+    """Encrypt checkpoints and exports, in the age format; the key comes from MTLJAX_KEY_FILE,
+    MTLJAX_KEY or MTLJAX_PASSPHRASE."""
+
     seed: int = 0
     """Of everything random: parameters, order of the data, augmentation, balancer."""
     log_every: int = 10

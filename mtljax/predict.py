@@ -14,6 +14,7 @@ from mtljax.choice import nearest
 from mtljax.config import Experiment, read_config
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import place
+from mtljax.protection.keys import read_keys
 from mtljax.runfolder import CONFIG, read_input, write_json
 from mtljax.step import TrainState, predict
 
@@ -47,7 +48,8 @@ def load_run(path: Path) -> Trained:
     if not (path / CONFIG).is_file():
         raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
     experiment = read_config(path / CONFIG)
-    checkpoints = Checkpoints(path, read_only=True)
+    keys = read_keys() if experiment.encrypt else None
+    checkpoints = Checkpoints(path, read_only=True, keys=keys)
     try:
         step = checkpoints.best()
         if step is None:

@@ -17,6 +17,7 @@ from mtljax.config import Experiment, to_json
 from mtljax.evaluate import Predictions
 from mtljax.models import partition, task_of
 from mtljax.programs import Programs
+from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, Recorder
 from mtljax.runfolder import RunFolder
 from mtljax.selection import selection_score
@@ -55,13 +56,14 @@ class Run:
         self.experiment, self.programs, self.together = experiment, programs, together
         self.failure: Stopped | None = None
         self._began = time.perf_counter() if began is None else began
+        keys = read_keys() if experiment.encrypt else None
         self._stack = contextlib.ExitStack()
         with self._stack:
             folder = RunFolder(workdir, experiment, jax.process_index() == 0)
             self._folder = self._stack.enter_context(folder)
             source = programs.source
             folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
-            self._checkpoints = Checkpoints(workdir, spare=together > 1)
+            self._checkpoints = Checkpoints(workdir, spare=together > 1, keys=keys)
             self._stack.enter_context(contextlib.closing(self._checkpoints))
             self._stack = self._stack.pop_all()
 

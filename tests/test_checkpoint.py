@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyrage
 import pytest
 
 from mtljax.checkpoint import Checkpoints
+from mtljax.protection.keys import parse_keys
 from mtljax.step import TrainState
 
 
@@ -33,24 +35,31 @@ def bits(state):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
 
 
+@pytest.fixture(params=["plain", "encrypted"])
+def keys(request):
+    """Every test of this file is of both kinds of checkpoints, unless it says otherwise."""
+    secret = str(pyrage.x25519.Identity.generate())
+    return None if request.param == "plain" else parse_keys(secret, "KEY")
+
+
 @pytest.fixture
-def checkpoints(tmp_path):
-    made = Checkpoints(tmp_path)
+def checkpoints(tmp_path, keys):
+    made = Checkpoints(tmp_path, keys=keys)
     yield made
     made.close()
 
 
 def names(folder):
-    return {path.name for path in (folder / "checkpoints").iterdir()}
+    return {path.name.removesuffix(".age") for path in (folder / "checkpoints").iterdir()}
 
 
-def test_the_latest_and_the_best_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+def test_the_latest_and_the_best_are_kept(tmp_path, keys):
+    checkpoints = Checkpoints(tmp_path, keys=keys)
     for step, score in {10: 3.0, 20: 1.0, 30: 2.0, 40: 1.5}.items():
         checkpoints.save(at_step(step), score)
     checkpoints.close()
     assert names(tmp_path) == {"20", "40"}
-    again = Checkpoints(tmp_path)
+    again = Checkpoints(tmp_path, keys=keys)
     assert (again.latest(), again.best()) == (40, 20)
     again.save(at_step(50), 0.5)
     again.close()
@@ -71,7 +80,7 @@ def test_everything_comes_back_bit_for_bit(checkpoints):
     assert (draw == jax.random.normal(at_step(10).key, (4,))).all()
 
 
-def test_steps_that_reuse_the_memory_do_not_spoil_what_is_being_written(tmp_path):
+def test_steps_that_reuse_the_memory_do_not_spoil_what_is_being_written(tmp_path, keys):
     @jax.jit
     def scramble(state):
         params = jax.tree.map(lambda x: x * 1.001 + 1, state.params)
@@ -80,7 +89,7 @@ def test_steps_that_reuse_the_memory_do_not_spoil_what_is_being_written(tmp_path
     scramble = jax.jit(scramble, donate_argnums=0)
     big = {"kernel": jax.random.normal(jax.random.key(1), (1000, 1000))}
     state = at_step(0).replace(params=big, ema=None)
-    checkpoints, expected = Checkpoints(tmp_path), {}
+    checkpoints, expected = Checkpoints(tmp_path, keys=keys), {}
     for _ in range(3):
         expected[int(state.step)] = bits(state)
         checkpoints.save(state, -float(state.step))
@@ -151,10 +160,10 @@ def test_damaged(tmp_path, keep):
     checkpoints.close()
 
 
-def test_foreign_files_are_not_taken_for_checkpoints(tmp_path):
+def test_foreign_files_are_not_taken_for_checkpoints(tmp_path, keys):
     (tmp_path / "checkpoints" / "notes").mkdir(parents=True)
     (tmp_path / "checkpoints" / "readme.txt").write_text("mine")
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path, keys=keys)
     assert checkpoints.latest() is None
     checkpoints.save(at_step(10), 0.0)
     checkpoints.close()

@@ -1,0 +1,174 @@
+"""Encrypted checkpoints: one file of `age` each, made in memory.
+
+Orbax writes the arrays themselves to the disk, in files that it renames later. Here a checkpoint is
+put together and encrypted in memory, so what reaches the disk at any moment is encrypted.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from mtljax.protection.keys import Keys
+from mtljax.protection.packing import pack, require_safetensors, unpack
+from mtljax.storage import Opened
+
+ENDING, PART = ".age", ".part"
+SCORE = "score"
+"""Beside the arrays of the state, whose names begin with a field of it: what `best` looks at."""
+
+
+class AgeStore:
+    """A file `STEP.age` for each checkpoint, which the program `age` opens: safetensors inside.
+
+    With several processes, the first writes, and all read; each needs the secret key.
+    """
+
+    def __init__(self, folder: Path, keys: Keys, *, keep: int, read_only: bool):
+        """Args: folder; keys; keep, how many of the latest beside the best; read_only.
+
+        Raises:
+          ValueError: There are checkpoints that are not encrypted, or a package is missing.
+        """
+        require_safetensors()
+        if jax.process_count() > 1 and keys.passphrase is None and not keys.identities:
+            raise ValueError(
+                "several processes need the secret key, to read what the first of them wrote"
+            )
+        self._folder, self._keys, self._keep = folder, keys.for_this_process(), keep
+        plain = [path.name for path in folder.glob("*") if path.name.isdecimal()]
+        if plain:
+            raise ValueError(
+                f"{folder} has checkpoints that are not encrypted ({min(plain)}); choose another "
+                "--workdir"
+            )
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob(f"*{ENDING}{PART}"):  # of a process that was killed
+                part.unlink(missing_ok=True)
+        self._steps = set(encrypted_steps(folder))
+        self._scores: dict[int, float] = {}
+        self._writer = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
+
+    def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
+        """Saves in the background. `score`: lower is better."""
+        self._finish_writing()
+        self._steps.add(step)
+        self._scores[step] = score
+        newest = sorted(self._steps)[-self._keep :]
+        surplus = self._steps - {*newest, self.best()}
+        self._steps -= surplus
+        if jax.process_index() > 0:
+            return
+        # A copy, made now: the next step may overwrite the memory of these arrays.
+        data = pack({**jax.device_get(dict(arrays)), SCORE: np.asarray(score, np.float64)})
+        self._written = self._writer.submit(self._write, step, data, surplus)
+
+    def _write(self, step: int, data: bytes, surplus: set[int]) -> None:
+        write_encrypted(self.path(step), data, self._keys)
+        for old in surplus:
+            self.path(old).unlink(missing_ok=True)
+
+    def path(self, step: int) -> Path:
+        """The file of a checkpoint."""
+        return self._folder / f"{step}{ENDING}"
+
+    def steps(self) -> list[int]:
+        """Of the complete checkpoints."""
+        return sorted(self._steps)
+
+    def latest(self) -> int | None:
+        return max(self._steps, default=None)
+
+    def best(self) -> int | None:
+        """The step with the least score; of equals the last."""
+        return min(self._steps, key=lambda step: (self._score(step), -step), default=None)
+
+    def _score(self, step: int) -> float:
+        if step not in self._scores:
+            self.open(step)
+        score = self._scores[step]
+        return math.inf if math.isnan(score) else score
+
+    def open(self, step: int) -> Opened:
+        """Raises ValueError where it is damaged or was changed, or the key does not fit."""
+        self.wait()
+        what = f"checkpoint {self.path(step)}"
+        arrays = unpack(read_encrypted(self.path(step), self._keys, what), what)
+        if SCORE not in arrays:
+            raise ValueError(f"{what} is none: it has no {SCORE}")
+        self._scores[step] = float(arrays.pop(SCORE))
+
+        def load(places: Mapping[str, Sharding]) -> dict[str, jax.Array]:
+            return {name: _put(array, places[name]) for name, array in arrays.items()}
+
+        return Opened(arrays, load)
+
+    def delete(self, step: int) -> None:
+        self._steps.discard(step)
+        if jax.process_index() == 0:
+            self.path(step).unlink(missing_ok=True)
+
+    def wait(self) -> None:
+        """Waits for what is being written, in all processes."""
+        self._finish_writing()
+        if jax.process_count() > 1:
+            from jax.experimental.multihost_utils import sync_global_devices
+
+            sync_global_devices("checkpoint")
+
+    def _finish_writing(self) -> None:
+        if self._written is not None:
+            self._written.result()
+            self._written = None
+
+    def close(self) -> None:
+        self._finish_writing()
+        self._writer.shutdown()
+
+
+def _put(array: np.ndarray, place: Sharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, place, lambda index: np.asarray(array[index]))
+
+
+def encrypted_steps(folder: Path) -> list[int]:
+    """The steps whose encrypted checkpoints are complete."""
+    found = (path for path in folder.glob(f"*{ENDING}") if path.stem.isdecimal())
+    return sorted(int(path.stem) for path in found)
+
+
+def write_encrypted(path: Path, data: bytes, keys: Keys) -> None:
+    """Writes data, encrypted in memory, to a file that is there completely or not at all.
+
+    Raises:
+      ValueError: It cannot be written.
+    """
+    part = path.with_name(path.name + PART)
+    encrypted = keys.encrypt(data)
+    try:
+        with part.open("wb") as file:
+            file.write(encrypted)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_encrypted(path: Path, keys: Keys, what: str) -> bytes:
+    """Undoes `write_encrypted`, in memory.
+
+    Raises:
+      ValueError: There is no such file, it was changed, or the key does not fit.
+    """
+    try:
+        encrypted = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{what} cannot be read: {error.strerror}") from None
+    return keys.decrypt(encrypted, what)

@@ -1,0 +1,143 @@
+"""Where checkpoints are kept: named arrays of a step in the run folder, the latest and the best."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jax.sharding import Sharding
+
+
+class Opened(NamedTuple):
+    """A checkpoint that can be read."""
+
+    told: Mapping[str, Any]
+    """Name -> something with `shape` and `dtype`."""
+    load: Callable[[Mapping[str, Sharding]], dict[str, jax.Array]]
+    """Reads the arrays, each to its place."""
+
+
+class Store(Protocol):
+    """A folder of checkpoints. A process that is killed at any moment leaves only complete ones."""
+
+    def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
+        """Saves in the background. `score`: lower is better."""
+
+    def steps(self) -> list[int]:
+        """Of the complete checkpoints."""
+
+    def latest(self) -> int | None: ...
+
+    def best(self) -> int | None: ...
+
+    def open(self, step: int) -> Opened:
+        """Raises ValueError where it is damaged, or cannot be decrypted."""
+
+    def delete(self, step: int) -> None: ...
+
+    def wait(self) -> None:
+        """Waits for what is being written."""
+
+    def close(self) -> None: ...
+
+
+class OrbaxStore:
+    """A folder for each checkpoint, written by orbax."""
+
+    def __init__(self, folder: Path, *, keep: int, read_only: bool):
+        """Args: folder; keep, how many of the latest beside the best; read_only."""
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._ocp, self._folder = ocp, folder
+        best = preservation_policy.BestN(n=1, get_metric_fn=lambda m: m["score"], reverse=True)
+        policy = preservation_policy.AnyPreservationPolicy(
+            [preservation_policy.LatestN(keep), best]
+        )
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                best_fn=lambda metrics: metrics["score"],
+                best_mode="min",
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=not read_only,
+            ),
+        )
+
+    def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
+        """Saves in the background. `score`: lower is better."""
+        self._manager.save(step, args=self._ocp.args.StandardSave(arrays), metrics={"score": score})
+
+    def steps(self) -> list[int]:
+        """Of the complete checkpoints."""
+        return list(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        return self._manager.best_step()
+
+    def open(self, step: int) -> Opened:
+        """Raises ValueError where it is damaged."""
+        self._manager.wait_until_finished()
+        path = self._folder / str(step)
+        with _one_line(path):
+            told = dict(self._manager.item_metadata(step))
+
+        def load(places: Mapping[str, Sharding]) -> dict[str, jax.Array]:
+            abstract = {
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[name])
+                for name, leaf in told.items()
+            }
+            with _one_line(path):
+                return self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
+
+        return Opened(told, load)
+
+    def delete(self, step: int) -> None:
+        self._manager.delete(step)
+
+    def wait(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns whatever orbax and tensorstore raise into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    """What to say of a checkpoint that cannot be read.
+
+    Reads that are still under way then find their event loop closed, in threads of tensorstore, and
+    would write tracebacks to the terminal: from here on, that alone is not reported.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = hook
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return ValueError(
+        f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if any "
+        f"({reason[0][:200]})"
+    )
