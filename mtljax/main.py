@@ -14,6 +14,7 @@ import tyro
 
 from mtljax.choice import did_you_mean, nearest
 from mtljax.flags import parse, value_of
+from mtljax.protection.verbs import sign_verb, verify_verb
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ python -m mtljax.main [VERB] [FLAGS]
   predict    what a trained run says of image files
   prepare    download an experiment's data and get it ready, once
   data       what is in an experiment's data: counts, balance, gaps, and a picture of samples
+  sign       sign a run folder or a file of weights
+  verify     whether a signature holds
   list       the experiments, and everything that is chosen by name
 
 python -m mtljax.main --experiment digits          train the experiment `digits`
@@ -51,6 +54,8 @@ class Run:
     """Also write TensorBoard event files."""
     quiet: bool = False
     """Print nothing but errors."""
+    verify: Path | None = None
+    """Public key (PEM): go on only from checkpoints that its owner signed."""
     coordinator: str | None = None
     """HOST:PORT of process 0, if several processes train together; auto: ask the cluster."""
     num_processes: int | None = None
@@ -67,6 +72,8 @@ class EvaluateFlags:
     """The run folder."""
     split: str = "test"
     """train, validation or test."""
+    verify: Path | None = None
+    """Public key (PEM): load the run only if its owner signed it."""
     output: Path | None = None
     """Where to write the numbers as JSON (default: RUN/evaluation-SPLIT.json)."""
 
@@ -79,6 +86,8 @@ class PredictFlags:
     """PNG, JPEG or npy files, of any size."""
     run: Path
     """The run folder."""
+    verify: Path | None = None
+    """Public key (PEM): load the run only if its owner signed it."""
     output: Path | None = None
     """Where to write the predictions as JSON (default: RUN/predictions.json)."""
 
@@ -204,6 +213,8 @@ def train_verb(arguments: list[str]) -> int:
     import jax
 
     from mtljax import parallel
+    from mtljax.checkpoint import saved_steps
+    from mtljax.protection.signing import verify
     from mtljax.runfolder import default_workdir
     from mtljax.stopping import Stopped
     from mtljax.train import train
@@ -211,6 +222,8 @@ def train_verb(arguments: list[str]) -> int:
     parallel.start(run.coordinator, run.num_processes, run.process_id)
     parallel.use_compile_cache()
     workdir = run.workdir or default_workdir(experiment)
+    if run.verify is not None and saved_steps(workdir):
+        verify(workdir, run.verify)
     try:
         train(
             experiment,
@@ -237,13 +250,13 @@ def compare_verb(arguments: list[str]) -> int:
     """Compares methods on an experiment."""
     flags, experiment = read_experiment(arguments, "compare", "Compares methods on", Compare)
     from mtljax import parallel
-    from mtljax.compare import compare
+    from mtljax.compare import compare, show
     from mtljax.stopping import Stopped
 
     parallel.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
     try:
-        _, failures = compare(
+        found, failures = compare(
             experiment,
             workdir,
             seeds=flags.seeds,
@@ -263,6 +276,7 @@ def compare_verb(arguments: list[str]) -> int:
         print("mtljax: interrupted; the same command goes on", file=sys.stderr)
         return 130
     if not flags.quiet:
+        show(found)
         print(f"tables and pictures: {workdir / 'report.html'}")
     for failure in failures:
         print(f"mtljax: {failure.member} failed: {failure.reason}", file=sys.stderr)
@@ -299,7 +313,7 @@ def evaluate_verb(arguments: list[str]) -> int:
     from mtljax.runfolder import check_output, write_json
 
     parallel.use_compile_cache()
-    trained = load_run(flags.run)
+    trained = load_run(flags.run, verify=flags.verify)
     output = flags.output or flags.run / f"evaluation-{flags.split}.json"
     check_output(output)
     metrics, step = evaluate_run(trained, flags.split), trained.step
@@ -320,7 +334,7 @@ def predict_verb(arguments: list[str]) -> int:
     from mtljax.runfolder import check_output
 
     parallel.use_compile_cache()
-    trained = load_run(flags.run)
+    trained = load_run(flags.run, verify=flags.verify)
     output = flags.output or flags.run / "predictions.json"
     check_output(output)
     console.print(predictions_table(predict_files(trained, flags.images, output)))
@@ -369,6 +383,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict_verb,
     "prepare": prepare_verb,
     "data": data_verb,
+    "sign": sign_verb,
+    "verify": verify_verb,
     "list": list_verb,
 }
 

@@ -14,6 +14,7 @@ from mtljax.choice import nearest
 from mtljax.config import Experiment, read_config
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import place
+from mtljax.protection import signing
 from mtljax.protection.keys import read_keys
 from mtljax.runfolder import CONFIG, read_input, write_json
 from mtljax.step import TrainState, predict
@@ -37,16 +38,23 @@ class Trained(NamedTuple):
     """Black and white in their unit."""
 
 
-def load_run(path: Path) -> Trained:
+def load_run(path: Path, *, verify: Path | None = None) -> Trained:
     """The best model of a run folder; the data is not needed.
 
+    Args:
+      path: The run folder.
+      verify: File of a public key, whose owner must have signed the run.
+
     Raises:
-      ValueError: It is no run folder, or has no checkpoint that can be read.
+      ValueError: It is no run folder, has no checkpoint that can be read, or its signature does not
+        hold.
     """
     if not path.is_dir():
         raise ValueError(f"no run folder {path}")
     if not (path / CONFIG).is_file():
         raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
+    if verify is not None:
+        signing.verify(path, verify)
     experiment = read_config(path / CONFIG)
     keys = read_keys() if experiment.encrypt else None
     checkpoints = Checkpoints(path, read_only=True, keys=keys)
