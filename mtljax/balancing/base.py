@@ -190,7 +190,22 @@ def aggregate(
     jacobian = jnp.where(present[:, None], jacobian, 0.0)
     if state is None:
         state = balancer.init(num_tasks, jacobian[0])
-    copies = balancer.samples
+    signals = plain_signals(balancer, jacobian, losses, present)
+    combined, _ = balancer.combine(signals, state, jax.random.key(0) if key is None else key)
+    if not balancer.gives_weights:
+        return combined
+    weights = combined if balancer.samples == 1 else combined.sum(0)
+    return combine_rows(jnp.where(present, weights, 0.0), jacobian)
+
+
+def plain_signals(
+    balancer: Balancer,
+    jacobian: Float[Array, "T D"],
+    losses: Float[Array, " T"],
+    present: Bool[Array, " T"],
+) -> Signals:
+    """What a balancer sees of one Jacobian, whose rows of absent tasks are 0."""
+    copies, num_tasks = balancer.samples, len(losses)
     alike = lambda x: x if copies == 1 else jnp.broadcast_to(x, (copies, *x.shape))
     products = None
     if balancer.needs is Needs.GRAMIAN:
@@ -198,15 +213,10 @@ def aggregate(
         if copies > 1:
             shape = (copies, num_tasks, copies, num_tasks)
             products = jnp.broadcast_to(products[None, :, None, :], shape)
-    signals = Signals(
+    return Signals(
         losses=alike(jnp.where(present, losses, 0.0)),
         present=alike(present),
         step=jnp.zeros((), jnp.int32),
         gramian=products,
         jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
     )
-    combined, _ = balancer.combine(signals, state, jax.random.key(0) if key is None else key)
-    if not balancer.gives_weights:
-        return combined
-    weights = combined if copies == 1 else combined.sum(0)
-    return combine_rows(jnp.where(present, weights, 0.0), jacobian)

@@ -10,7 +10,7 @@ import optax
 
 from mtljax.balancing import solvers
 from mtljax.balancing.base import TINY, Balancer, Needs
-from mtljax.balancing.uncertainty import learn
+from mtljax.balancing.uncertainty import learn, to_learn
 
 
 def auto_lambda(
@@ -43,8 +43,7 @@ def auto_lambda(
 
     def init(num_tasks, shared):
         del shared
-        weights = jnp.full(num_tasks, start, jnp.float32)
-        return {"weights": weights, "optimizer": optimizer.init(weights)}
+        return to_learn(optimizer, "weights", jnp.full(num_tasks, start, jnp.float32))
 
     def combine(signals, state, key):
         del key
@@ -100,7 +99,7 @@ def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
         return jnp.tile(_softmax(state["logits"], present) / 2, (2, 1)), state
 
     return Balancer(
-        init=lambda num_tasks, shared: _logits(num_tasks, optimizer),
+        init=lambda num_tasks, shared: to_learn(optimizer, "logits", jnp.zeros(num_tasks)),
         combine=combine,
         needs=Needs.LOSSES,
         heads="weighted",
@@ -141,7 +140,7 @@ def forum(
     def init(num_tasks, shared):
         del shared
         return {
-            **_logits(num_tasks, optimizer),
+            **to_learn(optimizer, "logits", jnp.zeros(num_tasks)),
             "mean": jnp.zeros(num_tasks),
             "steps": jnp.zeros((), jnp.int32),
         }
@@ -179,11 +178,6 @@ def forum(
         samples=2,
         lookahead=True,
     )
-
-
-def _logits(num_tasks, optimizer):
-    logits = jnp.zeros(num_tasks)
-    return {"logits": logits, "optimizer": optimizer.init(logits)}
 
 
 def _softmax(logits, present):

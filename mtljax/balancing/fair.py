@@ -5,7 +5,7 @@ import optax
 
 from mtljax.balancing import solvers
 from mtljax.balancing.base import TINY, Balancer, Needs, stateless
-from mtljax.balancing.uncertainty import learn
+from mtljax.balancing.uncertainty import learn, to_learn
 
 
 def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0.0) -> Balancer:
@@ -123,8 +123,7 @@ def imtl(learning_rate: float = 1e-2) -> Balancer:
 
     def init(num_tasks, shared):
         del shared
-        log_scale = jnp.zeros(num_tasks)
-        return {"log_scale": log_scale, "optimizer": optimizer.init(log_scale)}
+        return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
 
     def combine(signals, state, key):
         del key

@@ -55,9 +55,7 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     References:
       Liu et al., 2021, arXiv:2110.14048
     """
-    if c < 0 or rescale not in (0, 1, 2):
-        raise ValueError(f"needs c >= 0 and rescale in 0, 1, 2, not {c}, {rescale}")
-    divisor = (1.0, 1 + c**2, 1 + c)[rescale]
+    divisor = _divisor(c, rescale)
 
     def combine(signals, state, key):
         del key
@@ -84,9 +82,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     References:
       Zhou et al., 2025, arXiv:2503.08006
     """
-    if c < 0 or rescale not in (0, 1, 2):
-        raise ValueError(f"needs c >= 0 and rescale in 0, 1, 2, not {c}, {rescale}")
-    divisor = (1.0, 1 + c**2, 1 + c)[rescale]
+    divisor = _divisor(c, rescale)
 
     def combine(signals, state, key):
         del key
@@ -110,3 +106,9 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
 
 def _equal(signals):
     return signals.present / jnp.maximum(signals.present.sum(), 1).astype(jnp.float32)
+
+
+def _divisor(c: float, rescale: int) -> float:
+    if c < 0 or rescale not in (0, 1, 2):
+        raise ValueError(f"needs c >= 0 and rescale in 0, 1, 2, not {c}, {rescale}")
+    return (1.0, 1 + c**2, 1 + c)[rescale]

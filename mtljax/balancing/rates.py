@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, mean_present
-from mtljax.balancing.uncertainty import learn
+from mtljax.balancing.uncertainty import learn, to_learn
 
 
 def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
@@ -89,12 +89,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
 
     def init(num_tasks, shared):
         del shared
-        weights = jnp.ones(num_tasks)
-        return {
-            "weights": weights,
-            "first": jnp.zeros(num_tasks),
-            "optimizer": optimizer.init(weights),
-        }
+        weights = to_learn(optimizer, "weights", jnp.ones(num_tasks))
+        return {**weights, "first": jnp.zeros(num_tasks)}
 
     def combine(signals, state, key):
         del key
@@ -145,8 +141,7 @@ def famo(
         del shared
         if reference is not None and len(reference) != num_tasks:
             raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
-        logits = jnp.zeros(num_tasks)
-        return {"logits": logits, "optimizer": optimizer.init(logits)}
+        return to_learn(optimizer, "logits", jnp.zeros(num_tasks))
 
     def shares(state, present):
         softmax = jax.nn.softmax(jnp.where(present, state["logits"], -jnp.inf))

@@ -80,8 +80,7 @@ def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer
 
     def init(num_tasks, shared):
         del shared
-        log_scale = jnp.zeros(num_tasks)
-        return {"log_scale": log_scale, "optimizer": optimizer.init(log_scale)}
+        return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
 
     def combine(signals, state, key):
         del key
@@ -91,6 +90,11 @@ def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer
         return jnp.where(signals.present, factor * scale, 0.0), new
 
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+
+
+def to_learn(optimizer: optax.GradientTransformation, name: str, start: jax.Array) -> dict:
+    """The state that `learn` goes on from: `start` [T], called `name`."""
+    return {name: start, "optimizer": optimizer.init(start)}
 
 
 def learn(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax.balancing import BALANCERS, Needs, Signals
-from mtljax.balancing.base import combine_rows, gramian
+from mtljax.balancing import BALANCERS
+from mtljax.balancing.base import combine_rows, plain_signals
 
 WIDTH = 64
 """Columns of every Jacobian, so that a step is compiled once per method and number of tasks."""
@@ -40,28 +40,14 @@ def made(name, num_tasks):
 def stepper(name, num_tasks):
     """`(jacobian, losses, present, state, key) -> (direction, weights or None, state)`, jitted."""
     balancer = made(name, num_tasks)
-    copies = balancer.samples
 
     def step(jacobian, losses, present, state, key):
         jacobian = jnp.where(present[:, None], jacobian, 0.0)
-        alike = lambda x: x if copies == 1 else jnp.broadcast_to(x, (copies, *x.shape))
-        products = None
-        if balancer.needs is Needs.GRAMIAN:
-            products = gramian(jacobian)
-            if copies > 1:
-                shape = (copies, num_tasks, copies, num_tasks)
-                products = jnp.broadcast_to(products[None, :, None, :], shape)
-        signals = Signals(
-            losses=alike(jnp.where(present, losses, 0.0)),
-            present=alike(present),
-            step=jnp.zeros((), jnp.int32),
-            gramian=products,
-            jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
-        )
+        signals = plain_signals(balancer, jacobian, losses, present)
         combined, state = balancer.combine(signals, state, key)
         if not balancer.gives_weights:
             return combined, None, state
-        weights = combined if copies == 1 else combined.sum(0)
+        weights = combined if balancer.samples == 1 else combined.sum(0)
         return combine_rows(weights, jacobian), weights, state
 
     return jax.jit(step, compiler_options=QUICK)
