@@ -88,6 +88,18 @@ def conv(features: int, size: int, **options: Any) -> nn.Conv:
     return nn.Conv(features, (size, size), conv_general_dilated=fast_conv, **options)
 
 
+def patches(features: int, size: int) -> nn.Conv:
+    """The module `patches`: a convolution whose windows of `size` do not overlap."""
+    return conv(
+        features,
+        size,
+        strides=size,
+        padding="VALID",
+        kernel_init=nn.initializers.lecun_normal(),
+        name="patches",
+    )
+
+
 def dense(features: int, **options: Any) -> nn.Dense:
     """`nn.Dense` with its leading axes flattened: the same function and parameters.
 

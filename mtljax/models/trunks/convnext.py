@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from mtljax.models.layers import DropPath, Norm, NormKind, conv
+from mtljax.models.layers import DropPath, Norm, NormKind, conv, patches
 
 
 def convnext_t(
@@ -63,18 +63,11 @@ class ConvNeXtStage(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         norm = lambda name: Norm(self.norm, self.axis_name, epsilon=1e-6, name=name)
-        patches = conv(
-            self.width,
-            self.patch,
-            strides=self.patch,
-            padding="VALID",
-            kernel_init=nn.initializers.lecun_normal(),
-            name="patches",
-        )
+        cut = patches(self.width, self.patch)
         if self.first:
-            x = norm("patches_norm")(patches(x), train)
+            x = norm("patches_norm")(cut(x), train)
         else:
-            x = patches(norm("patches_norm")(x, train))
+            x = cut(norm("patches_norm")(x, train))
         for i, rate in enumerate(self.rates):
             x = ConvNeXtBlock(rate, self.norm, self.axis_name, name=f"block_{i}")(x, train)
         return norm("norm")(x, train) if self.last else x

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.layers import DropPath, conv, dense, resize
+from mtljax.models.layers import DropPath, dense, patches, resize
 from mtljax.models.trunks.base import Carry
 
 
@@ -107,14 +107,7 @@ class ViTStage(nn.Module):
                 f"vit: patch={self.patch} does not divide the image's {image.shape[1]} x "
                 f"{image.shape[2]} pixels; choose a patch that does"
             )
-        x = conv(
-            self.width,
-            self.patch,
-            strides=self.patch,
-            padding="VALID",
-            kernel_init=nn.initializers.lecun_normal(),
-            name="patches",
-        )(image)
+        x = patches(self.width, self.patch)(image)
         small = nn.initializers.truncated_normal(0.02)
         class_token = self.param("class_token", small, (1, 1, self.width))
         position = self.param("position", small, (1, 1 + self.grid**2, self.width))
