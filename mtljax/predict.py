@@ -12,6 +12,7 @@ from mtljax.assemble import assemble, load_source
 from mtljax.checkpoint import Checkpoints
 from mtljax.choice import nearest
 from mtljax.config import Experiment, read_config
+from mtljax.data.files import opaque
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import place
 from mtljax.protection import signing
@@ -141,11 +142,8 @@ def _read_picture(path: Path, trained: Trained) -> np.ndarray:
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0
                 pixels = np.repeat(pixels, trained.shape[-1], -1)
             else:
-                if image.has_transparency_data:
-                    white = Image.new("RGBA", image.size, "white")
-                    image = Image.alpha_composite(white, image.convert("RGBA"))
                 mode = "L" if trained.shape[-1] == 1 else "RGB"
-                pixels = np.asarray(image.convert(mode), np.float32) / 255.0
+                pixels = np.asarray(opaque(image).convert(mode), np.float32) / 255.0
                 pixels = pixels.reshape(*pixels.shape[:2], -1)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image (PNG, JPEG, npy and the like are)") from None

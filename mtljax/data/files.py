@@ -18,7 +18,7 @@ ORIENTATION = 0x0112
 def read_image(
     path: Path | BinaryIO, channels: int, size: Pixels | None = None
 ) -> Num[np.ndarray, "H W C"]:
-    """An image file, grey (1 channel) or coloured (3), turned as the camera says.
+    """An image file, grey (1 channel) or coloured (3), turned as the camera says, on white.
 
     Args:
       path: PNG, JPEG or the like, or npy [H, W] or [H, W, C].
@@ -40,9 +40,16 @@ def read_image(
             raise ValueError(f"an image of mode {image.mode}; must have 8 bits per channel")
         if size is not None:
             image.draft(None, (2 * size[1], 2 * size[0]))
-        turned = ImageOps.exif_transpose(image)
+        turned = opaque(ImageOps.exif_transpose(image))
         found = np.asarray(turned if turned.mode == mode else turned.convert(mode))
     return found[..., None] if channels == 1 else found
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """The image as it looks on white paper: what stands where it is transparent is by accident."""
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
 def image_size(path: Path) -> str:
