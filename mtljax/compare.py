@@ -39,7 +39,7 @@ def compare(
       balancers, fusions, trunks, grid, front: See `mtljax.comparison.members.plan`.
       devices: How many to use; None: all.
       together: Whether seeds are trained side by side in one program; auto: where that pays.
-      quiet: Print nothing.
+      quiet: Show no progress.
 
     Returns:
       What came out, and what could not be trained.
@@ -60,12 +60,15 @@ def compare(
     )
     found = collect(experiment, methods, numbers, workdir)
     write(found, failures, workdir)
-    if not quiet:
-        for part in table.to_terminal(found):
-            console.print(part)
-        for sentence in conclusions(found):
-            say(sentence)
     return found, failures
+
+
+def show(found: Comparison) -> None:
+    """Tables and findings on the terminal."""
+    for part in table.to_terminal(found):
+        console.print(part)
+    for sentence in conclusions(found):
+        say(sentence)
 
 
 def check_workdir(path: Path) -> None:

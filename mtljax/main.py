@@ -415,6 +415,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mtljax: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RecursionError:
+        if os.environ.get("MTLJAX_TRACEBACK"):
+            raise
+        print("mtljax: a file that was read is nested too deeply", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)
         return 130

@@ -1,0 +1,97 @@
+"""Two tasks, independent or dependent: separate trunks joined late, one trunk, or attention?
+
+    python experiments/two_task.py [--seeds 5] [--steps N] [--workdir runs/two_task]
+
+On two data sets of handwritten digits, where two tasks go well together (which digit it is, and its
+value) and where they compete (which two digits lie over each other), three ways to share features
+are compared with each other and with separate networks:
+
+- `independent`: a trunk per task, whose features are joined before the heads;
+- `none`: one trunk for both tasks, hard sharing;
+- `attention`: one trunk, after which each task's features attend to the other's.
+
+One table and one picture say what came out, and sentences how sure that is. Each data set also has
+a page of its own. What is finished is kept, so the same command goes on after an interruption.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from rich.table import Table
+
+from mtljax import parallel
+from mtljax.compare import compare
+from mtljax.comparison.outcome import Comparison
+from mtljax.comparison.statistics import estimate
+from mtljax.comparison.table import result_columns
+from mtljax.comparison.words import conclusions, percent
+from mtljax.config import find_experiment
+from mtljax.console import console, say
+from mtljax.report.comparison_figures import delta_bars
+from mtljax.report.figures import look
+from mtljax.report.overview import overview
+
+DATA = ("digits", "multi_digits")
+FUSIONS = ("independent", "none", "attention")
+
+
+def table(found: list[Comparison]) -> Table:
+    """Every way on every data set."""
+    shown = Table(
+        "data",
+        "network",
+        title="two tasks: test metrics in the mean over seeds ± half of the 95 % interval",
+        title_justify="left",
+    )
+    for column in ("first task", "second task", "Δm against separate networks ↑", "parameters"):
+        shown.add_column(column, justify="right")
+    for one in found:
+        metrics = result_columns(one)[: len(one.metrics)]
+        for row in one.rows:
+            cells = [f"{column.header} {column.text(row)}" for column in metrics]
+            delta = "reference" if row.kind == "stl" else percent(estimate(row.delta))
+            name = "separate networks" if row.kind == "stl" else row.name
+            parameters = f"{row.costs['parameters'].mean:,.0f}"
+            last = row is one.rows[-1]
+            shown.add_row(one.experiment.name, name, *cells, delta, parameters, end_section=last)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="instead of each experiment's own")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/two_task"))
+    flags = parser.parse_args()
+    parallel.use_compile_cache()
+    found = []
+    for name in DATA:
+        experiment = find_experiment(name)
+        if flags.steps is not None:
+            experiment = dataclasses.replace(experiment, steps=flags.steps)
+        say(f"{name}: separate networks, then {', '.join(FUSIONS)}")
+        comparison, failures = compare(
+            experiment, flags.workdir / name, fusions=FUSIONS, seeds=flags.seeds
+        )
+        if failures:
+            raise SystemExit(f"{len(failures)} runs failed: {failures[0].reason}")
+        found.append(comparison)
+
+    shown = table(found)
+    console.print(shown)
+    sentences = [f"{one.experiment.name}: {said}" for one in found for said in conclusions(one)]
+    for sentence in sentences:
+        say(sentence)
+    with look():
+        bars = [picture for one in found if (picture := delta_bars(one)) is not None]
+    below = "   ·   ".join(f"{one.experiment.name}, {len(one.seeds)} seeds" for one in found)
+    picture = overview("Two tasks: independent or dependent?", below, bars)
+    (flags.workdir / "two_task.png").write_bytes(picture.png)
+    print(f"picture: {flags.workdir / 'two_task.png'}; pages: {flags.workdir}/*/report.html")
+
+
+if __name__ == "__main__":
+    main()
