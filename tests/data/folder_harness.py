@@ -117,7 +117,7 @@ def write_experiment(path, folder, names=("kind", "weight", "mask"), labels=None
         f"    name='pets', tasks=({tasks}),\n"
         f"    data=Data(source={source or f'folder:{str(folder)!r}'!r},\n"
         f"              labels={labels or LABELS!r}, batch_size=8),\n"
-        "    trunk='cnn:widths=(8,8,8)', steps=4, eval_every=4,\n"
+        "    trunk='cnn:widths=(8,)', steps=4, eval_every=4,\n"
         ")\n"
     )
     return str(path)

@@ -12,6 +12,7 @@ from mtljax.data.sources.folder import folder
 from mtljax.data.sources.idx import idx
 from mtljax.data.sources.join import join
 from mtljax.data.sources.multi import multi
+from mtljax.data.sources.npy_folders import npy_folders
 from mtljax.data.sources.tfds import tfds
 
 SOURCES: dict[str, Callable[..., Source]] = {
@@ -20,6 +21,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "folder": folder,
     "class_folders": class_folders,
+    "npy_folders": npy_folders,
     "tfds": tfds,
     "multi": multi,
     "join": join,

@@ -1,0 +1,39 @@
+"""NYUv2: 13 classes per pixel, depth and surface normals of indoor scenes.
+
+The multi-task benchmark of MTAN (Liu et al., 2019, arXiv:1803.10704): 795 images to train on and
+654 to test on, 288x384 pixels, zooms of 1, 1.2 or 1.5 and mirroring, L1 on depth, cosine on
+normals; a dilated ResNet-50 with an ASPP head per task, batches of 8, Adam at 1e-4, halved after
+100 of 200 epochs, as in LibMTL (arXiv:2203.14338). There the best or last epochs on the test images
+are reported; here a tenth of the training images, drawn at random, chooses the checkpoint.
+
+It reads `{train,val}/{image,label,depth,normal}/N.npy` in the folder `nyuv2`, here or in
+`$MTLJAX_DATA`, as https://github.com/lorenmt/mtan links to.
+
+python -m mtljax.main --experiment nyuv2
+"""
+
+from mtljax.config import Data, Experiment
+from mtljax.tasks import Depth, Normals, Segmentation
+
+experiment = Experiment(
+    name="nyuv2",
+    tasks=(
+        Segmentation(name="segmentation", num_classes=13, ignore=-1, decoder="aspp"),
+        Depth(name="depth", center=2.7, decoder="aspp"),
+        Normals(name="normals", decoder="aspp"),
+    ),
+    data=Data(
+        source="npy_folders:nyuv2",
+        labels={"segmentation": "label", "normals": "normal"},
+        batch_size=8,
+        augment=("crop:zooms=(1.0,1.2,1.5)", "flip"),
+        keep_on_device="no",
+        workers=4,
+    ),
+    trunk="resnet50:output_stride=8",
+    steps=18000,
+    optimizer="adam",
+    learning_rate=1e-4,
+    schedule="step:every=9000,factor=0.5",
+    eval_every=900,
+)
