@@ -111,19 +111,20 @@ def template(name: str) -> jinja2.Template:
 
 def metric_rows(task: Task, result: dict) -> list[Row]:
     """Every metric of a task that is a single number, its main metric first."""
-    splits = [result[split].get(task.name, {}) for split in ("validation", "test")]
+    validation, test = (result[split].get(task.name, {}) for split in ("validation", "test"))
     trivial = result.get("trivial", {}).get(task.name, {})
     names = [
         name
-        for name in dict.fromkeys([task.main_metric, *splits[0], *splits[1]])
-        if any(_is_number(split.get(name)) for split in splits)
+        for name in dict.fromkeys([task.main_metric, *validation, *test])
+        if _is_number(validation.get(name)) or _is_number(test.get(name))
     ]
     better = "higher is better" if task.higher_is_better else "lower is better"
     return [
         Row(
             metric_name(name),
             better if name == task.main_metric else "",
-            *(metric_value(name, split.get(name), 4) for split in splits),
+            metric_value(name, validation.get(name), 4),
+            metric_value(name, test.get(name), 4),
             metric_value(name, trivial[name], 4) if name in trivial else "",
         )
         for name in names
