@@ -19,8 +19,8 @@ BINS_PER_DEGREE = 100
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normals(PixelTask):
     """A direction per pixel. Output: vectors [B, H, W, 3] of any length. Labels: [B, H, W, 3],
-    x to the right, y up or down, z along the line of sight: mirroring the image negates x, turning
-    it turns (x, y), taken as pointing down.
+    x to the right, y up (or down, see `y_up`), z along the line of sight: mirroring the image
+    negates x, turning it turns (x, y).
 
     A pixel counts where its label is finite and not zero. Loss: 1 - cos of the angle between
     prediction and truth (both scaled to length 1). Metrics, in degrees, over all such pixels of the
@@ -34,6 +34,9 @@ class Normals(PixelTask):
       Eigen & Fergus, 2015, arXiv:1411.4734, for the loss; Fouhey et al., 2013, "Data-Driven 3D
       Primitives for Single Image Understanding", for the metrics
     """
+
+    y_up: bool = True
+    """Whether y points up in the image, or down. It matters only where images are turned."""
 
     main_metric: ClassVar[str] = "mean"
     higher_is_better: ClassVar[bool] = False
@@ -81,8 +84,9 @@ class Normals(PixelTask):
 
     def warp(self, label, warp):
         moved = warp.plane(label, fill=0)
-        turned = warp.directions(moved[..., 1::-1])[..., ::-1]
-        return warp.xp.concatenate([turned, moved[..., 2:]], -1).astype(label.dtype)
+        down = np.asarray([-1.0 if self.y_up else 1.0, 1.0], label.dtype)  # of (y, x)
+        turned = warp.directions(moved[..., 1::-1] * down) * down
+        return warp.xp.concatenate([turned[..., ::-1], moved[..., 2:]], -1).astype(label.dtype)
 
     def contents(self, label):
         return label[directed(label)].ravel()

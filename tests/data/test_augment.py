@@ -149,24 +149,26 @@ def test_depth_is_divided_by_one_of_the_zooms():
 
 
 @pytest.mark.parametrize("text", MOVES)
-def test_normals_are_those_of_the_moved_surface(text):
+@pytest.mark.parametrize("y_up", [True, False])
+def test_normals_are_those_of_the_moved_surface(text, y_up):
     """The height of a plane is painted; what is its slope after the move?"""
     slopes = RNG.normal(size=(B, 2)).astype(np.float32)
     y, x = np.indices((H, W)).astype(np.float32)
     height = slopes[:, :1, None] * x + slopes[:, 1:, None] * y
-    normal = np.concatenate([-slopes, np.ones((B, 1), np.float32)], 1)
+    down = np.array([1, -1 if y_up else 1], np.float32)  # of (x, y)
+    normal = np.concatenate([-slopes * down, np.ones((B, 1), np.float32)], 1)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     label = np.broadcast_to(normal[:, None, None], (B, H, W, 3))
-    image, label = moved(text, Normals(name="normals"), height[..., None], label)
+    task = Normals(name="normals", y_up=y_up)
+    image, label = moved(text, task, height[..., None], label)
     for picture, map in zip(image[..., 0], label, strict=True):
         at = slice(10, 14), slice(14, 18)  # the middle: the image's edge is far
         dy, dx = (d[at].mean() for d in np.gradient(picture))
         found = map[at].reshape(-1, 3).mean(0)
         # A zoom makes the slope of a painted height less; the direction within the image stays.
+        seen = -down * [dx, dy]
         np.testing.assert_allclose(
-            found[:2] / np.linalg.norm(found[:2]),
-            -np.array([dx, dy]) / np.hypot(dx, dy),
-            atol=1e-3,
+            found[:2] / np.linalg.norm(found[:2]), seen / np.linalg.norm(seen), atol=1e-3
         )
         assert np.linalg.norm(found) == pytest.approx(1, abs=1e-4)
 

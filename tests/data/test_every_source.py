@@ -1,0 +1,156 @@
+"""What every source promises, and that a run which goes on reads what it would have read."""
+
+import pickle
+
+import jax
+import numpy as np
+import pytest
+from folder_harness import make_folder
+from PIL import Image
+from test_idx import write_idx
+from test_npy_folders import make as make_npy
+from test_tfds import SCENE, builder_like, made, scene
+
+from mtljax.data import SOURCES, make_source
+from mtljax.data.base import Wanted
+from mtljax.data.pipeline import Order, padded, read, resident, stream
+from mtljax.tasks import Classification, Depth, Detection, Segmentation
+
+
+def class_of(name, count=10):
+    return Classification(name=name, num_classes=count)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with a little data for every source."""
+    root = tmp_path_factory.mktemp("sources")
+    rng = np.random.default_rng(0)
+    make_folder(root / "pets")
+    make_npy(root, "cityscapes")
+    made(builder_like("scenes", "1.0.0", SCENE, {"train": 40}, scene), root / "tfds")
+    (root / "idx").mkdir()
+    for part, count in (("train", 40), ("t10k", 9)):
+        images = rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        write_idx(root / "idx" / f"{part}-images-idx3-ubyte", images)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        write_idx(root / "idx" / f"{part}-labels-idx1-ubyte.gz", labels)
+    image = rng.integers(0, 256, (40, 6, 6, 1), dtype=np.uint8)
+    np.savez(root / "arrays.npz", image=image, label=np.arange(40) % 10)
+    for domain in ("Art", "Photo"):
+        for kind in range(10):
+            (root / domain / f"class{kind}").mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 256, (9, 7 + i, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / domain / f"class{kind}" / f"{i}.png")
+    return root
+
+
+SAMPLES = {
+    "digits": ("digits", {"digit": class_of("kind")}),
+    "arrays": ("arrays:{root}/arrays.npz", {"label": class_of("kind")}),
+    "idx": ("idx:{root}/idx", {"label": class_of("kind")}),
+    "folder": (
+        "folder:{root}/pets",
+        {
+            "mask": Segmentation(name="mask", num_classes=3),
+            "boxes.json": Detection(name="boxes", num_classes=2, most=3),
+        },
+    ),
+    "class_folders": ("class_folders:{root}/Art,size=(8,8)", {"class": class_of("kind")}),
+    "npy_folders": (
+        "npy_folders:{root}/cityscapes,validation=0.2,size=(16,32)",
+        {
+            "label": Segmentation(name="mask", num_classes=7, ignore=-1),
+            "depth": Depth(name="depth"),
+        },
+    ),
+    "tfds": ("tfds:scenes,size=(8,8),data_dir='{root}/tfds'", {"label": class_of("kind", 3)}),
+    "multi": (
+        "multi:'idx:{root}/idx'",
+        {"left/label": class_of("a"), "right/label": class_of("b")},
+    ),
+    "join": (
+        "join:{{'art':'class_folders:{root}/Art,size=(8,8)',"
+        "'photo':'class_folders:{root}/Photo,size=(8,8)'}},proportions={{'art':1,'photo':2}}",
+        {"art/class": class_of("a"), "photo/class": class_of("b")},
+    ),
+    "scenes": (
+        "scenes:size=32,train=12,validation=2,test=2",
+        {"segmentation": Segmentation(name="mask", num_classes=13), "depth": Depth(name="depth")},
+    ),
+}
+
+
+def opened(name, root):
+    text, labels = SAMPLES[name]
+    return make_source(text.format(root=root), [Wanted(task, key) for key, task in labels.items()])
+
+
+def test_there_is_a_sample_of_every_source():
+    assert set(SAMPLES) >= set(SOURCES)
+
+
+RENDERED = pytest.param("scenes", marks=pytest.mark.slow)  # it compiles a renderer
+
+
+@pytest.fixture(params=[*(name for name in SAMPLES if name != "scenes"), RENDERED])
+def source(request, root):
+    return opened(request.param, root)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_examples_are_alike_and_labels_are_called_after_their_tasks(source, request):
+    name = request.node.callspec.params["source"]
+    tasks = {task.name for task in SAMPLES[name][1].values()}
+    told = lambda x: (np.shape(x), np.asarray(x).dtype)
+    first = jax.tree.map(told, source.train[0])
+    for split in source.parts().values():
+        assert len(split) > 0
+        for i in {0, len(split) // 2, len(split) - 1}:
+            example = split[i]
+            assert set(example) == {"image", "labels", "present"}
+            assert set(example["labels"]) == set(example["present"]) == tasks
+            assert jax.tree.map(told, example) == first
+            assert np.asarray(example["image"]).ndim == 3
+            assert all(np.asarray(known).dtype == bool for known in example["present"].values())
+            assert example["image"].min() >= source.low
+            assert example["image"].max() <= source.high
+
+
+def test_it_is_the_same_when_it_is_opened_again(source, root, request):
+    again = opened(request.node.callspec.params["source"], root)
+    assert [len(s) for s in again.parts().values()] == [len(s) for s in source.parts().values()]
+    for ours, theirs in zip(source.parts().values(), again.parts().values(), strict=True):
+        same(ours[len(ours) - 1], theirs[len(ours) - 1])
+    assert (source.mean, source.std) == (again.mean, again.std)
+
+
+def test_one_by_one_and_together_are_the_same(source):
+    rows = np.arange(len(source.test))
+    together = resident(source.test)
+    same(together, read(source.test, rows))
+    same(jax.tree.map(lambda x: x[0], together), dict(source.test[0]))
+    assert len(list(padded(source.test, 2))) == -(-len(rows) // 2)
+
+
+def test_it_can_be_sent_to_worker_processes(source):
+    again = pickle.loads(pickle.dumps(source.train))
+    same(again[1], source.train[1])
+
+
+def test_a_run_that_goes_on_reads_exactly_the_next_examples(source):
+    """From any step, mid-epoch, and however the batch is shared between two processes."""
+    size = len(source.train)
+    batch = 2 if size < 8 else 4
+    order = Order(seed=5, size=size, batch_size=batch)
+    steps = 3 * size // batch  # three epochs
+    whole = list(stream(source.train, order, slice(0, batch), 0, steps))
+    for start in (1, size // batch, steps - 2):
+        halves = [slice(0, batch // 2), slice(batch // 2, batch)]
+        parts = [list(stream(source.train, order, half, start, steps)) for half in halves]
+        for expected, *ours in zip(whole[start:], *parts, strict=True):
+            same(jax.tree.map(lambda *x: np.concatenate(x), *ours), expected)
