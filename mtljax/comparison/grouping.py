@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -149,7 +149,7 @@ def recommend(
       most: At most so many groups.
       resamplings: How many; None: 200, but 20 where the search is long.
     """
-    mean = lambda parts: np.nan_to_num(np.nanmean([np.nanmean(p, axis=0) for p in parts], axis=0))
+    mean = lambda parts: np.nan_to_num(_mean([_mean(part) for part in parts]))
     affinity = mean(measured)
     groups = best_groups(affinity, most)
     if resamplings is None:
@@ -170,3 +170,12 @@ def recommend(
         support=same / resamplings,
         exact=len(affinity) <= EXACT,
     )
+
+
+def _mean(measured: Any) -> Float[np.ndarray, "T T"]:
+    """The mean over the first axis of what is not NaN; NaN where there is nothing."""
+    measured = np.asarray(measured, float)
+    known = ~np.isnan(measured)
+    counts = known.sum(0)
+    sums = np.where(known, measured, 0.0).sum(0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

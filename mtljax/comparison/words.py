@@ -10,7 +10,7 @@ from mtljax.report.words import count, joined, number
 
 def conclusions(found: Comparison) -> list[str]:
     """The findings, the most important first, each with how sure it is."""
-    methods = [row for row in found.kind("method") if estimate(row.delta).seeds]
+    methods = [row for row in found.kind("method") if not np.isnan(row.values).all()]
     if not methods:
         return ["No method was trained to the end, so there is nothing to compare."]
     if not any(estimate(row.delta).seeds for row in found.kind("stl")):

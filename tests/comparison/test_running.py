@@ -1,0 +1,189 @@
+"""Small comparisons that are really trained: what is run, what is not, and what goes wrong."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from mtljax.checkpoint import Checkpoints
+from mtljax.compare import compare
+from mtljax.comparison import running
+from mtljax.config import Data, Experiment
+from mtljax.main import main
+from mtljax.programs import Programs
+from mtljax.tasks import Classification, Regression
+from mtljax.train import train, train_together
+
+# Plain gradient descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
+EXPERIMENT = Experiment(
+    name="small",
+    tasks=(Classification(name="digit", num_classes=10), Regression(name="value", scale=3.0)),
+    data=Data(source="digits", batch_size=32),
+    trunk="mlp:widths=(8,),norm=none",
+    steps=30,
+    optimizer="sgd",
+    learning_rate=0.05,
+    schedule="constant",
+    log_every=5,
+    eval_every=10,
+    telemetry_every=10,
+)
+ASKED = {"balancers": ("ew",), "seeds": 2, "devices": 1, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a finished comparison."""
+    folder = tmp_path_factory.mktemp("comparison") / "compared"
+    compare(EXPERIMENT, folder, **ASKED)
+    return folder
+
+
+def results(folder):
+    """{run folder: when its result was written}."""
+    return {f.parent: f.stat().st_mtime_ns for f in folder.glob("members/*/*/result.json")}
+
+
+def tables(folder):
+    return {name: (folder / name).read_text() for name in ("results.csv", "results.md")}
+
+
+def close(ours, theirs, rtol=1e-5):
+    """Nested numbers agree, whatever the clock says."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"seconds", "examples_per_second"}:
+            close(ours[name], theirs[name], rtol)
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            close(a, b, rtol)
+    elif isinstance(ours, float):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-6)
+    else:
+        assert ours == theirs
+
+
+def test_seeds_side_by_side_are_separate_runs(tmp_path):
+    runs = [dataclasses.replace(EXPERIMENT, seed=seed) for seed in (0, 7, 3)]
+    folders = [tmp_path / f"together-{run.seed}" for run in runs]
+    programs = Programs(EXPERIMENT, devices=1)
+    assert programs.pays_together
+    train_together(runs, folders, programs, quiet=True, page=False)
+    for run, folder in zip(runs, folders, strict=True):
+        alone = tmp_path / f"alone-{run.seed}"
+        train(run, alone, devices=1, quiet=True)
+        read = lambda at, name: (at / name).read_text()
+        assert read(folder, "config.json") == read(alone, "config.json")
+        lines = [
+            [json.loads(line) for line in read(at, "metrics.jsonl").splitlines()]
+            for at in (folder, alone)
+        ]
+        close(*lines)
+        ours, theirs = (json.loads(read(at, "result.json")) for at in (folder, alone))
+        for part in ("test", "validation", "best_step", "parameters", "telemetry", "skipped"):
+            close(ours[part], theirs[part])
+        saved = [Checkpoints(at, read_only=True) for at in (folder, alone)]
+        assert saved[0].latest() == saved[1].latest() == 30
+        assert saved[0].best() == saved[1].best()
+        names = lambda at: {p.name for p in (at / "checkpoints").iterdir()}
+        assert names(folder) == names(alone)
+        ours, theirs = (checkpoints.read(30) for checkpoints in saved)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+        for checkpoints in saved:
+            checkpoints.close()
+
+
+def test_seeds_are_spread_over_devices(tmp_path):
+    runs = [dataclasses.replace(EXPERIMENT, seed=seed, steps=10) for seed in range(4)]
+    one, several = (Programs(runs[0], devices=devices) for devices in (1, 8))
+    assert several.side_by_side(4).mesh.size == 4
+    assert several.side_by_side(6).mesh.size == 6
+    assert several.side_by_side(9).mesh.size == 3
+    for name, programs in (("one", one), ("several", several)):
+        folders = [tmp_path / f"{name}-{run.seed}" for run in runs]
+        train_together(runs, folders, programs, quiet=True, page=False)
+    for seed in range(4):
+        ours, theirs = (
+            json.loads((tmp_path / f"{name}-{seed}" / "result.json").read_text())
+            for name in ("several", "one")
+        )
+        close(ours["test"], theirs["test"])
+
+
+def test_finished_members_are_not_run_again(folder, monkeypatch):
+    before, said = results(folder), tables(folder)
+    monkeypatch.setattr(running, "train_together", lambda *_, **__: 1 / 0)
+    compare(EXPERIMENT, folder, **ASKED)
+    assert results(folder) == before
+    assert tables(folder) == said
+
+
+def test_another_method_or_seed_runs_only_what_is_new(folder):
+    before = results(folder)
+    found, failures = compare(EXPERIMENT, folder, **{**ASKED, "seeds": 3})
+    assert failures == []
+    after = results(folder)
+    assert len(before) == 3 * 2
+    assert len(after) == 3 * 3
+    assert before.items() <= after.items()
+    assert all(path.name == "seed-2" for path in after.keys() - before.keys())
+    assert found.seeds == (0, 1, 2)
+
+
+def test_a_member_that_fails_is_named_and_takes_no_other_along(tmp_path, capsys):
+    # A step size of 1e30 makes one method's parameters infinite, and its run stops.
+    flags = ["compare", "--experiment", "digits", "--trunk", "mlp:widths=(4,),norm=none"]
+    flags += ["--steps", "20", "--eval-every", "10", "--schedule", "constant", "--seeds", "1"]
+    flags += ["--max-skipped", "2", "--optimizer", "sgd", "--data.augment", "none"]
+    flags += ["--balancers", "ew", "fixed:weights=(1e30,1e30)", "--devices", "1", "--quiet"]
+    assert main([*flags, "--workdir", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "fixed:weights=(1e30,1e30), seed 0 failed" in err
+    assert "not finite" in err
+    table = (tmp_path / "results.md").read_text()
+    assert "| fixed:weights=(1e30,1e30) | n/a | n/a | n/a |  |" in table
+    assert "n/a" not in next(line for line in table.splitlines() if line.startswith("| ew"))
+    assert "could not be trained" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
+    saved = {0: (), 1: (10, 20), 2: (20, 30), 3: (20,), 4: (30,)}
+    members = []
+    for seed, steps in saved.items():
+        member = running.Member(None, None, seed, tmp_path / str(seed))
+        for step in steps:
+            (member.folder / "checkpoints" / str(step)).mkdir(parents=True)
+        members.append(member)
+    seeds = lambda members: [[m.seed for m in part] for part in running.rounds(members)]
+    assert seeds(members[1:]) == [[1, 2, 3], [4]]
+    assert seeds(members) == [[0, 1, 2, 3, 4]]  # one has to begin, so all do
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--seeds", "0"), "--seeds must be >= 1, not 0"),
+        (("--balancers", "ew", "uwe"), "unknown balancer 'uwe'; did you mean 'uw'?"),
+        (("--seeds", "many"), "--seeds must be a whole number, not 'many'"),
+        (("--balancer", "uwe"), "unknown balancer 'uwe'"),
+        (("--workdir", "mine"), "mine is not empty and no comparison's folder"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    flags, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert main(["compare", "--experiment", "digits", *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
