@@ -114,6 +114,8 @@ def summarise(tasks: Sequence[Task], states: Iterable[PyTree]) -> dict[str, dict
     for task in tasks:
         (loss, count), metrics = total[task.name]["loss"], total[task.name]["metrics"]
         mean = float(loss / count) if count else float("nan")
+        if count and np.isnan(mean):
+            mean = float("inf")  # it diverged: NaN says that no example carries the label
         result[task.name] = {"loss": mean, **task.metrics.compute(metrics)}
     return result
 

@@ -124,6 +124,13 @@ def test_a_task_without_labels_is_nan(split, state):
     assert found["kind"] == evaluator.metrics(placement.replicate(state))["kind"]
 
 
+def test_a_task_that_diverged_is_not_taken_for_one_without_labels(split, state):
+    placement = parallel.place(7, 1)
+    evaluator = Evaluator(Fixed(), TASKS, split, 7, placement, keep_on_device=False)
+    lost = state.replace(params={"scale": jnp.full((), jnp.nan)})
+    assert evaluator.metrics(placement.replicate(lost))["size"]["loss"] == np.inf
+
+
 def test_nothing_cannot_be_evaluated():
     with pytest.raises(ValueError, match="nothing to evaluate"):
         summarise(TASKS, [])
