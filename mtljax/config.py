@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtljax.choice import convert, nearest
+from mtljax.data.bounds import read_text
 from mtljax.tasks import TASKS, Task
 
 
@@ -243,10 +244,10 @@ def read_config(path: Path) -> Experiment:
       ValueError: The file is not there, is not JSON, or is not an experiment of this version.
     """
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"no file {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from None
     if not isinstance(config, dict) or "name" not in config:
         raise ValueError(f"{path} is not an experiment's configuration")

@@ -12,7 +12,8 @@ from mtljax.assemble import assemble, load_source
 from mtljax.checkpoint import Checkpoints
 from mtljax.choice import nearest
 from mtljax.config import Experiment, read_config
-from mtljax.data.files import opaque
+from mtljax.data.bounds import read_npy
+from mtljax.data.files import opaque, open_image
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import place
 from mtljax.protection import signing
@@ -116,11 +117,9 @@ def read_image(path: Path, trained: Trained) -> np.ndarray:
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        pixels = np.load(path, allow_pickle=False)
-    except Exception as error:  # damaged headers make NumPy raise anything
+        pixels = np.array(read_npy(path))
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not a NumPy array: {error}") from None
-    if not isinstance(pixels, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays, not one array; save it by np.save")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or 0 in pixels.shape or pixels.dtype.kind not in "fiub":
         raise ValueError(
@@ -132,11 +131,11 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_picture(path: Path, trained: Trained) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
-            warnings.simplefilter("ignore")  # of colours that are converted, and of large images
+        with warnings.catch_warnings(), open_image(path) as file:
+            warnings.simplefilter("ignore")  # of colours that are converted
             image = ImageOps.exif_transpose(file)  # as cameras mean it, and as viewers show it
             if image.mode.startswith(("I", "F")):  # 16 bits: white is 65535
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0
@@ -182,6 +181,7 @@ def predict_files(trained: Trained, paths: Sequence[Path], output: Path) -> list
 def _as_json(value: Any, task: Any, output: Path, name: str) -> dict[str, Any]:
     if isinstance(value, np.ndarray) and value.ndim >= 2:
         file = output.with_name(f"{output.stem}_{name}.npy")
+        file.unlink(missing_ok=True)  # were it a link, this would write where it leads
         np.save(file, value)
         return {"prediction": str(file), "text": f"{value.shape} in {file.name}"}
     plain = jax.tree.map(lambda x: np.asarray(x).tolist(), value)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtljax.config import Experiment, to_json
+from mtljax.data.bounds import read_text
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 PART = ".part"
@@ -38,7 +39,8 @@ def check_folder(path: Path, experiment: Experiment) -> None:
     """Makes sure, by looking only, that an experiment may be run in a folder.
 
     Raises:
-      ValueError: It is of another experiment, damaged, no run folder, or not a folder at all.
+      ValueError: It is of another experiment, damaged, no run folder, or not a folder at all, or a
+        link in it leads out of it.
     """
     config = path / CONFIG
     if path.exists() and not path.is_dir():
@@ -47,6 +49,9 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         return
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError(f"cannot write to {path}: permission denied; choose another --workdir")
+    for inside in path.iterdir():
+        if inside.is_symlink() and not inside.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"{inside} is a link that leads out of the run folder; remove it")
     if config.exists():
         _require_same(_read(config), _null_for_nan(to_json(experiment)), path)
     elif any(not inside.name.endswith(PART) for inside in path.iterdir()):
@@ -170,12 +175,12 @@ REMEDY = "delete it and train again with the same --workdir"
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"there is no {path}; {REMEDY}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged (no valid JSON); {REMEDY}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged (not a JSON object); {REMEDY}")
@@ -184,7 +189,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text()
+        text = read_text(path)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
@@ -196,7 +201,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             found = json.loads(line)
             lines.append(_nan_for_null({**found, "step": int(found["step"])}))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f"{path} is damaged: line {number} is not one that a run wrote; delete that line"
             ) from None
@@ -253,7 +258,9 @@ def _each(function: Callable[[Any], Any], value: Any) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Writes a file that is there completely or not at all."""
     part = path.with_name(path.name + PART)
-    part.write_text(text)
+    part.unlink(missing_ok=True)
+    with part.open("x") as file:  # never through a link that somebody put there
+        file.write(text)
     os.replace(part, path)
 
 

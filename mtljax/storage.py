@@ -2,13 +2,17 @@
 
 import contextlib
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Sharding
+
+from mtljax.data.bounds import check_bytes, check_files, stored_bytes
 
 
 class Opened(NamedTuple):
@@ -58,18 +62,20 @@ class OrbaxStore:
         policy = preservation_policy.AnyPreservationPolicy(
             [preservation_policy.LatestN(keep), best]
         )
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_handlers=ocp.StandardCheckpointHandler(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=lambda metrics: metrics["score"],
-                best_mode="min",
-                create=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=not read_only,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=lambda metrics: metrics["score"],
+            best_mode="min",
+            create=not read_only,
+            read_only=read_only,
+            enable_async_checkpointing=not read_only,
         )
+        handlers = ocp.StandardCheckpointHandler()
+        with _one_line(folder):
+            check_files(folder)
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(), item_handlers=handlers, options=options
+            )
 
     def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
         """Saves in the background. `score`: lower is better."""
@@ -91,6 +97,10 @@ class OrbaxStore:
         path = self._folder / str(step)
         with _one_line(path):
             told = dict(self._manager.item_metadata(step))
+            sizes = [
+                math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in told.values()
+            ]
+            check_bytes(sum(sizes), stored_bytes(path))
 
         def load(places: Mapping[str, Sharding]) -> dict[str, jax.Array]:
             abstract = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtljax.choice import nearest
+from mtljax.data.bounds import read_text
 
 SLACK = 1.0
 """Pixels by which a box may stick out of its image: annotations are rounded."""
@@ -24,14 +25,14 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> dict[str, dict[str, An
       ValueError: The file is damaged; names the annotation.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path))
         images, annotations = found["images"], found["annotations"]
         sizes = {i["id"]: (int(i["height"]), int(i["width"])) for i in images}
         names = {i["id"]: str(i["file_name"]) for i in images}
         categories = {c["id"]: str(c["name"]) for c in found["categories"]}
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no COCO file: {error}") from None
     except KeyError as error:
         raise ValueError(f"{path} is no COCO file: it has no {error.args[0]!r}") from None

@@ -7,10 +7,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Num
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from mtljax.data import bounds
 from mtljax.geometry import Pixels
 
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MOST_PIXELS = 80_000_000
+"""Beyond this, Pillow takes an image for a decompression bomb."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held; from 5 on, height and width are exchanged."""
 
@@ -98,17 +102,42 @@ def read_npy(path: Path, mmap_mode: Any = None) -> np.ndarray:
       ValueError: It is none, or one of Python objects.
     """
     try:
-        return np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
-    except (OSError, ValueError, EOFError) as error:
+        found = bounds.read_npy(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read as an array: {_reason(error, path)}") from None
+    return found if mmap_mode else np.array(found)
+
+
+def open_image(path: Path | BinaryIO) -> Image.Image:
+    """Opens an image file, whose pixels are not yet decoded.
+
+    Only formats that a decoder in this process reads: for others, as PostScript, Pillow starts
+    programs that run what is in the file.
+
+    Raises:
+      ValueError: It has more pixels than are decoded.
+      Exception: What Pillow raises where it is no image, or a damaged one.
+    """
+    if isinstance(path, Path):
+        bounds.check_regular(path)
+    Image.init()
+    image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(
+            f"an image of {image.height} x {image.width} pixels; at most {MOST_PIXELS} are decoded"
+        )
+    return image
 
 
 @contextlib.contextmanager
 def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             yield image
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise anything
         raise ValueError(f"cannot be read as an image: {_reason(error, path)}") from None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtljax.data.bounds import check_bytes, stored_bytes
+
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
@@ -47,9 +49,12 @@ def read_table(path: Path) -> list[Row]:
     if path.suffix not in readers:
         raise ValueError(f"{path}: a table must end in {', '.join(ENDINGS)}")
     try:
+        check_bytes(path.stat().st_size, stored_bytes(path))
         rows = list(readers[path.suffix](path))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8: {error.reason}") from None
+    except (csv.Error, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not rows:
@@ -96,8 +101,14 @@ def _parquet(path: Path) -> Iterable[Row]:
     except ImportError:
         raise ValueError(f"{path} needs pyarrow: pip install 'mtljax[parquet]'") from None
     try:
-        found = parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
+        with parquet.ParquetFile(path) as file:
+            told = file.metadata
+            groups = [told.row_group(i).total_byte_size for i in range(told.num_row_groups)]
+            # A cell becomes a Python object, however few bits it takes.
+            cells = told.num_rows * told.num_columns
+            check_bytes(max(sum(groups), 64 * cells), stored_bytes(path))
+            found = file.read().to_pylist()
+    except (pyarrow.ArrowException, ValueError) as error:
         raise ValueError(f"{path} is no Parquet file: {' '.join(str(error).split())}") from None
     for number, cells in enumerate(found, 1):
         yield Row(number, {name: None if v == "" else v for name, v in cells.items()})

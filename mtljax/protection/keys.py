@@ -12,6 +12,8 @@ from typing import Any
 
 FILE, KEY, PASSPHRASE = "MTLJAX_KEY_FILE", "MTLJAX_KEY", "MTLJAX_PASSPHRASE"
 """Environment variables: the path of a key file; what would be in it; a passphrase."""
+MOST = 2**20
+"""Characters of a key file that are read."""
 SECRET, PUBLIC = "AGE-SECRET-KEY-", "age1"
 REMEDY = (
     f"set {FILE} to a file that age-keygen made (or to one of public keys, to write only), or "
@@ -101,7 +103,8 @@ def read_keys(environment: Mapping[str, str] = os.environ) -> Keys:
         return parse_keys(environment[name], name)
     path = Path(environment[name]).expanduser()
     try:
-        return parse_keys(path.read_text(), f"{name}={path}")
+        with path.open() as file:  # it may be a pipe, as bash makes of <(...), so it has no size
+            return parse_keys(file.read(MOST), f"{name}={path}")
     except UnicodeDecodeError:
         raise ValueError(f"{name}={path} is no key file: it is not text") from None
     except OSError as error:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
+from mtljax.data.bounds import check_bytes, stored_bytes
 from mtljax.protection.keys import Keys
 from mtljax.protection.packing import pack, require_safetensors, unpack
 from mtljax.storage import Opened
@@ -152,7 +153,8 @@ def write_encrypted(path: Path, data: bytes, keys: Keys) -> None:
     part = path.with_name(path.name + PART)
     encrypted = keys.encrypt(data)
     try:
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:  # never through a link that somebody put there
             file.write(encrypted)
             file.flush()
             os.fsync(file.fileno())
@@ -168,6 +170,7 @@ def read_encrypted(path: Path, keys: Keys, what: str) -> bytes:
       ValueError: There is no such file, it was changed, or the key does not fit.
     """
     try:
+        check_bytes(path.stat().st_size, stored_bytes(path))
         encrypted = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{what} cannot be read: {error.strerror}") from None

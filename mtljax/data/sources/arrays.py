@@ -1,6 +1,5 @@
 """Images and labels that are in memory already, as in a notebook."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Arrays, Source
+from mtljax.data.bounds import read_npz
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
@@ -22,11 +22,10 @@ def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0)
     """
     path = Path(file).expanduser()
     try:
-        with np.load(path) as found:
-            named = {name: found[name] for name in found.files}
+        named = read_npz(path)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from None
     if "image" not in named:
         raise ValueError(f"{path} has no array 'image'; it has {', '.join(named) or 'nothing'}")

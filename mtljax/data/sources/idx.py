@@ -1,13 +1,12 @@
 """The files of MNIST and its family: Fashion-MNIST, KMNIST, QMNIST, EMNIST."""
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from mtljax.data.base import Arrays, Source
+from mtljax.data.bounds import read_bytes
 from mtljax.data.sources.arrays import moments
 from mtljax.data.sources.paths import find_folder
 
@@ -77,9 +76,8 @@ def read_idx(path: Path) -> np.ndarray:
       ValueError: It is damaged, or holds something else.
     """
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            data = file.read()
-    except (OSError, EOFError, zlib.error) as error:
+        data = read_bytes(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTES]):
         raise ValueError(f"{path} is no IDX file of bytes: it begins with {data[:4].hex()}")
