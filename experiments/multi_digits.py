@@ -21,7 +21,7 @@ experiment = Experiment(
         batch_size=64,
     ),
     trunk="cnn",
-    steps=1000,
+    steps=500,
     optimizer="adamw:weight_decay=1e-2",
     learning_rate=5e-3,
     schedule="cosine:warmup=50",
