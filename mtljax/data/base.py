@@ -87,9 +87,19 @@ class Selected:
         return len(self.split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.split[index]
-        pick = lambda part: {name: example[part][key] for name, key in self.keys.items()}
-        return {**example, "labels": pick("labels"), "present": pick("present")}
+        return self._pick(self.split[index])
+
+    def _pick(self, examples: dict[str, Any]) -> dict[str, Any]:
+        own = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
+        return {**examples, "labels": own("labels"), "present": own("present")}
+
+
+class SelectedBatches(Selected):
+    """The same of a split that makes several examples at once."""
+
+    def take(self, rows: np.ndarray) -> dict[str, Any]:
+        """The examples at `rows`, in their order."""
+        return self._pick(self.split.take(rows))  # type: ignore[attr-defined]
 
 
 def select(source: Source, wanted: Sequence[Wanted], name: str) -> Source:
@@ -114,7 +124,7 @@ def select(source: Source, wanted: Sequence[Wanted], name: str) -> Source:
 
     def pick(split: Split) -> Split:
         if not isinstance(split, Arrays):
-            return Selected(split, keys)
+            return (SelectedBatches if hasattr(split, "take") else Selected)(split, keys)
         own = lambda part: {name: part[key] for name, key in keys.items()}
         return Arrays(split.image, own(split.labels), own(split.present))
 

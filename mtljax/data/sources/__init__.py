@@ -13,6 +13,7 @@ from mtljax.data.sources.idx import idx
 from mtljax.data.sources.join import join
 from mtljax.data.sources.multi import multi
 from mtljax.data.sources.npy_folders import npy_folders
+from mtljax.data.sources.scenes import scenes
 from mtljax.data.sources.tfds import tfds
 
 SOURCES: dict[str, Callable[..., Source]] = {
@@ -22,6 +23,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "folder": folder,
     "class_folders": class_folders,
     "npy_folders": npy_folders,
+    "scenes": scenes,
     "tfds": tfds,
     "multi": multi,
     "join": join,

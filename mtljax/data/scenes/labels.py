@@ -1,0 +1,103 @@
+"""The labels of an image, from what its pixels' middles see: nothing is estimated."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mtljax.data.scenes.furnish import EACH, KIND_OF_OBJECT, OBJECTS, TABLE_PARTS
+from mtljax.data.scenes.hits import Hits
+from mtljax.data.scenes.solids import FACES, KINDS, dot
+from mtljax.data.scenes.world import Camera, Scene, to_lamp
+
+CLASSES = ("floor", "wall", "ceiling", "window", "table", *KINDS)
+"""Of the segmentation."""
+_FLOOR, _WALL, _CEILING, _WINDOW, _TABLE, _FIRST_KIND = range(6)
+_CLASS_OF = np.concatenate(
+    [
+        _FIRST_KIND + KIND_OF_OBJECT,
+        np.full(TABLE_PARTS, _TABLE),
+        [_FLOOR, _CEILING, _WALL, _WALL, _WALL, _WALL, _CEILING, _CEILING],
+    ]
+).astype(np.uint8)
+SMALLEST = 1 / 400
+"""An object of which less is seen, as a share of the image, is not asked for."""
+_CENTRAL = 0.25
+"""Width of the middle of an image, where people look, as a share of it."""
+
+
+def make_labels(scene: Scene, hits: Hits, size: int) -> dict:
+    """All labels; see `mtljax.data.sources.scenes`.
+
+    Args:
+      scene: What was drawn.
+      hits: Of the pixels' middles, row by row.
+      size: Height and width of the image.
+    """
+    grid = lambda x: x.reshape(*x.shape[:-1], size, size)
+    surface, glass = grid(hits.surface), grid(hits.glass)
+    normals = [grid(dot(axis[:, None], hits.normal)) for axis in scene.camera.axes]
+    masks = surface == np.arange(OBJECTS).reshape(-1, 1, 1)
+    area = masks.sum((1, 2))
+    visible = area >= SMALLEST * size**2
+    counts = visible.reshape(len(KINDS), EACH).sum(1)
+    return {
+        "segmentation": jnp.where(glass, np.uint8(_WINDOW), jnp.asarray(_CLASS_OF)[surface]),
+        "depth": grid(hits.depth),
+        "normals": jnp.stack(normals, -1),
+        "edges": edges(surface * (FACES + 1) + jnp.where(glass, FACES, grid(hits.face))),
+        "saliency": salient(masks, visible),
+        "objects": {
+            "boxes": jnp.where(visible[:, None], tight_boxes(masks), 0.0),
+            "classes": jnp.where(visible, KIND_OF_OBJECT, -1).astype(jnp.int32),
+        },
+        "centers": centers(
+            scene.solids.center[:OBJECTS], jnp.where(visible, area, 0), scene.camera, size
+        ),
+        "kinds": (counts > 0).astype(jnp.uint8),
+        "counts": counts.astype(jnp.float32),
+        "light": to_lamp(scene),
+        "room": scene.room.kind,
+    }
+
+
+def edges(face: Int[Array, "H W"]) -> Array:
+    """1 where the pixel to the right or below shows another face."""
+    right = jnp.pad(face[:, :-1] != face[:, 1:], ((0, 0), (0, 1)))
+    below = jnp.pad(face[:-1] != face[1:], ((0, 1), (0, 0)))
+    return (right | below).astype(jnp.uint8)
+
+
+def tight_boxes(masks: Bool[Array, "N H W"]) -> Float[Array, "N 4"]:
+    """(y0, x0, y1, x1) around each mask, in pixels; row i covers i ... i + 1."""
+    ends = []
+    for axis in (2, 1):
+        seen = masks.any(axis)
+        ends.append((seen.argmax(1), seen.shape[1] - seen[:, ::-1].argmax(1)))
+    (y0, y1), (x0, x1) = ends
+    return jnp.stack([y0, x0, y1, x1], -1).astype(jnp.float32)
+
+
+def salient(masks: Bool[Array, "N H W"], visible: Bool[Array, " N"]) -> Array:
+    """The object with most pixels, each counted for more the nearer it is to the middle."""
+    size = masks.shape[-1]
+    away = (np.arange(size) + 0.5) / size - 0.5
+    bell = np.exp(-(away**2) / (2 * _CENTRAL**2)).astype(np.float32)
+    weight = jnp.where(masks, bell[:, None] * bell, 0.0).sum((1, 2))
+    best = jnp.where(visible, weight, 0.0).argmax()
+    return (masks[best] & visible[best]).astype(jnp.uint8)
+
+
+def centers(
+    middle: Float[Array, "N 3"], area: Int[Array, " N"], camera: Camera, size: int
+) -> Float[Array, "K 3"]:
+    """Where the middle of the most visible object of each kind is: (y, x, 1), or 0 without one."""
+    away = (middle - camera.position).T
+    right, up, back = (dot(axis[:, None], away) for axis in camera.axes)
+    x = (1 + right / (-back * camera.slope)) / 2 * size
+    y = (1 - up / (-back * camera.slope)) / 2 * size
+    inside = (area > 0) & (back < 0) & (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    points = jnp.stack([y, x, jnp.ones_like(x)], -1)
+    points = jnp.where(inside[:, None], points, 0.0).reshape(-1, EACH, 3)
+    area = area.reshape(-1, EACH)
+    of_first = area[:, 0] >= area[:, 1]
+    return jnp.where(of_first[:, None], points[:, 0], points[:, 1])
