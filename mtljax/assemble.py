@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax.attacks import ATTACKS, Attack
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.choice import choose
 from mtljax.config import Experiment
@@ -42,6 +43,7 @@ class Parts:
     balancer: Balancer
     optimizer: optax.GradientTransformation
     augment: Augment | None
+    attack: Attack | None
 
 
 def load_source(experiment: Experiment) -> Source:
@@ -97,12 +99,15 @@ def keeps_on_device(experiment: Experiment, split: Split) -> bool:
     return experiment.data.keep_on_device == "yes"
 
 
-def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
+def assemble(
+    experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: float = 1.0
+) -> Parts:
     """Makes what the experiment names.
 
     Args:
       experiment: What to make.
       mean, std: Statistics of the training images; leave them where they come from a checkpoint.
+      low, high: Black and white in their unit; read by adversarial training only.
 
     Raises:
       ValueError: A name or an argument that is not there, in one line with the nearest.
@@ -130,7 +135,28 @@ def assemble(experiment: Experiment, mean=0.0, std=1.0) -> Parts:
             decay_biases=experiment.decay_biases,
         ),
         augment=make_augment(experiment.data.augment, experiment.tasks),
+        attack=make_attack(experiment.adversarial, low, high),
     )
+
+
+def make_attack(
+    text: str | None, low: float, high: float, eps: float | None = None
+) -> Attack | None:
+    """An attack by its name and arguments, on images between black and white.
+
+    Args:
+      text: As `pgd:eps=0.03,steps=7`. None: none.
+      low, high: Black and white.
+      eps: Where the text does not say it.
+
+    Raises:
+      ValueError: A name or an argument that is not there, or no eps.
+    """
+    if text is None:
+        return None
+    given = {} if eps is None else {"eps": eps}
+    choice = choose("attack", text, ATTACKS, hidden=tuple(given))
+    return dataclasses.replace(choice.made(**given), low=low, high=high)
 
 
 def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = None):
@@ -149,6 +175,7 @@ def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = Non
         augment=parts.augment,
         pullback=experiment.pullback,
         jacobian=experiment.jacobian,
+        attack=parts.attack,
     )
 
 

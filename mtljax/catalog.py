@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from mtljax.attacks import ATTACKS
 from mtljax.balancing import BALANCERS
 from mtljax.balancing.describe import describe as describe_balancer
 from mtljax.choice import nearest
@@ -57,6 +58,7 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
     "fusions": lambda: _documented(FUSIONS),
     "tasks": lambda: _documented(TASKS),
     "sources": lambda: _documented(SOURCES),
+    "attacks": lambda: _documented(ATTACKS),
     "augmentations": lambda: _documented(AUGMENTATIONS),
     "optimizers": lambda: _documented(OPTIMIZERS),
     "schedules": lambda: _documented(SCHEDULES),

@@ -93,6 +93,10 @@ class Experiment:
     max_skipped: int = 10
     """Stop after so many updates in a row that were not finite."""
 
+    adversarial: str | None = None
+    """Learn from attacked images: an attack and its arguments, as `list attacks` shows, with the
+    largest change as a share of black to white: pgd:eps=0.03,steps=7."""
+
     encrypt: bool = False
     """Encrypt checkpoints and exports, in the age format; the key comes from MTLJAX_KEY_FILE,
     MTLJAX_KEY or MTLJAX_PASSPHRASE."""

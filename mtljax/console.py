@@ -112,15 +112,20 @@ def result_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def metrics_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
-    """Every number of every task on one split."""
+def metrics_table(
+    title: str, metrics: dict[str, dict[str, Any]], **attacked: dict[str, dict[str, Any]]
+) -> Table:
+    """Every number of every task on one split, and what remains of it when a loss is attacked."""
     table = Table("task", "metric", title=title, title_justify="left")
     table.add_column("value", justify="right")
+    for target in attacked:
+        table.add_column(f"{target} attacked", justify="right")
     for task, values in metrics.items():
         numbers = list(scalars(values).items())
         for i, (name, value) in enumerate(numbers):
+            under = (f"{found[task][name]:.4f}" for found in attacked.values())
             last = i == len(numbers) - 1
-            table.add_row("" if i else task, name, f"{value:.4f}", end_section=last)
+            table.add_row("" if i else task, name, f"{value:.4f}", *under, end_section=last)
     return table
 
 

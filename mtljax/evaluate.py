@@ -1,6 +1,6 @@
 """Exact evaluation of a split: metrics over the data set, not means of batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -37,10 +37,15 @@ class Evaluator:
         placement: Placement,
         *,
         keep_on_device: bool,
+        change: Callable[[TrainState, PyTree], PyTree] | None = None,
     ):
+        """Args: model; tasks; split; batch_size; placement; keep_on_device; change, what is done to
+        every batch before it is looked at.
+        """
         self.tasks, self._size, self._placement = tasks, len(split), placement
 
         def run(state: TrainState, batch: PyTree) -> tuple[PyTree, PyTree]:
+            batch = batch if change is None else change(state, batch)
             outputs = predict(model, state, batch["image"])
             found = measure(tasks, outputs, batch), outputs
             return jax.lax.with_sharding_constraint(found, placement.replicated)

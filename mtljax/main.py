@@ -72,6 +72,10 @@ class EvaluateFlags:
     """The run folder."""
     split: str = "test"
     """train, validation or test."""
+    attack: str = ""
+    """Also under an attack, as `list attacks` shows: fgsm, pgd or pgd:steps=20."""
+    eps: float = 8 / 255
+    """Of the attack: largest change of a pixel, as a share of the way from black to white."""
     verify: Path | None = None
     """Public key (PEM): load the run only if its owner signed it."""
     output: Path | None = None
@@ -308,17 +312,23 @@ def evaluate_verb(arguments: list[str]) -> int:
     """Metrics of a trained run on one of its splits."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import parallel
+    from mtljax.assemble import make_attack
     from mtljax.console import console, metrics_table
     from mtljax.predict import evaluate_run, load_run
     from mtljax.runfolder import check_output, write_json
 
     parallel.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
-    output = flags.output or flags.run / f"evaluation-{flags.split}.json"
+    under = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
+    output = flags.output or flags.run / f"evaluation-{flags.split}{under}.json"
     check_output(output)
-    metrics, step = evaluate_run(trained, flags.split), trained.step
-    console.print(metrics_table(f"{flags.run} at step {step}, {flags.split} split", metrics))
-    write_json(output, {"step": step, "split": flags.split, "metrics": metrics})
+    attack = make_attack(flags.attack or None, trained.low, trained.high, eps=flags.eps)
+    found, step = evaluate_run(trained, flags.split, attack), trained.step
+    console.print(metrics_table(f"{flags.run} at step {step}, {flags.split} split", **found))
+    told = {"step": step, "split": flags.split, **found}
+    if attack is not None:
+        told["attack"] = {"attack": flags.attack, "eps": flags.eps}
+    write_json(output, told)
     print(f"written to {output}")
     return 0
 
@@ -414,11 +424,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("MTLJAX_TRACEBACK"):
             raise
         print(f"mtljax: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RecursionError:
-        if os.environ.get("MTLJAX_TRACEBACK"):
-            raise
-        print("mtljax: a file that was read is nested too deeply", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)

@@ -9,17 +9,19 @@ import jax
 import numpy as np
 
 from mtljax.assemble import assemble, load_source
+from mtljax.attacks import Attack, attacked
 from mtljax.checkpoint import Checkpoints
 from mtljax.choice import nearest
 from mtljax.config import Experiment, read_config
 from mtljax.data.bounds import read_npy
 from mtljax.data.files import opaque, open_image
 from mtljax.evaluate import Evaluator
-from mtljax.parallel import place
+from mtljax.parallel import Axis, place
 from mtljax.protection import signing
 from mtljax.protection.keys import read_keys
 from mtljax.runfolder import CONFIG, read_input, write_json
-from mtljax.step import TrainState, predict
+from mtljax.step import TrainState, example_keys, predict
+from mtljax.tasks import Task
 
 PREDICTED_AT_ONCE = 64
 """Most images that go through the network together."""
@@ -71,8 +73,13 @@ def load_run(path: Path, *, verify: Path | None = None) -> Trained:
     return Trained(experiment, assemble(experiment).model, state, step, **told)
 
 
-def evaluate_run(trained: Trained, split: str) -> dict[str, dict[str, Any]]:
-    """{task: {metric: value}} of a trained run on one of its splits.
+def evaluate_run(
+    trained: Trained, split: str, attack: Attack | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """{"metrics": {task: {metric: value}}} of a trained run on one of its splits.
+
+    With an attack, also `own`, each task's metrics when its own loss is attacked, and `all`, when
+    that of all tasks together is.
 
     Raises:
       ValueError: There is no such split, or the data is not there.
@@ -80,16 +87,34 @@ def evaluate_run(trained: Trained, split: str) -> dict[str, dict[str, Any]]:
     splits = ("train", "validation", "test")
     if split not in splits:
         raise ValueError(f"unknown split {split!r}{nearest(split, splits)}")
-    source = load_source(trained.experiment)
-    evaluator = Evaluator(
-        trained.model,
-        trained.experiment.tasks,
-        getattr(source, split),
-        trained.experiment.data.batch_size,
-        place(trained.experiment.data.batch_size, 1),
-        keep_on_device=False,
-    )
-    return evaluator.metrics(trained.state)
+    tasks, batch_size = trained.experiment.tasks, trained.experiment.data.batch_size
+    examples = getattr(load_source(trained.experiment), split)
+
+    def metrics(*targets: Task) -> dict[str, dict[str, Any]]:
+        """When the losses of some tasks are attacked."""
+
+        def change(state: TrainState, batch: Any) -> Any:
+            assert attack is not None
+            outputs = lambda image: predict(trained.model, state, image)
+            keys = example_keys(jax.random.key(0), batch, Axis())
+            return attacked(attack, targets, outputs, batch, keys)
+
+        evaluator = Evaluator(
+            trained.model,
+            tasks,
+            examples,
+            batch_size,
+            place(batch_size, 1),
+            keep_on_device=False,
+            change=change if targets else None,
+        )
+        return evaluator.metrics(trained.state)
+
+    found = {"metrics": metrics()}
+    if attack is not None:
+        found["own"] = {task.name: metrics(task)[task.name] for task in tasks}
+        found["all"] = metrics(*tasks)
+    return found
 
 
 def read_image(path: Path, trained: Trained) -> np.ndarray:

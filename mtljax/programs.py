@@ -55,7 +55,9 @@ class Programs:
         self.placement = parallel.place(experiment.data.batch_size, devices)
         self.source = load_source(experiment) if source is None else source
         pipeline.Order(seed=0, size=len(self.source.train), batch_size=experiment.data.batch_size)
-        self.parts = assemble(experiment, self.source.mean, self.source.std)
+        self.parts = assemble(
+            experiment, self.source.mean, self.source.std, self.source.low, self.source.high
+        )
         check_select(experiment)
         create = fresh(experiment, self.parts, self.source)
         self._create = jax.jit(create, out_shardings=self.placement.replicated)

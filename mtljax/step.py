@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from mtljax.attacks import Attack, attacked
 from mtljax.balance import Balanced, BalancedGradient, Heads
 from mtljax.balancing.base import Balancer, Needs
 from mtljax.gradients import Level, Objective, Pullback, representation_zeros
@@ -131,6 +132,7 @@ def make_train_step(
     augment: Callable[[jax.Array, Batch], Batch] | None = None,
     pullback: Pullback = "auto",
     jacobian: Literal["rows", "gramian"] = "rows",
+    attack: Attack | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Makes `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
 
@@ -156,6 +158,8 @@ def make_train_step(
       pullback: How the Jacobian is taken; see `mtljax.gradients`.
       jacobian: What is kept of it, for balancers that read the Gramian of parameters: its `rows`
         until they are combined, or only the `gramian`, at the price of one more pass backwards.
+      attack: Adversarial training: every batch is attacked, on the losses of all tasks together,
+        before the step learns from it. Each of the attack's steps costs about a plain step.
 
     Returns:
       The step. Its logs: `loss` {task: mean loss}, `weight` {task: weight} unless the balancer
@@ -202,6 +206,7 @@ def make_train_step(
         optimizer=optimizer,
         ema_decay=ema_decay,
         augment=augment,
+        attack=attack,
     )
 
 
@@ -213,12 +218,15 @@ class _TrainStep:
     optimizer: optax.GradientTransformation
     ema_decay: float | None
     augment: Callable[[jax.Array, Batch], Batch] | None
+    attack: Attack | None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(state.key, state.step)
         augment_key, model_key, balancer_key = jax.random.split(key, 3)
         if self.augment is not None:
             batch = self.augment(example_keys(augment_key, batch, self.gradient.axis), batch)
+        if self.attack is not None:
+            batch = self.attacked(self.attack, state, batch, jax.random.fold_in(augment_key, 1))
 
         (shared, specific), balanced, model_state = self.gradient(
             partition(state.params),
@@ -249,6 +257,13 @@ class _TrainStep:
             skipped_in_row=(state.skipped_in_row + 1) * skip,
         )
         return new, self.logs(balanced, norm, skip)
+
+    def attacked(self, attack: Attack, state: TrainState, batch: Batch, key: jax.Array) -> Batch:
+        """The batch as the attack leaves it, in evaluation mode, so that no statistic moves."""
+        objective, axis = self.gradient.objective, self.gradient.axis
+        outputs = lambda image: predict(objective.model, state.replace(ema=None), image)
+        keys = example_keys(key, batch, axis)
+        return attacked(attack, objective.tasks, outputs, batch, keys, axis)
 
     def observe(
         self, state: TrainState, params: PyTree, balanced: Balanced, batch: Batch, key: jax.Array
