@@ -13,9 +13,10 @@ from PIL import Image
 from mtljax.catalog import KINDS, entries
 from mtljax.data import SOURCES, Arrays, Source
 from mtljax.evaluate import scalars
-from mtljax.main import OF_EXPERIMENT, VERBS, main
+from mtljax.main import main
 from mtljax.predict import load_run, read_image
 from mtljax.runfolder import read_result
+from mtljax.verbs import OF_EXPERIMENT, VERBS
 
 QUICK = (*SMALL, "--steps", "2", "--data.batch-size", "16")
 

@@ -1,0 +1,31 @@
+"""The verbs of the command line, a file per family; each is a function of the remaining arguments.
+
+What they need they import when they are called, so that `--help` and a misspelt flag take no time.
+"""
+
+from collections.abc import Callable
+
+from mtljax.protection.verbs import sign_verb, verify_verb
+from mtljax.verbs.comparing import compare_verb, group_verb
+from mtljax.verbs.data import data_verb, prepare_verb
+from mtljax.verbs.listing import list_verb
+from mtljax.verbs.trained import evaluate_verb, predict_verb
+from mtljax.verbs.training import train_verb
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train_verb,
+    "compare": compare_verb,
+    "group": group_verb,
+    "evaluate": evaluate_verb,
+    "predict": predict_verb,
+    "prepare": prepare_verb,
+    "data": data_verb,
+    "sign": sign_verb,
+    "verify": verify_verb,
+    "list": list_verb,
+}
+"""Name -> function of the arguments behind it that returns the exit status; the first line of its
+docstring is what `--help` says of it."""
+
+OF_EXPERIMENT = ("train", "compare", "group", "prepare", "data")
+"""Verbs whose flags are known only when the experiment is."""

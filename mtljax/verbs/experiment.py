@@ -1,0 +1,49 @@
+"""Flags of verbs that are about an experiment: their own, and every field of it."""
+
+import dataclasses
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from mtljax.choice import did_you_mean
+from mtljax.flags import parse, value_of
+
+T = TypeVar("T")
+
+
+def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -> tuple[T, Any]:
+    """Reads a verb's own flags together with those of the experiment that one of them names.
+
+    Args:
+      arguments: The command line behind the verb.
+      verb: What it is called.
+      what: What it does with the experiment, for `--help`.
+      kind: The dataclass of its own flags, with a field `experiment`.
+
+    Returns:
+      (its own flags, the experiment with the flags in it).
+
+    Raises:
+      ValueError: No experiment, or a flag that is wrong.
+    """
+    name = value_of(arguments, "--experiment")
+    if name is None:
+        other = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
+        wrong = f"unknown flag {other!r}; " if other not in (None, "--experiment") else ""
+        raise ValueError(
+            f"{wrong}which experiment? add --experiment NAME (`list experiments` shows them)"
+        )
+    from mtljax.config import Experiment, find_experiment
+
+    experiment = find_experiment(name)
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Flags:
+        own: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        config: Annotated[Experiment, tyro.conf.arg(name="")]
+
+    Flags.__doc__ = f"{what} the experiment {experiment.name!r}; the defaults are its own values."
+    flags = parse(
+        Flags, arguments, verb, Flags(own=kind(**{"experiment": name}), config=experiment)
+    )
+    return flags.own, flags.config

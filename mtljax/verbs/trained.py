@@ -1,0 +1,85 @@
+"""`evaluate` and `predict`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mtljax.flags import parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateFlags:
+    """Metrics of a trained run, at its best checkpoint, on one of its splits."""
+
+    run: Path
+    """The run folder."""
+    split: str = "test"
+    """train, validation or test."""
+    attack: str = ""
+    """Also under an attack, as `list attacks` shows: fgsm, pgd or pgd:steps=20."""
+    eps: float = 8 / 255
+    """Of the attack: largest change of a pixel, as a share of the way from black to white."""
+    verify: Path | None = None
+    """Public key (PEM): load the run only if its owner signed it."""
+    output: Path | None = None
+    """Where to write the numbers as JSON (default: RUN/evaluation-SPLIT.json)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictFlags:
+    """What a trained run, at its best checkpoint, says of image files."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """PNG, JPEG or npy files, of any size."""
+    run: Path
+    """The run folder."""
+    verify: Path | None = None
+    """Public key (PEM): load the run only if its owner signed it."""
+    output: Path | None = None
+    """Where to write the predictions as JSON (default: RUN/predictions.json)."""
+
+
+def evaluate_verb(arguments: list[str]) -> int:
+    """Metrics of a trained run on one of its splits."""
+    flags = parse(EvaluateFlags, arguments, "evaluate")
+    from mtljax import parallel
+    from mtljax.assemble import make_attack
+    from mtljax.console import console, metrics_table
+    from mtljax.predict import evaluate_run, load_run
+    from mtljax.runfolder import check_output, write_json
+
+    parallel.use_compile_cache()
+    trained = load_run(flags.run, verify=flags.verify)
+    under = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
+    output = flags.output or flags.run / f"evaluation-{flags.split}{under}.json"
+    check_output(output)
+    attack = make_attack(flags.attack or None, trained.low, trained.high, eps=flags.eps)
+    found, step = evaluate_run(trained, flags.split, attack), trained.step
+    console.print(metrics_table(f"{flags.run} at step {step}, {flags.split} split", **found))
+    told = {"step": step, "split": flags.split, **found}
+    if attack is not None:
+        told["attack"] = {"attack": flags.attack, "eps": flags.eps}
+    write_json(output, told)
+    print(f"written to {output}")
+    return 0
+
+
+def predict_verb(arguments: list[str]) -> int:
+    """What a trained run says of image files."""
+    flags = parse(PredictFlags, arguments, "predict")
+    if not flags.images:
+        raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
+    from mtljax import parallel
+    from mtljax.console import console, predictions_table
+    from mtljax.predict import load_run, predict_files
+    from mtljax.runfolder import check_output
+
+    parallel.use_compile_cache()
+    trained = load_run(flags.run, verify=flags.verify)
+    output = flags.output or flags.run / "predictions.json"
+    check_output(output)
+    console.print(predictions_table(predict_files(trained, flags.images, output)))
+    print(f"written to {output}")
+    return 0
