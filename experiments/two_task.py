@@ -38,23 +38,22 @@ FUSIONS = ("independent", "none", "attention")
 
 def table(found: list[Comparison]) -> Table:
     """Every way on every data set."""
-    shown = Table(
-        "data",
-        "network",
-        title="two tasks: test metrics in the mean over seeds ± half of the 95 % interval",
-        title_justify="left",
-    )
-    for column in ("first task", "second task", "Δm against separate networks ↑", "parameters"):
-        shown.add_column(column, justify="right")
+    shown = Table(title="two tasks: means over seeds ± half of the 95 % interval, test split")
+    for column in ("network", "task 1", "task 2", "Δm % ↑", "parameters"):
+        shown.add_column(column, justify="left" if column == "network" else "right")
     for one in found:
         metrics = result_columns(one)[: len(one.metrics)]
+        heads = [f"{column.header} {column.better}" for column in metrics]
+        shown.add_row(one.experiment.name, *heads, style="bold")
         for row in one.rows:
-            cells = [f"{column.header} {column.text(row)}" for column in metrics]
-            delta = "reference" if row.kind == "stl" else percent(estimate(row.delta))
-            name = "separate networks" if row.kind == "stl" else row.name
-            parameters = f"{row.costs['parameters'].mean:,.0f}"
-            last = row is one.rows[-1]
-            shown.add_row(one.experiment.name, name, *cells, delta, parameters, end_section=last)
+            delta = "reference" if row.kind == "stl" else percent(estimate(row.delta)).rstrip(" %")
+            shown.add_row(
+                "separate networks" if row.kind == "stl" else row.name.removeprefix("fusion "),
+                *(column.text(row) for column in metrics),
+                delta,
+                f"{row.costs['parameters'].mean:,.0f}",
+                end_section=row is one.rows[-1],
+            )
     return shown
 
 
@@ -80,11 +79,10 @@ def main() -> None:
             raise SystemExit(f"{len(failures)} runs failed: {failures[0].reason}")
         found.append(comparison)
 
-    shown = table(found)
-    console.print(shown)
-    sentences = [f"{one.experiment.name}: {said}" for one in found for said in conclusions(one)]
-    for sentence in sentences:
-        say(sentence)
+    console.print(table(found))
+    for one in found:
+        for sentence in conclusions(one):
+            say(f"{one.experiment.name}: {sentence}")
     with look():
         bars = [picture for one in found if (picture := delta_bars(one)) is not None]
     below = "   ·   ".join(f"{one.experiment.name}, {len(one.seeds)} seeds" for one in found)

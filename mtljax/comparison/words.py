@@ -7,6 +7,9 @@ from mtljax.comparison.outcome import Comparison, Row, Test
 from mtljax.comparison.statistics import Estimate, estimate
 from mtljax.report.words import count, joined, number
 
+MOST = 3
+"""Methods that are told with their numbers, each; the tables have all."""
+
 
 def conclusions(found: Comparison) -> list[str]:
     """The findings, the most important first, each with how sure it is."""
@@ -56,12 +59,13 @@ def against_first(found: Comparison, methods: list[Row]) -> str:
     parts = [_verdict(row, test) for row, test in tests if test is not None and test.significant]
     same = [(row, test) for row, test in tests if test is None or not test.significant]
     if same:
-        names = joined([f"{row.name} ({_p(test)})" for row, test in same])
-        verb = "is" if len(same) == 1 else "are"
-        parts.append(
-            f"{names} {verb} not distinguishable from {first.name} "
-            f"at {count(_seeds(found), 'seed')}"
-        )
+        at = f"distinguishable from {first.name} at {count(_seeds(found), 'seed')}"
+        if len(same) == len(others) > MOST:
+            least = min((test for _, test in same if test is not None), key=lambda t: t.corrected)
+            parts.append(f"No other method is {at} (smallest {_p(least)})")
+        else:
+            names = joined([f"{row.name} ({_p(test)})" for row, test in same])
+            parts.append(f"{names} {'is' if len(same) == 1 else 'are'} not {at}")
     best = max(methods, key=lambda row: estimate(row.delta).mean)
     return f"{'; '.join(parts)}. In the mean, Δm is highest for {_with_delta([best])}."
 
@@ -106,6 +110,11 @@ def _verdict(row: Row, test: Test) -> str:
 
 
 def _with_delta(rows: list[Row]) -> str:
+    if len(rows) > MOST:
+        low, high = sorted(rows, key=lambda row: estimate(row.delta).mean)[:: len(rows) - 1]
+        ends = f"{percent(estimate(low.delta))} ({low.name}) to "
+        ends += f"{percent(estimate(high.delta))} ({high.name})"
+        return f"{joined([row.name for row in rows])}, Δm from {ends},"
     return joined([f"{row.name} (Δm {percent(estimate(row.delta))})" for row in rows])
 
 

@@ -21,7 +21,8 @@ _EXPLANATIONS = {
     "delta_m": "Bars: the mean over seeds, with its 95 % interval. Dots: the seeds. An interval "
     "that holds 0 leaves open whether learning together helped.",
     "tasks": "Small: seeds; large: their mean. Dashed: what separate networks reach. A method is "
-    "worth its trouble if it is beyond the front of fixed weightings.",
+    "worth its trouble if it is beyond the front of fixed weightings, of which some may lie "
+    "outside the picture.",
     "cost": "Better is up, cheaper is left; with the 95 % interval over seeds.",
     "tests": "Paired t tests over seeds, p corrected by Holm's method for their number. Blue: the "
     "row is better; red: worse; bold: beyond chance.",

@@ -91,6 +91,8 @@ def scatter(found: Comparison, x: int, y: int) -> Picture | None:
             metric = found.metrics[k]
             of_axis.set_major_formatter(_ticks(metric.name))
             of_axis.set_label_text(f"{name} ({'higher' if metric.higher else 'lower'} is better)")
+        near = np.concatenate([row.values[:, [x, y]] for row in (base, *methods)])
+        _focus(axis, near[~np.isnan(near).any(1)])
         # The better corner is always upper right.
         axis.xaxis.set_inverted(not found.metrics[x].higher)
         axis.yaxis.set_inverted(not found.metrics[y].higher)
@@ -113,6 +115,20 @@ def _front(axis: Axes, found: Comparison, x: int, y: int) -> None:
     best = points[statistics.on_front(points, [found.metrics[x], found.metrics[y]])]
     order = np.argsort(best[:, 0])
     axis.plot(*best[order].T, "-", color=_SOFT, lw=1.5, label="their front")
+
+
+def _focus(axis: Axes, near: np.ndarray) -> None:
+    """Shows these points large, though others be far away."""
+    low, high = near.min(0), near.max(0)
+    room = np.maximum(0.35 * (high - low), 1e-9)
+    for limits, get, put in zip(
+        np.stack([low - room, high + room], 1),
+        (axis.get_xlim, axis.get_ylim),
+        (axis.set_xlim, axis.set_ylim),
+        strict=True,
+    ):
+        shown = get()
+        put(max(shown[0], limits[0]), min(shown[1], limits[1]))
 
 
 def cost(found: Comparison) -> Picture | None:
@@ -189,7 +205,7 @@ def tests(found: Comparison) -> Picture | None:
 
 def conflict(found: Comparison) -> Picture | None:
     """How often the tasks' gradients pointed apart while a method trained."""
-    rows = [row for row in found.rows if "mean_cosine" in row.telemetry]
+    rows = [row for row in found.kind("method") if "mean_cosine" in row.telemetry]
 
     def draw(axis: Axes) -> str | None:
         if not rows:
@@ -204,10 +220,10 @@ def conflict(found: Comparison) -> Picture | None:
         axis.set_xlabel("mean cosine between tasks' gradients (left of 0: conflict)")
         share = {row.name: 100 * row.telemetry["conflicting"].mean for row in rows}
         low, high = min(share, key=share.__getitem__), max(share, key=share.__getitem__)
-        where = f"{share[low]:.0f} % of measurements"
+        where = f"{share[low]:.0f} %"
         if share[high] > share[low]:
-            where += f" with {low}, {share[high]:.0f} % with {high}"
-        return f"The gradients of two tasks pointed apart in {where}"
+            where += f" ({low}) to {share[high]:.0f} % ({high})"
+        return f"Tasks' gradients pointed apart in {where} of measurements"
 
     return picture("conflict", draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
 

@@ -1,0 +1,115 @@
+"""How much faster ten seeds are in one program than in ten runs of the train loop.
+
+    python benchmarks/seeds.py [--seeds 10] [--steps 600] [--rounds 3]
+
+The network is a multilayer perceptron on the digits, trained by the whole loop: data, evaluation,
+checkpoints, result. In each round the seeds are trained
+
+- apart: `mtljax.train.train` once for each, as ten commands would, but without their imports;
+- in turn: one after the other with the data and the compiled programs shared;
+- together: side by side in one program.
+
+No report is drawn in any of them. What was compiled before is in the cache for all. Then every
+number of every seed's test split is compared between the ways. Momentum and a squared loss are
+used: Adam turns a gradient that is 0 but for rounding into a whole step, and the gradient of an
+absolute loss jumps where the error is 0, which makes much of the last bit, however seeds are run.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+import mtljax.report
+from mtljax import parallel
+from mtljax.config import find_experiment
+from mtljax.evaluate import scalars
+from mtljax.programs import Programs
+from mtljax.train import train, train_together
+
+
+def experiment_of(steps: int):
+    base = find_experiment("digits")
+    return dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, augment="none"),
+        tasks=(base.tasks[0], dataclasses.replace(base.tasks[1], kind="l2")),
+        trunk="mlp:widths=(64,)",
+        optimizer="momentum",
+        learning_rate=0.02,
+        steps=steps,
+    )
+
+
+def apart(runs, folder: Path) -> list[dict]:
+    keep, mtljax.report.write_report = mtljax.report.write_report, lambda *_, **__: None
+    try:
+        return [train(run, folder / str(run.seed), quiet=True) for run in runs]
+    finally:
+        mtljax.report.write_report = keep
+
+
+def in_turn(runs, folder: Path) -> list[dict]:
+    programs = Programs(runs[0])
+    settings = {"quiet": True, "page": False}
+    return [train_together([r], [folder / str(r.seed)], programs, **settings)[0] for r in runs]
+
+
+def together(runs, folder: Path) -> list[dict]:
+    folders = [folder / str(run.seed) for run in runs]
+    return train_together(runs, folders, Programs(runs[0]), quiet=True, page=False)
+
+
+def differences(ours: list[dict], theirs: list[dict]) -> list[float]:
+    """Of each seed the largest relative difference of a test metric."""
+    return [
+        max(
+            abs(value - b["test"][task][name]) / max(abs(value), 1e-3)
+            for task in a["test"]
+            for name, value in scalars(a["test"][task]).items()
+        )
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
+    flags = parser.parse_args()
+    parallel.use_compile_cache()
+    base = experiment_of(flags.steps)
+    runs = [dataclasses.replace(base, seed=seed) for seed in range(flags.seeds)]
+    ways = {"apart": apart, "in turn": in_turn, "together": together}
+    with tempfile.TemporaryDirectory() as folder:  # everything is compiled before it is timed
+        for name, way in ways.items():
+            way(runs if name == "together" else runs[:1], Path(folder) / name)
+    print(f"jax {jax.__version__}, {parallel.describe()}, {flags.seeds} seeds, {flags.steps} steps")
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(flags.rounds):
+        results = {}
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                results[name] = way(runs, Path(folder))
+                found[name].append(time.perf_counter() - began)
+    for name, seconds in found.items():
+        apart_by = differences(results["apart"], results[name])
+        ratios = [s / a for s, a in zip(seconds, found["apart"], strict=True)]
+        print(
+            f"  {name:9}{statistics.median(seconds):8.2f} s   of apart: "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   "
+            f"equal to 1e-5: {sum(d <= 1e-5 for d in apart_by)} of {len(runs)} seeds, "
+            f"furthest {max(apart_by):.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()
