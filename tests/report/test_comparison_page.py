@@ -50,9 +50,7 @@ def test_the_page_holds_all_that_it_shows(folder, page):
 
 def test_every_picture_is_drawn_and_says_what_it_shows(folder, page):
     images = page.all("img")
-    assert (
-        len(images) == 8
-    )  # delta_m, tasks against each other, cost, tests, conflict, three metrics
+    assert len(images) == 8  # delta_m, tasks, cost, tests, conflict, three metrics
     for image in images:
         assert is_drawn(base64.b64decode(image["src"].removeprefix("data:image/png;base64,")))
         assert len(image["alt"]) > 15

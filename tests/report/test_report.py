@@ -127,6 +127,18 @@ def test_history_of_one_line_and_no_weights(tmp_path):
     assert "chosen on validation." not in page.text.split("Results")[0]
 
 
+def test_agreement_of_gradients_is_a_heat_map_over_time(tmp_path):
+    run = make_run()
+    told = {"cosine": [[1.0, -0.5], [-0.5, 1.0]], "conflicting": 1.0}
+    lines = [line for line in run["history"] if "loss" in line]
+    for line in lines[::2]:
+        line["telemetry"] = told
+    page = Page(write(tmp_path, run))
+    title = f"The tasks' gradients pointed apart in 100 % of {len(lines[::2])} measurements"
+    assert title in [image["alt"] for image in page.all("img")]
+    assert is_drawn((tmp_path / "plots" / "agreement.png").read_bytes())
+
+
 def test_no_history_and_no_images(tmp_path):
     run = make_run(size=0)
     run["history"] = []
