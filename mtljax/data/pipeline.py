@@ -5,8 +5,9 @@ after the other, cut into batches. No example is left out and none comes twice i
 that goes on from step s reads exactly what it would have read, however the data is fed.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -80,19 +81,34 @@ def size_in_bytes(split: Split) -> int:
 
 
 class _Batches(grain.sources.RandomAccessDataSource):
-    """The batch of every step as one item, for grain to read ahead."""
+    """Whole batches as items, for grain to read ahead."""
 
-    def __init__(self, split: Split, order: Order, part: slice, steps: int):
-        self.split, self.order, self.part, self.steps = split, order, part, steps
+    def __init__(self, split: Split, rows: Callable[[int], Int[np.ndarray, " n"]], count: int):
+        self.split, self.rows, self.count = split, rows, count
 
     def __len__(self) -> int:
-        return self.steps
+        return self.count
 
-    def __getitem__(self, step: int) -> PyTree:
-        return read(self.split, self.order.batches(int(step), 1)[0, self.part])
+    def __getitem__(self, number: int) -> PyTree:
+        return read(self.split, self.rows(int(number)))
 
     def __repr__(self) -> str:
         return f"batches of {type(self.split).__name__}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """This process's examples of the batch of each step; it can be sent to worker processes."""
+
+    order: Order
+    part: slice
+
+    def __call__(self, step: int) -> Int[np.ndarray, " n"]:
+        return self.order.batches(step, 1)[0, self.part]
+
+
+def _ahead(batches: grain.MapDataset) -> grain.IterDataset:
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
 
 
 def stream(
@@ -108,9 +124,7 @@ def stream(
       steps: One past the last.
       workers: Processes that read (started by spawn); 0: threads of this one.
     """
-    batches = grain.MapDataset.source(_Batches(split, order, part, steps))[start:]
-    ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
-    dataset = batches.to_iter_dataset(ahead)
+    dataset = _ahead(grain.MapDataset.source(_Batches(split, _Part(order, part), steps))[start:])
     if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers ask for flags of a program that has none
             flags.FLAGS.mark_as_parsed()
@@ -119,14 +133,19 @@ def stream(
 
 
 def padded(split: Split, batch_size: int, part: slice = slice(None)) -> Iterator[PyTree]:
-    """The whole split in order, in batches of one size, once.
+    """The whole split in order, in batches of one size, once; what is in files is read ahead.
 
     The last batch is filled up with copies of its last example that are marked absent for every
     task, so that they count for nothing.
     """
-    for start in range(0, len(split), batch_size):
-        rows = np.arange(start, start + batch_size)
-        real = rows < len(split)
-        batch = read(split, np.minimum(rows, len(split) - 1)[part])
-        present = {name: flags & real[part] for name, flags in batch["present"].items()}
+    last = len(split) - 1
+    wanted = lambda number: (np.arange(batch_size) + number * batch_size)[part]
+    clipped = lambda number: np.minimum(wanted(number), last)
+    count = -(-len(split) // batch_size)
+    batches: Iterable[PyTree] = (read(split, clipped(number)) for number in range(count))
+    if not hasattr(split, "take"):
+        batches = _ahead(grain.MapDataset.source(_Batches(split, clipped, count)))
+    for number, batch in enumerate(batches):
+        real = wanted(number) <= last
+        present = {name: known & real for name, known in batch["present"].items()}
         yield {**batch, "present": present}

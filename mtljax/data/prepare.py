@@ -24,9 +24,8 @@ def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
     try:
         builder = tfds.builder(name, data_dir=where, file_format="array_record", try_gcs=False)
     except DatasetNotFoundError:
-        raise ValueError(
-            f"tfds has no data set {name!r}{nearest(name, tfds.list_builders(with_community_datasets=False))}"
-        ) from None
+        known = tfds.list_builders(with_community_datasets=False)  # with them it asks the network
+        raise ValueError(f"tfds has no data set {name!r}{nearest(name, known)}") from None
     if builder.is_prepared():
         return f"tfds {name} is prepared already, in {builder.data_path}"
     try:
