@@ -269,10 +269,8 @@ def telemetry_of(results: Results) -> dict[str, Estimate]:
     """Means over training and their interval over seeds."""
     found = [result.get("telemetry") or {} for result in results.values()]
     names = dict.fromkeys(name for told in found for name in told)
-    return {
-        name: estimate(np.array([told.get(name, np.nan) for told in found], float))
-        for name in names
-    }
+    values = {name: [told.get(name, np.nan) for told in found] for name in names}
+    return {name: estimate(np.array(told, float)) for name, told in values.items()}
 
 
 def ranked(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:

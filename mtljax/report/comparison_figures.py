@@ -121,14 +121,9 @@ def _focus(axis: Axes, near: np.ndarray) -> None:
     """Shows these points large, though others be far away."""
     low, high = near.min(0), near.max(0)
     room = np.maximum(0.35 * (high - low), 1e-9)
-    for limits, get, put in zip(
-        np.stack([low - room, high + room], 1),
-        (axis.get_xlim, axis.get_ylim),
-        (axis.set_xlim, axis.set_ylim),
-        strict=True,
-    ):
-        shown = get()
-        put(max(shown[0], limits[0]), min(shown[1], limits[1]))
+    left, right, bottom, top = *axis.get_xlim(), *axis.get_ylim()
+    axis.set_xlim(max(left, low[0] - room[0]), min(right, high[0] + room[0]))
+    axis.set_ylim(max(bottom, low[1] - room[1]), min(top, high[1] + room[1]))
 
 
 def cost(found: Comparison) -> Picture | None:
