@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from mtljax.data.base import with_parts
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.fusion import Fusion
 from mtljax.optimizers import make_optimizer
+from mtljax.screening.droplist import without
 from mtljax.step import make_train_step
 from mtljax.tasks import Task
 
@@ -79,10 +81,11 @@ def open_source(experiment: Experiment) -> Source:
       ValueError: An unknown source, or a task without labels in it.
     """
     data = experiment.data
-    return make_source(
+    source = make_source(
         data.source,
         [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks],
     )
+    return source if data.drop is None else without(source, Path(data.drop).expanduser())
 
 
 def check_labels(tasks: Sequence[Task], split: Arrays) -> None:

@@ -27,6 +27,8 @@ class Data:
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     """Task -> where the source has its labels, if they are called otherwise than the task: the name
     of a label, a column, a feature, a folder."""
+    drop: str | None = None
+    """File with examples to leave out, as `screen --drop FILE` writes it."""
     batch_size: int = 64
     """Examples per step, over all devices and processes."""
     augment: tuple[str, ...] = ()

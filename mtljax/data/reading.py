@@ -97,14 +97,26 @@ def label_of(task: Task, value: Any, size: Pixels, place: str) -> Any:
 
 
 def sampled_moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, over at most `SAMPLE` images, evenly spaced."""
+    """Mean and standard deviation of each channel, over at most `SAMPLE` images, evenly spaced.
+
+    What cannot be read is left out here: whoever learns from it is told.
+
+    Raises:
+      ValueError: None of them can be read.
+    """
     rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLE)).astype(int))
-    count, total, square = 0, 0.0, 0.0
+    count, total, square, unreadable = 0, 0.0, 0.0, ValueError("there is no image")
     for row in rows:
-        image = np.asarray(split[int(row)]["image"], np.float64)
+        try:
+            image = np.asarray(split[int(row)]["image"], np.float64)
+        except ValueError as error:
+            unreadable = error
+            continue
         count += image.shape[0] * image.shape[1]
         total = total + image.sum((0, 1))
         square = square + (image**2).sum((0, 1))
+    if not count:
+        raise unreadable
     mean = np.asarray(total) / count
     std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 0))
     return tuple(map(float, mean)), tuple(float(s) if s > 1e-6 else 1.0 for s in std)

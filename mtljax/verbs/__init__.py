@@ -5,10 +5,10 @@ What they need they import when they are called, so that `--help` and a misspelt
 
 from collections.abc import Callable
 
-from mtljax.protection.verbs import sign_verb, verify_verb
 from mtljax.verbs.comparing import compare_verb, group_verb
 from mtljax.verbs.data import data_verb, prepare_verb
 from mtljax.verbs.listing import list_verb
+from mtljax.verbs.safety import screen_verb, sign_verb, verify_verb
 from mtljax.verbs.trained import evaluate_verb, predict_verb
 from mtljax.verbs.training import train_verb
 
@@ -20,6 +20,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict_verb,
     "prepare": prepare_verb,
     "data": data_verb,
+    "screen": screen_verb,
     "sign": sign_verb,
     "verify": verify_verb,
     "list": list_verb,
@@ -27,5 +28,5 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 """Name -> function of the arguments behind it that returns the exit status; the first line of its
 docstring is what `--help` says of it."""
 
-OF_EXPERIMENT = ("train", "compare", "group", "prepare", "data")
+OF_EXPERIMENT = ("train", "compare", "group", "prepare", "data", "screen")
 """Verbs whose flags are known only when the experiment is."""

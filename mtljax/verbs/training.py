@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Literal
 
 from mtljax.verbs.experiment import read_experiment
 
@@ -21,6 +22,8 @@ class Run:
     """Also write TensorBoard event files."""
     quiet: bool = False
     """Print nothing but errors."""
+    screen: Literal["off", "strict"] = "off"
+    """strict: do not train on data with errors, as the verb `screen` finds them."""
     verify: Path | None = None
     """Public key (PEM): go on only from checkpoints that its owner signed."""
     coordinator: str | None = None
@@ -40,15 +43,19 @@ def train_verb(arguments: list[str]) -> int:
     import jax
 
     from mtljax import parallel
+    from mtljax.assemble import open_source
     from mtljax.checkpoint import saved_steps
     from mtljax.protection.signing import verify
     from mtljax.runfolder import default_workdir
+    from mtljax.screening.screen import refuse_errors
     from mtljax.stopping import Stopped
     from mtljax.train import train
 
     parallel.start(run.coordinator, run.num_processes, run.process_id)
     parallel.use_compile_cache()
     workdir = run.workdir or default_workdir(experiment)
+    if run.screen == "strict":
+        refuse_errors(open_source(experiment), experiment)
     if run.verify is not None and saved_steps(workdir):
         verify(workdir, run.verify)
     try:

@@ -1,0 +1,1 @@
+"""Screening data: what is broken, doubled, leaked or mislabelled, before a network learns it."""

@@ -1,0 +1,78 @@
+"""The page of a screening: pictures of what was found, in one file that opens offline."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtljax.config import Experiment
+from mtljax.data.base import Source
+from mtljax.report.page import template
+from mtljax.runfolder import write_text
+from mtljax.screening.appearance import as_bytes
+from mtljax.screening.findings import ERRORS, KINDS, Finding, Place, by_kind
+
+SHOWN = 48
+"""Most examples of a kind that are shown."""
+LARGEST = 192
+"""Most pixels of a picture's side."""
+
+
+def write_page(
+    path: Path, experiment: Experiment, source: Source, findings: Sequence[Finding]
+) -> None:
+    """Writes the page."""
+    parts = [
+        {
+            "kind": kind,
+            "meaning": KINDS[kind],
+            "count": len(found),
+            "tiles": [_tile(finding, source) for finding in found[:SHOWN]],
+        }
+        for kind, found in by_kind(findings)
+    ]
+    title = experiment.name
+    page = template("screening.html.jinja").render(
+        title=title, headline=headline(findings, source), parts=parts
+    )
+    write_text(path, page)
+
+
+def headline(findings: Sequence[Finding], source: Source) -> str:
+    """What was found, in one sentence."""
+    count = sum(map(len, source.parts().values()))
+    places = {finding.place for finding in findings}
+    errors = {finding.place for finding in findings if finding.kind in ERRORS}
+    if not places:
+        return f"Nothing suspicious in {count} examples."
+    return (
+        f"{len(places)} of {count} examples are suspicious; {len(errors)} of them are errors, "
+        "which no data should have."
+    )
+
+
+def _tile(finding: Finding, source: Source) -> dict[str, Any]:
+    places = [finding.place, *([finding.like] if finding.like else [])]
+    pictures = [(place, _uri(place, source)) for place in places]
+    return {
+        "place": str(finding.place),
+        "like": finding.like and str(finding.like),
+        "detail": finding.detail,
+        "pictures": [{"name": str(place), "uri": uri} for place, uri in pictures if uri],
+    }
+
+
+def _uri(place: Place, source: Source) -> str | None:
+    """The image as a data URI; None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        example = source.parts()[place.split][place.row]
+    except Exception:  # whatever a source's reader raises
+        return None
+    image = Image.fromarray(as_bytes(example["image"], source.low, source.high))
+    image.thumbnail((LARGEST, LARGEST))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
