@@ -88,6 +88,11 @@ class Programs:
         ]
         if keeps_on_device(self.experiment, split):
             return Resident(self._resident_program(len(seeds)), orders)
+        if len(orders) > 1:
+            raise ValueError(
+                "runs are trained side by side only on data that is kept on the device: leave out "
+                "--together yes, or set --data.keep-on-device yes"
+            )
         (order,) = orders
         batches = pipeline.stream(
             split,

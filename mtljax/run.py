@@ -166,14 +166,21 @@ class Run:
             "environment": environment(),
         }
         if predictions is not None and jax.process_index() == 0:
-            draw(self.experiment, self._folder, result, predictions)
+            _draw(self.experiment, self._folder, result, predictions)
         result["seconds"] = time.perf_counter() - self._began
         self._checkpoints.tidy()
         self._folder.finish(result)
         return result
 
+    def draw(self, result: dict[str, Any]) -> None:
+        """Writes the report of the finished run."""
+        state = self.programs.create(self.experiment.seed)
+        state = self._checkpoints.restore(result["best_step"], state)
+        _, predictions = self.programs.test.metrics_and_predictions(state)
+        _draw(self.experiment, self._folder, result, predictions)
 
-def draw(
+
+def _draw(
     experiment: Experiment, folder: RunFolder, result: dict[str, Any], predictions: Predictions
 ) -> None:
     """Writes the report into the run folder."""
@@ -188,6 +195,15 @@ def draw(
         result=result,
         test=report.Predictions(*predictions),
     )
+
+
+def draw_again(
+    experiment: Experiment, workdir: Path, result: dict[str, Any], devices: int | None
+) -> None:
+    """Writes the report of a finished run, one of a comparison for instance, that has none."""
+    programs = Programs(experiment, devices=devices)
+    with Run(experiment, workdir, programs) as run:
+        run.draw(result)
 
 
 def count_parameters(state: TrainState) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mtljax.config import Experiment, to_json
 from mtljax.data.bounds import read_text
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
+REPORT = "report.html"
 PART = ".part"
 """Ending of a file that is not yet complete."""
 

@@ -15,8 +15,8 @@ from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
 from mtljax.programs import Programs
 from mtljax.record import Fetch, require_tensorboard
-from mtljax.run import Run
-from mtljax.runfolder import check_folder, read_result
+from mtljax.run import Run, draw_again
+from mtljax.runfolder import REPORT, check_folder, read_result
 from mtljax.stopping import Stopped, stop_signal
 
 
@@ -33,7 +33,8 @@ def train(
     Args:
       experiment: What to train.
       workdir: The run folder. If it holds this experiment unfinished, training goes on from its
-        latest checkpoint, bit for bit; if finished, its result is returned.
+        latest checkpoint, bit for bit; if finished, its result is returned, after its report was
+        drawn if it has none.
       devices: How many to use; None: all.
       tensorboard: Also write event files to `workdir/tensorboard`.
       quiet: Print nothing.
@@ -52,6 +53,8 @@ def train(
         if not quiet:
             say(f"{workdir} is finished already; for a new run choose another --workdir")
             console.print(result_table(result))
+        if not (workdir / REPORT).exists() and jax.process_count() == 1:
+            draw_again(experiment, workdir, result, devices)
         return result
 
     if tensorboard:

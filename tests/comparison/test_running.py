@@ -153,6 +153,16 @@ def test_a_member_that_fails_is_named_and_takes_no_other_along(tmp_path, capsys)
     assert "could not be trained" in (tmp_path / "report.html").read_text()
 
 
+def test_a_members_own_page_is_drawn_when_it_is_asked_for(folder):
+    run = next(folder.glob("members/ew-digit-value-*/seed-1"))
+    before = results(folder)
+    assert not (run / "report.html").exists()
+    flags = ["--experiment", str(run / "config.json"), "--workdir", str(run), "--devices", "1"]
+    assert main([*flags, "--quiet"]) == 0
+    assert "On 360 test images" in (run / "report.html").read_text()
+    assert results(folder) == before
+
+
 def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
     saved = {0: (), 1: (10, 20), 2: (20, 30), 3: (20,), 4: (30,)}
     members = []
