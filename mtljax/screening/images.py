@@ -21,6 +21,9 @@ ALIKE = 0.995
 1,797 digits of scikit-learn, 8 x 8 pixels each, have 0.992."""
 FENCE = 3.0
 """Interquartile ranges beyond the upper quartile (Tukey's far out) that make an extreme."""
+SLACK = 0.05
+"""Share of black to white that images may be beyond it: some sources take the largest value of the
+training images for white, and others may be a little brighter."""
 AT_ONCE = 2048
 
 
@@ -100,9 +103,9 @@ def _extremes(seen: Sequence[Seen], source: Source) -> Iterator[Finding]:
         return
     highs, lows = np.array([s.high for s in seen]), np.array([s.low for s in seen])
     (q1, q2, q3), (r1, r2, r3) = (np.quantile(x, (0.25, 0.5, 0.75)) for x in (highs, lows))
-    scale = 0.1 * max(q2 - r2, 1e-6)
-    top = min(q3 + FENCE * max(q3 - q1, 2 * scale), source.high + 1e-3 * scale)
-    bottom = max(r1 - FENCE * max(r3 - r1, 2 * scale), source.low - 1e-3 * scale)
+    spread, slack = 0.2 * max(q2 - r2, 1e-6), SLACK * (source.high - source.low)
+    top = min(q3 + FENCE * max(q3 - q1, spread), source.high + slack)
+    bottom = max(r1 - FENCE * max(r3 - r1, spread), source.low - slack)
     for one in seen:
         if not one.exact and (one.high > max(top, q2) or one.low < min(bottom, r2)):
             yield Finding(

@@ -18,6 +18,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
+from mtljax.data.reading import sampled_moments
 from mtljax.evaluate import Predictions
 from mtljax.programs import Programs
 from mtljax.screening.findings import Finding, Place, Pool
@@ -39,6 +40,8 @@ def out_of_fold(
     """
     order = np.random.default_rng(experiment.seed).permutation(len(places))
     pool = Pool(source.parts(), places)
+    mean, std = sampled_moments(pool)  # not those of broken images
+    source = dataclasses.replace(source, mean=mean, std=std)
     size = len(places) - -(-len(places) // folds)  # the same of each, so that one program fits all
     for fold in range(folds):
         held, rest = order[fold::folds], np.delete(order, np.s_[fold::folds])[:size]
