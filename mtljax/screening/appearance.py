@@ -71,4 +71,4 @@ def appearance(source: Source, places: Sequence[Place]) -> Iterator[Finding]:
         if 0 < len(wrong) <= max(1, COMMON * len(places)):
             for row in wrong:
                 score = lab.issues[f"{theirs}_score"].iloc[row]
-                yield Finding(places[row], ours, f"score {score:.2f} (0 is worst)")
+                yield Finding(places[int(row)], ours, f"score {score:.2f} (0 is worst)")

@@ -9,6 +9,8 @@ import numpy as np
 
 from mtljax.data.base import Arrays, Source, Split
 from mtljax.data.bounds import read_text
+from mtljax.data.reading import sampled_moments
+from mtljax.runfolder import write_text
 from mtljax.screening.findings import ERRORS, Finding, Place, Pool
 from mtljax.screening.images import digest
 
@@ -31,8 +33,6 @@ def to_drop(findings: Sequence[Finding]) -> dict[Place, list[str]]:
 
 def write_drop(path: Path, findings: Sequence[Finding], source: Source) -> int:
     """Writes the list and returns its length."""
-    from mtljax.runfolder import write_text
-
     dropped = to_drop(findings)
     splits = source.parts()
     lines = [
@@ -95,10 +95,11 @@ def without(source: Source, path: Path) -> Source:
     for name, split in kept.items():
         if not len(split):
             raise ValueError(f"{path} leaves nothing of the {name} split")
-    from mtljax.data.reading import sampled_moments
-
     mean, std = sampled_moments(kept["train"])
-    return dataclasses.replace(source, **kept, mean=mean, std=std)
+    train, validation, test = kept.values()
+    return dataclasses.replace(
+        source, train=train, validation=validation, test=test, mean=mean, std=std
+    )
 
 
 def _without(name: str, split: Split, dropped: dict[Place, str | None]) -> Split:

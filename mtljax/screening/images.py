@@ -43,7 +43,9 @@ class Seen(NamedTuple):
 
 def look(source: Source, tasks: Sequence[Task]) -> tuple[list[Seen], list[Finding]]:
     """Reads all examples; those that are broken are not seen any more by what follows."""
-    pool, seen, findings = pool_of(source), [], []
+    pool = pool_of(source)
+    seen: list[Seen] = []
+    findings: list[Finding] = []
     with ThreadPoolExecutor(READERS) as threads:
         for found in threads.map(lambda i: _look_at(pool, i, tasks), range(len(pool))):
             (seen if isinstance(found, Seen) else findings).append(found)
@@ -76,7 +78,7 @@ def _look_at(pool: Pool, index: int, tasks: Sequence[Task]) -> Any:
 def digest(image: np.ndarray) -> str:
     """A hash of an image's pixels, shape and type."""
     told = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    told.update(np.ascontiguousarray(image))
+    told.update(image.tobytes())
     return told.hexdigest()
 
 

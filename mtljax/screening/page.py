@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mtljax.config import Experiment
 from mtljax.data.base import Source
 from mtljax.report.page import template
@@ -15,6 +17,8 @@ from mtljax.screening.findings import ERRORS, KINDS, Finding, Place, by_kind
 
 SHOWN = 48
 """Most examples of a kind that are shown."""
+SAMPLE = 200
+"""Images that black and white are taken from."""
 LARGEST = 192
 """Most pixels of a picture's side."""
 
@@ -23,12 +27,13 @@ def write_page(
     path: Path, experiment: Experiment, source: Source, findings: Sequence[Finding]
 ) -> None:
     """Writes the page."""
+    scale = _scale(source)
     parts = [
         {
             "kind": kind,
             "meaning": KINDS[kind],
             "count": len(found),
-            "tiles": [_tile(finding, source) for finding in found[:SHOWN]],
+            "tiles": [_tile(finding, source, scale) for finding in found[:SHOWN]],
         }
         for kind, found in by_kind(findings)
     ]
@@ -52,9 +57,24 @@ def headline(findings: Sequence[Finding], source: Source) -> str:
     )
 
 
-def _tile(finding: Finding, source: Source) -> dict[str, Any]:
+def _scale(source: Source) -> tuple[float, float]:
+    """What is shown black and white: what usual images have as their least and largest value, since
+    arrays in files need not go from the source's black to its white."""
+    ends = []
+    for row in range(min(len(source.train), SAMPLE)):
+        try:
+            image = np.asarray(source.train[row]["image"])
+        except Exception:  # whatever a source's reader raises
+            continue
+        if np.isfinite(image).all() and image.dtype != np.uint8:
+            ends.append((float(image.min()), float(image.max())))
+    low, high = np.median(ends, 0) if ends else (source.low, source.high)
+    return (float(low), float(high)) if high > low else (source.low, source.high)
+
+
+def _tile(finding: Finding, source: Source, scale: tuple[float, float]) -> dict[str, Any]:
     places = [finding.place, *([finding.like] if finding.like else [])]
-    pictures = [(place, _uri(place, source)) for place in places]
+    pictures = [(place, _uri(place, source, scale)) for place in places]
     return {
         "place": str(finding.place),
         "like": finding.like and str(finding.like),
@@ -63,7 +83,7 @@ def _tile(finding: Finding, source: Source) -> dict[str, Any]:
     }
 
 
-def _uri(place: Place, source: Source) -> str | None:
+def _uri(place: Place, source: Source, scale: tuple[float, float]) -> str | None:
     """The image as a data URI; None if it cannot be read."""
     from PIL import Image
 
@@ -71,7 +91,7 @@ def _uri(place: Place, source: Source) -> str | None:
         example = source.parts()[place.split][place.row]
     except Exception:  # whatever a source's reader raises
         return None
-    image = Image.fromarray(as_bytes(example["image"], source.low, source.high))
+    image = Image.fromarray(as_bytes(example["image"], *scale))
     image.thumbnail((LARGEST, LARGEST))
     file = io.BytesIO()
     image.save(file, "PNG")

@@ -1,5 +1,6 @@
 """Screening an experiment's data: every check, one list of findings."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def screen(
       say: Told what is done.
 
     Raises:
-      ValueError: Less than two folds, or too few sound examples to train on.
+      ValueError: One fold, too few sound examples to train on, or a package is missing.
     """
+    _require_packages()
     if folds < 0 or folds == 1:
         raise ValueError(f"--folds must be 0 (labels are not judged) or >= 2, not {folds}")
     seen, findings = look(source, experiment.tasks)
@@ -54,6 +56,12 @@ def screen(
             for task in experiment.tasks:
                 findings += improbable(task, held, predictions)
     return findings
+
+
+def _require_packages() -> None:
+    for package in ("cleanlab", "cleanvision"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"screening needs {package}: pip install 'mtljax[protect]'")
 
 
 def refuse_errors(source: Source, experiment: Experiment) -> None:

@@ -160,10 +160,10 @@ def test_doubles_are_found_across_blocks(monkeypatch):
 
 def test_dark_blurred_and_odd_images_are_found():
     rng = np.random.default_rng(2)
-    images = rng.integers(0, 256, (60, 48, 48, 3)).astype(np.uint8)
+    images = rng.integers(0, 256, (60, 64, 64, 3)).astype(np.uint8)
     images[5] //= 40
-    smooth = np.linspace(0, 12, 48).astype(np.uint8)
-    images[9] = smooth[None, :, None]
+    x, y = np.arange(64)[None, :, None], np.arange(64)[:, None, None]
+    images[9] = 2 * x + y / 32  # no edge in it
     source = from_arrays(images, {"row": np.arange(60)})
     pool = pool_of(source)
     rows = {place: int(pool[i]["labels"]["row"]) for i, place in enumerate(pool.places)}
