@@ -60,12 +60,12 @@ def check_bytes(holds: int, stored: int) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Makes sure that all there is in a folder is plain files, none of them mostly a hole.
+    """Makes sure that all there is in a folder, or the one file, is plain, and not mostly a hole.
 
     Raises:
       ValueError: There is a device, a pipe, a link to a folder, or a file with a huge hole.
     """
-    for path in folder.rglob("*"):
+    for path in folder.rglob("*") if folder.is_dir() else (folder,):
         if path.is_dir() and not path.is_symlink():
             continue
         check_regular(path)

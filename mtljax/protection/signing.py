@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.checkpoint import FOLDER
+from mtljax.data.bounds import check_files
 from mtljax.runfolder import CONFIG, INPUT, PART, RESULT
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
@@ -44,6 +45,7 @@ def sign(path: Path, private_key: Path) -> Path:
     part = signature.with_name(signature.name + PART)
     password = os.environ.get(PASSWORD)
     try:
+        check_files(private_key)
         signer = model_signing.signing.Config().use_elliptic_key_signer(
             private_key=private_key, password=password.encode() if password else None
         )
@@ -55,6 +57,7 @@ def sign(path: Path, private_key: Path) -> Path:
             f"({PASSWORD} has its password): {_first_line(error)}"
         ) from None
     try:
+        check_files(path)
         signer.set_hashing_config(_hashing(path)).sign(path, part)
         os.replace(part, signature)
     except (OSError, ValueError) as error:
@@ -78,6 +81,7 @@ def verify(path: Path, public_key: Path) -> None:
     if not signature.is_file():
         raise ValueError(f"{path} is not signed: there is no {signature}")
     try:
+        check_files(public_key)
         verifier = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except OSError as error:
         raise ValueError(f"public key {public_key} cannot be read: {error.strerror}") from None
@@ -86,6 +90,8 @@ def verify(path: Path, public_key: Path) -> None:
             f"{public_key} is no public key of an elliptic curve: {_first_line(error)}"
         ) from None
     with _does_not_hold(path), contextlib.redirect_stdout(io.StringIO()):
+        check_files(signature)
+        check_files(path)
         _check_written_by_us(signature)
         verifier.set_hashing_config(_hashing(path)).verify(path, signature)
 
