@@ -1,0 +1,279 @@
+"""How fast examples come: each source, each augmentation, and how long the device waits for them.
+
+    python benchmarks/input.py [--parts sources augment wait] [--seconds 5] [--workers 0 2]
+
+- sources: examples/s through `mtljax.data.pipeline.stream`, in batches of 64, read by grain's
+  threads (workers 0) or processes; and the same files through a PyTorch `DataLoader` with as many
+  workers, whose `Dataset` decodes with Pillow and resizes likewise.
+- augment: examples/s of each augmentation as a compiled function of a batch on the device, and of
+  the same by torch per example, which is where a `DataLoader` does it.
+- wait: the share of training time in which the device has nothing to do because the next batch is
+  not there: a step is waited for before the next batch is asked for, so all of the asking counts.
+
+Needs `torch` for the comparisons. The data is made here, in a temporary folder, but for
+Fashion-MNIST, which is Debian's. Printed are medians of the rounds; 2 CPU cores by default.
+"""
+
+import argparse
+import dataclasses
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from input_data import array_records, jpegs, npys
+from PIL import Image
+
+from mtljax import parallel
+from mtljax.assemble import assemble, load_source, train_step
+from mtljax.config import Data, Experiment, find_experiment
+from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
+from mtljax.data.base import Wanted
+from mtljax.programs import fresh
+from mtljax.tasks import Classification
+
+BATCH = 64
+FASHION = "/usr/share/datasets/fashion-mnist"
+LABEL = [Wanted(Classification(name="label", num_classes=10), "label")]
+
+
+def sources(root: Path) -> dict[str, Callable[[], Source]]:
+    """Sources by name, over data that is made here."""
+    jpegs(root / "jpegs")
+    npys(root / "npy")
+    array_records(root / "tfds")
+    mask = find_experiment("nyuv2").tasks[0]
+    found = {
+        "folder of 256x256 JPEGs": lambda: make_source(f"folder:{root}/jpegs", LABEL),
+        "the same, brought to 128x128": lambda: make_source(
+            f"folder:{root}/jpegs,size=(128,128)", LABEL
+        ),
+        "npy_folders, 288x384 and a mask": lambda: make_source(
+            f"npy_folders:{root}/npy", [Wanted(mask, "label")]
+        ),
+        "tfds, PNGs of 32x32": lambda: make_source(f"tfds:bench,data_dir={root}/tfds", LABEL),
+    }
+    if Path(FASHION).is_dir():
+        found["multi_fashion, in memory"] = lambda: load_source(find_experiment("multi_fashion"))
+    return found
+
+
+def rate(batches: Iterator, seconds: float) -> float:
+    """Examples/s, after the first batches, by which time all workers have started."""
+    for _ in range(16):
+        next(batches)
+    count, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < seconds:
+        count += len(jax.tree.leaves(next(batches))[0])
+    return count / spent
+
+
+def ours(source: Source, workers: int) -> Iterator:
+    order = pipeline.Order(seed=0, size=len(source.train), batch_size=min(BATCH, len(source.train)))
+    return pipeline.stream(source.train, order, slice(0, order.batch_size), 0, 10**6, workers)
+
+
+def torchs(name: str, source: Source, root: Path, workers: int) -> Iterator:
+    """The same examples by PyTorch's `Dataset` and `DataLoader`."""
+    import torch
+
+    loader = torch.utils.data.DataLoader(
+        TorchFiles(name, source, root), BATCH, shuffle=True, num_workers=workers, drop_last=False
+    )
+    while True:
+        yield from ((image.numpy(), label) for image, label in loader)
+
+
+class TorchFiles:
+    """What somebody would write for PyTorch: a `Dataset` (by its two methods) over the files."""
+
+    def __init__(self, name: str, source: Source, root: Path):
+        self.name, self.files = name, sorted((root / "jpegs" / "images").iterdir())
+        self.npy, self.arrays = root / "npy" / "train", None
+        if name.startswith("multi"):
+            self.arrays = source.train.image, source.train.labels["left"]
+        if name.startswith("tfds"):  # the same records: it is the decoding that differs
+            self.records = source.train.raws.data
+
+    def __len__(self) -> int:
+        if self.arrays is not None:
+            return len(self.arrays[0])
+        if self.name.startswith("tfds"):
+            return len(self.records)
+        return 57 if self.name.startswith("npy") else len(self.files)
+
+    def __getitem__(self, index: int):
+        import torch
+
+        if self.arrays is not None:
+            return torch.from_numpy(self.arrays[0][index]), int(self.arrays[1][index])
+        if self.name.startswith("npy"):
+            image, label = (
+                np.load(self.npy / kind / f"{index}.npy") for kind in ("image", "label")
+            )
+            return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
+        if self.name.startswith("tfds"):
+            record = self.records[index]
+            image = Image.open(io.BytesIO(record["image"])).convert("RGB")
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1), record["label"]
+        image = Image.open(self.files[index]).convert("RGB")
+        if "128" in self.name:
+            image = image.resize((128, 128), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), index % 10
+
+
+def measure_sources(root: Path, seconds: float, workers: list[int], rounds: int) -> None:
+    print(f"\n{'examples/s':34} {'workers':>8} {'mtljax':>9} {'torch':>9} {'ratio':>7}")
+    for name, make in sources(root).items():
+        source = make()
+        for count in workers:
+            pairs = []
+            for _ in range(rounds):
+                mine = rate(ours(source, count), seconds)
+                pairs.append((mine, rate(torchs(name, source, root, count), seconds)))
+            mine, its = (statistics.median(column) for column in zip(*pairs, strict=True))
+            ratio = statistics.median(a / b for a, b in pairs)
+            print(f"{name:34} {count:8} {mine:9,.0f} {its:9,.0f} {ratio:6.2f}x", flush=True)
+
+
+def torch_augmentation(name: str):
+    """The same change of one image [3, H, W], by torch; None where nobody does it per example."""
+    import torch
+    from torch.nn import functional as F
+
+    def affine(image, matrix):
+        grid = F.affine_grid(matrix[None], (1, *image.shape), align_corners=False)
+        return F.grid_sample(image[None], grid, align_corners=False, padding_mode="border")[0]
+
+    def turn(image):
+        angle, zoom = torch.rand(2) * 0.3 - 0.15
+        cos, sin = torch.cos(angle) * (1 + zoom), torch.sin(angle) * (1 + zoom)
+        move = torch.rand(2) * 0.1
+        return affine(image, torch.stack([cos, -sin, move[0], sin, cos, move[1]]).reshape(2, 3))
+
+    def crop(image):
+        side = int(image.shape[1] / 1.2)
+        y, x = torch.randint(0, image.shape[1] - side + 1, (2,))
+        part = image[None, :, y : y + side, x : x + side]
+        return F.interpolate(part, image.shape[1:], mode="bilinear", align_corners=False)[0]
+
+    def jitter(image):
+        a, b, c = torch.rand(3) * 0.4 + 0.8
+        image = image * a
+        gray = image.mean(0, keepdim=True)
+        image = gray + (image - gray) * b
+        return image.mean() + (image - image.mean()) * c
+
+    flip = lambda image: image.flip(-1) if torch.rand(()) < 0.5 else image
+    return {"flip": flip, "crop": crop, "affine": turn, "jitter": jitter}.get(name)
+
+
+def measure_augmentations(seconds: float, rounds: int, size: int = 64) -> None:
+    import torch
+
+    print(f"\n{'examples/s at ' + f'{size}x{size}x3':34} {'mtljax':>18} {'torch':>9} {'ratio':>7}")
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 1, (BATCH, size, size, 3)).astype(np.float32)
+    task = Classification(name="label", num_classes=10)
+    batch = {
+        "image": image,
+        "labels": {"label": np.zeros(BATCH, np.int32)},
+        "present": {"label": np.ones(BATCH, bool)},
+    }
+    batch = jax.device_put(batch)
+    for name in AUGMENTATIONS:
+        augment = make_augment([name], [task])
+        if augment is None:
+            continue
+        run = jax.jit(
+            lambda key, batch, augment=augment: augment(jax.random.split(key, BATCH), batch)
+        )
+        key, its = jax.random.key(0), torch_augmentation(name)
+        jax.block_until_ready(run(key, batch))
+        pictures = [torch.from_numpy(x).permute(2, 0, 1) for x in image]
+
+        def many(run=run, key=key):
+            while True:
+                yield jax.block_until_ready(run(key, batch))
+
+        def one_by_one(its=its, pictures=pictures):
+            while True:
+                yield torch.stack([its(picture) for picture in pictures]).numpy()
+
+        mine = statistics.median(rate(many(), seconds) for _ in range(rounds))
+        if its is None:
+            print(f"{name:34} {mine:18,.0f}", flush=True)
+            continue
+        other = statistics.median(rate(one_by_one(), seconds) for _ in range(rounds))
+        print(f"{name:34} {mine:18,.0f} {other:9,.0f} {mine / other:6.2f}x", flush=True)
+
+
+def waiting(experiment: Experiment, steps: int, workers: int) -> tuple[float, float]:
+    """(share of the time that the device waits for data, seconds per step), data being streamed."""
+    source = load_source(experiment)
+    parts = assemble(experiment, source.mean, source.std)
+    placement = parallel.place(experiment.data.batch_size, 1)
+    state = jax.jit(fresh(experiment, parts, source))(jax.random.key(0))
+    step = jax.jit(train_step(experiment, parts), donate_argnums=0)
+    size = experiment.data.batch_size
+    order = pipeline.Order(seed=0, size=len(source.train), batch_size=size)
+    batches = pipeline.stream(source.train, order, slice(0, size), 0, 10**6, workers)
+    state, _ = jax.block_until_ready(step(state, placement.spread(next(batches))))
+    asked, began = 0.0, time.perf_counter()
+    for _ in range(steps):
+        start = time.perf_counter()
+        batch = placement.spread(next(batches))
+        asked += time.perf_counter() - start
+        state, _ = jax.block_until_ready(step(state, batch))
+    spent = time.perf_counter() - began
+    return asked / spent, spent / steps
+
+
+def measure_waiting(root: Path, steps: int, workers: list[int]) -> None:
+    if not (root / "jpegs").is_dir():
+        jpegs(root / "jpegs")
+    files = Experiment(
+        name="jpegs",
+        tasks=tuple(task for task, _ in LABEL),
+        data=Data(source=f"folder:{root}/jpegs", batch_size=16, keep_on_device="no"),
+        trunk="resnet18",
+    )
+    fashion = find_experiment("multi_fashion")
+    streamed = dataclasses.replace(fashion.data, keep_on_device="no")
+    cases = {"ResNet-18, 256x256 JPEGs, B=16": (files, max(3, steps // 10))}
+    if Path(FASHION).is_dir():
+        cases["multi_fashion, streamed"] = dataclasses.replace(fashion, data=streamed), steps
+    print(f"\n{'the device waits':34} {'workers':>8} {'share':>9} {'ms/step':>9}")
+    for name, (experiment, count) in cases.items():
+        for many in workers:
+            share, each = waiting(experiment, count, many)
+            print(f"{name:34} {many:8} {100 * share:7.2f} % {1000 * each:9.1f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = ("sources", "augment", "wait")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60, help="of each training")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    options = parser.parse_args()
+    print(f"{parallel.describe()}, {os.cpu_count()} cores, jax {jax.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        if "sources" in options.parts:
+            measure_sources(root, options.seconds, options.workers, options.rounds)
+        if "augment" in options.parts:
+            measure_augmentations(options.seconds, options.rounds)
+        if "wait" in options.parts:
+            measure_waiting(root, options.steps, options.workers)
+
+
+if __name__ == "__main__":
+    main()
