@@ -64,9 +64,8 @@ def results(folder):
     return {name: result[name] for name in ("best_step", "validation", "test")}
 
 
-def test_an_encrypted_run_is_the_same_run(trained_run, key, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert main([*TRAINED, "--encrypt", "--workdir", str(folder), "--quiet"]) == 0
+def test_an_encrypted_run_is_the_same_run(trained_run, key, encrypted_run, tmp_path, capsys):
+    folder = encrypted_run
     assert results(folder) == results(trained_run)
     assert contents(folder, key) == contents(trained_run)
     for run, name in ((folder, "encrypted"), (trained_run, "plain")):
@@ -95,11 +94,19 @@ def test_stopped_and_gone_on_with_it_is_the_same_run(trained_run, key, tmp_path,
     assert contents(folder, key) == contents(trained_run)
 
 
-@pytest.fixture
-def encrypted_run(key, tmp_path):
-    folder = tmp_path / "run"
-    assert main([*TRAINED, "--encrypt", "--workdir", str(folder), "--quiet"]) == 0
+@pytest.fixture(scope="module")
+def finished(identity, tmp_path_factory):
+    """The folder of an encrypted run, to read only."""
+    folder = tmp_path_factory.mktemp("encrypted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTLJAX_KEY", str(identity))
+        assert main([*TRAINED, "--encrypt", "--workdir", str(folder), "--quiet"]) == 0
     return folder
+
+
+@pytest.fixture
+def encrypted_run(finished, key, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def refused(capsys, *arguments):

@@ -60,6 +60,11 @@ def test_a_passphrase():
     keys = read_keys({"MTLJAX_PASSPHRASE": "correct horse"})
     encrypted = keys.encrypt(b"plain")
     assert keys.decrypt(encrypted, "it") == b"plain"
+
+
+@pytest.mark.slow  # as guessing should be
+def test_another_passphrase_is_refused():
+    encrypted = Keys(passphrase="correct horse").encrypt(b"plain")
     with pytest.raises(ValueError, match="it cannot be decrypted: it is damaged, or for another"):
         Keys(passphrase="wrong horse").decrypt(encrypted, "it")
 
