@@ -1,6 +1,7 @@
 """A comparison that is killed goes on, repeats nothing, and ends as if nothing had happened."""
 
 import json
+import os
 import signal
 import time
 
@@ -9,8 +10,8 @@ import pytest
 from cli_harness import SMALL, finish, start
 
 FLAGS = (
-    *("compare", *SMALL, "--steps", "300", "--log-every", "5", "--eval-every", "10"),
-    *("--balancers", "ew", "pcgrad", "--seeds", "3", "--quiet"),
+    *("compare", *SMALL, "--steps", "200", "--log-every", "5", "--eval-every", "10"),
+    *("--balancers", "pcgrad", "--seeds", "2", "--quiet"),
 )
 TABLES = ("results.csv", "results.md", "results.tex")
 
@@ -24,10 +25,10 @@ def results(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("together", ["yes", "no"])
 def test_killed_at_any_moment(together, tmp_path):
-    flags, cache = (*FLAGS, "--together", together), tmp_path / "cache"
+    flags, cache = (*FLAGS, "--together", together), os.environ["MTLJAX_CACHE"]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     assert finish(start(*flags, "--workdir", whole, cache=cache), 600) == (0, "", "")
-    assert len(results(whole)) == 4 * 3
+    assert len(results(whole)) == 3 * 2
 
     chance, kills = np.random.default_rng(0), 0
     lines = lambda: sum(f.stat().st_size for f in folder.glob("members/*/*/metrics.jsonl"))
@@ -53,7 +54,7 @@ def test_killed_at_any_moment(together, tmp_path):
         kills += status == -signal.SIGKILL
         assert finished.items() <= results(folder).items()  # none was run again
         finished = results(folder)
-    assert kills >= 5
+    assert kills >= 4
     assert finish(start(*flags, "--workdir", folder, cache=cache), 600) == (0, "", "")
     assert finished.items() <= results(folder).items()
     for name in TABLES:
