@@ -129,11 +129,11 @@ def test_sigterm_saves_and_says_how_to_go_on(undisturbed, cache, tmp_path):
 def test_sigterm_between_evaluations(trained_run, tmp_path, monkeypatch, capsys):
     add, at = Recorder.add, [2, 4, 6]
 
-    def add_and_be_stopped(self, step, count, logs):
+    def add_and_be_stopped(self, step, *rest):
         if step in at:
             at.remove(step)
             os.kill(os.getpid(), signal.SIGTERM)
-        add(self, step, count, logs)
+        add(self, step, *rest)
 
     monkeypatch.setattr(Recorder, "add", add_and_be_stopped)
     flags = [*TRAINED, "--workdir", str(tmp_path), "--quiet"]
@@ -162,11 +162,11 @@ def test_a_line_that_was_cut_off_is_written_again(trained_run, tmp_path, monkeyp
 def test_two_runs_at_once_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
     add, seen = Recorder.add, []
 
-    def add_while_another_tries(self, step, count, logs):
+    def add_while_another_tries(self, step, *rest):
         if not seen:
             seen.append(main(flags))
             seen.append(capsys.readouterr().err)
-        add(self, step, count, logs)
+        add(self, step, *rest)
 
     monkeypatch.setattr(Recorder, "add", add_while_another_tries)
     flags = [*TRAINED, "--workdir", str(tmp_path), "--quiet"]
