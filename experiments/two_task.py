@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from PIL import Image
 from rich.table import Table
 
 from mtljax import parallel
@@ -30,7 +31,6 @@ from mtljax.config import find_experiment
 from mtljax.console import console, say
 from mtljax.report.comparison_figures import delta_bars
 from mtljax.report.figures import look
-from mtljax.report.overview import overview
 
 DATA = ("digits", "multi_digits")
 FUSIONS = ("independent", "none", "attention")
@@ -84,10 +84,14 @@ def main() -> None:
         for sentence in conclusions(one):
             say(f"{one.experiment.name}: {sentence}")
     with look():
-        bars = [picture for one in found if (picture := delta_bars(one)) is not None]
-    below = "   ·   ".join(f"{one.experiment.name}, {len(one.seeds)} seeds" for one in found)
-    picture = overview("Two tasks: independent or dependent?", below, bars)
-    (flags.workdir / "two_task.png").write_bytes(picture.png)
+        bars = [delta_bars(one, f"{one.experiment.name}: ") for one in found]
+    images = [picture.image for picture in bars if picture is not None]
+    size = sum(image.width for image in images), max(image.height for image in images)
+    whole, left = Image.new("RGB", size, "white"), 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width
+    whole.save(flags.workdir / "two_task.png")
     print(f"picture: {flags.workdir / 'two_task.png'}; pages: {flags.workdir}/*/report.html")
 
 

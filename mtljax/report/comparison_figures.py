@@ -29,8 +29,8 @@ def pictures(found: Comparison) -> list[Picture]:
     return [p for p in drawn if p is not None]
 
 
-def delta_bars(found: Comparison) -> Picture | None:
-    """delta_m of every method with its interval, the seeds as dots."""
+def delta_bars(found: Comparison, where: str = "") -> Picture | None:
+    """delta_m of every method with its interval, the seeds as dots; `where` begins the title."""
     rows = [row for row in found.rows[1:] if estimate(row.delta).seeds]
 
     def draw(axis: Axes) -> str | None:
@@ -47,7 +47,8 @@ def delta_bars(found: Comparison) -> Picture | None:
         axis.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
         axis.set_xlabel("Δm against single-task networks, % (right is better)")
         best = max((row for row in rows), key=lambda row: estimate(row.delta).mean)
-        return f"Δm: highest in the mean for {best.name}, {percent(estimate(best.delta))}"
+        best_delta = percent(estimate(best.delta))
+        return f"{where}Δm: highest in the mean for {best.name}, {best_delta}"
 
     return picture("delta_m", draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
 
