@@ -13,16 +13,18 @@ from mtljax.report.figures import Picture, look, picture
 from mtljax.report.overview import overview
 from mtljax.report.page import TaskPart, render
 from mtljax.report.predictions import Predictions
-from mtljax.report.tiles import Grid, make_tiles, make_triples, worst_first
+from mtljax.report.sheets import Sheet, make_sheet
+from mtljax.report.tiles import PARTS, Grid, make_tiles, make_triples, worst_first
 from mtljax.report.words import balancer_name, count, joined, main_results
 from mtljax.tasks import Task
 
-_WIDTH = 4.8
+_WIDTH, _WIDE = 4.8, 7.2
 _FEW, _DETAILED = 4, 12
 _WORST, _WORST_COLUMNS = 20, 5
 _WORST_TRIPLES = 8
 _RANDOM, _RANDOM_COLUMNS = 16, 4
 _RANDOM_TASKS = 3
+_SHEET_COLUMNS = 6
 
 
 def write_report(
@@ -187,7 +189,7 @@ def _worst(task: Task, stem: str, test: Predictions) -> Picture | None:
     if triples is not None:
         which = count(len(triples), "test image")
         title = f"the {which} with the largest error, each with its truth and its prediction"
-        grid = Grid(triples, 2, _WIDTH)
+        grid = Grid(triples, 2, _WIDTH, headings=PARTS, legend=task.legend)
     else:
         which = count(len(index), "test image")
         title = f"the {which} with the largest error, worst first (true → predicted)"
@@ -200,18 +202,20 @@ def _random(tasks: Sequence[Task], test: Predictions) -> Picture | None:
     index = np.random.default_rng(0).permutation(len(test.images))[:_RANDOM]
     if not len(index):
         return None
+    name = "random_test_images"
+    sheet = make_sheet(tasks, test, index[:_SHEET_COLUMNS], _WIDE)
+    if sheet is not None:
+        which = count(len(sheet.captions), "test image")
+        return _grid(name, f"{which} picked by chance, the truth above the prediction", sheet)
     shown = tasks[:_RANDOM_TASKS]
     names = joined([task.name for task in shown])
     of = names if len(shown) == len(tasks) else f"{names} (of {len(tasks)} tasks)"
-    which = count(len(index), "test image")
-    return _grid(
-        "random_test_images",
-        f"{which} picked by chance: true → predicted {of}",
-        Grid(make_tiles(shown, test, index, named=len(tasks) > 1), _RANDOM_COLUMNS, _WIDTH),
-    )
+    title = f"{count(len(index), 'test image')} picked by chance: true → predicted {of}"
+    tiles = make_tiles(shown, test, index, named=len(tasks) > 1)
+    return _grid(name, title, Grid(tiles, _RANDOM_COLUMNS, _WIDTH))
 
 
-def _grid(name: str, title: str, grid: Grid) -> Picture | None:
+def _grid(name: str, title: str, grid: Grid | Sheet) -> Picture | None:
     def draw(axis):
         grid.draw(axis)
         return title

@@ -11,9 +11,10 @@ from PIL import Image
 from mtljax.report.predictions import Predictions, take
 from mtljax.tasks import Task
 
-_FONT = 8.5
-_LINE = 1.25 * _FONT / 72
-_GAP = 0.08
+FONT = 8.5
+LINE = 1.25 * FONT / 72
+GAP = 0.08
+INK = "#14171c"
 _PIXELS = 160
 _RED = "#b3261e"
 _NEAREST = Image.Resampling.NEAREST
@@ -31,7 +32,7 @@ class Caption(NamedTuple):
 
     def lines(self, width: float) -> list[str]:
         """As text at most `width` inches wide: one line, or two where one would be too wide."""
-        room = width * 72 / _FONT / (1.1 if self.wrong else 1.0)
+        room = width * 72 / FONT / (1.1 if self.wrong else 1.0)
         tail = f"{self.true} → {self.predicted}"
         for name in (self.name, self.name[:7] + "…"):
             line = f"{name}: {tail}" if self.name else tail
@@ -55,6 +56,10 @@ class Grid(NamedTuple):
     tiles: list[Tile]
     columns: int
     width: float
+    headings: tuple[str, ...] = ()
+    """Of the parts that every image has side by side."""
+    legend: tuple[tuple[str, np.ndarray], ...] = ()
+    """What colours mean: [(words, RGB)]."""
 
     @property
     def rows(self) -> int:
@@ -66,21 +71,26 @@ class Grid(NamedTuple):
         """(width of a cell, height of a cell, height of the image in it)."""
         width = self.width / self.columns
         height, pixels = self.tiles[0].image.shape[:2]
-        image = (width - _GAP) * min(height / pixels, 1.5)
+        image = (width - GAP) * min(height / pixels, 1.5)
         lines = max(sum(len(c.lines(width)) for c in tile.captions) for tile in self.tiles)
-        return width, image + lines * _LINE + 1.5 * _GAP, image
+        return width, image + lines * LINE + 1.5 * GAP, image
+
+    @property
+    def top(self) -> float:
+        """Where the first row begins: below the headings."""
+        return LINE if self.headings else 0.0
 
     @property
     def height(self) -> float:
-        """Of all rows."""
-        return self.rows * self.cell[1]
+        """Of all rows, headings and the legend."""
+        return self.top + self.rows * self.cell[1] + len(self._legend_lines()) * LINE
 
     def draw(self, axis: Axes) -> None:
         """On an axis of `width` x `height` inches."""
         width, height, image = self.cell
         axis.set_axis_off()
         for i, tile in enumerate(self.tiles):
-            left, top = (i % self.columns) * width, (i // self.columns) * height
+            left, top = (i % self.columns) * width, self.top + (i // self.columns) * height
             shown = image * tile.image.shape[1] / tile.image.shape[0]
             inset = left + (width - shown) / 2
             axis.imshow(
@@ -88,21 +98,58 @@ class Grid(NamedTuple):
                 extent=(inset, inset + shown, top + image, top),
                 interpolation="nearest" if tile.image.shape[1] < 64 else "antialiased",
             )
-            texts = [(text, c.wrong) for c in tile.captions for text in c.lines(width)]
-            for j, (text, wrong) in enumerate(texts):
-                axis.text(
-                    left + width / 2,
-                    top + image + _GAP / 2 + (j + 0.5) * _LINE,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=_FONT,
-                    color=_RED if wrong else "#14171c",
-                    fontweight="bold" if wrong else "normal",
-                )
+            if i < self.columns:
+                for j, heading in enumerate(self.headings):
+                    middle = inset + shown * (j + 0.5) / len(self.headings)
+                    axis.text(middle, LINE / 2, heading, ha="center", va="center", fontsize=FONT)
+            line = 0
+            for caption in tile.captions:
+                at = left + width / 2, top + image + GAP / 2 + line * LINE
+                line += draw_caption(axis, caption, at, width)
+        self._draw_legend(axis, self.top + self.rows * height)
         axis.set_aspect("auto")
         axis.set_xlim(0, self.width)
         axis.set_ylim(self.height, 0)
+
+    def _legend_lines(self) -> list[list[tuple[float, str, np.ndarray]]]:
+        """Lines of (left edge, words, colour)."""
+        lines: list[list[tuple[float, str, np.ndarray]]] = []
+        left = self.width
+        for words, color in self.legend:
+            wide = (_ems(words) + 2.6) * FONT / 72
+            if left + wide > self.width:
+                lines.append([])
+                left = 0.0
+            lines[-1].append((left, words, color))
+            left += wide
+        return lines
+
+    def _draw_legend(self, axis: Axes, top: float) -> None:
+        side = 0.8 * FONT / 72
+        for i, line in enumerate(self._legend_lines()):
+            middle = top + (i + 0.5) * LINE
+            for left, words, color in line:
+                box = (left, left + side, middle + side / 2, middle - side / 2)
+                axis.imshow(np.asarray(color, np.uint8)[None, None], extent=box)
+                at = left + 1.4 * side
+                axis.text(at, middle, words, ha="left", va="center", fontsize=FONT, color=INK)
+
+
+def draw_caption(axis: Axes, caption: Caption, at: tuple[float, float], width: float) -> int:
+    """Writes a caption's lines below the point `at`, centred; how many they are."""
+    lines = caption.lines(width)
+    for i, text in enumerate(lines):
+        axis.text(
+            at[0],
+            at[1] + (i + 0.5) * LINE,
+            text,
+            ha="center",
+            va="center",
+            fontsize=FONT,
+            color=_RED if caption.wrong else INK,
+            fontweight="bold" if caption.wrong else "normal",
+        )
+    return len(lines)
 
 
 def worst_first(task: Task, test: Predictions, limit: int) -> np.ndarray:
@@ -140,22 +187,42 @@ def make_tiles(
     return [Tile(*both) for both in zip(images, captions, strict=True)]
 
 
+PARTS = ("image", "truth", "prediction")
+"""What `make_triples` puts side by side."""
+
+
 def make_triples(task: Task, test: Predictions, index: np.ndarray) -> list[Tile] | None:
     """Tiles of image, truth and prediction side by side, of a task whose labels are pictures."""
+    painted = paint(task, test, index)
+    if painted is None:
+        return None
+    images = to_rgb(test.images, index)
+    return [Tile(np.concatenate(both, axis=1), []) for both in zip(images, *painted, strict=True)]
+
+
+def paint(
+    task: Task, test: Predictions, index: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """(truths, predictions) of examples as pictures of their images' size.
+
+    None if the task's labels are no pictures. Where an example has no label, its truth is grey.
+    """
     decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
-    labels = take(test.labels[task.name], index)
-    tiles = []
-    for i, (tile, image) in enumerate(
-        zip(make_tiles([task], test, index, named=False), test.images[index], strict=True)
+    labels, known = take(test.labels[task.name], index), test.present[task.name][index]
+    truths, predictions = [], []
+    for i, (small, image) in enumerate(
+        zip(to_rgb(test.images, index), test.images[index], strict=True)
     ):
-        size, parts = tile.image.shape[1::-1], [tile.image]
-        for values in (labels, decoded):
-            painted = task.picture(take(values, i), image)
-            if painted is None:
-                return None
-            parts.append(np.asarray(Image.fromarray(painted).resize(size, _NEAREST)))
-        tiles.append(tile._replace(image=np.concatenate(parts, axis=1)))
-    return tiles
+        predicted = task.picture(take(decoded, i), image)
+        if predicted is None:
+            return None
+        truth = task.picture(take(labels, i), image) if known[i] else np.full_like(predicted, 128)
+        fit = lambda x, size=small.shape[1::-1]: np.asarray(
+            Image.fromarray(x).resize(size, _NEAREST)
+        )
+        truths.append(fit(truth))
+        predictions.append(fit(predicted))
+    return truths, predictions
 
 
 def _ems(text: str) -> float:

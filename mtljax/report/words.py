@@ -15,6 +15,27 @@ METRIC_NAMES = {
     "rmse": "root mean square error",
     "r2": "R²",
     "miou": "mean IoU",
+    "abs_err": "mean absolute error",
+    "abs_rel": "mean relative error",
+    "log_rmse": "root mean square log error",
+    "mean": "mean angle",
+    "median": "median angle",
+    "within_11.25": "within 11.25°",
+    "within_22.5": "within 22.5°",
+    "within_30": "within 30°",
+    "max_f": "best F",
+    "ods": "F at the best threshold of all",
+    "ois": "F at each image's best threshold",
+    "ods_threshold": "best threshold of all",
+    "map": "mean average precision",
+    "map_50": "mean average precision at IoU 0.5",
+    "map_75": "mean average precision at IoU 0.75",
+    "f1": "mean F1",
+    "nme": "normalised mean error",
+    "pck": "share of points found",
+    "auc": "area under the curve of points found",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
 }
 """What a person calls a metric; others are called by their own name."""
 
@@ -34,7 +55,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def metric_value(metric: str, value: float | None, digits: int = 3) -> str:
-    """A metric's value with its unit: an accuracy in percent."""
+    """A metric's value with its unit: an accuracy in percent, an angle in degrees."""
+    if metric in ("mean", "median") and value is not None and math.isfinite(value):
+        return f"{number(value, digits)}°"
     if metric.endswith("accuracy") and value is not None and math.isfinite(value):
         return f"{100 * value:.{max(digits - 2, 0)}f} %"
     return number(value, digits)

@@ -180,6 +180,11 @@ class Task(abc.ABC):
         del axis, outputs, labels
         return None
 
+    @property
+    def legend(self) -> tuple[tuple[str, UInt8[np.ndarray, "3"]], ...]:
+        """What the colours of `picture` mean: (words, RGB)."""
+        return ()
+
     def picture(
         self, value: Any, image: Num[np.ndarray, "H W C"]
     ) -> UInt8[np.ndarray, "H W 3"] | None:

@@ -117,8 +117,18 @@ class Depth(PixelTask):
         del image
         value = np.asarray(value, np.float64)
         known = np.where(np.isfinite(value) & (value > 0), value, np.nan)
-        low, high = max(0.0, self.center - 2 * self.scale), self.center + 2 * self.scale
-        return paint_values(known, low, high, "magma_r")
+        return paint_values(known, *self._shown, "magma_r")
+
+    @property
+    def legend(self):
+        values = np.linspace(*self._shown, 5)
+        colors = paint_values(values[None], *self._shown, "magma_r")[0]
+        return tuple((f"{value:.3g}", color) for value, color in zip(values, colors, strict=True))
+
+    @property
+    def _shown(self) -> tuple[float, float]:
+        """The depths between which a picture has different colours."""
+        return max(0.0, self.center - 2 * self.scale), self.center + 2 * self.scale
 
 
 def measured(label):

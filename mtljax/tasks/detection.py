@@ -174,6 +174,10 @@ class Detection(DenseTask):
         names = [self.class_names[c] if self.class_names else f"class {c}" for c in classes]
         return ", ".join(names) or "nothing"
 
+    @property
+    def legend(self):
+        return tuple(zip(self.class_names, class_colors(self.num_classes), strict=False))
+
     def picture(self, value, image):
         rgb, colors = as_rgb(image), class_colors(self.num_classes)
         shown = _shown(value)

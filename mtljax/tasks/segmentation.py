@@ -10,7 +10,7 @@ import numpy as np
 from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.classification import log_frequencies
 from mtljax.tasks.dense import PixelTask
-from mtljax.tasks.drawing import paint_classes
+from mtljax.tasks.drawing import class_colors, paint_classes
 from mtljax.tasks.raw import plane
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.streaming import of_rank
@@ -103,6 +103,10 @@ class Segmentation(PixelTask):
         most = int(seen[counts.argmax()])
         name = self.class_names[most] if self.class_names else f"class {most}"
         return f"{len(seen)} classes, most {name}"
+
+    @property
+    def legend(self):
+        return tuple(zip(self.class_names, class_colors(self.num_classes), strict=False))
 
     def picture(self, value, image):
         del image

@@ -8,7 +8,8 @@ from report_harness import make_run
 from mtljax.report.curves import weights_in_words
 from mtljax.report.history import Series, series
 from mtljax.report.run import file_stems
-from mtljax.report.tiles import Caption, make_triples, to_rgb, worst_first
+from mtljax.report.sheets import make_sheet
+from mtljax.report.tiles import Caption, Grid, Tile, make_triples, to_rgb, worst_first
 from mtljax.report.words import joined, main_results, metric_value, number
 from mtljax.tasks import Classification, Regression
 
@@ -124,3 +125,30 @@ def test_words():
     assert joined(["a"]) == "a"
     assert joined(["a", "b", "c"]) == "a, b and c"
     assert main_results([Regression(name="x")], {}) == "mean absolute error not measured for x"
+
+
+def test_a_sheet_has_a_row_for_each_truth_and_prediction_and_words_for_the_rest():
+    class Mask(Regression):
+        def picture(self, value, image):
+            return np.full((*image.shape[:2], 3), 255 * (value > 5), np.uint8)
+
+    run = make_run()
+    digit, test = run["tasks"][0], run["test"]
+    test.outputs["value"][:2], test.labels["value"][:2] = [0.0, 9.0], [9.0, 9.0]
+    test.present["value"][1] = False
+    sheet = make_sheet([digit, Mask(name="value")], test, np.array([0, 1]), 6.0)
+    assert [row.name for row in sheet.rows] == ["image", "value\ntruth", "prediction"]
+    values = [[picture[0, 0, 0] for picture in row.pictures] for row in sheet.rows[1:]]
+    assert values == [[255, 128], [0, 255]]  # grey where there is no label
+    assert [[c.name for c in captions] for captions in sheet.captions] == [["digit"]] * 2
+    assert make_sheet([digit], test, np.array([0, 1]), 6.0) is None
+
+
+def test_a_legend_breaks_into_lines_as_wide_as_the_grid():
+    tile = Tile(np.zeros((8, 8, 3), np.uint8), [])
+    names = tuple((f"class number {i}", np.full(3, i)) for i in range(7))
+    grids = [Grid([tile], 1, 4.0, legend=names[:n]) for n in (0, 1, 7)]
+    lines = [len(grid._legend_lines()) for grid in grids]
+    assert lines[:2] == [0, 1]
+    assert 2 <= lines[2] <= 7
+    assert grids[0].height < grids[1].height < grids[2].height
