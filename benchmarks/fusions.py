@@ -1,97 +1,120 @@
 """What each fusion costs: time of a training step and parameters, relative to `none`.
 
-    python -m benchmarks.fusions [--size 32] [--batch 16] [--repeats 5]
+    python -m benchmarks.fusions [--experiment scenes_all] [--repeats 5] [--save FILE]
 
-A small cnn (for `task_prompt` a small ViT, compared with `none` on that ViT), three tasks, forward
-and backward of the sum of their losses. Prints a table in Markdown.
+Whole training steps of an experiment as it is, but for the fusion: its trunk, tasks, losses,
+balancer and optimizer, on one rendered batch. `task_prompt` needs a ViT, and is compared with
+`none` on that ViT. Fusions take turns, so that whatever else the machine does slows all of them.
+Prints a table in Markdown.
 """
 
 import argparse
+import dataclasses
+import os
+import platform
 import time
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtljax.models import FUSIONS, TRUNKS
+from mtljax.assemble import assemble, open_source, train_step
+from mtljax.config import Experiment, find_experiment
+from mtljax.data.pipeline import read
+from mtljax.models import FUSIONS
+from mtljax.step import create_state
 
-TASKS = ("segmentation", "depth", "normals")
-WIDTHS = {"pad_net": {"width": 64}}
-
-
-class Probe(nn.Module):
-    """A fusion and a linear head per task; gives the sum of the squared outputs."""
-
-    fusion: nn.Module
-
-    @nn.compact
-    def __call__(self, image):
-        features = self.fusion(image, train=True)
-        heads = {task: nn.Dense(4, name=f"task_{task}") for task in features}
-        return sum((heads[task](levels[-1]) ** 2).mean() for task, levels in features.items())
+VIT = "vit_ti:width=96,heads=3,depth=6,stages=3,patch=8,image_size=64"
+TRUNK_OF = {"task_prompt": VIT}
+"""Of the fusions that cannot do with the experiment's own."""
 
 
-def measure(fusion: str, trunk: tuple, image: jax.Array, repeats: int) -> tuple[float, int]:
-    """(seconds of the fastest step, number of parameters)."""
-    options = WIDTHS.get(fusion, {})
-    model = Probe(FUSIONS[fusion](trunk=trunk, tasks=TASKS, taps=1, **options))
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    # Drawn by NumPy: what the numbers are makes no difference here, and nothing is compiled for it.
-    draw = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: jnp.asarray(draw.normal(scale=0.05, size=leaf.shape), leaf.dtype),
-        dict(jax.eval_shape(model.init, keys, image)),
-    )
-    variables.pop("perturbations", None)
-    params = variables.pop("params")
+class Program(NamedTuple):
+    """A compiled step and what it starts from."""
 
-    @jax.jit
-    def step(params, state):
-        def loss(params):
-            values = {"params": params, **state}
-            rngs = {"dropout": keys["dropout"]}
-            return model.apply(values, image, rngs=rngs, mutable=list(state))
+    step: Any
+    state: Any
+    batch: Any
+    compile_seconds: float
+    parameters: int
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    jax.block_until_ready(step(params, variables))
-    seconds = []
-    for _ in range(repeats):
+    def seconds(self) -> float:
+        """Of one step."""
         start = time.perf_counter()
-        jax.block_until_ready(step(params, variables))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), sum(leaf.size for leaf in jax.tree.leaves(params))
+        state, logs = jax.block_until_ready(self.step(self.state, self.batch))
+        taken = time.perf_counter() - start
+        assert int(logs["skipped"]) == 0, "the step was not finite"
+        del state
+        return taken
+
+
+def compiled(experiment: Experiment) -> Program:
+    """The experiment's step, on its first batch."""
+    source = open_source(experiment)
+    batch = jax.device_put(read(source.train, np.arange(experiment.data.batch_size)))
+    parts = assemble(experiment, source.mean, source.std)
+    arguments = parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch
+    state = jax.jit(lambda key: create_state(key, *arguments))(jax.random.key(0))
+    start = time.perf_counter()
+    step = jax.jit(train_step(experiment, parts)).lower(state, batch).compile()
+    taken = time.perf_counter() - start
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return Program(step, state, batch, taken, count)
+
+
+def measure(experiment: Experiment, repeats: int) -> dict[tuple[str, str], tuple[Program, float]]:
+    """{(fusion, trunk): (program, seconds of its fastest step)}."""
+    pairs = [(name, TRUNK_OF.get(name, experiment.trunk)) for name in FUSIONS]
+    pairs += [("none", trunk) for trunk in TRUNK_OF.values()]
+    programs = {}
+    for fusion, trunk in pairs:
+        changed = dataclasses.replace(experiment, fusion=fusion, trunk=trunk)
+        programs[fusion, trunk] = compiled(changed)
+        print(f"{fusion} compiled in {programs[fusion, trunk].compile_seconds:.0f} s", flush=True)
+    rounds = [{pair: p.seconds() for pair, p in programs.items()} for _ in range(1 + repeats)]
+    return {
+        pair: (program, min(taken[pair] for taken in rounds[1:]))
+        for pair, program in programs.items()
+    }
+
+
+def table(experiment: Experiment, repeats: int) -> str:
+    """The table in Markdown, under a line that says what was measured."""
+    measured = measure(experiment, repeats)
+    device = f"{os.cpu_count()} x {platform.processor() or platform.machine()}"
+    if jax.default_backend() != "cpu":
+        device = jax.devices()[0].device_kind
+    lines = [
+        f"Training steps of `{experiment.name}`: {len(experiment.tasks)} tasks, "
+        f"{experiment.data.batch_size} images, `{experiment.trunk}`, {experiment.balancer}; "
+        f"fastest of {repeats} in turn, {device}, jax {jax.__version__}, {date.today()}.",
+        f"`task_prompt` and the second `none` are on `{VIT}`.",
+        "",
+        "| fusion | ms | time / none | parameters | parameters / none | compiling, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (fusion, trunk), (program, seconds) in measured.items():
+        base, base_seconds = measured["none", trunk]
+        lines.append(
+            f"| {fusion} | {1e3 * seconds:.0f} | {seconds / base_seconds:.2f} "
+            f"| {program.parameters:,} | {program.parameters / base.parameters:.2f} "
+            f"| {program.compile_seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--experiment", default="scenes_all")
     parser.add_argument("--repeats", type=int, default=5, help="steps, of which the fastest counts")
+    parser.add_argument("--save", type=Path, help="also write the table there")
     args = parser.parse_args()
-    image = jax.random.normal(jax.random.key(0), (args.batch, args.size, args.size, 3))
-    trunks = {
-        "cnn": TRUNKS["cnn"](widths=(16, 32, 64)),
-        "vit": TRUNKS["vit_ti"](
-            width=64, heads=2, depth=4, patch=args.size // 8, image_size=args.size
-        ),
-    }
-    base = {name: measure("none", trunk, image, args.repeats) for name, trunk in trunks.items()}
-
-    device = jax.devices()[0].device_kind
-    print(f"{args.batch} images of {args.size} x {args.size}, 3 tasks, on {device}\n")
-    print("| fusion | trunk | ms | time / none | parameters | parameters / none |")
-    print("|---|---|---|---|---|---|")
-    for fusion in FUSIONS:
-        name = "vit" if fusion == "task_prompt" else "cnn"
-        seconds, count = measure(fusion, trunks[name], image, args.repeats)
-        time_ratio, size_ratio = seconds / base[name][0], count / base[name][1]
-        print(
-            f"| {fusion} | {name} | {1e3 * seconds:.1f} | {time_ratio:.2f} | {count:,} "
-            f"| {size_ratio:.2f} |",
-            flush=True,
-        )
+    found = table(find_experiment(args.experiment), args.repeats)
+    print("\n" + found)
+    if args.save:
+        args.save.write_text("# What each fusion costs\n\n" + found)
 
 
 if __name__ == "__main__":

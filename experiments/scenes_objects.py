@@ -1,0 +1,29 @@
+"""Rendered indoor scenes: boxes around the objects, and the middle of the largest of each kind.
+
+About eight minutes on two CPU cores.
+
+python -m mtljax.main --experiment scenes_objects
+"""
+
+from mtljax.config import Data, Experiment
+from mtljax.data.scenes import KINDS
+from mtljax.tasks import Detection, Keypoints
+
+DECODER = {"levels": 3, "width": 64}
+
+experiment = Experiment(
+    name="scenes_objects",
+    tasks=(
+        Detection(name="objects", num_classes=len(KINDS), class_names=KINDS, most=20, **DECODER),
+        Keypoints(name="centers", num_keypoints=len(KINDS), stride=4, sigma=1.0, **DECODER),
+    ),
+    data=Data(source="scenes:train=8192", batch_size=32, augment=("flip",)),
+    trunk="cnn:widths=(24,48,96,128,128),norm=batch",
+    steps=1800,
+    optimizer="adamw:weight_decay=1e-2",
+    learning_rate=3e-3,
+    schedule="cosine:warmup=100",
+    ema=0.99,
+    log_every=25,
+    eval_every=600,
+)
