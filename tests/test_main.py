@@ -49,7 +49,7 @@ def refused(capsys, tmp_path, monkeypatch):
 
 
 BAD_FLAGS = {
-    ("--experiment", "digit"): "unknown experiment 'digit'; did you mean 'digits'? (there is",
+    ("--experiment", "digit"): "unknown experiment 'digit'; did you mean 'digits'?",
     ("--experiment", "mine.py"): "no experiment file mine.py",
     ("--experiment", "mine.json"): "no file mine.json",
     ("--experiment",): "which experiment? add --experiment NAME (`list experiments` shows them)",
