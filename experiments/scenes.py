@@ -1,7 +1,7 @@
 """Rendered indoor scenes, three tasks: class, depth and surface normal of each pixel.
 
 The protocol of NYUv2 in small: 64x64 pixels, nine classes, one trunk, a decoder per task, equal
-weights; about four minutes on two CPU cores, rendering and report included.
+weights; about three minutes on two CPU cores, rendering and report included.
 
 python -m mtljax.main --experiment scenes
 """
@@ -27,10 +27,10 @@ experiment = Experiment(
     ),
     data=Data(source="scenes", batch_size=16, augment=("flip",)),
     trunk="cnn:widths=(16,32,64,128),norm=batch",
-    steps=1500,
+    steps=1000,
     optimizer="adamw:weight_decay=1e-2",
     learning_rate=3e-3,
     schedule="cosine:warmup=50",
     log_every=25,
-    eval_every=500,
+    eval_every=250,
 )
