@@ -76,7 +76,7 @@ def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
     (status, out, err), (other, nothing, quiet) = map(finish, start_two(*flags, cache=cache))
     assert status == other == 0, err + quiet
     assert "pictures: " in out
-    assert all(line.startswith("[Gloo]") for line in nothing.splitlines())
+    assert all(line.startswith("[Gloo]") for line in nothing.splitlines()), nothing
     assert (tmp_path / "run" / "report.html").exists()
     assert_the_same_run(tmp_path / "run", alone)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mtljax.assemble import load_source
 from mtljax.config import find_experiment
-from mtljax.data import make_source
+from mtljax.data import make_source, pipeline
 from mtljax.data.base import Wanted
 from mtljax.data.prepare import prepare
 from mtljax.data.sources.tfds import _splits
@@ -218,7 +218,7 @@ WANT_MARK = [Wanted(Classification(name="mark", num_classes=2), "marks/a")]
 )
 def test_mistakes_are_named(scenes, arguments, wanted, message):
     with pytest.raises(ValueError, match=message):
-        opened(scenes, arguments, wanted)
+        pipeline.resident(opened(scenes, arguments, wanted).train)
 
 
 def test_data_that_is_not_prepared_is_one_line_at_once(tmp_path, monkeypatch, capsys):
