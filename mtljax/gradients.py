@@ -177,10 +177,12 @@ def task_rows(
 def rows_per_pull(rows: int) -> int:
     """How many rows to pull back at once.
 
-    On CPU a few at a time is fastest for convolutions, and small chunks keep the memory of many
-    tasks down; accelerators are kept busy by all at once.
+    On CPU one after the other is fastest (see `benchmarks/pullback.py`); of many, a few at a time,
+    which is compiled sooner. Accelerators are kept busy by all at once.
     """
-    return min(rows, 4) if jax.default_backend() == "cpu" else rows
+    if jax.default_backend() != "cpu":
+        return rows
+    return 1 if rows <= 16 else 4
 
 
 def representation_zeros(
