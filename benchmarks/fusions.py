@@ -26,7 +26,7 @@ from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS
 from mtljax.step import create_state
 
-VIT = "vit_ti:width=96,heads=3,depth=6,stages=3,patch=8,image_size=64"
+VIT = "vit_ti:width=96,heads=3,depth=8,stages=4,patch=8,image_size=64"
 TRUNK_OF = {"task_prompt": VIT}
 """Of the fusions that cannot do with the experiment's own."""
 

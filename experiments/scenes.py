@@ -10,7 +10,7 @@ from mtljax.config import Data, Experiment
 from mtljax.data.scenes import CLASSES
 from mtljax.tasks import Depth, Normals, Segmentation
 
-DECODER = {"levels": 3, "width": 32}
+DECODER = {"levels": 4, "width": 24}
 
 experiment = Experiment(
     name="scenes",
@@ -26,11 +26,11 @@ experiment = Experiment(
         Normals(name="normals", **DECODER),
     ),
     data=Data(source="scenes", batch_size=16, augment=("flip",)),
-    trunk="cnn:widths=(16,32,64,128),norm=batch",
-    steps=1000,
+    trunk="cnn:widths=(24,48,96,128),norm=batch,stride=2",
+    steps=1200,
     optimizer="adamw:weight_decay=1e-2",
     learning_rate=3e-3,
     schedule="cosine:warmup=50",
     log_every=25,
-    eval_every=250,
+    eval_every=400,
 )

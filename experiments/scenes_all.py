@@ -19,8 +19,8 @@ from mtljax.tasks import (
     Segmentation,
 )
 
-FINE = {"levels": 3, "width": 32}
-COARSE = {"levels": 2, "width": 64}
+FINE = {"levels": 4, "width": 24}
+COARSE = {"levels": 3, "width": 48}
 
 experiment = Experiment(
     name="scenes_all",
@@ -45,7 +45,7 @@ experiment = Experiment(
         Reconstruction(name="image", peak=255.0, **FINE),
     ),
     data=Data(source="scenes:validation=256", batch_size=16),
-    trunk="cnn:widths=(16,32,64,128),norm=batch",
+    trunk="cnn:widths=(32,64,128,128),norm=batch,stride=2",
     balancer="uw",
     steps=2000,
     optimizer="adamw:weight_decay=1e-2",

@@ -13,8 +13,8 @@ from mtljax.models import FUSIONS
 from mtljax.step import create_state
 
 SMALL_TRUNKS = {
-    "task_prompt": "vit_ti:width=8,heads=2,depth=3,stages=3,patch=4,image_size=32",
-    "others": "cnn:widths=(8,8,8),blocks=1",
+    "task_prompt": "vit_ti:width=8,heads=2,depth=4,stages=4,patch=4,image_size=32",
+    "others": "cnn:widths=(8,8,8,8),blocks=1",
 }
 DEFAULT = ("attention",)
 """The others are slow: each compiles a step of twelve tasks."""

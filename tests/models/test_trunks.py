@@ -105,6 +105,12 @@ def test_stages_have_the_strides_they_say(name, strides):
     assert [64 // shape[0] for shape in stage_shapes(name)] == list(strides)
 
 
+def test_the_stride_of_a_cnn_divides_every_map():
+    assert stage_shapes("cnn", (1, 32, 32, 3), stride=2) == [(16, 16, 16), (8, 8, 32), (4, 4, 64)]
+    with pytest.raises(ValueError, match="stride must be >= 1, not 0"):
+        TRUNKS["cnn"](stride=0)
+
+
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 def test_dilation_keeps_the_output_stride(output_stride):
     expected = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
