@@ -1,7 +1,7 @@
 """Rendered indoor scenes, three tasks: class, depth and surface normal of each pixel.
 
 The protocol of NYUv2 in small: 64x64 pixels, nine classes, one trunk, a decoder per task, equal
-weights; about three minutes on two CPU cores, rendering and report included.
+weights; minutes on two CPU cores, rendering and report included.
 
 python -m mtljax.main --experiment scenes
 """

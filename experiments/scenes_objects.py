@@ -1,6 +1,6 @@
 """Rendered indoor scenes: boxes around the objects, and the middle of the largest of each kind.
 
-About five minutes on two CPU cores.
+Under ten minutes on two CPU cores.
 
 python -m mtljax.main --experiment scenes_objects
 """
