@@ -38,13 +38,15 @@ def case(experiment, rounds: int) -> tuple[float, float]:
     chunk = experiment.log_every
     steps, measurements = [], []
     for k in range(rounds + 1):
-        measured = seconds(lambda s=state, k=k: programs.measure(s, runner.batch(k * chunk), 1))
+        kept, batch = programs.keep(state), runner.batch(k * chunk)
         began = time.perf_counter()
         state, logs = runner.run(state, k * chunk, chunk)
         jax.block_until_ready(state)
+        step = (time.perf_counter() - began) / chunk
+        measured = seconds(lambda: programs.measure(kept, state, batch, 1))  # noqa: B023
         if k:  # the first compiles
             measurements.append(measured)
-            steps.append((time.perf_counter() - began) / chunk)
+            steps.append(step)
     return statistics.median(steps), statistics.median(measurements)
 
 

@@ -143,11 +143,23 @@ class Programs:
             keep_on_device=keeps_on_device(self.experiment, split),
         )
 
-    def measure(self, state: TrainState, batch: PyTree, runs: int) -> PyTree:
-        """How the tasks' gradients agree on a batch; see `mtljax.telemetry`."""
+    def keep(self, state: TrainState) -> TrainState:
+        """A copy of what `measure` reads of a state, which the next step takes for its own."""
         # Without what differs from balancer to balancer, all of them have the same program.
-        slim = state.replace(opt_state=None, balancer_state=None, ema=None)
-        return (self._telemetry if runs == 1 else self._telemetry_of_several)(slim, batch)
+        return _copy(state.replace(opt_state=None, balancer_state=None, ema=None))
+
+    def measure(self, kept: TrainState, state: TrainState, batch: PyTree, runs: int) -> PyTree:
+        """How the tasks' gradients agree; see `mtljax.telemetry`.
+
+        Args:
+          kept: The state before some updates, by `keep`.
+          state: The one after them.
+          batch: Of the first of them.
+          runs: How many are trained side by side.
+        """
+        return (self._telemetry if runs == 1 else self._telemetry_of_several)(
+            kept, state.params, batch
+        )
 
     @functools.cached_property
     def _telemetry(self) -> Callable:
@@ -193,6 +205,11 @@ class Programs:
         if runs == 1:
             return [state]
         return jax.device_put(_unstack(state, runs), self.placement.replicated)
+
+
+@jax.jit
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
 
 
 @jax.jit

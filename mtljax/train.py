@@ -121,12 +121,15 @@ def train_together(
         while step < experiment.steps and not all(run.failure for run in runs):
             progress(step)
             count = steps_to_next_line(experiment, step)
-            agreement: Sequence[Fetch | None] = [None] * count_runs
-            if every and step % every == 0:
-                measured = programs.measure(state, runner.batch(step), count_runs)
-                agreement = of_each(functools.partial(jax.device_get, measured), count_runs, 0)
+            measuring = every and step % every == 0
+            if measuring:
+                before, batch = programs.keep(state), runner.batch(step)
             state, logs = runner.run(state, step, count)
             step += count
+            agreement: Sequence[Fetch | None] = [None] * count_runs
+            if measuring:
+                measured = programs.measure(before, state, batch, count_runs)
+                agreement = of_each(functools.partial(jax.device_get, measured), count_runs, 0)
             own_logs = of_each(functools.partial(getattr, logs, "values"), count_runs, 1)
             for run, own_log, own_agreement in zip(runs, own_logs, agreement, strict=True):
                 run.add(step, count, own_log, own_agreement)

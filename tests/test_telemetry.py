@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 
 from mtljax import telemetry
 from mtljax.comparison.affinity import make_affinity
@@ -85,8 +86,22 @@ def test_the_gramian_is_that_of_gradients_taken_one_by_one(measured):
     programs, state, batch, losses, shared = measured
     rows = [jax.grad(lambda p, t=t: losses(p)[t])(shared) for t in range(2)]
     flat = np.stack([np.concatenate([np.ravel(x) for x in jax.tree.leaves(row)]) for row in rows])
-    found = programs.measure(state, batch, 1)
+    found = programs.measure(programs.keep(state), state, batch, 1)
     np.testing.assert_allclose(found["gramian"], flat @ flat.T, rtol=1e-4)
+    assert found["curvature"] == 0, "no update"
+
+
+def test_curvature_is_that_of_the_losses_along_the_update(measured):
+    programs, state, batch, losses, shared = measured
+    flat, unravel = ravel_pytree(shared)
+    hessian = jax.hessian(lambda x: losses(unravel(x)).sum())(flat)
+    update = jax.random.normal(jax.random.key(1), flat.shape)
+    _, specific = partition(state.params)
+    after = state.replace(params=join(unravel(flat + 1e-2 * update), specific))
+    found = programs.measure(programs.keep(state), after, batch, 1)["curvature"]
+    expected = update @ hessian @ update / (update @ update)
+    # The update is a difference of parameters in float32.
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_affinity_is_what_trial_steps_do(measured):
@@ -115,15 +130,17 @@ def test_a_summary_is_a_mean_over_training():
             "mean_cosine": 0.5,
             "mean_magnitude_similarity": 1.0,
             "condition": 1.0,
+            "curvature": 2.0,
         },
         {
             "conflicting": 1.0,
             "mean_cosine": 0.1,
             "mean_magnitude_similarity": 0.5,
             "condition": 4.0,
+            "curvature": -1.0,
         },
     ]
     found = telemetry.summary(lines)
     expected = {"conflicting": 0.5, "mean_cosine": 0.3, "mean_magnitude_similarity": 0.75}
-    assert found == pytest.approx({**expected, "condition": 2.0})
+    assert found == pytest.approx({**expected, "condition": 2.0, "curvature": 0.5})
     assert telemetry.summary([]) == {}

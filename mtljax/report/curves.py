@@ -167,6 +167,21 @@ def draw_agreement(axis: Axes, tasks: Sequence[Task], history: Sequence[dict]) -
     return title[0].upper() + title[1:]
 
 
+def draw_curvature(axis: Axes, history: Sequence[dict]) -> str | None:
+    """How the tasks' losses together curve along the updates, over the steps."""
+    curving = series(history, "telemetry", "curvature").finite()
+    if not len(curving.steps):
+        return None
+    _line(axis, curving.thinned(), color=GRAY, lw=1.2)
+    scale_axis(axis, curving.values)
+    axis.set_ylabel("curvature along the update")
+    _finish(axis, history)
+    down = 100 * np.mean(curving.values < 0)
+    late = number(float(np.median(curving.tail(0.25))))
+    bent = f", bent downwards in {down:.0f} % of measurements" if down else ""
+    return f"Curvature of the losses along the update: {late} in the last quarter{bent}"
+
+
 def draw_gradient_norm(axis: Axes, history: Sequence[dict]) -> str | None:
     """The length of the balanced gradient."""
     norm = series(history, "grad_norm").finite()

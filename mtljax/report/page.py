@@ -30,6 +30,8 @@ _EXPLANATIONS = {
     "agreement": "Cosine between the gradients of two tasks' losses with respect to the shared "
     "parameters, on one training batch each time. Red: they pull apart; pairs that do most first.",
     "gradient_norm": "Of the balanced gradient that the optimizer received.",
+    "curvature": "Second derivative of the sum of the tasks' losses on a batch along the change of "
+    "the shared parameters in the steps that follow. Below 0: the further, the steeper downwards.",
     "throughput": "Counted by the training loop, with everything that it does between two logs.",
 }
 

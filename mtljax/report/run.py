@@ -133,7 +133,7 @@ def _tasks(
 def _training(
     tasks: Sequence[Task], history: list[dict], config: dict, result: dict
 ) -> list[Picture]:
-    """Weights, or a validation metric where they tell nothing; gradient norm; throughput."""
+    """Weights, or a validation metric where they tell nothing; gradients, curvature, throughput."""
     balancer, best = balancer_name(config), result.get("best_step")
     weights = picture(
         "weights",
@@ -151,8 +151,9 @@ def _training(
         margins=None,
     )
     norm = picture("gradient_norm", lambda a: curves.draw_gradient_norm(a, history))
+    curvature = picture("curvature", lambda a: curves.draw_curvature(a, history))
     speed = picture("throughput", lambda a: curves.draw_speed(a, history))
-    return [p for p in (first, norm, speed, agreement) if p is not None]
+    return [p for p in (first, norm, speed, curvature, agreement) if p is not None]
 
 
 def _overview(
