@@ -120,9 +120,7 @@ class BalancedGradient:
         if self.balancer.needs is Needs.LOSSES:
             return measured
         lean = self.of_parameters and not self.keep_rows
-        # All rows at once, so that each layer's are used up before the next layer's are made.
-        pullback = "vmap" if lean and self.pullback == "auto" else self.pullback
-        rows = task_rows(forward, self.objective.level, pullback)
+        rows = task_rows(forward, self.objective.level, self.pullback)
         if not self.of_parameters:
             return measured._replace(rows=rows)
         if lean:

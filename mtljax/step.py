@@ -185,8 +185,13 @@ def make_train_step(
         )
     if microbatches < 1:
         raise ValueError(f"microbatches must be >= 1, not {microbatches}")
-    lean = balancer.needs is Needs.GRAMIAN and (jacobian == "gramian" or balancer.samples > 1)
-    if microbatches > 1 and (balancer.lookahead or (lean and level == "parameters")):
+    apart = balancer.samples > 1 and heads == "weighted"  # a head's rows are not kept by sample
+    lean = balancer.needs is Needs.GRAMIAN and (jacobian == "gramian" or apart)
+    if jacobian == "gramian" and pullback == "auto":
+        # All rows at once, so that each layer's are used up before the next layer's are made.
+        pullback = "vmap"
+    whole = (lean or balancer.samples > 1) and level == "parameters"
+    if microbatches > 1 and (balancer.lookahead or whole):
         raise ValueError(
             "a Gramian of the whole batch, or a trial step, cannot be put together from "
             "microbatches; use microbatches=1"
