@@ -96,9 +96,11 @@ def convolutions(batch):
 
 
 def xla_passes(image, kernel, out):
-    numbers = ("NHWC", "HWIO", "NHWC")
-    conv = lambda x, k: jax.lax.conv_general_dilated(
-        x, k, (1, 1), "SAME", dimension_numbers=numbers
+    conv = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     x, k, g = (jnp.ones(shape) for shape in (image, kernel, out))
     passes = {
