@@ -70,6 +70,12 @@ class Experiment:
     less memory and one more pass backwards."""
     pullback: Literal["auto", "vmap", "loop"] | int = "auto"
     """How the tasks' gradients are taken: all at once, one after the other, or so many at a time;
+    init: str | None = None
+    """What to start from instead of random weights: a run folder, a .safetensors file, a PyTorch
+    state dict (.pth), or package:NAME/FILE, a file in a Python package."""
+    init_part: Literal["trunk", "fusion", "all"] = "trunk"
+    """How much of it: the trunk, which serves any tasks; also the rest of the fusion; or all, the
+    heads too, which must then be of the same tasks."""
     auto: as was measured to be fastest."""
     heads: Literal["auto", "own", "weighted"] = "auto"
     """What heads receive: their own loss or the weighted one; auto: as in the balancer's paper."""

@@ -48,6 +48,9 @@ def group(
         raise ValueError("--seeds and --groups must be >= 1")
     check_workdir(workdir)
     programs, measured = Programs(experiment, devices=devices), []
+    if not quiet:
+        for line in programs.initial.report:
+            say(line)
     for number in range(experiment.seed, experiment.seed + seeds):
         member = dataclasses.replace(experiment, seed=number)
         measured.append(measure_affinity(member, workdir / FOLDER, programs))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from mtljax import parallel
+from mtljax import parallel, transfer
 from mtljax.assemble import Parts, assemble, compute_dtype, keeps_on_device, load_source, train_step
 from mtljax.config import Experiment
 from mtljax.data import Source, Split, pipeline
@@ -55,9 +55,8 @@ class Programs:
         self.placement = parallel.place(experiment.data.batch_size, devices)
         self.source = load_source(experiment) if source is None else source
         pipeline.Order(seed=0, size=len(self.source.train), batch_size=experiment.data.batch_size)
-        self.parts = assemble(
-            experiment, self.source.mean, self.source.std, self.source.low, self.source.high
-        )
+        mean, std = statistics(experiment, self.source)
+        self.parts = assemble(experiment, mean, std, self.source.low, self.source.high)
         check_select(experiment)
         create = fresh(experiment, self.parts, self.source)
         self._create = jax.jit(create, out_shardings=self.placement.replicated)
@@ -67,7 +66,7 @@ class Programs:
 
     def _rehearse(self) -> Any:
         try:
-            state = self._create.eval_shape(jax.random.key(0))
+            state = self._create.eval_shape(jax.random.key(0), {})
             return self._step.trace(state, batch_shapes(self.experiment, self.source))
         except ValueError:
             raise
@@ -77,8 +76,33 @@ class Programs:
             ) from error
 
     def create(self, seed: int) -> TrainState:
-        """The state of step 0."""
-        return self._create(jax.random.key(seed))
+        """The state of step 0, from the initial weights if the experiment names some."""
+        return self._create(jax.random.key(seed), self.initial.variables)
+
+    def blank(self) -> TrainState:
+        """A state that another is restored in the place of, whatever is in it."""
+        return self._create(jax.random.key(0), {})
+
+    @functools.cached_property
+    def initial(self) -> transfer.Initial:
+        """What all runs start from. It is read when it is first asked for, so never for a run that
+        goes on.
+
+        Raises:
+          ValueError: It cannot be read, or does not fit.
+        """
+        experiment = self.experiment
+        if experiment.init is None:
+            return transfer.NOTHING
+        shapes = self._create.eval_shape(jax.random.key(0), {})
+        return transfer.match(
+            transfer.read(transfer.locate(experiment.init)),
+            self.parts.model,
+            {"params": shapes.params, **shapes.model_state},
+            part=experiment.init_part,
+            low=self.source.low,
+            high=self.source.high,
+        )
 
     def feed(self, seeds: Sequence[int], start: int) -> Resident | Streaming:
         """What takes the steps of runs with these seeds, from `start` on."""
@@ -222,6 +246,19 @@ def _unstack(state: TrainState, runs: int) -> list[TrainState]:
     return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(runs)]
 
 
+def statistics(experiment: Experiment, source: Source) -> tuple[Any, Any]:
+    """Mean and standard deviation that images are normalised by, unless initial weights bring some.
+
+    Those may differ from channel to channel, so there is then one for each.
+    """
+    found = source.mean, source.std
+    if experiment.init is None:
+        return found
+    channels = np.shape(source.train[0]["image"])[-1]
+    mean, std = (tuple(np.broadcast_to(x, channels).tolist()) for x in found)
+    return mean, std
+
+
 def batch_shapes(experiment: Experiment, source: Source) -> Any:
     """Shapes and types of a batch, from the first example."""
 
@@ -232,13 +269,11 @@ def batch_shapes(experiment: Experiment, source: Source) -> Any:
     return jax.tree.map(shape, dict(source.train[0]))
 
 
-def fresh(
-    experiment: Experiment, parts: Parts, source: Source
-) -> Callable[[jax.Array], TrainState]:
-    """A function from a random key to the state of step 0."""
+def fresh(experiment: Experiment, parts: Parts, source: Source) -> Callable[..., TrainState]:
+    """A function from a random key, and initial variables if there are any, to the first state."""
     shapes: PyTree = batch_shapes(experiment, source)
 
-    def create(key: jax.Array) -> TrainState:
+    def create(key: jax.Array, initial: PyTree = None) -> TrainState:
         return create_state(
             key,
             parts.model,
@@ -248,6 +283,7 @@ def fresh(
             jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
             level=experiment.level,
             ema=experiment.ema is not None,
+            initial=initial,
         )
 
     return create

@@ -86,7 +86,9 @@ class Run:
         """The state to go on from, of step 0 or of a checkpoint."""
         state = self.programs.create(self.experiment.seed)
         if step:
-            state = self._checkpoints.restore(step, state)
+            state = self._checkpoints.restore(step, self.programs.blank())
+        else:
+            state = self.programs.create(self.experiment.seed)
         self._folder.forget_after(step)
         self._recorder = Recorder(
             self.experiment,
@@ -174,8 +176,7 @@ class Run:
 
     def draw(self, result: dict[str, Any]) -> None:
         """Writes the report of the finished run."""
-        state = self.programs.create(self.experiment.seed)
-        state = self._checkpoints.restore(result["best_step"], state)
+        state = self._checkpoints.restore(result["best_step"], self.programs.blank())
         _, predictions = self.programs.test.metrics_and_predictions(state)
         _draw(self.experiment, self._folder, result, predictions)
 

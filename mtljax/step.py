@@ -24,7 +24,8 @@ from mtljax.attacks import Attack, attacked
 from mtljax.balance import Balanced, BalancedGradient, Heads
 from mtljax.balancing.base import Balancer, Needs
 from mtljax.gradients import Level, Objective, Pullback, representation_zeros
-from mtljax.models.partition import PERTURBATIONS, join, partition
+from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, join, partition
+from mtljax.models.variables import replaced
 from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
 
@@ -60,6 +61,7 @@ def create_state(
     *,
     level: Level = "parameters",
     ema: bool = False,
+    initial: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
     """A fresh state.
 
@@ -72,9 +74,11 @@ def create_state(
       example_batch: Any batch of the right shapes and types.
       level: As given to `make_train_step`.
       ema: Keep an average of the parameters, for `make_train_step(ema_decay=...)`.
+      initial: {collection: variables} to start from instead of fresh ones, all or some of the
+        model's; see `mtljax.transfer`.
 
     Raises:
-      ValueError: The batch lacks a task's labels, or the model its output.
+      ValueError: The batch lacks a task's labels, the model its output or a variable of `initial`.
     """
     if not tasks:
         raise ValueError("no task: a step needs at least one")
@@ -98,8 +102,11 @@ def create_state(
     if missing:
         raise ValueError(f"the model gives no output named {', '.join(missing)}")
 
+    for seen in (PERTURBATIONS, REPRESENTATION):  # of this one batch
+        variables.pop(seen, None)
+    if initial is not None:
+        variables = replaced(variables, initial)
     params = variables.pop("params")
-    variables.pop(PERTURBATIONS, None)
     read, _ = partition(params)
     if level == "features":
         read = representation_zeros(model, params, variables, image)

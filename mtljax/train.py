@@ -11,6 +11,8 @@ from typing import Any
 import jax
 
 from mtljax import parallel, telemetry
+from mtljax.assemble import load_source
+from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
 from mtljax.programs import Programs
@@ -107,14 +109,17 @@ def train_together(
                 Run(experiment, workdir, programs, together=count_runs, began=began)
             )
             for experiment, workdir in zip(experiments, workdirs, strict=True)
+    begins = not all(saved_steps(workdir) for workdir in workdirs)
+    report = programs.initial.report if begins else ()  # read before anything is written
         ]
         stop = stack.enter_context(stop_signal())
         step = min(run.latest() for run in runs)
         state = programs.join(
             [run.start(step, tensorboard=tensorboard, quiet=quiet) for run in runs]
         )
-        if step and not quiet:
-            say(f"going on from step {step}")
+        if not quiet:
+            for line in (f"going on from step {step}",) if step else report:
+                say(line)
         every = telemetry.interval(experiment)
         runner = programs.feed([run.experiment.seed for run in runs], step)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+from safetensors.numpy import save
 
 DTYPES = {
     "F64": np.float64,
@@ -29,11 +31,8 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A copy of the arrays as one safetensors file in memory.
 
     Raises:
-      ValueError: safetensors is not installed, or has no word for a type.
+      ValueError: safetensors has no word for a type.
     """
-    require_safetensors()
-    from safetensors.numpy import save
-
     known = {np.dtype(dtype) for dtype in DTYPES.values()}
     for name, array in arrays.items():
         if array.dtype not in known:
@@ -52,7 +51,6 @@ def unpack(data: bytes, what: str) -> dict[str, np.ndarray]:
     Raises:
       ValueError: It is damaged, or holds a type that is not known here.
     """
-    safetensors = require_safetensors()
     try:
         found = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
@@ -64,16 +62,3 @@ def unpack(data: bytes, what: str) -> dict[str, np.ndarray]:
         flat = np.frombuffer(told["data"], DTYPES[told["dtype"]])
         arrays[name] = flat.reshape(told["shape"])
     return arrays
-
-
-def require_safetensors():
-    """The package that reads and writes the format.
-
-    Raises:
-      ValueError: It is not installed.
-    """
-    try:
-        import safetensors
-    except ImportError:
-        raise ValueError("this needs safetensors: pip install 'mtljax[protect]'") from None
-    return safetensors

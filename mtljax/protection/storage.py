@@ -16,7 +16,7 @@ from jax.sharding import Sharding
 
 from mtljax.data.bounds import check_bytes, stored_bytes
 from mtljax.protection.keys import Keys
-from mtljax.protection.packing import pack, require_safetensors, unpack
+from mtljax.protection.packing import pack, unpack
 from mtljax.storage import Opened
 
 ENDING, PART = ".age", ".part"
@@ -34,9 +34,8 @@ class AgeStore:
         """Args: folder; keys; keep, how many of the latest beside the best; read_only.
 
         Raises:
-          ValueError: There are checkpoints that are not encrypted, or a package is missing.
+          ValueError: There are checkpoints that are not encrypted, or no secret key.
         """
-        require_safetensors()
         if jax.process_count() > 1 and keys.passphrase is None and not keys.identities:
             raise ValueError(
                 "several processes need the secret key, to read what the first of them wrote"

@@ -25,7 +25,7 @@ class Run:
     screen: Literal["off", "strict"] = "off"
     """strict: do not train on data with errors, as the verb `screen` finds them."""
     verify: Path | None = None
-    """Public key (PEM): go on only from checkpoints that its owner signed."""
+    """Public key (PEM): go on, or start (--init), only from what its owner signed."""
     coordinator: str | None = None
     """HOST:PORT of process 0, if several processes train together; auto: ask the cluster."""
     num_processes: int | None = None
@@ -50,6 +50,7 @@ def train_verb(arguments: list[str]) -> int:
     from mtljax.screening.screen import refuse_errors
     from mtljax.stopping import Stopped
     from mtljax.train import train
+    from mtljax.transfer import locate
 
     parallel.start(run.coordinator, run.num_processes, run.process_id)
     parallel.use_compile_cache()
@@ -58,6 +59,8 @@ def train_verb(arguments: list[str]) -> int:
         refuse_errors(open_source(experiment), experiment)
     if run.verify is not None and saved_steps(workdir):
         verify(workdir, run.verify)
+    elif run.verify is not None and experiment.init is not None:
+        verify(locate(experiment.init), run.verify)
     try:
         train(
             experiment,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import mtljax.models.fusion.base
 from models.models_harness import (
@@ -148,3 +149,27 @@ def test_more_scales_than_stages_are_refused(fusion):
 def test_an_impossible_argument_is_refused(fusion, options, match):
     with pytest.raises(ValueError, match=match):
         shapes(small_fusion(fusion, **options), small_image(), train=True)
+
+
+def modules(params):
+    """Path of every module that has parameters below it, one or two deep -> their shapes."""
+    found = {}
+    for path, leaf in flatten_dict(params).items():
+        for depth in (1, 2):
+            below = found.setdefault("/".join(path[:depth]), {})
+            below["/".join(path[depth:])] = leaf.shape
+    return found
+
+
+@every_fusion
+def test_a_fusion_knows_which_of_its_modules_are_copies_of_which_stage(fusion):
+    trunk = FITTING_TRUNK.get(fusion, "mlp")
+    plain = shapes(small_fusion("none", trunk), small_image(), train=False)[1]["params"]
+    stages = [modules(plain)[f"trunk_{i}"] for i in range(len(plain))]
+    made = small_fusion(fusion)
+    own = modules(shapes(made, small_image(), train=False)[1]["params"])
+    told = {module: made.stage_of(module) for module in own}
+    assert {stage for stage in told.values() if stage is not None} == set(range(len(stages)))
+    for module, leaves in own.items():
+        found = stages.index(leaves) if leaves in stages else None
+        assert told[module] == found, module

@@ -7,19 +7,11 @@ import pytest
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.models.trunks.base import features_of
 from mtljax.tasks import Classification
+from mtljax.transfer import Stored, match
 
 torch = pytest.importorskip("torch")
 
 from models.torch_models import MODELS  # noqa: E402
-from models.torch_names import NAMES  # noqa: E402
-
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 
 
 def scrambled(model, size):
@@ -35,32 +27,17 @@ def scrambled(model, size):
     return model.eval()
 
 
-def translated(variables, names, state):
-    """Our variables with the numbers of theirs, each of which must be asked for once."""
-    left = {name for name in state if not name.endswith("num_batches_tracked")}
-
-    def number(path, leaf):
-        _, *where = (key.key for key in path)
-        whole = "/".join(where)
-        their = names.get(whole) or f"{names['/'.join(where[:-1])]}.{LEAVES[where[-1]]}"
-        left.remove(their)
-        value = state[their].numpy()
-        axes = {4: (2, 3, 1, 0), 2: (1, 0)}  # inputs and outputs last
-        return value.transpose(axes.get(value.ndim, range(value.ndim))).reshape(leaf.shape)
-
-    found = jax.tree.map_with_path(number, variables)
-    assert not left
-    return found
-
-
 def ours(name, theirs, image, *, mean=0.0, std=1.0, **options):
     """(features of every stage, logits) of the whole model, with their weights."""
     trunk, task = TRUNKS[name](**options), Classification(name="class", num_classes=10)
     model = build(trunk, FUSIONS["none"], (task,), mean=mean, std=std)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     wanted = {part: shapes[part] for part in ("params", "batch_stats") if part in shapes}
-    variables = translated(wanted, NAMES[name], theirs.state_dict())
-    variables["constants"] = {"mean": np.float32(mean), "std": np.float32(std)}
+    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    initial = match(Stored("theirs", state), model, wanted, part="all")
+    assert len(initial.report) == 1  # nothing starts fresh, and nothing is left over
+    constants = {"mean": np.float32(mean), "std": np.float32(std)}
+    variables = {**initial.variables, "constants": constants}
     is_stage = lambda module, _: type(module) is type(trunk[0])
     run = jax.jit(lambda v, x: model.apply(v, x, train=False, capture_intermediates=is_stage))
     outputs, captured = run(variables, image)

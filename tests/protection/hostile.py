@@ -37,7 +37,12 @@ def payloads(canary: Path):
     )
     found["npy of objects"] = _npy_of_objects(touch)
     found["npz of objects"] = _zip({"image.npy": found["npy of objects"]})
-    found["torch"] = _zip({"archive/data.pkl": found["pickle 2"], "archive/version": b"3"})
+    found["torch"] = _torch(found["pickle 2"])
+    found["torch of a huge tensor"] = _torch(_tensor(HUGE, HUGE, 1))
+    found["torch of a huge view"] = _torch(_tensor(1, HUGE, 0))
+    found["torch of more than there is"] = _torch(_tensor(2**16, 2**16, 1))
+    for size in (HUGE, 2**36):
+        found[f"old torch of {size}"] = _old_torch(_tensor(size, size, 1))
     found["zip slip"] = _zip({f"../../../../../../..{canary}": b"", escape: b"", str(canary): b""})
     found["tar slip"] = _tar(canary)
     found["zip bomb"] = _zip({"image.npy": bytes(2**28)}, zipfile.ZIP_DEFLATED)
@@ -137,6 +142,31 @@ def _npy_of_objects(command):
     file = io.BytesIO()
     np.save(file, np.array([Runs(command)], dtype=object), allow_pickle=True)
     return file.getvalue()
+
+
+def _torch(content):
+    """A file of PyTorch's with one storage, of one number."""
+    members = {"data.pkl": content, "version": b"3", "byteorder": b"little", "data/0": bytes(4)}
+    return _zip({f"archive/{name}": data for name, data in members.items()})
+
+
+def _old_torch(content):
+    """The same as PyTorch wrote before version 1.6: pickles, one after the other."""
+    before = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    content = content.replace(b"tQ", b"NtQ")  # no view of another storage
+    return b"".join([*(pickle.dumps(x, 2) for x in before), content, pickle.dumps(["0"], 2)])
+
+
+def _tensor(stored, size, stride):
+    """The pickle of {"w": a tensor}, which claims so many stored numbers and such a shape."""
+    word = lambda text: b"X" + struct.pack("<I", len(text)) + text.encode()
+    number = lambda value: b"\x8a\x08" + struct.pack("<q", value)
+    storage = b"(" + word("storage") + b"ctorch\nFloatStorage\n" + word("0") + word("cpu")
+    storage += number(stored) + b"tQ"
+    shape = b"(" + number(size) + b"t(" + number(stride) + b"t"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00" + shape
+    tensor += b"\x89ccollections\nOrderedDict\n)RtR"
+    return b"\x80\x02}" + word("w") + tensor + b"s."
 
 
 def _zip(members, compression=zipfile.ZIP_STORED):

@@ -23,6 +23,7 @@ from mtljax.protection.packing import unpack
 from mtljax.protection.storage import AgeStore
 from mtljax.runfolder import check_folder, read_input, read_result, write_text
 from mtljax.storage import OrbaxStore
+from mtljax.transfer import read
 
 TRAINED = Trained(None, None, None, 0, (8, 8, 1), 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
@@ -68,6 +69,8 @@ LOADERS = {
     "result": ("result.json", lambda path: read_result(path.parent)),
     "encrypted checkpoint": ("10.age", opened),
     "weights": ("model.safetensors", unpacked),
+    "initial weights": ("model.safetensors", read),
+    "initial weights of PyTorch": ("model.pth", read),
     "key": ("key.txt", as_key),
 }
 

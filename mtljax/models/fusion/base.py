@@ -1,5 +1,6 @@
 """The contract of a fusion: it owns the trunk's stages and decides how tasks share and exchange."""
 
+import re
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -34,6 +35,16 @@ class Fusion(nn.Module):
     def copy_trunk(self, prefix: str) -> tuple[nn.Module, ...]:
         """The same stages with parameters of their own, named `<prefix>_trunk_<i>`."""
         return tuple(self.copy_stage(i, f"{prefix}_trunk_{i}") for i in range(len(self.trunk)))
+
+    @nn.nowrap
+    def stage_of(self, module: str) -> int | None:
+        """Which of the trunk's stages a module of this fusion is, or is a copy of; None: of none.
+
+        Args:
+          module: Its path below the fusion: `trunk_0`, `digit_trunk_0`.
+        """
+        found = re.fullmatch(r"(?:[^/]+_)?trunk_(\d+)", module)
+        return int(found[1]) if found else None
 
     def run_stage(self, stage: nn.Module, x: Signal, train: bool) -> Signal:
         """One stage, with `remat` as asked."""

@@ -1,5 +1,7 @@
 """Experts and gates: what the mixtures (MMoE, DSelect-k) and the layered ones (CGC, PLE) share."""
 
+import re
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -39,6 +41,12 @@ class Mixture(Fusion):
     experts: int = 4
     expert_stages: int = 1
 
+    @nn.nowrap
+    def stage_of(self, module: str) -> int | None:
+        found = re.fullmatch(r"expert_\d+_(\d+)", module)
+        first = len(self.trunk) - self.expert_stages
+        return first + int(found[1]) if found else super().stage_of(module)
+
     def gate(self, task: str) -> nn.Module:
         """The task's gate, `summary -> weights [N] or [B, N]`, named `task_<name>`."""
         raise NotImplementedError
@@ -68,6 +76,13 @@ class Layered(Fusion):
 
     shared_experts: int = 2
     task_experts: int = 1
+
+    @nn.nowrap
+    def stage_of(self, module: str) -> int | None:
+        if re.fullmatch(rf"{PREFIX}[^/]+/expert_\d+", module):
+            return len(self.trunk) - 1
+        found = re.fullmatch(r"[^/]+_expert_(\d+)_\d+", module)
+        return int(found[1]) if found else super().stage_of(module)
 
     def extract(self, image: Array, train: bool, levels: int) -> dict[str, tuple[Array, ...]]:
         """The features of each task, with the last `levels` stages as levels of experts."""

@@ -1,5 +1,7 @@
 """Learning to branch."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,11 @@ class LearningToBranch(Fusion):
     """
 
     temperature: float = 1.0
+
+    @nn.nowrap
+    def stage_of(self, module: str) -> int | None:
+        found = re.fullmatch(r"node_(\d+)_\d+", module)
+        return int(found[1]) if found else 0 if module == "root" else None
 
     @nn.compact
     def __call__(self, image, *, train):

@@ -1,0 +1,188 @@
+"""Runs that start from weights: every kind of run gets them, and only at its first step."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pyrage
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mtljax.checkpoint import Checkpoints
+from mtljax.compare import compare
+from mtljax.config import Data, Experiment, from_json, to_json
+from mtljax.main import main
+from mtljax.models.variables import flat
+from mtljax.predict import load_run
+from mtljax.programs import Programs
+from mtljax.protection.keys import parse_keys
+from mtljax.protection.signing import sign
+from mtljax.tasks import Classification, Regression
+from mtljax.train import train, train_together
+
+EXPERIMENT = Experiment(
+    name="other",
+    tasks=(Classification(name="digit", num_classes=10), Regression(name="half")),
+    data=Data(source="digits", batch_size=32, labels={"half": "value"}),
+    trunk="mlp:widths=(16,)",
+    steps=4,
+    optimizer="sgd",
+    schedule="constant",
+    log_every=2,
+    eval_every=2,
+    telemetry_every=0,
+)
+STILL = {"steps": 2, "learning_rate": 1e-30}
+"""Of runs that do not move, so that their checkpoints show where they started."""
+
+
+def starting_from(path, **fields):
+    return dataclasses.replace(EXPERIMENT, init=str(path), **fields)
+
+
+@pytest.fixture
+def source(trained_run):
+    """The variables that runs start from, by path."""
+    state = load_run(trained_run).state
+    return flat({"params": state.ema, **state.model_state})
+
+
+def saved(folder, keys=None):
+    """The variables in the last checkpoint of a run, by path."""
+    checkpoints = Checkpoints(folder, read_only=True, keys=keys)
+    state = checkpoints.restore_for_use(checkpoints.latest())
+    checkpoints.close()
+    return flat({"params": state.params, **state.model_state})
+
+
+def assert_trunk(found, source):
+    trunk = [path for path in found if "/trunk_" in path]
+    assert trunk
+    for path in [*trunk, "constants/mean", "constants/std"]:
+        np.testing.assert_array_equal(found[path].ravel(), source[path].ravel(), err_msg=path)
+
+
+def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source):
+    programs = Programs(starting_from(trained_run, ema=0.9), devices=1)
+    states = [programs.create(seed) for seed in (0, 1)]
+    for state in states:
+        assert_trunk(flat({"params": state.params, **state.model_state}), source)
+        assert_trunk(flat({"params": state.ema, **state.model_state}), source)
+    kernels = [np.asarray(s.params["task_digit"]["Dense_0"]["kernel"]) for s in states]
+    assert (kernels[0] != kernels[1]).all()
+    assert (kernels[0] != source["params/task_digit/Dense_0/kernel"]).all()
+    assert programs.initial.report[1] == "fresh: task_digit/Dense_0, task_half/Dense_0"
+
+
+def test_by_the_command_line_it_is_told_and_config_json_alone_runs_it_again(
+    trained_run, source, tmp_path, capsys
+):
+    (tmp_path / "config.json").write_text(json.dumps(to_json(EXPERIMENT)))
+    flags = ["--init", str(trained_run), "--steps", "2", "--learning-rate", "1e-30"]
+    arguments = ["--experiment", str(tmp_path / "config.json"), "--workdir"]
+    assert main([*arguments, str(tmp_path / "run"), *flags]) == 0
+    out = capsys.readouterr().out
+    assert f"2 of 2 modules of the trunk start from {trained_run} (names of mtljax)\n" in out
+    assert "left over: task_digit/Dense_0, task_value/Dense_0\n" in out
+    assert_trunk(saved(tmp_path / "run"), source)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert from_json(config) == starting_from(trained_run, **STILL)
+
+
+def test_going_on_and_using_a_run_does_not_need_what_it_started_from(trained_run, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(trained_run, source)
+    experiment = starting_from(source)
+    train(experiment, tmp_path / "undisturbed", devices=1, quiet=True)
+
+    def interrupt(step):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    programs = Programs(experiment, devices=1)
+    with pytest.raises(KeyboardInterrupt):
+        train_together([experiment], [tmp_path / "run"], programs, quiet=True, progress=interrupt)
+    shutil.rmtree(source)
+    train(experiment, tmp_path / "run", devices=1, quiet=True)
+    ours, theirs = saved(tmp_path / "run"), saved(tmp_path / "undisturbed")
+    assert ours.keys() == theirs.keys()
+    for path, leaf in ours.items():
+        assert leaf.tobytes() == theirs[path].tobytes(), path
+    assert load_run(tmp_path / "run").step == load_run(tmp_path / "undisturbed").step
+    with pytest.raises(ValueError, match="there are no initial weights"):
+        train(experiment, tmp_path / "new", devices=1, quiet=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_encrypted_run(trained_run, source, tmp_path, monkeypatch):
+    identity, folder = str(pyrage.x25519.Identity.generate()), tmp_path / "secret"
+    shutil.copytree(trained_run, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "encrypt": True}))
+    checkpoints = Checkpoints(folder, keys=parse_keys(identity, "KEY"))
+    checkpoints.save(load_run(trained_run).state, 0.0)
+    checkpoints.close()
+    programs = Programs(starting_from(folder), devices=1)
+    with pytest.raises(ValueError, match="no key to encrypt or decrypt with"):
+        programs.create(0)
+    monkeypatch.setenv("MTLJAX_KEY", identity)
+    state = programs.create(0)
+    assert_trunk(flat({"params": state.params, **state.model_state}), source)
+
+
+def test_what_is_to_be_verified_must_be_signed_before_a_run_starts_from_it(
+    trained_run, source, tmp_path, capsys
+):
+    folder, key = tmp_path / "source", ec.generate_private_key(ec.SECP256R1())
+    shutil.copytree(trained_run, folder)
+    pem, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "private.pem").write_bytes(private)
+    (tmp_path / "public.pem").write_bytes(key.public_key().public_bytes(pem, public))
+    (tmp_path / "config.json").write_text(json.dumps(to_json(starting_from(folder, **STILL))))
+    arguments = ["--experiment", str(tmp_path / "config.json"), "--quiet"]
+    arguments += ["--workdir", str(tmp_path / "run"), "--verify", str(tmp_path / "public.pem")]
+    assert main(arguments) == 2
+    assert "is not signed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    sign(folder, tmp_path / "private.pem")
+    assert main(arguments) == 0
+    assert_trunk(saved(tmp_path / "run"), source)
+
+
+@pytest.mark.slow
+def test_every_member_of_a_comparison_starts_from_it(trained_run, source, tmp_path):
+    experiment = starting_from(trained_run, **STILL)
+    asked = {"balancers": ("ew", "pcgrad"), "fusions": ("none", "cross_stitch"), "seeds": 2}
+    _, failures = compare(experiment, tmp_path / "all", devices=1, quiet=True, **asked)
+    assert not failures
+    folders = [path.parent for path in (tmp_path / "all").glob("members/*/*/result.json")]
+    assert len(folders) == 2 * (2 + 4)
+    for folder in folders:
+        found = saved(folder)
+        plain = {path.replace("digit_trunk", "trunk"): leaf for path, leaf in found.items()}
+        assert_trunk({p: x for p, x in plain.items() if "half_trunk" not in p}, source)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--init", "nowhere"], "there are no initial weights nowhere"),
+        (["--init", "RUN", "--trunk", "mlp:widths=(8,)"], "choose the trunk that it is of"),
+        (["--init", "RUN", "--init-part", "heads"], "--init-part cannot be 'heads'"),
+    ],
+)
+def test_errors_are_one_line_and_nothing_is_written(flags, message, trained_run, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(to_json(EXPERIMENT)))
+    flags = [str(trained_run) if flag == "RUN" else flag for flag in flags]
+    run = ["--workdir", str(tmp_path / "run")]
+    assert main(["--experiment", str(tmp_path / "config.json"), *run, *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
