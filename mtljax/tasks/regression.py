@@ -1,6 +1,7 @@
 """Regression: one number (or a few) per image."""
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
@@ -30,6 +31,9 @@ class Regression(Task):
     """A typical distance from `center`, in the label's unit."""
     kind: Kind = "l2"
     """Loss of the scaled error e: e^2, |e|, or e^2 / 2 up to |e| = 1 and |e| - 1/2 beyond."""
+    threshold: float | None = None
+    """Where the question is whether a number is below this or not: adds the metric `accuracy`, the
+    share of outputs that are on their label's side."""
 
     main_metric: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
@@ -38,6 +42,8 @@ class Regression(Task):
         require_least(self, 1, "size")
         require_positive(self, "scale")
         require_choice(self, "kind", Kind)
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"task {self.name!r}: threshold must be finite, not {self.threshold}")
 
     def head(self):
         return VectorHead(
@@ -56,7 +62,9 @@ class Regression(Task):
 
     @property
     def metrics(self):
-        return _Errors(self.size, self.center)
+        if self.threshold is None:
+            return _Errors(self.size, self.center)
+        return _Sides(self.size, self.center, self.threshold)
 
     def check(self, labels):
         require_finite(self.name, labels)
@@ -98,6 +106,9 @@ class Regression(Task):
         true, predicted = labels[finite], outputs[finite]
         ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
         axis.plot(ends, ends, color="0.6", lw=1, zorder=0, label="perfect")
+        if self.threshold is not None:
+            for line in (axis.axvline, axis.axhline):
+                line(self.threshold, color="0.6", lw=1, ls=":", zorder=0)
         alpha = float(np.clip(200 / len(true), 0.05, 0.5))
         axis.scatter(
             true,
@@ -158,3 +169,28 @@ class _Errors(Metrics):
             "rmse": float(np.sqrt(square / (count * self.size))),
             "r2": 1 - float(square) / spread if spread > 0 else float("nan"),
         }
+
+
+class _Sides(_Errors):
+    """The same, and how many of all numbers are on their label's side of a threshold."""
+
+    def __init__(self, size: int, center: float, threshold: float):
+        super().__init__(size, center)
+        self.threshold = threshold
+
+    def empty(self):
+        return {**super().empty(), "agree": np.zeros((), np.int32)}
+
+    def update(self, state, output, label, present):
+        known = fill_absent(label, present)
+        agree = (output >= self.threshold) == (known >= self.threshold)
+        agree = agree.reshape(present.shape[0], self.size) & present[:, None]
+        return {
+            **super().update(state, output, label, present),
+            "agree": state["agree"] + agree.sum(),
+        }
+
+    def compute(self, state):
+        count = int(state["count"]) * self.size
+        accuracy = int(state["agree"]) / count if count else float("nan")
+        return {**super().compute(state), "accuracy": accuracy}

@@ -35,6 +35,7 @@ def regression(task, outputs, labels):
         "mae": np.abs(error).mean(),
         "rmse": np.sqrt((error**2).mean()),
         "r2": 1 - (error**2).sum() / spread,
+        "accuracy": ((outputs < task.threshold) == (labels < task.threshold)).mean(),
     }
 
 

@@ -62,8 +62,9 @@ def _regression(rng, n):
     labels = 3 + 2 * _normal(rng, n, 2)
     outputs = labels + 0.5 * _normal(rng, n, 2)
     bad = [(changed(labels, np.nan), "example 3 is .*nan"), (labels[:, 0], "shape")]
-    scores = {"loss": 0, "mae": 0, "rmse": 0, "r2": 1}
-    return {"size": 2, "center": 3.0, "scale": 2.0}, outputs, labels, labels, scores, bad
+    scores = {"loss": 0, "mae": 0, "rmse": 0, "r2": 1, "accuracy": 1}
+    settings = {"size": 2, "center": 3.0, "scale": 2.0, "threshold": 3.5}
+    return settings, outputs, labels, labels, scores, bad
 
 
 def _multilabel(rng, n):

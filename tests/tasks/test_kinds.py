@@ -17,6 +17,7 @@ from mtljax.tasks import (
     MultiLabel,
     Normals,
     Reconstruction,
+    Regression,
     Saliency,
     Segmentation,
 )
@@ -275,3 +276,12 @@ def test_psnr_of_a_known_error():
 def test_settings_that_make_no_sense_are_refused(kind, settings, message):
     with pytest.raises(ValueError, match=f"task 't': .*{message}"):
         kind(name="t", **settings)
+
+
+def test_a_threshold_belongs_to_the_numbers_above_it():
+    labels = np.asarray([0.0, 0.5, 0.5, 1.0], np.float32)
+    outputs = np.asarray([0.49, 0.5, 0.49, -3.0], np.float32)
+    assert compute(Regression(name="risk", threshold=0.5), outputs, labels)["accuracy"] == 0.5
+    assert "accuracy" not in compute(Regression(name="risk"), outputs, labels)
+    with pytest.raises(ValueError, match="threshold must be finite, not nan"):
+        Regression(name="risk", threshold=float("nan"))
