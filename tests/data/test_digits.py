@@ -44,3 +44,34 @@ def test_both_labels_say_the_same(source):
         assert part.labels["value"].dtype == np.float32
         assert all(flags.all() for flags in part.present.values())
         assert (part.image.min(), part.image.max()) == (source.low, source.high)
+
+
+@pytest.mark.parametrize("per_class", [1, 10, 100])
+def test_few_are_so_many_of_each_class_and_all_of_them_training_images(source, per_class):
+    few = SOURCES["digits"](per_class=per_class)
+    np.testing.assert_array_equal(np.bincount(few.train.labels["digit"]), [per_class] * 10)
+    assert pixels(few.train) <= pixels(source.train)
+    np.testing.assert_allclose(few.mean, few.train.image.mean(dtype=np.float64), rtol=1e-5)
+
+
+def test_whoever_has_few_is_tested_on_the_same_images(source):
+    few = SOURCES["digits"](per_class=10)
+    for name in ("validation", "test"):
+        np.testing.assert_array_equal(few.parts()[name].image, source.parts()[name].image)
+
+
+def test_fewer_are_among_the_few_and_another_seed_draws_others():
+    draw = lambda **arguments: pixels(SOURCES["digits"](**arguments).train)
+    assert draw(per_class=3) < draw(per_class=10) < draw(per_class=40)
+    assert draw(per_class=10) == draw(per_class=10, seed=0)
+    assert len(draw(per_class=10) & draw(per_class=10, seed=1)) < 30
+
+
+@pytest.mark.parametrize("per_class", [0, 200])
+def test_no_more_can_be_few_than_there_are(per_class):
+    with pytest.raises(ValueError, match=f"per_class must be in 1..1[0-9][0-9], not {per_class}$"):
+        SOURCES["digits"](per_class=per_class)
+
+
+def pixels(split):
+    return set(map(bytes, split.image))
