@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from folder_harness import make_folder
 from PIL import Image
+from test_elpv import make_elpv
 from test_idx import write_idx
 from test_npy_folders import make as make_npy
 from test_tfds import SCENE, builder_like, made, scene
@@ -14,7 +15,7 @@ from test_tfds import SCENE, builder_like, made, scene
 from mtljax.data import SOURCES, make_source
 from mtljax.data.base import Wanted
 from mtljax.data.pipeline import Order, padded, read, resident, stream
-from mtljax.tasks import Classification, Depth, Detection, Segmentation
+from mtljax.tasks import Classification, Depth, Detection, Regression, Segmentation
 
 
 def class_of(name, count=10):
@@ -43,11 +44,15 @@ def root(tmp_path_factory):
             for i in range(4):
                 pixels = rng.integers(0, 256, (9, 7 + i, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / domain / f"class{kind}" / f"{i}.png")
-    return root
+    make_elpv(root / "packages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "packages")
+        yield root
 
 
 SAMPLES = {
     "digits": ("digits", {"digit": class_of("kind")}),
+    "elpv": ("elpv:size=4", {"defect": Regression(name="defect"), "type": class_of("kind", 2)}),
     "arrays": ("arrays:{root}/arrays.npz", {"label": class_of("kind")}),
     "idx": ("idx:{root}/idx", {"label": class_of("kind")}),
     "folder": (

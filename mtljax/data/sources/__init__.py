@@ -8,6 +8,7 @@ from mtljax.data.base import Source, Wanted, select
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.class_folders import class_folders
 from mtljax.data.sources.digits import digits
+from mtljax.data.sources.elpv import elpv
 from mtljax.data.sources.folder import folder
 from mtljax.data.sources.idx import idx
 from mtljax.data.sources.join import join
@@ -18,6 +19,7 @@ from mtljax.data.sources.tfds import tfds
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
+    "elpv": elpv,
     "arrays": arrays,
     "idx": idx,
     "folder": folder,
