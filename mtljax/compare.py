@@ -21,6 +21,7 @@ def compare(
     balancers: Sequence[str] = (),
     fusions: Sequence[str] = (),
     trunks: Sequence[str] = (),
+    vary: Sequence[str] = (),
     grid: Sequence[str] = (),
     front: int = 0,
     devices: int | None = None,
@@ -36,7 +37,7 @@ def compare(
       experiment: What to compare on; its own seed is the first.
       workdir: Where everything is written: tables, the page, and a run folder per member.
       seeds: How many, one after the other from the experiment's own.
-      balancers, fusions, trunks, grid, front: See `mtljax.comparison.members.plan`.
+      balancers, fusions, trunks, vary, grid, front: See `mtljax.comparison.members.plan`.
       devices: How many to use; None: all.
       together: Whether seeds are trained side by side in one program; auto: where that pays.
       quiet: Show no progress.
@@ -51,7 +52,13 @@ def compare(
     if seeds < 1:
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
     methods = plan(
-        experiment, balancers=balancers, fusions=fusions, trunks=trunks, grid=grid, front=front
+        experiment,
+        balancers=balancers,
+        fusions=fusions,
+        trunks=trunks,
+        vary=vary,
+        grid=grid,
+        front=front,
     )
     check_workdir(workdir)
     numbers = range(experiment.seed, experiment.seed + seeds)

@@ -6,6 +6,7 @@ chooses one. A *member* is a candidate with a seed: one experiment, one run fold
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -13,7 +14,7 @@ import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import qmc
@@ -24,6 +25,8 @@ from mtljax.config import Experiment, to_json
 from mtljax.selection import check_select
 
 FOLDER = "members"
+STL = "STL"
+"""What the baselines of all tasks together are called."""
 Kind = Literal["stl", "method", "front"]
 
 
@@ -55,8 +58,8 @@ class Method:
 
     name: str
     kind: Kind
-    trunk: str
-    """Its baselines have the same."""
+    baseline: str
+    """What the single-task networks with the same settings are called together."""
     candidates: tuple[Candidate, ...]
 
     @property
@@ -71,6 +74,7 @@ def plan(
     balancers: Sequence[str] = (),
     fusions: Sequence[str] = (),
     trunks: Sequence[str] = (),
+    vary: Sequence[str] = (),
     grid: Sequence[str] = (),
     front: int = 0,
 ) -> list[Method]:
@@ -79,6 +83,7 @@ def plan(
     Args:
       experiment: What is compared on; where nothing else is asked for, its own settings are used.
       balancers, fusions, trunks: What to cross.
+      vary: `field=value,value` each, of any other field: crossed, too.
       grid: `field=value,value` each; every method, the baselines too, gets every point.
       front: How many fixed weightings.
 
@@ -86,46 +91,76 @@ def plan(
       ValueError: A name, field or value that is not there, or the same method twice.
     """
     balancers, fusions = balancers or [experiment.balancer], fusions or [experiment.fusion]
-    trunks, points = trunks or [experiment.trunk], list(grid_points(grid))
+    trunks, points = trunks or [experiment.trunk], list(grid_points(grid, "--grid"))
+    variants = list(grid_points(vary, "--vary"))
+    _check_apart(variants[0], points[0])
     if front < 0:
         raise ValueError(f"--front must be >= 0, not {front}")
     if front and len(experiment.tasks) < 2:
         raise ValueError("--front needs at least two tasks: one has nothing to weigh")
 
-    def method(name: str, kind: Kind, base: Experiment) -> Method:
-        found = []
-        for point in points:
-            made = base
-            for field, text in point:
-                made = with_field(made, field, text)
-            settings = ", ".join(f"{field}={text}" for field, text in point)
-            found.append(Candidate(settings=settings, experiment=made))
-        return Method(name=name, kind=kind, trunk=base.trunk, candidates=tuple(found))
-
+    bases = _bases(experiment, trunks, variants)
+    make = functools.partial(_method, points)
     methods = []
-    of_trunk = [dataclasses.replace(experiment, trunk=trunk) for trunk in trunks]
-    for base in of_trunk:
-        behind = f", trunk {base.trunk}" if len(trunks) > 1 else ""
+    for base in bases:
         for task in experiment.tasks:
-            methods.append(method(f"STL {task.name}{behind}", "stl", single_task(base, task.name)))
-    for base, fusion, balancer in itertools.product(of_trunk, fusions, balancers):
-        chosen = dataclasses.replace(base, fusion=fusion, balancer=balancer)
-        words = [f"trunk {base.trunk}"] * (len(trunks) > 1) + [f"fusion {fusion}"] * (
-            len(fusions) > 1
-        )
-        if len(balancers) > 1 or not words:
-            words.append(balancer)
-        methods.append(method(", ".join(words), "method", chosen))
-    for base in of_trunk:
-        behind = f", trunk {base.trunk}" if len(trunks) > 1 else ""
+            single = single_task(base.experiment, task.name)
+            methods.append(make("stl", base, [f"{STL} {task.name}", *base.words], single))
+    for base, fusion, balancer in itertools.product(bases, fusions, balancers):
+        words = base.words + [f"fusion {fusion}"] * (len(fusions) > 1)
+        words += [balancer] * (len(balancers) > 1 or not words)
+        chosen = dataclasses.replace(base.experiment, fusion=fusion, balancer=balancer)
+        methods.append(make("method", base, words, chosen))
+    for base in bases:
         for weights in simplex(len(experiment.tasks), front):
             text = ",".join(f"{w:.4g}" for w in weights)
             chosen = dataclasses.replace(
-                base, fusion=fusions[0], balancer=f"fixed:weights=({text})"
+                base.experiment, fusion=fusions[0], balancer=f"fixed:weights=({text})"
             )
-            methods.append(method(f"fixed ({text}){behind}", "front", chosen))
+            methods.append(make("front", base, [f"fixed ({text})", *base.words], chosen))
     _check(methods)
     return methods
+
+
+class _Base(NamedTuple):
+    """What methods and their single-task baselines have in common."""
+
+    words: list[str]
+    """What sets it apart from the others."""
+    experiment: Experiment
+
+
+def _bases(
+    experiment: Experiment, trunks: Sequence[str], variants: Sequence[Sequence[tuple[str, str]]]
+) -> list[_Base]:
+    """Every trunk with every variant of the other fields."""
+    found = []
+    for trunk, variant in itertools.product(trunks, variants):
+        made = with_fields(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
+        words = [f"trunk {trunk}"] * (len(trunks) > 1)
+        found.append(_Base(words + [f"{field} {text}" for field, text in variant], made))
+    return found
+
+
+def _method(
+    points: Sequence[Sequence[tuple[str, str]]],
+    kind: Kind,
+    base: _Base,
+    words: Sequence[str],
+    experiment: Experiment,
+) -> Method:
+    """A method with a candidate for each point of the grid."""
+    candidates = []
+    for point in points:
+        settings = ", ".join(f"{field}={text}" for field, text in point)
+        made = with_fields(experiment, point, "--grid")
+        candidates.append(Candidate(settings=settings, experiment=made))
+    return Method(
+        name=", ".join(words),
+        kind=kind,
+        baseline=", ".join([STL, *base.words]),
+        candidates=tuple(candidates),
+    )
 
 
 def single_task(experiment: Experiment, task: str) -> Experiment:
@@ -156,45 +191,61 @@ def simplex(tasks: int, count: int) -> np.ndarray:
     return tasks * np.diff(edges, axis=1, prepend=0.0, append=1.0)
 
 
-def grid_points(grid: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
-    """Every combination of `field=value,value` texts, as [(field, value), ...]."""
+def grid_points(texts: Sequence[str], flag: str) -> Iterator[list[tuple[str, str]]]:
+    """Every combination of `field=value,value` texts of a flag, as [(field, value), ...]."""
     axes = []
-    for text in grid:
+    for text in texts:
         field, equals, values = text.partition("=")
         options = [value.strip() for value in split_arguments(values)]
         if not equals or not options:
-            raise ValueError(f"--grid {text!r} is not field=value,value")
+            raise ValueError(f"{flag} {text!r} is not field=value,value")
         axes.append([(field.strip().replace("-", "_"), value) for value in options])
     names = [axis[0][0] for axis in axes]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"--grid has {name} twice; write all its values behind one")
+            raise ValueError(f"{flag} has {name} twice; write all its values behind one")
     return map(list, itertools.product(*axes))
 
 
-def with_field(value: Any, path: str, text: str, whole: str | None = None) -> Any:
+def _check_apart(variant: Sequence[tuple[str, str]], point: Sequence[tuple[str, str]]) -> None:
+    """Raises ValueError where --vary has a field that is somebody else's."""
+    flags = {kind: f"--{kind}s" for kind in ("balancer", "fusion", "trunk")}
+    flags |= {field: "--grid" for field, _ in point}
+    for field, _ in variant:
+        if field in flags:
+            raise ValueError(f"--vary cannot have {field}: it has its values behind {flags[field]}")
+
+
+def with_fields(experiment: Any, changes: Sequence[tuple[str, str]], flag: str) -> Any:
+    """A copy with the fields changed as a flag says; see `with_field`."""
+    for field, text in changes:
+        experiment = with_field(experiment, field, text, flag)
+    return experiment
+
+
+def with_field(value: Any, path: str, text: str, flag: str, whole: str | None = None) -> Any:
     """A copy of nested frozen dataclasses with one field changed: `data.batch_size`, "32".
 
     Raises:
-      ValueError: There is no such field, or it cannot have this value.
+      ValueError: There is no such field, or it cannot have this value; names the flag.
     """
     whole = whole or path
     first, _, rest = path.partition(".")
     fields = {field.name for field in dataclasses.fields(value)}
     if first not in fields or first in ("seed", "name", "tasks"):
         known = _paths(value) - {"seed", "name", "tasks"}
-        raise ValueError(f"--grid: there is no field {whole!r}{nearest(whole, known)}")
+        raise ValueError(f"{flag}: there is no field {whole!r}{nearest(whole, known)}")
     if rest and dataclasses.is_dataclass(getattr(value, first)):
         return dataclasses.replace(
-            value, **{first: with_field(getattr(value, first), rest, text, whole)}
+            value, **{first: with_field(getattr(value, first), rest, text, flag, whole)}
         )
     if rest:
-        raise ValueError(f"--grid: there is no field {whole!r}{nearest(rest, _paths(value))}")
+        raise ValueError(f"{flag}: there is no field {whole!r}{nearest(rest, _paths(value))}")
     hint = typing.get_type_hints(type(value))[first]
     try:
         made = read_value(text, hint)
     except TypeError as error:
-        raise ValueError(f"--grid: {whole} must be {error}, not {text!r}") from None
+        raise ValueError(f"{flag}: {whole} must be {error}, not {text!r}") from None
     return dataclasses.replace(value, **{first: made})
 
 

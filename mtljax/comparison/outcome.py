@@ -16,8 +16,6 @@ from mtljax.config import Experiment
 from mtljax.runfolder import read_result
 from mtljax.selection import selection_score
 
-STL = "STL"
-"""What the baseline of all tasks together is called."""
 Results = dict[int, dict[str, Any]]
 """Seed -> what its result.json says."""
 
@@ -33,7 +31,7 @@ class Row:
     values: Float[np.ndarray, "S K"]
     """Test metrics by seed; NaN where a run is missing."""
     delta: Float[np.ndarray, " S"]
-    """delta_m in % by seed, against the baselines of the comparison's first trunk."""
+    """delta_m in % by seed, against the comparison's first baselines."""
     costs: dict[str, Estimate]
     """`ms_per_step`, `memory_bytes`, `compile_seconds`, `parameters`; of baselines the sum over
     tasks, but the most of the memory."""
@@ -42,7 +40,7 @@ class Row:
     rank: float = float("nan")
     """MR among methods."""
     baseline: str = ""
-    """The row of the baselines with the same trunk."""
+    """The row of the baselines with the same settings."""
 
     def of(self, metric: int) -> Estimate:
         """A test metric over seeds."""
@@ -112,19 +110,17 @@ def collect(
         for name, higher in task.compared
     )
     chosen = {method.name: choose(method, seeds, workdir) for method in methods}
-    trunks = list(dict.fromkeys(method.trunk for method in methods))
-    names = {trunk: f"{STL}, trunk {trunk}" if len(trunks) > 1 else STL for trunk in trunks}
     bases = []
-    for trunk in trunks:
-        single = [m for m in methods if m.kind == "stl" and m.trunk == trunk]
-        bases.append(baseline(names[trunk], single, chosen, metrics, seeds))
+    for name in dict.fromkeys(method.baseline for method in methods):
+        single = [m for m in methods if m.kind == "stl" and m.baseline == name]
+        bases.append(baseline(name, single, chosen, metrics, seeds))
     # One reference for all rows, so that their delta_m can be compared with each other.
     reference = bases[0].values
     rows = [dataclasses.replace(row, delta=delta(row.values, reference, metrics)) for row in bases]
     for method in methods:
         if method.kind != "stl":
             row = row_of(method, *chosen[method.name], metrics, seeds, reference)
-            rows.append(dataclasses.replace(row, baseline=names[method.trunk]))
+            rows.append(dataclasses.replace(row, baseline=method.baseline))
     rows = ranked(rows, metrics)
     order = {"stl": 0, "method": 1, "front": 2}
     rows.sort(key=lambda row: order[row.kind])

@@ -94,7 +94,8 @@ def _finished(member: Member) -> bool:
 def _programs(candidate: Candidate, devices: int | None, sources: dict[str, Source]) -> Programs:
     """The programs of a candidate, on data that is loaded once for all that read the same."""
     data = candidate.experiment.data
-    key = repr((data.source, data.labels, [task.name for task in candidate.experiment.tasks]))
+    names = [task.name for task in candidate.experiment.tasks]
+    key = repr((data.source, data.labels, data.drop, names))
     programs = Programs(candidate.experiment, devices=devices, source=sources.get(key))
     sources[key] = programs.source
     return programs

@@ -20,6 +20,8 @@ class Compare:
     """Fusions with their arguments (default: the experiment's own)."""
     trunks: tuple[str, ...] = ()
     """Trunks with their arguments (default: the experiment's own)."""
+    vary: tuple[str, ...] = ()
+    """field=value,value ...: a method for each of all combinations."""
     grid: tuple[str, ...] = ()
     """field=value,value ...: of all combinations validation chooses one for each method."""
     front: int = 0
@@ -71,6 +73,7 @@ def compare_verb(arguments: list[str]) -> int:
             balancers=flags.balancers,
             fusions=flags.fusions,
             trunks=flags.trunks,
+            vary=flags.vary,
             grid=flags.grid,
             front=flags.front,
             devices=flags.devices,

@@ -54,6 +54,21 @@ def test_every_method_and_baseline_gets_every_point_of_the_grid():
         assert method.candidates[1].settings == "learning_rate=1e-3, data.batch_size=32"
 
 
+def test_any_field_can_be_varied_for_methods_and_their_baselines():
+    asked = {"vary": ("ema=none,0.9", "data.batch-size=8,16"), "balancers": ("ew", "uw")}
+    methods = plan(EXPERIMENT, **asked)
+    assert len(methods) == 4 * (2 + 2)
+    of = lambda kind: [method for method in methods if method.kind == kind]
+    assert of("stl")[0].name == "STL digit, ema none, data.batch_size 8"
+    assert of("method")[-1].name == "ema 0.9, data.batch_size 16, uw"
+    for method in methods:
+        made = method.candidates[0].experiment
+        told = f"ema {str(made.ema).lower()}, data.batch_size {made.data.batch_size}"
+        assert told in method.name
+        assert method.baseline == f"STL, {told}"
+    assert names(vary=("ema=0.5",)) == ["STL digit, ema 0.5", "STL value, ema 0.5", "ema 0.5"]
+
+
 def test_folders_are_those_of_the_experiment_whatever_else_is_compared(tmp_path):
     alone = {m.name: m.candidates[0].folder(tmp_path, 3) for m in plan(EXPERIMENT)}
     more = {
@@ -86,6 +101,16 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
         ({"grid": ("learning-rate=fast",)}, "learning_rate must be a number, not 'fast'"),
         ({"grid": ("seed=1,2",)}, "--grid: there is no field 'seed'"),
         ({"grid": ("steps=1", "steps=2")}, "--grid has steps twice"),
+        ({"vary": ("init",)}, "--vary 'init' is not field=value,value"),
+        ({"vary": ("steps=few,2",)}, "--vary: steps must be a whole number, not 'few'"),
+        (
+            {"vary": ("trunk=cnn,rnn",)},
+            "--vary cannot have trunk: it has its values behind --trunks",
+        ),
+        (
+            {"vary": ("steps=1,2",), "grid": ("steps=1,2",)},
+            "--vary cannot have steps: it has its values behind --grid",
+        ),
         ({"front": -1}, "--front must be >= 0, not -1"),
     ],
 )
@@ -97,5 +122,5 @@ def test_what_is_not_there_is_refused_in_one_line(asked, words):
 
 
 def test_a_field_inside_a_field_is_changed_in_a_copy():
-    changed = with_field(EXPERIMENT, "data.batch_size", "8")
+    changed = with_field(EXPERIMENT, "data.batch_size", "8", "--grid")
     assert (changed.data.batch_size, EXPERIMENT.data.batch_size) == (8, 64)
