@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from mtljax.data import (
 )
 from mtljax.data.base import with_parts
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
+from mtljax.models.depth import is_in_part
 from mtljax.models.fusion import Fusion
 from mtljax.optimizers import make_optimizer
 from mtljax.screening.droplist import without
@@ -118,16 +120,23 @@ def assemble(
     trunk = choose("trunk", experiment.trunk, TRUNKS)
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
     balancer = choose("balancer", experiment.balancer, BALANCERS)
+    model = build(
+        trunk.made(),
+        fusion.make,
+        experiment.tasks,
+        mean=mean,
+        std=std,
+        remat=experiment.remat,
+        **fusion.arguments,
+    )
+    stage_of = model.fusion.stage_of
+    if experiment.l2_sp and experiment.init is None:
+        raise ValueError(
+            "l2_sp pulls to what training starts from: name it with init, or leave out l2_sp and "
+            "let the optimizer decay, as adamw:weight_decay=1e-2"
+        )
     return Parts(
-        model=build(
-            trunk.made(),
-            fusion.make,
-            experiment.tasks,
-            mean=mean,
-            std=std,
-            remat=experiment.remat,
-            **fusion.arguments,
-        ),
+        model=model,
         balancer=balancer.made(),
         optimizer=make_optimizer(
             experiment.optimizer,
@@ -136,6 +145,11 @@ def assemble(
             experiment.steps,
             clip_norm=experiment.clip_norm,
             decay_biases=experiment.decay_biases,
+            l2_sp=experiment.l2_sp,
+            started=lambda path: is_in_part(path, experiment.init_part, stage_of),
+            layer_decay=experiment.layer_decay,
+            unfreeze_every=experiment.unfreeze_every,
+            stage_of=stage_of,
         ),
         augment=make_augment(experiment.data.augment, experiment.tasks),
         attack=make_attack(experiment.adversarial, low, high),
@@ -179,7 +193,13 @@ def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = Non
         pullback=experiment.pullback,
         jacobian=experiment.jacobian,
         attack=parts.attack,
+        **what_stays(experiment),
     )
+
+
+def what_stays(experiment: Experiment) -> dict[str, Any]:
+    """What does not learn, as `make_train_step` and all that measures the same losses take it."""
+    return {"freeze": experiment.freeze, "freeze_statistics": experiment.freeze_statistics}
 
 
 def compute_dtype(experiment: Experiment):

@@ -71,6 +71,10 @@ class BalancedGradient:
     pullback: Pullback
     keep_rows: bool
 
+    def given(self, frozen: Flat) -> "BalancedGradient":
+        """The same, of the parameters that are not frozen."""
+        return dataclasses.replace(self, objective=self.objective.given(frozen))
+
     @property
     def axis(self) -> Axis:
         return self.objective.axis

@@ -58,6 +58,12 @@ class Experiment:
     """The shared network and its arguments, as `list trunks` shows."""
     fusion: str = "none"
     """How tasks share the trunk and exchange features, as `list fusions` shows."""
+    init: str | None = None
+    """What to start from instead of random weights: a run folder, a .safetensors file, a PyTorch
+    state dict (.pth), or package:NAME/FILE, a file in a Python package."""
+    init_part: Literal["trunk", "fusion", "all"] = "trunk"
+    """How much of it: the trunk, which serves any tasks; also the rest of the fusion; or all, the
+    heads too, which must then be of the same tasks."""
     remat: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
 
@@ -70,12 +76,6 @@ class Experiment:
     less memory and one more pass backwards."""
     pullback: Literal["auto", "vmap", "loop"] | int = "auto"
     """How the tasks' gradients are taken: all at once, one after the other, or so many at a time;
-    init: str | None = None
-    """What to start from instead of random weights: a run folder, a .safetensors file, a PyTorch
-    state dict (.pth), or package:NAME/FILE, a file in a Python package."""
-    init_part: Literal["trunk", "fusion", "all"] = "trunk"
-    """How much of it: the trunk, which serves any tasks; also the rest of the fusion; or all, the
-    heads too, which must then be of the same tasks."""
     auto: as was measured to be fastest."""
     heads: Literal["auto", "own", "weighted"] = "auto"
     """What heads receive: their own loss or the weighted one; auto: as in the balancer's paper."""
@@ -100,6 +100,22 @@ class Experiment:
     """What the model computes in; parameters and losses are float32."""
     max_skipped: int = 10
     """Stop after so many updates in a row that were not finite."""
+
+    freeze: tuple[str, ...] = ()
+    """Modules whose parameters do not change: trunk (all of it), trunk_0, trunk_1, ... (a stage),
+    task_NAME (a head), fusion/..., with * for anything. What is below all that learns costs no
+    backward pass."""
+    freeze_statistics: bool = False
+    """Use batch normalisation as in evaluation, and leave its statistics as they are."""
+    layer_decay: float = 1.0
+    """Layer-wise decay of the learning rate: that of each block of the trunk is so many times that
+    of the block above it, the heads' is the full one. 1: all alike; 0.65 to 0.9 is usual."""
+    unfreeze_every: int | None = None
+    """Gradual unfreezing: heads and fusion learn at once, the trunk's last stage after so many
+    updates, the one below it after as many more; none: all at once."""
+    l2_sp: float = 0.0
+    """Pull the parameters that `init` gave a start back to it, so strongly (L2-SP); those do not
+    decay besides."""
 
     adversarial: str | None = None
     """Learn from attacked images: an attack and its arguments, as `list attacks` shows, with the
@@ -126,6 +142,8 @@ class Experiment:
         for field in ("steps", "microbatches", "max_skipped", "log_every", "eval_every"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be >= 1, not {getattr(self, field)}")
+        if isinstance(self.freeze, str):  # a single one, written without a comma behind it
+            object.__setattr__(self, "freeze", (self.freeze,))
         if isinstance(self.pullback, int) and self.pullback < 1:
             raise ValueError(f"pullback must be auto, vmap, loop or >= 1, not {self.pullback}")
         if self.telemetry_every is not None and self.telemetry_every < 0:

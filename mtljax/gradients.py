@@ -5,6 +5,7 @@ respect to the shared parameters or to the representation) -> the balancer, in `
 pull-back again.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from mtljax.models.freezing import frozen_statistics
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
 from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
@@ -59,6 +61,8 @@ class Objective:
       samples: S, independent samples that the batch is split in; example i is in sample i mod S.
       dtype: Compute dtype of the model; parameters and losses stay float32. None: as they are.
       axis: What the batch is spread over.
+      freeze_statistics: Batch normalisation works as in evaluation.
+      frozen: Parameters that no gradient is taken of; the losses are a function of the others.
     """
 
     model: nn.Module
@@ -67,6 +71,12 @@ class Objective:
     samples: int
     dtype: Any
     axis: Axis
+    freeze_statistics: bool = False
+    frozen: Flat = dataclasses.field(default_factory=dict, compare=False)
+
+    def given(self, frozen: Flat) -> "Objective":
+        """The same losses, with these parameters frozen."""
+        return dataclasses.replace(self, frozen=frozen)
 
     def losses(
         self,
@@ -80,24 +90,26 @@ class Objective:
         """(sums, counts, representation, new model state) of one batch.
 
         Args:
-          shared, specific: Parameters, as `partition` splits them.
+          shared, specific: The parameters that learn, as `partition` splits them.
           model_state: The other collections of the model's variables.
           batch: `{"image", "labels", "present"}`.
           key: For dropout and the like.
           perturbation: Added to the representation, if there is any.
         """
         mutable = _mutable(model_state)
-        variables = {"params": _cast(join(shared, specific), self.dtype), **model_state}
+        params = join(shared, specific, self.frozen)
+        variables = {"params": _cast(params, self.dtype), **model_state}
         if jax.tree.leaves(perturbation):
             variables[PERTURBATIONS] = perturbation
             mutable.append(REPRESENTATION)
-        outputs, changed = self.model.apply(
-            variables,
-            _cast(batch["image"], self.dtype),
-            train=True,
-            rngs={"dropout": key},
-            mutable=mutable,
-        )
+        with frozen_statistics() if self.freeze_statistics else contextlib.nullcontext():
+            outputs, changed = self.model.apply(
+                variables,
+                _cast(batch["image"], self.dtype),
+                train=True,
+                rngs={"dropout": key},
+                mutable=mutable,
+            )
         changed = dict(changed)
         representation = changed.pop(REPRESENTATION, {})
         sums, counts = self._sums_and_counts(_cast(outputs, jnp.float32), batch)
@@ -118,7 +130,7 @@ class Objective:
         """
         zeros: PyTree = {}
         if self.level == "features":
-            params = join(shared, specific)
+            params = join(shared, specific, self.frozen)
             zeros = representation_zeros(
                 self.model, params, model_state, batch["image"], self.dtype
             )

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import optax
 import optax.contrib
 from jaxtyping import PyTree
 
 from mtljax.choice import choose
+from mtljax.finetune import by_path, pull_to_start, scale_by_depth, unfreeze
+from mtljax.models.depth import StageOf
 
 
 def momentum(learning_rate: Any, decay: float = 0.9, nesterov: bool = False):
@@ -91,8 +92,16 @@ def make_optimizer(
     *,
     clip_norm: float | None = None,
     decay_biases: bool = False,
+    l2_sp: float = 0.0,
+    started: Callable[[str], bool] = lambda path: True,
+    layer_decay: float = 1.0,
+    unfreeze_every: int | None = None,
+    stage_of: StageOf = lambda module: None,
 ) -> optax.GradientTransformation:
     """An optax chain: clip the norm of the whole gradient, then the optimizer on its schedule.
+
+    Of what is for fine-tuning, L2-SP comes before that, for it belongs to the loss; the rest comes
+    after it.
 
     Args:
       optimizer: A name of `OPTIMIZERS` and its arguments: `adamw:weight_decay=1e-2`.
@@ -102,23 +111,43 @@ def make_optimizer(
       clip_norm: Longest gradient that is let through as it is; None: any.
       decay_biases: Also apply weight decay to biases and normalisation parameters (those with
         fewer than two axes), which are otherwise left alone.
+      l2_sp: Strength of `pull_to_start`, 0 for none. What it pulls does not decay besides.
+      started: Whether a parameter, by its path, started from something that l2_sp pulls it to.
+      layer_decay: See `scale_by_depth`; 1 for none.
+      unfreeze_every: See `unfreeze`; None for not at all.
+      stage_of: Of the model's fusion; what the last two go by.
+
+    Raises:
+      ValueError: A name or number that cannot be.
     """
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be > 0 and finite, not {learning_rate}")
     plan = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
     rule = choose("optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate", *NOT_WORDS))
     known = inspect.signature(rule.make).parameters
-    masks = {} if decay_biases else {name: _is_matrix for name in known if name in MASKS}
-    made = rule.made(plan.made(learning_rate, steps), **masks)
-    if clip_norm is None:
-        return made
-    if not clip_norm > 0:
-        raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
-    return optax.chain(optax.clip_by_global_norm(clip_norm), made)
+    pulled = started if l2_sp else lambda path: False
+    decays = lambda path, leaf: (decay_biases or leaf.ndim > 1) and not pulled(path)
+    all_decay = decay_biases and not l2_sp
+    masks = {} if all_decay else {name: _mask(decays) for name in known if name in MASKS}
+    links: list[optax.GradientTransformation] = []
+    if l2_sp:
+        links.append(optax.masked(pull_to_start(l2_sp), _mask(lambda path, leaf: pulled(path))))
+    if clip_norm is not None:
+        if not clip_norm > 0:
+            raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
+        links.append(optax.clip_by_global_norm(clip_norm))
+    links.append(rule.made(plan.made(learning_rate, steps), **masks))
+    if layer_decay != 1:
+        links.append(scale_by_depth(layer_decay, stage_of))
+    if unfreeze_every is not None:
+        links.append(unfreeze(unfreeze_every, stage_of))
+    return links[0] if len(links) == 1 else optax.chain(*links)
 
 
-def _is_matrix(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+def _mask(chosen: Callable[[str, Any], bool]) -> Callable[[PyTree], PyTree]:
+    """What optax takes for a choice of parameters, from one by path and leaf."""
+    of_all = lambda flat: {path: chosen(path, leaf) for path, leaf in flat.items()}
+    return lambda params: by_path(of_all, params)
 
 
 def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:

@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import PyTree
 
 from mtljax import parallel, transfer
-from mtljax.assemble import Parts, assemble, compute_dtype, keeps_on_device, load_source, train_step
+from mtljax.assemble import (
+    Parts,
+    assemble,
+    compute_dtype,
+    keeps_on_device,
+    load_source,
+    train_step,
+    what_stays,
+)
 from mtljax.config import Experiment
 from mtljax.data import Source, Split, pipeline
 from mtljax.dispatch import (
@@ -200,6 +208,7 @@ class Programs:
             self.experiment.tasks,
             dtype=compute_dtype(self.experiment),
             augment=self.parts.augment,
+            **what_stays(self.experiment),
         )
 
     @functools.cached_property
@@ -284,6 +293,7 @@ def fresh(experiment: Experiment, parts: Parts, source: Source) -> Callable[...,
             level=experiment.level,
             ema=experiment.ema is not None,
             initial=initial,
+            freeze=experiment.freeze,
         )
 
     return create

@@ -21,10 +21,11 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.attacks import Attack, attacked
-from mtljax.balance import Balanced, BalancedGradient, Heads
+from mtljax.balance import Balanced, BalancedGradient, Heads, Params
 from mtljax.balancing.base import Balancer, Needs
 from mtljax.gradients import Level, Objective, Pullback, representation_zeros
-from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, join, partition
+from mtljax.models.freezing import divide
+from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join, partition
 from mtljax.models.variables import replaced
 from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
@@ -62,6 +63,7 @@ def create_state(
     level: Level = "parameters",
     ema: bool = False,
     initial: Mapping[str, PyTree] | None = None,
+    freeze: Sequence[str] = (),
 ) -> TrainState:
     """A fresh state.
 
@@ -76,9 +78,11 @@ def create_state(
       ema: Keep an average of the parameters, for `make_train_step(ema_decay=...)`.
       initial: {collection: variables} to start from instead of fresh ones, all or some of the
         model's; see `mtljax.transfer`.
+      freeze: As given to `make_train_step`.
 
     Raises:
-      ValueError: The batch lacks a task's labels, the model its output or a variable of `initial`.
+      ValueError: The batch lacks a task's labels, or the model its output, a variable of `initial`
+        or what is frozen; or nothing is left to balance.
     """
     if not tasks:
         raise ValueError("no task: a step needs at least one")
@@ -107,7 +111,13 @@ def create_state(
     if initial is not None:
         variables = replaced(variables, initial)
     params = variables.pop("params")
-    read, _ = partition(params)
+    learning, _ = divide(params, freeze)
+    read, _ = partition(learning)
+    if freeze and not read and balancer.needs is not Needs.LOSSES:
+        raise ValueError(
+            f"freeze={tuple(freeze)} leaves no shared parameter whose gradients could be balanced; "
+            "take balancer ew, or freeze less"
+        )
     if level == "features":
         read = representation_zeros(model, params, variables, image)
     zero = lambda: jnp.zeros((), jnp.int32)
@@ -115,7 +125,7 @@ def create_state(
         step=zero(),
         params=params,
         model_state=variables,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(join(learning)),
         balancer_state=balancer.init(len(tasks), read),
         ema=jax.tree.map(jnp.copy, params) if ema else None,
         key=key,
@@ -140,6 +150,8 @@ def make_train_step(
     pullback: Pullback = "auto",
     jacobian: Literal["rows", "gramian"] = "rows",
     attack: Attack | None = None,
+    freeze: Sequence[str] = (),
+    freeze_statistics: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Makes `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
 
@@ -147,7 +159,7 @@ def make_train_step(
       model: See `mtljax.models`.
       tasks: T of them, in the order of the Jacobian's rows.
       balancer: One of `BALANCERS`, made.
-      optimizer: Any optax transformation, over all parameters.
+      optimizer: Any optax transformation, over all parameters that are not frozen.
       level: What the balancer's gradients are taken with respect to: the shared `parameters`
         (exact), or the `features` that the last shared module hands over (about the price of a
         plain step). Balancers that read only losses are the same at both.
@@ -167,6 +179,10 @@ def make_train_step(
         until they are combined, or only the `gramian`, at the price of one more pass backwards.
       attack: Adversarial training: every batch is attacked, on the losses of all tasks together,
         before the step learns from it. Each of the attack's steps costs about a plain step.
+      freeze: Modules and parameters that do not change, as `divide` names them. No gradient is
+        taken of them, so stages below all that learns cost no backward pass; neither the optimizer
+        nor the balancer sees them.
+      freeze_statistics: Batch normalisation works as in evaluation: its statistics do not change.
 
     Returns:
       The step. Its logs: `loss` {task: mean loss}, `weight` {task: weight} unless the balancer
@@ -205,7 +221,7 @@ def make_train_step(
         )
     axis = Axis(axis_name)
     tasks = tuple(tasks)
-    objective = Objective(model, tasks, level, balancer.samples, dtype, axis)
+    objective = Objective(model, tasks, level, balancer.samples, dtype, axis, freeze_statistics)
     return _TrainStep(
         gradient=BalancedGradient(
             objective=objective,
@@ -219,6 +235,7 @@ def make_train_step(
         ema_decay=ema_decay,
         augment=augment,
         attack=attack,
+        freeze=tuple(freeze),
     )
 
 
@@ -231,6 +248,7 @@ class _TrainStep:
     ema_decay: float | None
     augment: Callable[[jax.Array, Batch], Batch] | None
     attack: Attack | None
+    freeze: tuple[str, ...]
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(state.key, state.step)
@@ -240,8 +258,10 @@ class _TrainStep:
         if self.attack is not None:
             batch = self.attacked(self.attack, state, batch, jax.random.fold_in(augment_key, 1))
 
-        (shared, specific), balanced, model_state = self.gradient(
-            partition(state.params),
+        learning, frozen = divide(state.params, self.freeze)
+        of_learning = self.gradient.given(frozen)
+        parts, balanced, model_state = of_learning(
+            partition(learning),
             state.model_state,
             state.balancer_state,
             state.step,
@@ -249,16 +269,17 @@ class _TrainStep:
             model_key,
             balancer_key,
         )
-        gradient = join(shared, specific)
+        gradient, before = join(*parts), join(learning)
         norm = optax.tree.norm(gradient)
-        updates, opt_state = self.optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = self.optimizer.update(gradient, state.opt_state, before)
+        after = partition(optax.apply_updates(before, updates))
+        params = join(*after, frozen)
         new = state.replace(
             params=params,
             model_state=model_state,
             opt_state=opt_state,
-            balancer_state=self.observe(state, params, balanced, batch, model_key),
-            ema=self.average(state, params),
+            balancer_state=self.observe(of_learning, state, after, balanced, batch, model_key),
+            ema=self.average(state, params, frozen),
         )
         finite = jnp.isfinite(norm) & jnp.isfinite(balanced.signals.losses).all()
         new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
@@ -278,24 +299,29 @@ class _TrainStep:
         return attacked(attack, objective.tasks, outputs, batch, keys, axis)
 
     def observe(
-        self, state: TrainState, params: PyTree, balanced: Balanced, batch: Batch, key: jax.Array
+        self,
+        gradient: BalancedGradient,
+        state: TrainState,
+        params: Params,
+        balanced: Balanced,
+        batch: Batch,
+        key: jax.Array,
     ) -> PyTree:
         """Shows the balancer the losses of the same batch after the update, if it wants them."""
-        observe = self.gradient.balancer.observe
+        observe = gradient.balancer.observe
         if observe is None:
             return balanced.state
-        after = self.gradient.losses_after(
-            partition(params), state.model_state, batch, key, balanced
-        )
+        after = gradient.losses_after(params, state.model_state, batch, key, balanced)
         return observe(balanced.signals, after, balanced.state)
 
-    def average(self, state: TrainState, params: PyTree) -> PyTree:
+    def average(self, state: TrainState, params: PyTree, frozen: Flat) -> PyTree:
         if self.ema_decay is None:
             return state.ema
         if state.ema is None:
             raise ValueError("ema_decay needs a state made with create_state(..., ema=True)")
         decay = jnp.minimum(self.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        return optax.incremental_update(params, state.ema, 1 - decay)
+        average = optax.incremental_update(params, state.ema, 1 - decay)
+        return join(*partition(average), frozen)  # of equal numbers it may be rounded otherwise
 
     def logs(self, balanced: Balanced, norm: Array, skip: Array) -> dict:
         names = [task.name for task in self.gradient.objective.tasks]

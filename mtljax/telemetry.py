@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from mtljax.balancing.base import TINY, gramian
 from mtljax.config import Experiment
 from mtljax.gradients import Objective, task_rows
+from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, partition
 from mtljax.parallel import Axis
 from mtljax.step import TrainState, example_keys
@@ -61,6 +62,8 @@ def make_telemetry(
     *,
     dtype: Any = None,
     augment: Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    freeze: Sequence[str] = (),
+    freeze_statistics: bool = False,
 ) -> Callable[[TrainState, PyTree, Mapping[str, Any]], dict[str, Array]]:
     """Makes `measure(state, params, batch) -> telemetry`: pure, to be jitted or vmapped.
 
@@ -71,18 +74,21 @@ def make_telemetry(
       tasks: T tasks, in the order of rows and columns.
       dtype: What the model computes in, as in `make_train_step`.
       augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
+      freeze, freeze_statistics: What does not learn, as in `make_train_step`.
 
     Returns:
       The function. Its result is that of `describe`, and `curvature`.
     """
-    objective = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None))
+    every = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics)
 
     def measure(state: TrainState, params: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
         key = jax.random.fold_in(state.key, state.step)
         augment_key, model_key, _ = jax.random.split(key, 3)
         if augment is not None:
-            batch = augment(example_keys(augment_key, batch, objective.axis), batch)
-        shared, specific = partition(state.params)
+            batch = augment(example_keys(augment_key, batch, every.axis), batch)
+        learning, frozen = divide(state.params, freeze)
+        shared, specific = partition(learning)
+        objective = every.given(frozen)
         forward = objective.forward(shared, specific, state.model_state, batch, model_key)
         present = forward.counts > 0
         scale = jnp.where(present, 1 / jnp.where(present, forward.counts, 1), 0)
@@ -92,7 +98,7 @@ def make_telemetry(
             arguments = specific, state.model_state, batch, model_key
             return scale @ objective.losses(shared, *arguments)[0]
 
-        update = jax.tree.map(jnp.subtract, partition(params)[0], shared)
+        update = jax.tree.map(jnp.subtract, partition(divide(params, freeze)[0])[0], shared)
         told = describe(scale[:, None] * products * scale[None, :], present)
         return {**told, "curvature": curvature(loss, shared, update)}
 

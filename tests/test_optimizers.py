@@ -122,3 +122,99 @@ def test_mistakes(arguments, message):
 def test_impossible_clipping(clip_norm):
     with pytest.raises(ValueError, match="clip_norm must be > 0"):
         make_optimizer("sgd", 1.0, "constant", 1, clip_norm=clip_norm)
+
+
+STAGES = {
+    "fusion": {"trunk_0": {"Conv_0": jnp.ones((2, 2))}, "trunk_1": {"Conv_0": jnp.ones((2, 2))}},
+    "task_a": {"kernel": jnp.ones((2, 2))},
+}
+STAGE_OF = {"trunk_0": 0, "trunk_1": 1}.get
+
+
+def of_stages(params):
+    """One number of each: the first stage's, the second's, the head's."""
+    assert all((leaf == leaf[0, 0]).all() for leaf in jax.tree.leaves(params))
+    return [float(leaf[0, 0]) for leaf in jax.tree.leaves(params)]
+
+
+def test_layers_learn_the_slower_the_further_they_are_from_the_heads():
+    made = (
+        make_optimizer("adamw:weight_decay=0.5", 0.1, "constant", 9, clip_norm=9.0, **more)
+        for more in ({}, {"layer_decay": 0.5, "stage_of": STAGE_OF})
+    )
+    plain, scaled = (of_stages(train(optimizer, params=STAGES)) for optimizer in made)
+    moved = (1 - np.array(scaled)) / (1 - np.array(plain))
+    np.testing.assert_allclose(moved, [0.25, 0.5, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.5, -0.1, float("nan")])
+def test_impossible_layer_decay(decay):
+    with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\]"):
+        make_optimizer("sgd", 1.0, "constant", 1, layer_decay=decay)
+
+
+@pytest.mark.parametrize(("steps", "moved"), [(2, [0, 0, 2]), (3, [0, 1, 3]), (5, [1, 3, 5])])
+def test_stages_unfreeze_from_the_heads_downwards(steps, moved):
+    options = {"unfreeze_every": 2, "stage_of": STAGE_OF}
+    after = train(make_optimizer("sgd", 1.0, "constant", 9, **options), steps, params=STAGES)
+    assert of_stages(after) == [1 - count for count in moved]
+
+
+def test_what_is_not_yet_unfrozen_does_not_decay_and_nothing_is_compiled_again():
+    optimizer = make_optimizer(
+        "adamw:weight_decay=0.5", 0.1, "constant", 9, unfreeze_every=2, stage_of=STAGE_OF
+    )
+    update, params = jax.jit(optimizer.update), STAGES
+    state = optimizer.init(params)
+    for count in range(6):
+        updates, state = update(STAGES, state, params)
+        params = optax.apply_updates(params, updates)
+        assert [value < 1 for value in of_stages(params)] == [count >= 4, count >= 2, True]
+    assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_impossible_unfreezing(every):
+    with pytest.raises(ValueError, match="unfreeze_every must be >= 1 update"):
+        make_optimizer("sgd", 1.0, "constant", 1, unfreeze_every=every)
+
+
+def test_l2_sp_pulls_to_the_start_as_its_formula_says():
+    draw = np.random.default_rng(0)
+    start, gradient = (
+        jax.tree.map(lambda x: jnp.asarray(draw.normal(size=x.shape), x.dtype), STAGES)
+        for _ in range(2)
+    )
+    optimizer = make_optimizer(
+        "sgd", 0.1, "constant", 9, l2_sp=0.7, started=lambda path: path.startswith("fusion/")
+    )
+    found = train(optimizer, 5, gradient, start)
+    wide = lambda tree: [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    for w0, g, after, alpha in zip(
+        wide(start), wide(gradient), wide(found), (0.7, 0.7, 0.0), strict=True
+    ):
+        w = w0
+        for _ in range(5):
+            w = w - 0.1 * (g + alpha * (w - w0))
+        np.testing.assert_allclose(after, w, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay_biases", [False, True])
+def test_what_l2_sp_pulls_does_not_decay_besides_and_the_rest_does(decay_biases):
+    optimizer = make_optimizer(
+        "adamw:weight_decay=0.5",
+        0.1,
+        "constant",
+        9,
+        decay_biases=decay_biases,
+        l2_sp=0.7,
+        started=lambda path: path.startswith("fusion/"),
+    )
+    zeros = jax.tree.map(jnp.zeros_like, STAGES)
+    np.testing.assert_allclose(of_stages(train(optimizer, 1, zeros, STAGES)), [1, 1, 0.95])
+
+
+@pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
+def test_impossible_l2_sp(strength):
+    with pytest.raises(ValueError, match="l2_sp must be >= 0 and finite"):
+        make_optimizer("sgd", 1.0, "constant", 1, l2_sp=strength)

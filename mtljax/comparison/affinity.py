@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtljax import telemetry
-from mtljax.assemble import compute_dtype
+from mtljax.assemble import compute_dtype, what_stays
 from mtljax.config import Experiment, to_json
 from mtljax.gradients import Objective, task_rows
+from mtljax.models.freezing import divide
 from mtljax.models.partition import partition
 from mtljax.parallel import Axis
 from mtljax.programs import Programs
@@ -31,6 +32,8 @@ def make_affinity(
     *,
     dtype: Any = None,
     augment: Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    freeze: Sequence[str] = (),
+    freeze_statistics: bool = False,
 ) -> Callable[[TrainState, Mapping[str, Any]], Float[Array, "T T"]]:
     """Makes `measure(state, batch) -> affinity [T, T]`: pure.
 
@@ -44,18 +47,21 @@ def make_affinity(
       step_size: Of the trial steps; the paper's are those of its optimizer.
       dtype: What the model computes in, as in `make_train_step`.
       augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
+      freeze, freeze_statistics: What does not learn, as in `make_train_step`.
 
     References:
       Fifty et al., 2021, arXiv:2109.04617
     """
-    objective = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None))
+    every = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics)
 
     def measure(state: TrainState, batch: Mapping[str, Any]) -> Float[Array, "T T"]:
         key = jax.random.fold_in(state.key, state.step)
         augment_key, model_key, _ = jax.random.split(key, 3)
         if augment is not None:
-            batch = augment(example_keys(augment_key, batch, objective.axis), batch)
-        shared, specific = partition(state.params)
+            batch = augment(example_keys(augment_key, batch, every.axis), batch)
+        learning, frozen = divide(state.params, freeze)
+        shared, specific = partition(learning)
+        objective = every.given(frozen)
         forward = objective.forward(shared, specific, state.model_state, batch, model_key)
         scale = 1 / jnp.where(forward.counts > 0, forward.counts, jnp.nan)
         before = forward.sums * scale
@@ -103,6 +109,7 @@ def measure_affinity(
             experiment.learning_rate,
             dtype=compute_dtype(experiment),
             augment=programs.parts.augment,
+            **what_stays(experiment),
         ),
         out_shardings=programs.placement.replicated,
     )

@@ -39,9 +39,10 @@ def partition(params: Mapping) -> tuple[Flat, Flat]:
     return shared, specific
 
 
-def join(shared: Flat, specific: Flat) -> dict:
-    """The parameter tree again: the inverse of `partition`."""
-    return flax.traverse_util.unflatten_dict({**shared, **specific}, sep="/")
+def join(*parts: Flat) -> dict:
+    """The parameter tree again: the inverse of `partition`. Of a path in several, the last."""
+    merged = {path: leaf for part in parts for path, leaf in part.items()}
+    return flax.traverse_util.unflatten_dict(merged, sep="/")
 
 
 def mark_representation(

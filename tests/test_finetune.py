@@ -1,0 +1,151 @@
+"""Fine-tuning: what does not learn, and how fast the rest does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cli_harness import TRAINED
+from problem import OPTIMIZER, TASKS, make_balancer, make_batch, make_model, relative_difference
+
+from mtljax.balancing.base import Balancer, Needs
+from mtljax.main import main
+from mtljax.models import partition
+from mtljax.models.freezing import divide
+from mtljax.models.partition import join
+from mtljax.step import create_state, make_train_step
+
+WIDTHS = (16, 12, 8)
+ADAM = optax.adamw(1e-2, weight_decay=0.1)
+
+
+def make(balancer="ew", *, model=None, optimizer=ADAM, ema=False, level="parameters", **step):
+    """(fresh state, train step) of a trunk of three stages."""
+    model = model or make_model(widths=WIDTHS)
+    balancer = make_balancer(balancer) if isinstance(balancer, str) else balancer
+    freeze = step.get("freeze", ())
+    parts = model, TASKS, balancer, optimizer
+    state = create_state(
+        jax.random.key(0), *parts, make_batch(0), level=level, ema=ema, freeze=freeze
+    )
+    return state, make_train_step(*parts, level=level, **step)
+
+
+def sum_of_losses(model, state, batch, params, train=True):
+    outputs = model.apply({"params": params, **state.model_state}, batch["image"], train=train)
+    total = jnp.zeros(())
+    for task in TASKS:
+        label, present = batch["labels"][task.name], batch["present"][task.name]
+        total += jnp.divide(*task.loss(outputs[task.name], label, present))
+    return total
+
+
+@pytest.mark.parametrize("freeze", [("trunk",), ("trunk_1", "task_value", "trunk_0/Norm_0")])
+def test_frozen_parameters_stay_and_the_others_move_as_optax_moves_them(freeze):
+    model = make_model(widths=WIDTHS)
+    state, step = make(model=model, freeze=freeze)
+    start, step = state.params, jax.jit(step)
+    labels = join(*(dict.fromkeys(part, i) for i, part in enumerate(divide(start, freeze))))
+    reference = optax.partition({0: ADAM, 1: optax.set_to_zero()}, labels)
+    gradient = jax.jit(jax.grad(lambda p, batch: sum_of_losses(model, state, batch, p)))
+    params, memory = start, reference.init(start)
+    for i in range(3):
+        updates, memory = reference.update(gradient(params, make_batch(i)), memory, params)
+        params = optax.apply_updates(params, updates)
+        state, _ = step(state, make_batch(i))
+    learned, frozen = divide(state.params, freeze)
+    before = divide(start, freeze)[1]
+    assert frozen
+    assert all(frozen[path].tobytes() == before[path].tobytes() for path in frozen)
+    # Adam divides by the root of its second moment, which enlarges rounding where that is small.
+    assert relative_difference(divide(params, freeze)[0], learned) <= 1e-4
+    assert sum(x.size for x in jax.tree.leaves(state.opt_state)) < 2 * sum(
+        x.size for x in jax.tree.leaves(start)
+    )
+
+
+@pytest.mark.parametrize("level", ["parameters", "features"])
+def test_the_balancer_sees_only_shared_parameters_that_learn(level):
+    seen = {}
+
+    def init(num_tasks, shared):
+        del num_tasks
+        seen["init"] = jax.tree.map(jnp.shape, shared)
+        return ()
+
+    def combine(signals, state, key):
+        del key
+        seen["combine"] = jax.tree.map(lambda x: x.shape[1:], signals.jacobian)
+        return jax.tree.map(lambda x: x.sum(0), signals.jacobian), state
+
+    spy = Balancer(init=init, combine=combine, needs=Needs.JACOBIAN)
+    state, step = make(spy, freeze=("trunk_0", "trunk_1"), level=level)
+    jax.eval_shape(step, state, make_batch(0))
+    shared = partition(state.params)[0]
+    if level == "parameters":
+        wanted = {path: x.shape for path, x in shared.items() if "trunk_2" in path}
+        assert seen["init"] == seen["combine"] == wanted
+    else:
+        assert seen["init"] == seen["combine"]
+        assert jax.tree.leaves(seen["init"], is_leaf=lambda x: isinstance(x, tuple))
+
+
+def test_no_pass_goes_back_through_frozen_stages():
+    def products(freeze):
+        state, step = make(freeze=freeze)
+        return str(jax.make_jaxpr(step)(state, make_batch(0))).count("dot_general")
+
+    # Of the two lower layers: a gradient of each kernel, and one of what each layer above reads.
+    assert products(()) - products(("trunk_0", "trunk_1")) == 4
+
+
+def test_freezing_goes_with_devices_microbatches_averages_and_statistics():
+    model = make_model("cnn", widths=(8, 8), blocks=1, norm="batch")
+    frozen = ("trunk_0", "task_value")
+    options = {"freeze": frozen, "freeze_statistics": True, "ema_decay": 0.9}
+    options |= {"model": model, "optimizer": OPTIMIZER, "ema": True}
+    state, step = make("pcgrad", **options)
+    state = state.replace(model_state=jax.tree.map(lambda x: x + 0.1, state.model_state))
+    batch = make_batch(0)
+    one, logs = jax.jit(step)(state, batch)
+    _, split = make("pcgrad", microbatches=2, axis_name="batch", **options)
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread, whole = jax.P("batch"), jax.P()
+    mapped = jax.shard_map(
+        split, mesh=mesh, in_specs=(whole, spread), out_specs=whole, check_vma=False
+    )
+    several, _ = jax.jit(mapped)(state, batch)
+    assert relative_difference((one.params, one.ema), (several.params, several.ema)) <= 1e-5
+    before = divide(state.params, frozen)[1]
+    for tree in (one.params, one.ema, several.params, several.ema):
+        after = divide(tree, frozen)[1]
+        assert all(after[path].tobytes() == before[path].tobytes() for path in before)
+    for after in (one, several):
+        jax.tree.map(np.testing.assert_array_equal, after.model_state, state.model_state)
+    # And the losses are those of evaluation.
+    total = sum(float(x) for x in logs["loss"].values())
+    expected = float(sum_of_losses(model, state, batch, state.params, train=False))
+    assert total == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_leaves_nothing_to_balance_is_refused():
+    with pytest.raises(ValueError, match="leaves no shared parameter.*take balancer ew"):
+        make("pcgrad", freeze=("trunk",))
+    with pytest.raises(ValueError, match="nothing is called 'trunk_7'"):
+        make(freeze=("trunk_7",))
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--freeze", "trunc"), "freeze: nothing is called 'trunc'; did you mean 'trunk'?"),
+        (("--freeze", "trunk", "--balancer", "pcgrad"), "no shared parameter"),
+        (("--layer-decay", "0"), "layer_decay must be in (0, 1], not 0.0"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(flags, reason, tmp_path, capsys):
+    assert main([*TRAINED, *flags, "--workdir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
