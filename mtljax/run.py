@@ -84,7 +84,6 @@ class Run:
 
     def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> TrainState:
         """The state to go on from, of step 0 or of a checkpoint."""
-        state = self.programs.create(self.experiment.seed)
         if step:
             state = self._checkpoints.restore(step, self.programs.blank())
         else:

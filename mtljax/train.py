@@ -11,7 +11,6 @@ from typing import Any
 import jax
 
 from mtljax import parallel, telemetry
-from mtljax.assemble import load_source
 from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
@@ -103,14 +102,14 @@ def train_together(
       Stopped: SIGTERM came; the states are saved.
     """
     experiment, count_runs = experiments[0], len(experiments)
+    begins = not all(saved_steps(workdir) for workdir in workdirs)
+    report = programs.initial.report if begins else ()  # read before anything is written
     with contextlib.ExitStack() as stack:
         runs = [
             stack.enter_context(
                 Run(experiment, workdir, programs, together=count_runs, began=began)
             )
             for experiment, workdir in zip(experiments, workdirs, strict=True)
-    begins = not all(saved_steps(workdir) for workdir in workdirs)
-    report = programs.initial.report if begins else ()  # read before anything is written
         ]
         stop = stack.enter_context(stop_signal())
         step = min(run.latest() for run in runs)
