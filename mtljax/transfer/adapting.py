@@ -48,17 +48,17 @@ def fit_channels(kernel: np.ndarray, std: np.ndarray, channels: int) -> np.ndarr
     return np.einsum("no,hwof->hwnf", part, kernel)
 
 
-def fit_positions(positions: np.ndarray, count: int) -> np.ndarray | None:
-    """Position embeddings [1, 1 + G * G, D] for another grid: [1, count, D]; None: not a square.
+def fit_positions(positions: np.ndarray, count: int) -> np.ndarray:
+    """Position embeddings [1, 1 + G * G, D] for another grid: [1, count, D].
 
-    They are interpolated as the trunk itself does for images of another size.
+    They are interpolated as the trunk itself does for images of another size. Where one of both
+    grids is no square, they are given back as they are.
     """
     old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(count - 1)
     if positions.shape[1] != 1 + old**2 or count != 1 + new**2:
-        return None
-    grid = jnp.asarray(positions[:, 1:]).reshape(1, old, old, -1)
-    grid = np.asarray(resize(grid, (new, new))).reshape(1, new * new, -1)
-    return np.concatenate([positions[:, :1], grid], 1)
+        return positions
+    grid = resize(jnp.asarray(positions[:, 1:]).reshape(1, old, old, -1), (new, new))
+    return np.concatenate([positions[:, :1], np.asarray(grid).reshape(1, new * new, -1)], 1)
 
 
 def in_unit(

@@ -6,6 +6,7 @@ No code in a file is run, and what is allocated is bounded by what the file take
 import importlib.util
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -132,6 +133,11 @@ def _read_torch(path: Path) -> Stored:
         tensors = _state_dict(loaded)
         check_bytes(sum(t.numel() * t.element_size() for t in tensors.values()), stored)
         arrays = {name: _numbers(tensor) for name, tensor in tensors.items()}
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} is damaged, or holds Python objects, which are never loaded: save "
+            "model.state_dict() alone"
+        ) from None
     except Exception as error:  # of hostile files PyTorch says anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(f"{path} is no PyTorch state dict that can be read: {reason}") from None

@@ -8,6 +8,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import PyTree
 
+from mtljax.models.depth import is_in_part
 from mtljax.models.fusion import Fusion
 from mtljax.models.partition import PREFIX
 from mtljax.models.variables import flat, nested
@@ -100,9 +101,8 @@ class Matching:
         """Whether a variable belongs to a part of the model."""
         if path in (MEAN, STD):
             return False
-        if part == "trunk":
-            return self.in_trunk(path) is not None
-        return part == "all" or not path.split("/")[1].startswith(PREFIX)
+        below = path.partition("/")[2]
+        return self.fusion is None or is_in_part(below, part, self.fusion.stage_of)
 
     def in_trunk(self, path: str) -> str | None:
         """Where a variable would be if the trunk were not copied; None: in no stage of it.
@@ -132,9 +132,9 @@ class Matching:
           ValueError: They have another, and are not of those that can be fitted.
         """
         value, shape = self.weights.arrays[source], self.leaves[path].shape
-        fitted = value
         if value.shape == shape:
             return value
+        fitted = value
         if self._is_first_convolution(path, value.shape):
             std = self.weights.arrays.get(STD, np.ones(1))
             fitted = fit_channels(value, std, shape[2])
@@ -142,7 +142,7 @@ class Matching:
             fitted = fit_positions(value, shape[1])
         elif [n for n in value.shape if n > 1] == [n for n in shape if n > 1]:
             fitted = value.reshape(shape)  # PyTorch has a linear layer for a 1x1 convolution
-        if fitted is not None and fitted.shape == shape:
+        if fitted.shape == shape:
             return fitted
         name = self.weights.original[source]
         here = "here" if name == path else f"{path} here"

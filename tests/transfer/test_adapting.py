@@ -69,5 +69,5 @@ def test_position_embeddings_fitted_to_a_size_are_those_that_images_of_it_see():
 
 
 def test_positions_that_are_no_square_are_not_fitted():
-    assert fit_positions(np.zeros((1, 1 + 12, 8)), 1 + 16) is None
-    assert fit_positions(np.zeros((1, 1 + 16, 8)), 16) is None
+    assert fit_positions(np.zeros((1, 1 + 12, 8)), 1 + 16).shape == (1, 13, 8)
+    assert fit_positions(np.zeros((1, 1 + 16, 8)), 16).shape == (1, 17, 8)

@@ -102,9 +102,13 @@ def test_state_dicts_of_any_age_and_in_any_wrapping(legacy, tmp_path):
 def test_a_damaged_state_dict(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "a.pt"
-    for content in ([torch.ones(2)], torch.nn.Linear(2, 2)):
+    contents = {
+        "a.pt is no PyTorch state dict that can be read: it holds a list": [torch.ones(2)],
+        "a.pt is damaged, or holds Python objects, which are never": torch.nn.Linear(2, 2),
+    }
+    for message, content in contents.items():
         torch.save(content, path)
-        with pytest.raises(ValueError, match="a.pt is no PyTorch state dict that can be") as error:
+        with pytest.raises(ValueError, match=message) as error:
             read(path)
         assert "\n" not in str(error.value)
     path.write_bytes(path.read_bytes()[:500])
