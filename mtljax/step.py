@@ -25,7 +25,7 @@ from mtljax.balance import Balanced, BalancedGradient, Heads, Params
 from mtljax.balancing.base import Balancer, Needs
 from mtljax.gradients import Level, Objective, Pullback, representation_zeros
 from mtljax.models.freezing import divide
-from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join, partition
+from mtljax.models.partition import OF_A_BATCH, Flat, join, partition
 from mtljax.models.variables import replaced
 from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
@@ -106,7 +106,7 @@ def create_state(
     if missing:
         raise ValueError(f"the model gives no output named {', '.join(missing)}")
 
-    for seen in (PERTURBATIONS, REPRESENTATION):  # of this one batch
+    for seen in OF_A_BATCH:
         variables.pop(seen, None)
     if initial is not None:
         variables = replaced(variables, initial)

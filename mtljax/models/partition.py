@@ -13,6 +13,8 @@ PREFIX = "task_"
 PERTURBATIONS = "perturbations"
 REPRESENTATION = "representation"
 """Collections of a model's variables while `level="features"` looks at it."""
+OF_A_BATCH = (PERTURBATIONS, REPRESENTATION)
+"""They are of one batch: `model.init` gives them too, and no state keeps them."""
 
 
 def task_of(path: str) -> str | None:

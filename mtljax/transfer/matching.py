@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from mtljax.models.depth import is_in_part
 from mtljax.models.fusion import Fusion
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import OF_A_BATCH, PREFIX
 from mtljax.models.variables import flat, nested
 from mtljax.transfer.adapting import fit_channels, fit_positions, fit_statistics, in_unit
 from mtljax.transfer.torch_names import HEAD
@@ -68,7 +68,7 @@ def match(
     if fusion is None and part != "all":
         raise ValueError(f"part={part!r} is of models with a trunk and a fusion; take part='all'")
     weights = by_our_names(stored, fusion.trunk if fusion else ())
-    leaves = flat(variables)
+    leaves = {p: x for p, x in flat(variables).items() if p.partition("/")[0] not in OF_A_BATCH}
     matching = Matching(weights, fusion, leaves, _classifier_heads(weights, leaves))
     wanted = [path for path in leaves if matching.is_in(path, part)]
     sources = {path: source for path in wanted if (source := matching.source(path)) is not None}

@@ -34,8 +34,6 @@ def ours(init, trunk, classes, images, high):
     stages, task = TRUNKS[trunk](), Classification(name="class", num_classes=classes)
     model = build(stages, FUSIONS["none"], (task,), mean=(0.0,) * 3, std=(1.0,) * 3)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    shapes.pop("representation", None)
-    shapes.pop("perturbations", None)
     initial = match(read(locate(init)), model, shapes, part="all", high=high)
     assert len(initial.report) == 1  # nothing starts fresh, and nothing is left over
     run = jax.jit(lambda v, x: model.apply(v, x, train=False)["class"])
