@@ -111,23 +111,25 @@ def resize_image(image: Num[np.ndarray, "H W C"], size: Pixels) -> Num[np.ndarra
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mirror(_Still):
-    """Left becomes right."""
+    """Left becomes right, or, along axis 0, top becomes bottom."""
 
     size: Pixels
+    axis: int = 1
     mirrored = True
 
     def points(self, at):
-        return jnp.stack([at[..., 0], self.size[1] - at[..., 1]], -1)
+        across = jnp.arange(2) == self.axis
+        return jnp.where(across, jnp.asarray(self.size, at.dtype) - at, at)
 
     def directions(self, along):
-        return jnp.stack([along[..., 0], -along[..., 1]], -1)
+        return jnp.where(jnp.arange(2) == self.axis, -along, along)
 
     def plane(self, values, fill=None):
         del fill
-        return values[:, ::-1]
+        return jnp.flip(values, self.axis)
 
     def smooth(self, values):
-        return values[:, ::-1]
+        return jnp.flip(values, self.axis)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

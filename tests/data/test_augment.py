@@ -30,7 +30,8 @@ KEYS = jax.random.split(jax.random.key(0), B)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(0, 16, (B, 8, 9, 2)).astype(np.float32)
 DIGIT = Classification(name="digit", num_classes=10)
-MOVES = ["flip", "shift:pixels=3", "crop", "affine:shift=2,rotate=30,zoom=0.2"]
+FLIPS = ["flip", "flip:vertical=true"]
+MOVES = [*FLIPS, "shift:pixels=3", "crop", "affine:shift=2,rotate=30,zoom=0.2"]
 PLAIN = ["jitter", "blur", "cutout"]
 
 
@@ -141,7 +142,7 @@ def test_depths_follow_the_image_and_what_is_larger_is_nearer(text):
         assert clear.sum() > 0.6 * known.sum()
         if text == "crop":
             assert zoom == pytest.approx(1.0) or zoom > 1.15
-        if text in ("flip", "shift:pixels=3"):
+        if text.startswith(("flip", "shift")):
             assert zoom == pytest.approx(1.0)
 
 
@@ -195,7 +196,7 @@ def test_points_are_where_they_are_seen(text, pairs):
     seen = 0
     for picture, points, mirrored in zip(image, made, flipped, strict=True):
         for i, (y, x, visible) in enumerate(points):
-            swap = pairs and text == "flip" and mirrored
+            swap = pairs and text in FLIPS and mirrored
             bell = picture[..., [1, 0, 2][i] if swap else i]
             if not visible or min(y, x, H - y, W - x) < 3:
                 continue
@@ -203,7 +204,7 @@ def test_points_are_where_they_are_seen(text, pairs):
             peak = np.unravel_index(bell.argmax(), bell.shape)
             assert np.abs(np.array(peak) + 0.5 - (y, x)).max() < 1.01
     assert seen > B
-    if text == "flip":
+    if text in FLIPS:
         assert 0 < flipped.sum() < B
 
 
@@ -215,7 +216,7 @@ def test_points_that_leave_the_image_are_not_visible_and_as_before_otherwise():
     task.check(made)
 
 
-@pytest.mark.parametrize("text", ["flip", "shift:pixels=3", "crop", "affine:rotate=0,zoom=0.2"])
+@pytest.mark.parametrize("text", [*FLIPS, "shift:pixels=3", "crop", "affine:rotate=0,zoom=0.2"])
 def test_boxes_are_around_what_they_were_around(text):
     task = Detection(name="boxes", num_classes=2, most=3)
     low = RNG.uniform((1, 1), (H - 12, W - 12), (B, 3, 2)).round()
@@ -239,7 +240,7 @@ def test_boxes_are_around_what_they_were_around(text):
             # Where nothing is enlarged the boxes are of whole pixels; elsewhere a pixel is counted
             # if it is seen by more than half, so an edge is off by up to half of one, and of two at
             # the image's own edge, which goes on outside.
-            exact = text in ("flip", "shift:pixels=3")
+            exact = text.startswith(("flip", "shift"))
             np.testing.assert_allclose(made["boxes"][i, j], found, atol=1e-4 if exact else 0.8)
     assert seen > B
     assert (made["classes"][:, 2] == -1).all()
@@ -261,7 +262,9 @@ def test_a_box_that_is_hardly_seen_is_given_up():
 def test_mirroring_twice_is_nothing():
     once = flip(share=1.0, tasks=[DIGIT])
     np.testing.assert_array_equal(once(KEYS, once(KEYS, batch()))["image"], IMAGES)
-    assert (np.asarray(once(KEYS, batch())["image"]) == IMAGES[:, :, ::-1]).all()
+    np.testing.assert_array_equal(once(KEYS, batch())["image"], IMAGES[:, :, ::-1])
+    down = flip(share=1.0, vertical=True, tasks=[DIGIT])
+    np.testing.assert_array_equal(down(KEYS, batch())["image"], IMAGES[:, ::-1])
 
 
 def test_a_turn_by_a_right_angle_is_exact():

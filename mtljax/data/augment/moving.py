@@ -22,15 +22,16 @@ def moving(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task]) -> 
     return per_example(one)
 
 
-def flip(share: float = 0.5, *, tasks: Sequence[Task] = ()) -> Augment:
+def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = ()) -> Augment:
     """Mirrors left and right, some of the images; normals and paired keypoints follow.
 
     Args:
       share: Of the images.
+      vertical: Mirror top and bottom instead, where nothing says which way is up.
       tasks: Whose labels the batches have.
     """
     require_strength("flip", 1.0, share=share)
-    mirror = moving(lambda key, size: Mirror(size=size), tasks)
+    mirror = moving(lambda key, size: Mirror(size=size, axis=0 if vertical else 1), tasks)
 
     def augment(keys, batch):
         chosen = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys)
