@@ -103,8 +103,9 @@ class Programs:
         if experiment.init is None:
             return transfer.NOTHING
         shapes = self._create.eval_shape(jax.random.key(0), {})
+        stored = transfer.read(transfer.locate(experiment.init))
         return transfer.match(
-            transfer.read(transfer.locate(experiment.init)),
+            stored._replace(where=experiment.init),
             self.parts.model,
             {"params": shapes.params, **shapes.model_state},
             part=experiment.init_part,

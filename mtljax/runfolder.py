@@ -10,6 +10,7 @@ JSON has no word for NaN or infinity, and strict readers refuse Python's. Such a
 as null, and the readers here give NaN for it.
 """
 
+import dataclasses
 import datetime
 import json
 import math
@@ -54,7 +55,7 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         if inside.is_symlink() and not inside.resolve().is_relative_to(path.resolve()):
             raise ValueError(f"{inside} is a link that leads out of the run folder; remove it")
     if config.exists():
-        _require_same(_read(config), _null_for_nan(to_json(experiment)), path)
+        _require_same(_completed(_read(config)), _null_for_nan(to_json(experiment)), path)
     elif any(not inside.name.endswith(PART) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
     _read_lines(path / METRICS)
@@ -263,6 +264,13 @@ def write_text(path: Path, text: str) -> None:
     with part.open("x") as file:  # never through a link that somebody put there
         file.write(text)
     os.replace(part, path)
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the fields that there were not yet when it was written."""
+    known = dataclasses.fields(Experiment)
+    defaults = {f.name: f.default for f in known if f.default is not dataclasses.MISSING}
+    return {**json.loads(json.dumps(_null_for_nan(defaults))), **config}
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:

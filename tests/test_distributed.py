@@ -95,3 +95,14 @@ def test_sigterm_to_one_saves_and_stops_all(cache, tmp_path):
     checkpoints = Checkpoints(folder, read_only=True)
     assert checkpoints.latest() == lines(folder)[-1]["step"] < 10_000
     checkpoints.close()
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_what_one_starts_from(alone, cache, tmp_path):
+    flags = (*FLAGS, "--init", alone, "--init-part", "all", "--quiet")
+    one = (*flags, "--workdir", tmp_path / "one")
+    assert finish(start(*one, cache=cache, devices=4)) == (0, "", "")
+    processes = start_two(*flags, "--workdir", tmp_path / "two", cache=cache)
+    for status, _, err in map(finish, processes):
+        assert status == 0, err
+    assert_the_same_run(tmp_path / "two", tmp_path / "one")

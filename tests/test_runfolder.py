@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from mtljax.config import Data, Experiment
-from mtljax.runfolder import RunFolder, read_result, write_json
+from mtljax.config import Data, Experiment, to_json
+from mtljax.runfolder import RunFolder, check_folder, read_result, write_json
 from mtljax.selection import selection_score
 from mtljax.tasks import Regression
 
@@ -50,6 +50,15 @@ def test_settings_that_are_none_stay_none_and_infinite_ones_can_go_on(tmp_path):
         with RunFolder(tmp_path, experiment):
             pass
     assert strictly((tmp_path / "config.json").read_text())["clip_norm"] is None
+
+
+def test_a_run_from_before_a_field_was_there_can_go_on_with_its_default(tmp_path):
+    before = {k: x for k, x in to_json(EXPERIMENT).items() if k not in ("init", "init_part")}
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    check_folder(tmp_path, EXPERIMENT)
+    for other in ({"init": "elsewhere"}, {"init_part": "all"}):
+        with pytest.raises(ValueError, match=f"holds a run with {next(iter(other))}="):
+            check_folder(tmp_path, dataclasses.replace(EXPERIMENT, **other))
 
 
 def test_a_tuple_is_written_as_a_list(tmp_path):

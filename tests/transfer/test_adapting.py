@@ -1,8 +1,8 @@
 """Weights for other images: the function stays the same wherever it can."""
 
-import jax
 import numpy as np
 import pytest
+from models.models_harness import init, quick_jit
 
 from mtljax.models import TRUNKS
 from mtljax.models.trunks.base import features_of
@@ -60,11 +60,10 @@ def test_position_embeddings_fitted_to_a_size_are_those_that_images_of_it_see():
     options = {"width": 8, "heads": 2, "depth": 1, "stages": 1, "patch": 4}
     (large,), (small,) = (TRUNKS["vit_ti"](image_size=size, **options) for size in (32, 16))
     image = DRAW.normal(size=(2, 16, 16, 3)).astype(np.float32)
-    variables = jax.jit(large.init, static_argnums=2)(jax.random.key(0), image, False)
-    position = variables["params"]["position"]
-    fitted = {**variables["params"], "position": fit_positions(np.asarray(position), 1 + 4 * 4)}
-    found = features_of(small.apply({"params": fitted}, image, False))
-    expected = features_of(large.apply(variables, image, False))
+    params = init(large, image, train=False)["params"]
+    fitted = {**params, "position": fit_positions(np.asarray(params["position"]), 1 + 4 * 4)}
+    give = lambda stage, params: features_of(stage.apply({"params": params}, image, False))
+    found, expected = quick_jit(lambda p, q: (give(small, p), give(large, q)))(fitted, params)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -20,7 +20,7 @@ from mtljax.programs import Programs
 from mtljax.protection.keys import parse_keys
 from mtljax.protection.signing import sign
 from mtljax.tasks import Classification, Regression
-from mtljax.train import train, train_together
+from mtljax.train import train_together
 
 EXPERIMENT = Experiment(
     name="other",
@@ -76,43 +76,33 @@ def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source
     assert programs.initial.report[1] == "fresh: task_digit/Dense_0, task_half/Dense_0"
 
 
-def test_by_the_command_line_it_is_told_and_config_json_alone_runs_it_again(
-    trained_run, source, tmp_path, capsys
-):
-    (tmp_path / "config.json").write_text(json.dumps(to_json(EXPERIMENT)))
-    flags = ["--init", str(trained_run), "--steps", "2", "--learning-rate", "1e-30"]
-    arguments = ["--experiment", str(tmp_path / "config.json"), "--workdir"]
-    assert main([*arguments, str(tmp_path / "run"), *flags]) == 0
-    out = capsys.readouterr().out
-    assert f"2 of 2 modules of the trunk start from {trained_run} (names of mtljax)\n" in out
-    assert "left over: task_digit/Dense_0, task_value/Dense_0\n" in out
-    assert_trunk(saved(tmp_path / "run"), source)
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert from_json(config) == starting_from(trained_run, **STILL)
-
-
 def test_going_on_and_using_a_run_does_not_need_what_it_started_from(trained_run, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(trained_run, source)
     experiment = starting_from(source)
-    train(experiment, tmp_path / "undisturbed", devices=1, quiet=True)
+
+    def run(name, programs, progress=lambda step: None):
+        train_together(
+            [experiment], [tmp_path / name], programs, quiet=True, page=False, progress=progress
+        )
 
     def interrupt(step):
         if step == 2:
             raise KeyboardInterrupt
 
     programs = Programs(experiment, devices=1)
+    run("undisturbed", programs)
     with pytest.raises(KeyboardInterrupt):
-        train_together([experiment], [tmp_path / "run"], programs, quiet=True, progress=interrupt)
+        run("run", programs, interrupt)
     shutil.rmtree(source)
-    train(experiment, tmp_path / "run", devices=1, quiet=True)
+    run("run", Programs(experiment, devices=1))
     ours, theirs = saved(tmp_path / "run"), saved(tmp_path / "undisturbed")
     assert ours.keys() == theirs.keys()
     for path, leaf in ours.items():
         assert leaf.tobytes() == theirs[path].tobytes(), path
     assert load_run(tmp_path / "run").step == load_run(tmp_path / "undisturbed").step
     with pytest.raises(ValueError, match="there are no initial weights"):
-        train(experiment, tmp_path / "new", devices=1, quiet=True)
+        run("new", Programs(experiment, devices=1))
     assert not (tmp_path / "new").exists()
 
 
@@ -132,26 +122,39 @@ def test_an_encrypted_run(trained_run, source, tmp_path, monkeypatch):
     assert_trunk(flat({"params": state.params, **state.model_state}), source)
 
 
-def test_what_is_to_be_verified_must_be_signed_before_a_run_starts_from_it(
-    trained_run, source, tmp_path, capsys
-):
-    folder, key = tmp_path / "source", ec.generate_private_key(ec.SECP256R1())
-    shutil.copytree(trained_run, folder)
+@pytest.fixture
+def keys(tmp_path):
+    """(private, public) key files to sign and verify with."""
+    key = ec.generate_private_key(ec.SECP256R1())
     pem, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     private = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     (tmp_path / "private.pem").write_bytes(private)
     (tmp_path / "public.pem").write_bytes(key.public_key().public_bytes(pem, public))
-    (tmp_path / "config.json").write_text(json.dumps(to_json(starting_from(folder, **STILL))))
-    arguments = ["--experiment", str(tmp_path / "config.json"), "--quiet"]
-    arguments += ["--workdir", str(tmp_path / "run"), "--verify", str(tmp_path / "public.pem")]
+    return tmp_path / "private.pem", tmp_path / "public.pem"
+
+
+def test_by_the_command_line_with_a_signature_and_in_config_json(
+    trained_run, source, keys, tmp_path, capsys
+):
+    folder, config = tmp_path / "source", tmp_path / "config.json"
+    shutil.copytree(trained_run, folder)
+    config.write_text(json.dumps(to_json(EXPERIMENT)))
+    arguments = ["--experiment", str(config), "--workdir", str(tmp_path / "run")]
+    arguments += ["--steps", "2", "--learning-rate", "1e-30", "--init", str(folder)]
+    arguments += ["--verify", str(keys[1])]
     assert main(arguments) == 2
-    assert "is not signed" in capsys.readouterr().err
+    assert "source is not signed" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    sign(folder, tmp_path / "private.pem")
+    sign(folder, keys[0])
     assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert f"2 of 2 modules of the trunk start from {folder} (names of mtljax)\n" in out
+    assert "left over: task_digit/Dense_0, task_value/Dense_0\n" in out
     assert_trunk(saved(tmp_path / "run"), source)
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert from_json(written) == starting_from(folder, **STILL)
 
 
 @pytest.mark.slow
