@@ -61,6 +61,17 @@ def match(
 
     Raises:
       ValueError: Nothing matches, or a shape does not fit.
+
+    Example:
+      >>> import jax
+      >>> from mtljax.models import FUSIONS, TRUNKS, build
+      >>> from mtljax.tasks import Regression
+      >>> model = build(TRUNKS["mlp"](widths=(4,)), FUSIONS["none"], [Regression(name="size")])
+      >>> image, key = np.zeros((1, 2, 2, 1), np.float32), jax.random.key(0)
+      >>> variables = jax.eval_shape(lambda: model.init(key, image, train=False))
+      >>> stored = Stored("mine.safetensors", {"params/fusion/trunk_0/Dense_0/bias": np.ones(4)})
+      >>> print(match(stored, model, variables).report[0])
+      1 of 2 modules of the trunk start from mine.safetensors (names of mtljax)
     """
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, Fusion):
