@@ -2,13 +2,16 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import mtljax
+from mtljax.balancing import BALANCERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,6 +48,16 @@ def test_the_library_example_is_as_short_as_it_says():
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_what_the_readme_links_to_is_there(link):
     assert (ROOT / link).is_file()
+
+
+def test_the_table_of_balancers_is_what_the_code_says():
+    made = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))
+    assert made["START"] in README
+    assert made["with_table"](README) == README, "run python benchmarks/table.py"
+
+
+def test_the_cost_of_every_balancer_was_measured():
+    assert json.loads((ROOT / "docs" / "costs.json").read_text()).keys() == BALANCERS.keys()
 
 
 @pytest.mark.parametrize("name", MODULES)
