@@ -25,6 +25,7 @@ from mtljax.data import (
     pipeline,
 )
 from mtljax.data.base import with_parts
+from mtljax.distill import DISTILLATIONS, Distillation, Kind
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.depth import is_in_part
 from mtljax.models.fusion import Fusion
@@ -48,6 +49,8 @@ class Parts:
     optimizer: optax.GradientTransformation
     augment: Augment | None
     attack: Attack | None
+    distill: Kind
+    """What is imitated of teachers, if there are any."""
 
 
 def load_source(experiment: Experiment) -> Source:
@@ -153,6 +156,7 @@ def assemble(
         ),
         augment=make_augment(experiment.data.augment, experiment.tasks),
         attack=make_attack(experiment.adversarial, low, high),
+        distill=choose("distillation", experiment.distill, DISTILLATIONS).made(),
     )
 
 
@@ -176,7 +180,12 @@ def make_attack(
     return dataclasses.replace(choice.made(**given), low=low, high=high)
 
 
-def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = None):
+def train_step(
+    experiment: Experiment,
+    parts: Parts,
+    axis_name: str | None = None,
+    distill: Distillation | None = None,
+):
     """The experiment's train step; see `make_train_step`."""
     return make_train_step(
         parts.model,
@@ -193,6 +202,7 @@ def train_step(experiment: Experiment, parts: Parts, axis_name: str | None = Non
         pullback=experiment.pullback,
         jacobian=experiment.jacobian,
         attack=parts.attack,
+        distill=distill,
         **what_stays(experiment),
     )
 

@@ -5,7 +5,7 @@ measure -> balance -> weigh_rows  (the Jacobian of the parameters is at hand: no
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -71,9 +71,9 @@ class BalancedGradient:
     pullback: Pullback
     keep_rows: bool
 
-    def given(self, frozen: Flat) -> "BalancedGradient":
-        """The same, of the parameters that are not frozen."""
-        return dataclasses.replace(self, objective=self.objective.given(frozen))
+    def given(self, frozen: Flat, teachers: Sequence[PyTree]) -> "BalancedGradient":
+        """The same, with what the losses depend on and does not learn."""
+        return dataclasses.replace(self, objective=self.objective.given(frozen, teachers))
 
     @property
     def axis(self) -> Axis:

@@ -11,6 +11,7 @@ from mtljax.balancing.describe import describe as describe_balancer
 from mtljax.choice import nearest
 from mtljax.config import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
+from mtljax.distill import DISTILLATIONS
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optimizers import OPTIMIZERS, SCHEDULES
 from mtljax.tasks import TASKS
@@ -59,6 +60,7 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
     "tasks": lambda: _documented(TASKS),
     "sources": lambda: _documented(SOURCES),
     "attacks": lambda: _documented(ATTACKS),
+    "distillations": lambda: _documented(DISTILLATIONS),
     "augmentations": lambda: _documented(AUGMENTATIONS),
     "optimizers": lambda: _documented(OPTIMIZERS),
     "schedules": lambda: _documented(SCHEDULES),

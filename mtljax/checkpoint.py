@@ -126,8 +126,8 @@ class Checkpoints:
 
 
 def _flat(state: TrainState) -> dict[str, jax.Array]:
-    """Arrays by path, in which empty nodes and random keys do not matter."""
-    state = state.replace(key=jax.random.key_data(state.key))
+    """Arrays by path, in which empty nodes and random keys do not matter; without teachers."""
+    state = state.replace(key=jax.random.key_data(state.key), teachers=())
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
         jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves
@@ -145,10 +145,10 @@ def _subtree(flat: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
 
 
 def _unflat(flat: dict[str, jax.Array], like: TrainState) -> TrainState:
-    raw = like.replace(key=jax.random.key_data(like.key))
+    raw = like.replace(key=jax.random.key_data(like.key), teachers=())
     leaves = [flat[name] for name in _flat(like)]
     state = jax.tree.unflatten(jax.tree.structure(raw), leaves)
-    return state.replace(key=jax.random.wrap_key_data(state.key))
+    return state.replace(key=jax.random.wrap_key_data(state.key), teachers=like.teachers)
 
 
 def saved_steps(workdir: Path) -> list[int]:

@@ -117,6 +117,12 @@ class Experiment:
     """Pull the parameters that `init` gave a start back to it, so strongly (L2-SP); those do not
     decay besides."""
 
+    teachers: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> folder of a run that has learned it, from which this one learns it, too."""
+    distill: str = "outputs"
+    """What is learned from teachers and how strongly, as `list distillations` shows:
+    outputs:weight=0.5,temperature=4 or features:weight=1."""
+
     adversarial: str | None = None
     """Learn from attacked images: an attack and its arguments, as `list attacks` shows, with the
     largest change as a share of black to white: pgd:eps=0.03,steps=7."""

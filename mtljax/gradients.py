@@ -7,15 +7,17 @@ pull-back again.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
+from mtljax.distill import Distillation, Seen
 from mtljax.models.freezing import frozen_statistics
+from mtljax.models.multitask import FEATURES
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
 from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
@@ -62,7 +64,9 @@ class Objective:
       dtype: Compute dtype of the model; parameters and losses stay float32. None: as they are.
       axis: What the batch is spread over.
       freeze_statistics: Batch normalisation works as in evaluation.
+      distillation: What teachers add to the losses.
       frozen: Parameters that no gradient is taken of; the losses are a function of the others.
+      teachers: The variables of the distillation's teachers.
     """
 
     model: nn.Module
@@ -72,11 +76,13 @@ class Objective:
     dtype: Any
     axis: Axis
     freeze_statistics: bool = False
+    distillation: Distillation | None = None
     frozen: Flat = dataclasses.field(default_factory=dict, compare=False)
+    teachers: Sequence[PyTree] = dataclasses.field(default=(), compare=False)
 
-    def given(self, frozen: Flat) -> "Objective":
-        """The same losses, with these parameters frozen."""
-        return dataclasses.replace(self, frozen=frozen)
+    def given(self, frozen: Flat, teachers: Sequence[PyTree]) -> "Objective":
+        """The same losses, with what they depend on and does not learn."""
+        return dataclasses.replace(self, frozen=frozen, teachers=teachers)
 
     def losses(
         self,
@@ -102,17 +108,18 @@ class Objective:
         if jax.tree.leaves(perturbation):
             variables[PERTURBATIONS] = perturbation
             mutable.append(REPRESENTATION)
+        if self.distillation is not None:
+            mutable.append(FEATURES)
+        image = _cast(batch["image"], self.dtype)
         with frozen_statistics() if self.freeze_statistics else contextlib.nullcontext():
             outputs, changed = self.model.apply(
-                variables,
-                _cast(batch["image"], self.dtype),
-                train=True,
-                rngs={"dropout": key},
-                mutable=mutable,
+                variables, image, train=True, rngs={"dropout": key}, mutable=mutable
             )
         changed = dict(changed)
         representation = changed.pop(REPRESENTATION, {})
-        sums, counts = self._sums_and_counts(_cast(outputs, jnp.float32), batch)
+        outputs, features = _cast((outputs, changed.pop(FEATURES, {})), jnp.float32)
+        distances = self._distances(outputs, features, image, params)
+        sums, counts = self._sums_and_counts(outputs, batch, distances)
         return sums, counts, representation, {**model_state, **changed}
 
     def forward(
@@ -152,7 +159,18 @@ class Objective:
 
         return Forward(sums, counts, new, pull)
 
-    def _sums_and_counts(self, outputs, batch):
+    def _distances(self, outputs, features, image, params):
+        """{task: what its teacher adds for each image}."""
+        if self.distillation is None:
+            return {}
+        teachers = [{**own, "params": _cast(own["params"], self.dtype)} for own in self.teachers]
+        student = {
+            task.name: Seen(outputs[task.name], features.get(task.name)) for task in self.tasks
+        }
+        seen = self.distillation.look(teachers, image)
+        return self.distillation.distances(self.tasks, student, seen, params)
+
+    def _sums_and_counts(self, outputs, batch, distances):
         size = batch["image"].shape[0]
         sample_of = (self.axis.index() * size + jnp.arange(size)) % self.samples
         pairs = []
@@ -161,7 +179,11 @@ class Objective:
                 present = batch["present"][task.name]
                 if self.samples > 1:
                     present = present & (sample_of == sample)
-                pairs.append(task.loss(outputs[task.name], batch["labels"][task.name], present))
+                labelled = outputs[task.name], batch["labels"][task.name], present
+                total, count = task.loss(*labelled)
+                if task.name in distances:
+                    total += (counts_of_each(task, *labelled) * distances[task.name]).sum()
+                pairs.append((total, count))
         sums, counts = zip(*pairs, strict=True)
         return jnp.stack(sums).astype(jnp.float32), jnp.stack(counts).astype(jnp.float32)
 
@@ -228,6 +250,17 @@ def representation_zeros(
             "marks none (see mtljax.models.mark_representation); use level='parameters'"
         )
     return zeros
+
+
+def counts_of_each(
+    task: Task, output: Any, label: Any, present: Bool[Array, " B"]
+) -> Float[Array, " B"]:
+    """How many labels of a task (pixels, points, one) each example has."""
+
+    def one(*alone: Any) -> Float[Array, ""]:
+        return task.loss(*jax.tree.map(lambda x: x[None], alone))[1]
+
+    return jax.vmap(one)(output, label, present)
 
 
 def _mutable(model_state: Mapping[str, PyTree]) -> list[str]:

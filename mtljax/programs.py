@@ -28,9 +28,11 @@ from mtljax.dispatch import (
     StreamingProgram,
     has_convolution,
 )
+from mtljax.distill import Distillation
 from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
 from mtljax.step import TrainState, create_state
+from mtljax.teachers import load_teachers
 from mtljax.telemetry import make_telemetry
 from mtljax.trivial import constants
 
@@ -66,15 +68,16 @@ class Programs:
         mean, std = statistics(experiment, self.source)
         self.parts = assemble(experiment, mean, std, self.source.low, self.source.high)
         check_select(experiment)
-        create = fresh(experiment, self.parts, self.source)
+        self.distillation = load_teachers(experiment, self.parts.distill, self.source)
+        create = fresh(experiment, self.parts, self.source, self.distillation)
         self._create = jax.jit(create, out_shardings=self.placement.replicated)
-        self._step = jax.jit(train_step(experiment, self.parts))
+        self._step = jax.jit(train_step(experiment, self.parts, distill=self.distillation))
         self._traced = self._rehearse()
         self._resident: dict[int, ResidentProgram] = {}
 
     def _rehearse(self) -> Any:
         try:
-            state = self._create.eval_shape(jax.random.key(0), {})
+            state = self._create.eval_shape(jax.random.key(0), {}).replace(teachers=self._teachers)
             return self._step.trace(state, batch_shapes(self.experiment, self.source))
         except ValueError:
             raise
@@ -85,11 +88,19 @@ class Programs:
 
     def create(self, seed: int) -> TrainState:
         """The state of step 0, from the initial weights if the experiment names some."""
-        return self._create(jax.random.key(seed), self.initial.variables)
+        return self._taught(self._create(jax.random.key(seed), self.initial.variables))
 
     def blank(self) -> TrainState:
         """A state that another is restored in the place of, whatever is in it."""
-        return self._create(jax.random.key(0), {})
+        return self._taught(self._create(jax.random.key(0), {}))
+
+    def _taught(self, state: TrainState) -> TrainState:
+        """With teachers of its own, since a step takes all of a state for its own."""
+        return state.replace(teachers=self.placement.replicate(self._teachers))
+
+    @property
+    def _teachers(self) -> PyTree:
+        return () if self.distillation is None else self.distillation.variables
 
     @functools.cached_property
     def initial(self) -> transfer.Initial:
@@ -210,6 +221,7 @@ class Programs:
             dtype=compute_dtype(self.experiment),
             augment=self.parts.augment,
             **what_stays(self.experiment),
+            distill=self.distillation,
         )
 
     @functools.cached_property
@@ -279,12 +291,14 @@ def batch_shapes(experiment: Experiment, source: Source) -> Any:
     return jax.tree.map(shape, dict(source.train[0]))
 
 
-def fresh(experiment: Experiment, parts: Parts, source: Source) -> Callable[..., TrainState]:
+def fresh(
+    experiment: Experiment, parts: Parts, source: Source, distill: Distillation | None = None
+) -> Callable[..., TrainState]:
     """A function from a random key, and initial variables if there are any, to the first state."""
     shapes: PyTree = batch_shapes(experiment, source)
 
     def create(key: jax.Array, initial: PyTree = None) -> TrainState:
-        return create_state(
+        state = create_state(
             key,
             parts.model,
             experiment.tasks,
@@ -295,6 +309,9 @@ def fresh(experiment: Experiment, parts: Parts, source: Source) -> Callable[...,
             ema=experiment.ema is not None,
             initial=initial,
             freeze=experiment.freeze,
+            distill=distill,
         )
+        # A program that returns them would have to contain them.
+        return state.replace(teachers=())
 
     return create

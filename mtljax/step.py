@@ -23,6 +23,7 @@ from jaxtyping import Array, Int, PyTree
 from mtljax.attacks import Attack, attacked
 from mtljax.balance import Balanced, BalancedGradient, Heads, Params
 from mtljax.balancing.base import Balancer, Needs
+from mtljax.distill import Distillation
 from mtljax.gradients import Level, Objective, Pullback, representation_zeros
 from mtljax.models.freezing import divide
 from mtljax.models.partition import OF_A_BATCH, Flat, join, partition
@@ -50,6 +51,8 @@ class TrainState(flax.struct.PyTreeNode):
     skipped: Int[Array, ""]
     """Updates left out because they were not finite, since the start."""
     skipped_in_row: Int[Array, ""]
+    teachers: PyTree = ()
+    """Variables of a distillation's teachers. They never change, and checkpoints leave them out."""
 
 
 def create_state(
@@ -64,6 +67,7 @@ def create_state(
     ema: bool = False,
     initial: Mapping[str, PyTree] | None = None,
     freeze: Sequence[str] = (),
+    distill: Distillation | None = None,
 ) -> TrainState:
     """A fresh state.
 
@@ -79,10 +83,11 @@ def create_state(
       initial: {collection: variables} to start from instead of fresh ones, all or some of the
         model's; see `mtljax.transfer`.
       freeze: As given to `make_train_step`.
+      distill: As given to `make_train_step`.
 
     Raises:
       ValueError: The batch lacks a task's labels, or the model its output, a variable of `initial`
-        or what is frozen; or nothing is left to balance.
+        or what is frozen; nothing is left to balance; or a teacher does not fit.
     """
     if not tasks:
         raise ValueError("no task: a step needs at least one")
@@ -110,6 +115,9 @@ def create_state(
         variables.pop(seen, None)
     if initial is not None:
         variables = replaced(variables, initial)
+    if distill is not None:
+        adapters = distill.adapters(jax.random.fold_in(init_key, 1), model, variables, image)
+        variables["params"] = {**variables["params"], **adapters}
     params = variables.pop("params")
     learning, _ = divide(params, freeze)
     read, _ = partition(learning)
@@ -131,6 +139,7 @@ def create_state(
         key=key,
         skipped=zero(),
         skipped_in_row=zero(),
+        teachers=() if distill is None else distill.variables,
     )
 
 
@@ -152,6 +161,7 @@ def make_train_step(
     attack: Attack | None = None,
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
+    distill: Distillation | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Makes `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
 
@@ -183,6 +193,7 @@ def make_train_step(
         taken of them, so stages below all that learns cost no backward pass; neither the optimizer
         nor the balancer sees them.
       freeze_statistics: Batch normalisation works as in evaluation: its statistics do not change.
+      distill: Teachers, which add to the losses of tasks; needs a state made with them.
 
     Returns:
       The step. Its logs: `loss` {task: mean loss}, `weight` {task: weight} unless the balancer
@@ -221,7 +232,9 @@ def make_train_step(
         )
     axis = Axis(axis_name)
     tasks = tuple(tasks)
-    objective = Objective(model, tasks, level, balancer.samples, dtype, axis, freeze_statistics)
+    objective = Objective(
+        model, tasks, level, balancer.samples, dtype, axis, freeze_statistics, distill
+    )
     return _TrainStep(
         gradient=BalancedGradient(
             objective=objective,
@@ -259,7 +272,7 @@ class _TrainStep:
             batch = self.attacked(self.attack, state, batch, jax.random.fold_in(augment_key, 1))
 
         learning, frozen = divide(state.params, self.freeze)
-        of_learning = self.gradient.given(frozen)
+        of_learning = self.gradient.given(frozen, state.teachers)
         parts, balanced, model_state = of_learning(
             partition(learning),
             state.model_state,

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing.base import TINY, gramian
 from mtljax.config import Experiment
+from mtljax.distill import Distillation
 from mtljax.gradients import Objective, task_rows
 from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, partition
@@ -64,6 +65,7 @@ def make_telemetry(
     augment: Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
+    distill: Distillation | None = None,
 ) -> Callable[[TrainState, PyTree, Mapping[str, Any]], dict[str, Array]]:
     """Makes `measure(state, params, batch) -> telemetry`: pure, to be jitted or vmapped.
 
@@ -74,12 +76,14 @@ def make_telemetry(
       tasks: T tasks, in the order of rows and columns.
       dtype: What the model computes in, as in `make_train_step`.
       augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
-      freeze, freeze_statistics: What does not learn, as in `make_train_step`.
+      freeze, freeze_statistics, distill: As in `make_train_step`.
 
     Returns:
       The function. Its result is that of `describe`, and `curvature`.
     """
-    every = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics)
+    every = Objective(
+        model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics, distill
+    )
 
     def measure(state: TrainState, params: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
         key = jax.random.fold_in(state.key, state.step)
@@ -88,7 +92,7 @@ def make_telemetry(
             batch = augment(example_keys(augment_key, batch, every.axis), batch)
         learning, frozen = divide(state.params, freeze)
         shared, specific = partition(learning)
-        objective = every.given(frozen)
+        objective = every.given(frozen, state.teachers)
         forward = objective.forward(shared, specific, state.model_state, batch, model_key)
         present = forward.counts > 0
         scale = jnp.where(present, 1 / jnp.where(present, forward.counts, 1), 0)

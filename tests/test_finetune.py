@@ -1,5 +1,10 @@
 """Fine-tuning: what does not learn, and how fast the rest does."""
 
+import dataclasses
+import json
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +14,14 @@ from cli_harness import TRAINED
 from problem import OPTIMIZER, TASKS, make_balancer, make_batch, make_model, relative_difference
 
 from mtljax.balancing.base import Balancer, Needs
+from mtljax.checkpoint import Checkpoints
+from mtljax.config import read_config, to_json
 from mtljax.main import main
 from mtljax.models import partition
 from mtljax.models.freezing import divide
 from mtljax.models.partition import join
+from mtljax.programs import Programs
+from mtljax.record import Recorder
 from mtljax.step import create_state, make_train_step
 
 WIDTHS = (16, 12, 8)
@@ -149,3 +158,77 @@ def test_mistakes_are_told_in_one_line(flags, reason, tmp_path, capsys):
     assert reason in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def everything(run):
+    """An experiment with all that there is for fine-tuning, at once."""
+    return dataclasses.replace(
+        read_config(run / "config.json"),
+        freeze=("trunk_0/Norm_0",),
+        layer_decay=0.5,
+        unfreeze_every=3,
+        init=str(run),
+        l2_sp=0.1,
+        ema=0.9,
+        teachers={"digit": str(run), "value": str(run)},
+        distill="features",
+        telemetry_every=0,
+    )
+
+
+def test_everything_together_goes_on_from_a_checkpoint_bit_for_bit(trained_run, tmp_path):
+    programs = Programs(everything(trained_run), devices=1)
+    runner = programs.feed([0], 0)
+    state, _ = runner.run(programs.create(0), 0, 4)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, 0.0)
+    checkpoints.wait()
+    saved = checkpoints.read(4)
+    assert not any(name.startswith("teachers") for name in saved)
+    assert any("adapters" in name for name in saved)
+    undisturbed, _ = runner.run(state, 4, 3)
+    again, _ = runner.run(checkpoints.restore(4, programs.blank()), 4, 3)
+    checkpoints.close()
+    leaves = [jax.tree.leaves(x.replace(key=())) for x in (undisturbed, again)]
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(*leaves, strict=True))
+
+
+@pytest.mark.slow
+def test_a_run_with_everything_that_is_stopped_ends_like_one_that_is_not(
+    trained_run, tmp_path, monkeypatch
+):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(to_json(everything(trained_run))))
+    flags = ["--experiment", str(config), "--quiet"]
+    assert main([*flags, "--workdir", str(tmp_path / "undisturbed")]) == 0
+    add = Recorder.add
+
+    def add_and_be_stopped(self, step, *rest):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        add(self, step, *rest)
+
+    monkeypatch.setattr(Recorder, "add", add_and_be_stopped)
+    assert main([*flags, "--workdir", str(tmp_path / "stopped")]) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert main([*flags, "--workdir", str(tmp_path / "stopped")]) == 0
+    saved = []
+    for name in ("undisturbed", "stopped"):
+        checkpoints = Checkpoints(tmp_path / name, read_only=True)
+        saved.append(checkpoints.read(7))
+        checkpoints.close()
+    one, other = saved
+    assert one.keys() == other.keys()
+    assert all(leaf.tobytes() == other[name].tobytes() for name, leaf in one.items())
+
+
+@pytest.mark.slow
+def test_seeds_are_fine_tuned_side_by_side(trained_run):
+    # Plain descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
+    programs = Programs(dataclasses.replace(everything(trained_run), optimizer="sgd"), devices=1)
+    states = programs.join([programs.create(seed) for seed in (0, 7)])
+    together, _ = programs.feed([0, 7], 0).run(states, 0, 5)
+    for seed, ours in zip((0, 7), programs.split(together, 2), strict=True):
+        alone, _ = programs.feed([seed], 0).run(programs.create(seed), 0, 5)
+        for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(alone.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

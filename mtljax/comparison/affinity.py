@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from mtljax import telemetry
 from mtljax.assemble import compute_dtype, what_stays
 from mtljax.config import Experiment, to_json
+from mtljax.distill import Distillation
 from mtljax.gradients import Objective, task_rows
 from mtljax.models.freezing import divide
 from mtljax.models.partition import partition
@@ -34,6 +35,7 @@ def make_affinity(
     augment: Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
+    distill: Distillation | None = None,
 ) -> Callable[[TrainState, Mapping[str, Any]], Float[Array, "T T"]]:
     """Makes `measure(state, batch) -> affinity [T, T]`: pure.
 
@@ -47,12 +49,14 @@ def make_affinity(
       step_size: Of the trial steps; the paper's are those of its optimizer.
       dtype: What the model computes in, as in `make_train_step`.
       augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
-      freeze, freeze_statistics: What does not learn, as in `make_train_step`.
+      freeze, freeze_statistics, distill: As in `make_train_step`.
 
     References:
       Fifty et al., 2021, arXiv:2109.04617
     """
-    every = Objective(model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics)
+    every = Objective(
+        model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics, distill
+    )
 
     def measure(state: TrainState, batch: Mapping[str, Any]) -> Float[Array, "T T"]:
         key = jax.random.fold_in(state.key, state.step)
@@ -61,7 +65,7 @@ def make_affinity(
             batch = augment(example_keys(augment_key, batch, every.axis), batch)
         learning, frozen = divide(state.params, freeze)
         shared, specific = partition(learning)
-        objective = every.given(frozen)
+        objective = every.given(frozen, state.teachers)
         forward = objective.forward(shared, specific, state.model_state, batch, model_key)
         scale = 1 / jnp.where(forward.counts > 0, forward.counts, jnp.nan)
         before = forward.sums * scale
@@ -110,6 +114,7 @@ def measure_affinity(
             dtype=compute_dtype(experiment),
             augment=programs.parts.augment,
             **what_stays(experiment),
+            distill=programs.distillation,
         ),
         out_shardings=programs.placement.replicated,
     )

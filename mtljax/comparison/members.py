@@ -177,6 +177,7 @@ def single_task(experiment: Experiment, task: str) -> Experiment:
         level="parameters",
         heads="auto",
         select=experiment.select if of_own else "loss",
+        teachers={},  # what is compared with must not have been helped by what it is like
     )
 
 

@@ -10,6 +10,9 @@ from mtljax.models.fusion.base import Fusion
 from mtljax.models.partition import PREFIX
 from mtljax.tasks import Task
 
+FEATURES = "features"
+"""A collection, for whoever asks for it: the last features that each task's head reads."""
+
 
 class MultiTask(nn.Module):
     """`apply(variables, image, train=...) -> {task: output}`.
@@ -39,6 +42,9 @@ class MultiTask(nn.Module):
         for task in self.tasks:
             head = task.head().clone(parent=self, name=PREFIX + task.name)
             own = features[task.name][-task.taps :]
+            if not self.is_initializing():  # else they would be among the model's variables
+                last = lambda _, new: new
+                self.sow(FEATURES, task.name, own[-1], init_fn=lambda: None, reduce_fn=last)
             outputs[task.name] = head(own, size=image.shape[1:3], train=train)
         return outputs
 

@@ -71,6 +71,28 @@ class Task(abc.ABC):
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """(sum of the losses of the examples, or pixels, that carry the label; their number)."""
 
+    def distance(self, output: Any, target: Any, temperature: float) -> Float[Array, " B"]:
+        """How far each image's output is from a teacher's output for it: what distillation lessens.
+
+        By default the task's own loss, with the teacher's output as the label.
+
+        Args:
+          output: Of the network that learns.
+          target: Of the teacher, in the same form.
+          temperature: Logits of both are divided by it, and the distance multiplied by its square.
+
+        Raises:
+          ValueError: This kind of task cannot imitate outputs.
+        """
+        del temperature
+
+        def one(output: Any, target: Any) -> Float[Array, ""]:
+            output, target = jax.tree.map(lambda x: x[None], (output, target))
+            total, count = self.loss(output, target, jnp.ones(1, bool))
+            return total / jnp.maximum(count, 1)
+
+        return jax.vmap(one)(output, target)
+
     def head(self) -> nn.Module:
         """A module: (tuple of the last `taps` stage outputs, size=(H, W), train=...) -> output."""
         raise ValueError(f"task {self.name!r} ({type(self).__name__}) brings no head of its own")

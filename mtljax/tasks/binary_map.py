@@ -12,6 +12,7 @@ from mtljax.tasks.base import require, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_values
 from mtljax.tasks.raw import yes_or_no
+from mtljax.tasks.soft import sigmoid_distance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class BinaryMap(PixelTask):
         yes, no = jax.nn.softplus(-output), jax.nn.softplus(output)
         losses = 2 * (w * truth * yes + (1 - w) * (1 - truth) * no)
         return losses, jnp.ones(label.shape, bool)
+
+    def distance(self, output, target, temperature):
+        return sigmoid_distance(output, target, temperature)
 
     def check(self, labels):
         require_shape(self.name, labels, (None, None))

@@ -13,6 +13,7 @@ from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
 from mtljax.tasks.raw import class_of
 from mtljax.tasks.settings import require_classes
+from mtljax.tasks.soft import softmax_distance
 from mtljax.tasks.streaming import fill_absent
 
 
@@ -51,6 +52,9 @@ class Classification(Task):
             target = optax.smooth_labels(target, self.label_smoothing)
         losses = optax.softmax_cross_entropy(output, target)
         return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+
+    def distance(self, output, target, temperature):
+        return softmax_distance(output, target, temperature)
 
     @property
     def metrics(self):

@@ -89,6 +89,12 @@ class Detection(DenseTask):
         count = jnp.maximum(target.known.sum(-1), 1).astype(focal.dtype)
         return (focal + shape.sum((1, 2))) / count
 
+    def distance(self, output, target, temperature):
+        raise ValueError(
+            f"task {self.name!r}: the outputs of a detector are not imitated; take distillation "
+            "features, or no teacher for this task"
+        )
+
     @property
     def metrics(self):
         require_evaluator(self.name)

@@ -13,6 +13,7 @@ from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_dot
 from mtljax.tasks.raw import numbers
 from mtljax.tasks.settings import require_least, require_positive
+from mtljax.tasks.soft import softmax_distance
 from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
 
 
@@ -77,6 +78,10 @@ class Keypoints(DenseTask):
         losses, visible = self._losses(output, label), label[..., 2] > 0
         count = jnp.maximum(visible.sum(-1), 1).astype(losses.dtype)
         return jnp.where(visible, losses, 0.0).sum(-1) / count
+
+    def distance(self, output, target, temperature):
+        points_last = lambda x: jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), 1, -1)
+        return softmax_distance(points_last(output), points_last(target), temperature)
 
     def _losses(
         self, output: Float[Array, "B h w K"], label: Float[Array, "B K 3"]

@@ -13,6 +13,7 @@ from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Task, require, require_shape
 from mtljax.tasks.raw import class_of, number, numbers
 from mtljax.tasks.settings import require_classes
+from mtljax.tasks.soft import sigmoid_distance
 from mtljax.tasks.streaming import PerExample, fill_absent
 
 
@@ -42,6 +43,9 @@ class MultiLabel(Task):
     def loss(self, output, label, present):
         losses = self.error(output, fill_absent(label, present))
         return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+
+    def distance(self, output, target, temperature):
+        return sigmoid_distance(output, target, temperature)
 
     @property
     def metrics(self):

@@ -13,6 +13,7 @@ from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import class_colors, paint_classes
 from mtljax.tasks.raw import plane
 from mtljax.tasks.settings import require_classes
+from mtljax.tasks.soft import softmax_distance
 from mtljax.tasks.streaming import of_rank
 
 
@@ -59,6 +60,9 @@ class Segmentation(PixelTask):
             1, 1, 1, -1
         )
         return jax.nn.logsumexp(output, -1) - jnp.where(own, output, 0.0).sum(-1), valid
+
+    def distance(self, output, target, temperature):
+        return softmax_distance(output, target, temperature)
 
     @property
     def metrics(self):
