@@ -104,7 +104,7 @@ class Experiment:
     freeze: tuple[str, ...] = ()
     """Modules whose parameters do not change: trunk (all of it), trunk_0, trunk_1, ... (a stage),
     task_NAME (a head), fusion/..., with * for anything. What is below all that learns costs no
-    backward pass."""
+    backward pass. Batch statistics are no parameters: see `freeze_statistics`."""
     freeze_statistics: bool = False
     """Use batch normalisation as in evaluation, and leave its statistics as they are."""
     layer_decay: float = 1.0

@@ -4,6 +4,7 @@ import contextlib
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,10 @@ import jax
 from mtljax import parallel
 from mtljax.checkpoint import Checkpoints
 from mtljax.config import Experiment, to_json
+from mtljax.distill import ADAPTERS
 from mtljax.evaluate import Predictions
 from mtljax.models import partition, task_of
+from mtljax.models.freezing import divide
 from mtljax.programs import Programs
 from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, Recorder
@@ -156,7 +159,7 @@ class Run:
             "validation": programs.validation.metrics(state),
             "test": test,
             "trivial": programs.trivial,
-            "parameters": count_parameters(state),
+            "parameters": count_parameters(state, self.experiment.freeze),
             "seconds": time.perf_counter() - self._began,
             **self._recorder.speed(),
             **cost,
@@ -206,17 +209,22 @@ def draw_again(
         run.draw(result)
 
 
-def count_parameters(state: TrainState) -> dict[str, Any]:
-    """Numbers of parameters: in all, shared, and of each task."""
-    shared, specific = partition(state.params)
+def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> dict[str, Any]:
+    """Numbers of parameters: in all, shared, of each task, and frozen if some are.
+
+    Those that only distillation uses are left out: the network does not need them.
+    """
+    params = {name: part for name, part in state.params.items() if name != ADAPTERS}
+    shared, specific = partition(params)
     of_tasks: dict[str, int] = {}
     for path, leaf in specific.items():
         of_tasks[str(task_of(path))] = of_tasks.get(str(task_of(path)), 0) + leaf.size
-    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    frozen = sum(leaf.size for leaf in divide(params, freeze)[1].values())
     return {
-        "total": total,
+        "total": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "shared": sum(x.size for x in shared.values()),
         "task_specific": of_tasks,
+        **({"frozen": frozen} if frozen else {}),
     }
 
 

@@ -18,6 +18,10 @@ def load_teachers(experiment: Experiment, kind: Kind, source: Source) -> Distill
       ValueError: A task that is not there, or a run that is none, has not learned the task, or was
         trained on other images.
     """
+    if not experiment.teachers and experiment.distill != Experiment.distill:
+        raise ValueError(
+            f"distill {experiment.distill!r} needs teachers: name them, as --teachers TASK RUN"
+        )
     ours = {task.name: task for task in experiment.tasks}
     taught: dict[str, list[str]] = {}
     for task, run in experiment.teachers.items():

@@ -194,6 +194,7 @@ def test_what_cannot_be_compared_is_refused():
     [
         (("dgit", "RUN"), "teachers: there is no task 'dgit'; did you mean 'digit'?"),
         (("digit", "nowhere"), "no run folder nowhere"),
+        (("--distill", "features"), "distill 'features' needs teachers: name them"),
         (("digit", "RUN", "--distill", "output"), "unknown distillation 'output'; did you mean"),
         (("digit", "RUN", "--distill", "outputs:weight=-1"), "weight must be > 0 and finite"),
     ],

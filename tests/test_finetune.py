@@ -22,6 +22,7 @@ from mtljax.models.freezing import divide
 from mtljax.models.partition import join
 from mtljax.programs import Programs
 from mtljax.record import Recorder
+from mtljax.run import count_parameters
 from mtljax.step import create_state, make_train_step
 
 WIDTHS = (16, 12, 8)
@@ -97,6 +98,16 @@ def test_the_balancer_sees_only_shared_parameters_that_learn(level):
     else:
         assert seen["init"] == seen["combine"]
         assert jax.tree.leaves(seen["init"], is_leaf=lambda x: isinstance(x, tuple))
+
+
+def test_what_is_frozen_is_counted_and_what_only_distillation_uses_is_not():
+    state, _ = make()
+    plain = count_parameters(state)
+    adapters = {"task_digit": {"kernel": jnp.ones((3, 3))}}
+    state = state.replace(params={**state.params, "adapters": adapters})
+    assert count_parameters(state) == plain
+    frozen = sum(x.size for x in divide(state.params, ["trunk"])[1].values())
+    assert count_parameters(state, ["trunk"]) == {**plain, "frozen": frozen}
 
 
 def test_no_pass_goes_back_through_frozen_stages():
