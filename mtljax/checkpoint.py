@@ -10,7 +10,7 @@ from flax.traverse_util import unflatten_dict
 
 from mtljax.protection.keys import Keys
 from mtljax.protection.storage import AgeStore, encrypted_steps
-from mtljax.step import TrainState
+from mtljax.state import TrainState
 from mtljax.storage import OrbaxStore, Store
 
 FOLDER = "checkpoints"

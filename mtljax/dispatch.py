@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, PyTree
 
 from mtljax.data.pipeline import Order
 from mtljax.parallel import Placement
-from mtljax.step import TrainState
+from mtljax.state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
 

@@ -12,7 +12,8 @@ from jaxtyping import PyTree
 from mtljax.data.base import Split
 from mtljax.data.pipeline import padded
 from mtljax.parallel import Placement
-from mtljax.step import TrainState, measure, predict
+from mtljax.state import TrainState
+from mtljax.step import measure, predict
 from mtljax.tasks import Task
 
 

@@ -20,7 +20,8 @@ from mtljax.parallel import Axis, place
 from mtljax.protection import signing
 from mtljax.protection.keys import read_keys
 from mtljax.runfolder import CONFIG, read_input, write_json
-from mtljax.step import TrainState, example_keys, predict
+from mtljax.state import TrainState
+from mtljax.step import example_keys, predict
 from mtljax.tasks import Task
 
 PREDICTED_AT_ONCE = 64

@@ -31,7 +31,7 @@ from mtljax.dispatch import (
 from mtljax.distill import Distillation
 from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
-from mtljax.step import TrainState, create_state
+from mtljax.state import TrainState, create_state
 from mtljax.teachers import load_teachers
 from mtljax.telemetry import make_telemetry
 from mtljax.trivial import constants

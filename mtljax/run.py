@@ -24,7 +24,7 @@ from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, Recorder
 from mtljax.runfolder import RunFolder
 from mtljax.selection import selection_score
-from mtljax.step import TrainState
+from mtljax.state import TrainState
 from mtljax.stopping import Stopped
 
 

@@ -23,7 +23,8 @@ from mtljax.gradients import Objective, task_rows
 from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, partition
 from mtljax.parallel import Axis
-from mtljax.step import TrainState, example_keys
+from mtljax.state import TrainState
+from mtljax.step import example_keys
 from mtljax.tasks.base import Task
 
 STEPS_PER_TASK, LINES = 50, 10

@@ -13,7 +13,8 @@ from mtljax.attacks import ATTACKS, Attack, attacked, fgsm, pgd
 from mtljax.balancing import BALANCERS
 from mtljax.main import main
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.step import create_state, make_train_step
+from mtljax.state import create_state
+from mtljax.step import make_train_step
 from mtljax.tasks import Classification, Regression
 
 KEYS = jax.random.split(jax.random.key(0), 5)

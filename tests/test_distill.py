@@ -16,7 +16,8 @@ from mtljax.gradients import Objective
 from mtljax.main import main
 from mtljax.models import partition
 from mtljax.parallel import Axis
-from mtljax.step import create_state, make_train_step
+from mtljax.state import create_state
+from mtljax.step import make_train_step
 from mtljax.tasks import Segmentation
 
 

@@ -11,7 +11,8 @@ from models.models_harness import SMALL_FUSIONS, SMALL_TRUNKS
 
 from mtljax.balancing import BALANCERS
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.step import create_state, make_train_step
+from mtljax.state import create_state
+from mtljax.step import make_train_step
 from mtljax.tasks import Classification, Regression
 
 TASKS = (Classification(name="class", num_classes=3), Regression(name="value"))

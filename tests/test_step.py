@@ -19,7 +19,8 @@ from mtljax.balancing import aggregate
 from mtljax.balancing.base import Needs
 from mtljax.models import partition
 from mtljax.models.partition import join
-from mtljax.step import create_state, make_eval_step, make_train_step
+from mtljax.state import create_state
+from mtljax.step import make_eval_step, make_train_step
 from mtljax.tasks import Classification
 
 

@@ -21,7 +21,8 @@ from mtljax.models.partition import partition
 from mtljax.parallel import Axis
 from mtljax.programs import Programs
 from mtljax.runfolder import write_json
-from mtljax.step import TrainState, example_keys
+from mtljax.state import TrainState
+from mtljax.step import example_keys
 from mtljax.tasks.base import Task
 from mtljax.train import steps_to_next_line
 
