@@ -279,7 +279,7 @@ def misses(name, balancer, level, num_tasks, cost, median, slower):
     if balancer.needs is Needs.LOSSES:
         limit = 1.03
     if limit and cost > limit:
-        why = because(balancer, num_tasks, cost - limit)
+        why = because(balancer, level, num_tasks, cost - limit)
         found.append(f"  {name} at {level}, {num_tasks} tasks: {cost:.2f} x ew, aim {limit}: {why}")
     for peer, aims in (("TorchJD", {3: 1.3, 40: 3.0}), ("loop", {40: 1.0})):
         aim, ratio = aims.get(num_tasks), median[peer]
@@ -293,8 +293,10 @@ def misses(name, balancer, level, num_tasks, cost, median, slower):
     return found
 
 
-def because(balancer, num_tasks, over):
+def because(balancer, level, num_tasks, over):
     """Why a step costs more than was aimed at."""
+    if level == "features" and num_tasks > 10:
+        return "each of T rows goes back through all T heads, for which zeros are multiplied too"
     if balancer.lookahead:
         return "it takes trial steps and differentiates at where they lead"
     if balancer.samples > 1:
