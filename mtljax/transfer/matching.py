@@ -192,8 +192,8 @@ def _statistics(
     weights: Weights, shape: tuple[int, ...], low: float, high: float
 ) -> dict[str, np.ndarray]:
     """The normalisation of the weights, for the images at hand."""
-    mean, std = (np.atleast_1d(weights.arrays[name]) for name in (MEAN, STD))
-    if weights.low is not None and weights.high is not None:
+    mean, std = (np.ravel(weights.arrays[name]) for name in (MEAN, STD))
+    if weights.low is not None and weights.high is not None and weights.low < weights.high:
         mean, std = in_unit(mean, std, (weights.low, weights.high), (low, high))
     if not shape and len({*zip(mean, std, strict=True)}) > 1:
         raise ValueError(

@@ -64,11 +64,10 @@ def by_our_names(stored: Stored, trunk: Sequence[nn.Module]) -> Weights:
         same = {name: name for name in arrays}
         return Weights(stored.where, "mtljax", arrays, same, (), stored.low, stored.high)
     families = FAMILIES.get(type(trunk[0]), ()) if trunk else ()
-    found = {family: dict(_pairs(family, trunk, stored.arrays)) for family in families}
-    family = max(found, key=lambda family: len(found[family]), default=None)
-    if family is None or not found[family]:
+    family = next((family for family in families if family.telltale in stored.arrays), None)
+    if family is None:
         raise ValueError(_mismatch(stored))
-    original = found[family]
+    original = dict(_pairs(family, trunk, stored.arrays))
     arrays = {ours: _array(ours, stored.arrays[theirs]) for ours, theirs in original.items()}
     arrays["constants/mean"] = np.asarray(family.mean)
     arrays["constants/std"] = np.asarray(family.std)

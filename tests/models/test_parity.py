@@ -11,20 +11,7 @@ from mtljax.transfer import Stored, match
 
 torch = pytest.importorskip("torch")
 
-from models.torch_models import MODELS  # noqa: E402
-
-
-def scrambled(model, size):
-    """Scales and shifts by chance, and statistics of a batch instead of 0 and 1."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.LayerNorm):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.3)
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0  # the statistics of the last batch
-    with torch.no_grad():
-        model.train()(1 + 2 * torch.randn(8, 3, *size))
-    return model.eval()
+from models.torch_models import MODELS, scrambled  # noqa: E402
 
 
 def ours(name, theirs, image, *, mean=0.0, std=1.0, **options):
@@ -59,7 +46,8 @@ def assert_equal(found, expected, tolerance):
 def check(name, size, *, pixels=False, wide=False, their_options=None, **options):
     """In 32 bits to 1e-4, or, where rounding adds up over too many layers, in 64 to 1e-9."""
     torch.manual_seed(0)
-    theirs = scrambled(MODELS[name](**(their_options or {})), size)
+    theirs = MODELS[name](**(their_options or {}))
+    theirs = scrambled(theirs, 1 + 2 * torch.randn(8, 3, *size))
     theirs = theirs.double() if wide else theirs
     draw = np.random.default_rng(0)
     image = 1 + 2 * draw.normal(size=(2, *size, 3)).astype(np.float32)

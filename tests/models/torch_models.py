@@ -252,3 +252,16 @@ MODELS = {
     "vit_s": ViT,
     "convnext_t": ConvNeXt,
 }
+
+
+def scrambled(model, images):
+    """Scales and shifts by chance, and statistics of these images [B, 3, H, W], not 0 and 1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of the last batch
+    with torch.no_grad():
+        model.train()(images)
+    return model.eval()
