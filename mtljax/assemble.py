@@ -24,7 +24,7 @@ from mtljax.data import (
     make_source,
     pipeline,
 )
-from mtljax.data.base import with_parts
+from mtljax.data.base import select, with_parts
 from mtljax.distill import DISTILLATIONS, Distillation, Kind
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.depth import is_in_part
@@ -53,15 +53,19 @@ class Parts:
     """What is imitated of teachers, if there are any."""
 
 
-def load_source(experiment: Experiment) -> Source:
+def load_source(experiment: Experiment, given: Source | None = None) -> Source:
     """The data, with a label for each task.
 
     What is kept on the device is read here, and all of its labels checked against the tasks.
 
+    Args:
+      experiment: Whose data.
+      given: The data, if it is there already; None: what the experiment names.
+
     Raises:
       ValueError: An unknown source, a task without labels in it, or labels that a task refuses.
     """
-    source = open_source(experiment)
+    source = open_source(experiment, given)
     name = experiment.data.source.partition(":")[0]
 
     def kept(split: Split) -> Split:
@@ -79,17 +83,22 @@ def load_source(experiment: Experiment) -> Source:
     return source
 
 
-def open_source(experiment: Experiment) -> Source:
+def open_source(experiment: Experiment, given: Source | None = None) -> Source:
     """The data, not read further than its source must to know what is there.
+
+    Args:
+      experiment: Whose data.
+      given: The data, if it is there already; None: what the experiment names.
 
     Raises:
       ValueError: An unknown source, or a task without labels in it.
     """
     data = experiment.data
-    source = make_source(
-        data.source,
-        [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks],
-    )
+    wanted = [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks]
+    if given is None:
+        source = make_source(data.source, wanted)
+    else:
+        source = select(given, wanted, data.source)
     return source if data.drop is None else without(source, Path(data.drop).expanduser())
 
 

@@ -38,6 +38,8 @@ class Trained(NamedTuple):
     """Of the checkpoint, the best on validation."""
     shape: tuple[int, int, int]
     """Height, width and channels of the images that it was trained on."""
+    dtype: str
+    """Their type."""
     low: float
     high: float
     """Black and white in their unit."""

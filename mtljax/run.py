@@ -15,6 +15,7 @@ import jax
 from mtljax import parallel
 from mtljax.checkpoint import Checkpoints
 from mtljax.config import Experiment, to_json
+from mtljax.data import Source
 from mtljax.distill import ADAPTERS
 from mtljax.evaluate import Predictions
 from mtljax.models import partition, task_of
@@ -65,7 +66,7 @@ class Run:
             folder = RunFolder(workdir, experiment, jax.process_index() == 0)
             self._folder = self._stack.enter_context(folder)
             source = programs.source
-            folder.describe_input(source.train[0]["image"].shape, source.low, source.high)
+            folder.describe_input(source.train[0]["image"], source.low, source.high)
             self._checkpoints = Checkpoints(workdir, spare=together > 1, keys=keys)
             self._stack.enter_context(contextlib.closing(self._checkpoints))
             self._stack = self._stack.pop_all()
@@ -201,10 +202,14 @@ def _draw(
 
 
 def draw_again(
-    experiment: Experiment, workdir: Path, result: dict[str, Any], devices: int | None
+    experiment: Experiment,
+    workdir: Path,
+    result: dict[str, Any],
+    devices: int | None,
+    source: Source | None = None,
 ) -> None:
     """Writes the report of a finished run, one of a comparison for instance, that has none."""
-    programs = Programs(experiment, devices=devices)
+    programs = Programs(experiment, devices=devices, source=source)
     with Run(experiment, workdir, programs) as run:
         run.draw(result)
 

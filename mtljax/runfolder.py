@@ -17,10 +17,13 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import numpy as np
 
 from mtljax.config import Experiment, to_json
 from mtljax.data.bounds import read_text
+from mtljax.lock import lock
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"
@@ -78,7 +81,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists():
                 write_json(path / CONFIG, to_json(experiment))
-            self._lock = _lock(path / CONFIG)
+            self._lock = lock(path / CONFIG)
         except BlockingIOError:
             raise ValueError(
                 f"another run is writing to {path}; choose another --workdir"
@@ -95,10 +98,11 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def describe_input(self, shape: tuple[int, ...], low: float, high: float) -> None:
-        """Writes down what images the network takes."""
+    def describe_input(self, image: np.ndarray, low: float, high: float) -> None:
+        """Writes down what images the network takes: such as this, black `low` and white `high`."""
+        told = {"shape": list(image.shape), "dtype": str(image.dtype), "low": low, "high": high}
         if self._writes:
-            write_json(self.path / INPUT, {"shape": list(shape), "low": low, "high": high})
+            write_json(self.path / INPUT, told)
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; one that was cut off by a crash is left out."""
@@ -107,14 +111,14 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drops the lines of steps that will be taken again."""
         if self._writes:
-            lines = [_dumps(line) for line in self.history() if line["step"] <= step]
+            lines = [to_text(line) for line in self.history() if line["step"] <= step]
             write_text(self.path / METRICS, "".join(lines))
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""
         if self._writes:
             with (self.path / METRICS).open("a") as file:
-                file.write("".join(map(_dumps, lines)))
+                file.write("".join(map(to_text, lines)))
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the outcome."""
@@ -138,7 +142,7 @@ def check_output(path: Path) -> None:
 
 
 def read_input(path: Path) -> dict[str, Any]:
-    """What images the network of the run in a folder takes: `shape`, `low`, `high`.
+    """What images the network of the run in a folder takes: `shape`, `dtype`, `low`, `high`.
 
     Raises:
       ValueError: It is not there, or damaged.
@@ -148,6 +152,8 @@ def read_input(path: Path) -> dict[str, Any]:
         height, width, channels = map(int, told["shape"])
         return {
             "shape": (height, width, channels),
+            # Runs of version 0.1.0 do not say it; their networks take numbers of any type.
+            "dtype": str(np.dtype(told.get("dtype", "float32"))),
             "low": float(told["low"]),
             "high": float(told["high"]),
         }
@@ -210,33 +216,13 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _lock(path: Path) -> IO[str]:
-    """Opens a file and locks it for this process; the lock goes with the process, however it ends.
-
-    Raises:
-      BlockingIOError: Another process has it.
-    """
-    file = path.open()
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise
-    except OSError:  # a file system without locks
-        return file
-    return file
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is there completely or not at all."""
-    write_text(path, _dumps(value, indent=2))
+    write_text(path, to_text(value, indent=2))
 
 
-def _dumps(value: Any, indent: int | None = None) -> str:
+def to_text(value: Any, indent: int | None = None) -> str:
+    """JSON with a line's end, null for what JSON has no word for."""
     return json.dumps(_null_for_nan(value), indent=indent, allow_nan=False) + "\n"
 
 
@@ -259,10 +245,15 @@ def _each(function: Callable[[Any], Any], value: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file that is there completely or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file that is there completely or not at all."""
     part = path.with_name(path.name + PART)
     part.unlink(missing_ok=True)
-    with part.open("x") as file:  # never through a link that somebody put there
-        file.write(text)
+    with part.open("xb") as file:  # never through a link that somebody put there
+        file.write(data)
     os.replace(part, path)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 
 from mtljax import parallel, telemetry
+from mtljax.assemble import load_source
 from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
+from mtljax.data import Source
 from mtljax.programs import Programs
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run, draw_again
@@ -25,6 +27,7 @@ def train(
     experiment: Experiment,
     workdir: Path,
     *,
+    source: Source | None = None,
     devices: int | None = None,
     tensorboard: bool = False,
     quiet: bool = False,
@@ -36,6 +39,8 @@ def train(
       workdir: The run folder. If it holds this experiment unfinished, training goes on from its
         latest checkpoint, bit for bit; if finished, its result is returned, after its report was
         drawn if it has none.
+      source: The data, if it is in memory, as in a notebook (`mtljax.data.from_arrays`); the
+        experiment's `data.source` is then only what it is called. None: what that names.
       devices: How many to use; None: all.
       tensorboard: Also write event files to `workdir/tensorboard`.
       quiet: Print nothing.
@@ -48,6 +53,8 @@ def train(
     began = time.perf_counter()
     quiet = quiet or jax.process_index() > 0
     check_folder(workdir, experiment)
+    if source is not None:
+        source = load_source(experiment, source)
     result = read_result(workdir)
     parallel.same_everywhere(result is not None, "whether the run is finished")
     if result is not None:
@@ -55,12 +62,12 @@ def train(
             say(f"{workdir} is finished already; for a new run choose another --workdir")
             console.print(result_table(result))
         if not (workdir / REPORT).exists() and jax.process_count() == 1:
-            draw_again(experiment, workdir, result, devices)
+            draw_again(experiment, workdir, result, devices, source)
         return result
 
     if tensorboard:
         require_tensorboard()
-    programs = Programs(experiment, devices=devices)
+    programs = Programs(experiment, devices=devices, source=source)
     (outcome,) = train_together(
         [experiment], [workdir], programs, tensorboard=tensorboard, quiet=quiet, began=began
     )

@@ -25,7 +25,7 @@ from mtljax.runfolder import check_folder, read_input, read_result, write_text
 from mtljax.storage import OrbaxStore
 from mtljax.transfer import read
 
-TRAINED = Trained(None, None, None, 0, (8, 8, 1), 0.0, 16.0)
+TRAINED = Trained(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
 MOST = 2**30
 """Bytes by which the process may grow. Two numbers of `mtljax.data.bounds` are far below it, and
