@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mtljax.models.forms import cpu_forms
+
 NormKind = Literal["batch", "group", "layer", "none"]
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -136,7 +138,7 @@ def fast_conv(
     are many times faster there, forward and backward. Everything else, and every other backend,
     gets XLA's convolution.
     """
-    on_cpu = jax.default_backend() == "cpu" and tuple(lhs_dilation) == (1, 1)
+    on_cpu = cpu_forms() and tuple(lhs_dilation) == (1, 1)
     size, channels = kernel.shape[:2], x.shape[-1]
     if on_cpu and feature_group_count == channels == kernel.shape[-1] > 1:
         return _shifted_sum(x, kernel, window_strides, padding, rhs_dilation)
@@ -223,8 +225,21 @@ def overlapping_max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     return x
 
 
-def resize(x: Float[Array, "B H W C"], size: tuple[int, ...]) -> Float[Array, "B h w C"]:
-    """Bilinear to another height and width, averaging where it shrinks; two matrix products."""
+def resize(
+    x: Float[Array, "B H W C"], size: tuple[int, ...], *, antialias: bool = True
+) -> Float[Array, "B h w C"]:
+    """Bilinear to another height and width, pixels as areas; two matrix products.
+
+    Args:
+      x: Maps.
+      size: Height and width.
+      antialias: Average over all pixels where it shrinks.
+    """
     if x.shape[1:3] == tuple(size):
         return x
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear")
+    shape = (x.shape[0], *size, x.shape[-1])
+    scale = jnp.asarray([new / old for new, old in zip(size, x.shape[1:3], strict=True)])
+    # What `jax.image.resize` itself calls; jax2onnx takes that one for fixed batches only.
+    return jax.image.scale_and_translate(
+        x, shape, (1, 2), scale, jnp.zeros(2), "linear", antialias=antialias
+    )

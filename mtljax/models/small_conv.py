@@ -1,9 +1,10 @@
 """Convolutions of small maps as matrix products, where that is faster."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from mtljax.models.forms import cpu_forms
 
 SMALL_MAP = 64
 """Positions of a map up to which the matrix product is no slower on CPU (8x8: equal; 2x2: 10x
@@ -22,7 +23,7 @@ def small_conv(
     _, height, width, channels = x.shape
     rows, columns, inputs, features = kernel.shape
     plain = (
-        jax.default_backend() == "cpu"
+        cpu_forms()
         and height * width <= SMALL_MAP
         and tuple(strides) == (1, 1)
         and padding == "SAME"

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -79,17 +80,21 @@ def detections(
     """The `most` largest local maxima (over 3 x 3 positions) as boxes, best first."""
     logits = output[..., :num_classes]
     batch, height, width, _ = logits.shape
-    window = (1, 3, 3, 1)
-    around = jax.lax.reduce_window(
-        logits, jnp.asarray(-jnp.inf, logits.dtype), jax.lax.max, window, (1, 1, 1, 1), "SAME"
-    )
+    around = nn.max_pool(logits, window_shape=(3, 3), padding="SAME")
     ranked = jnp.where(logits == around, logits, -jnp.inf).reshape(batch, -1)
     scores, cell = jax.lax.top_k(ranked, min(most, ranked.shape[1]))
-    place, kind = cell // num_classes, cell % num_classes
-    y, x = place // width, place % width
-    at = output[jnp.arange(batch)[:, None], y, x, num_classes:]
+    place, kind = split(cell, num_classes)
+    y, x = split(place, width)
+    shapes = output[..., num_classes:].reshape(batch, height * width, 4)
+    at = jnp.take_along_axis(shapes, place[..., None], 1)
     middle = jnp.stack([y, x], -1).astype(output.dtype) + at[..., 2:]
     # Larger than twice the image is no more right; it also keeps the exponential finite.
     half = jnp.exp(jnp.minimum(at[..., :2], jnp.log(2.0 * max(height, width)))) / 2
     boxes = jnp.concatenate([middle - half, middle + half], -1) * stride
     return {"boxes": boxes, "classes": kind, "scores": jax.nn.sigmoid(scores)}
+
+
+def split(cell: Int[Array, "*B"], width: int) -> tuple[Int[Array, "*B"], Int[Array, "*B"]]:
+    """Row and column of the cells of a table that is `width` wide, numbered row by row."""
+    row = jax.lax.div(cell, jnp.asarray(width, cell.dtype))
+    return row, cell - row * width  # not // and %, which jax2onnx takes for fixed batches only

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtljax.tasks.base import Metrics, require, require_shape
+from mtljax.tasks.centers import split
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_dot
 from mtljax.tasks.raw import numbers
@@ -195,13 +196,14 @@ def peaks(
 ) -> tuple[Float[Array, "B K 2"], Float[Array, "B K 2"]]:
     """Middle (y, x) of the largest position, and how far from it the vertex is."""
     batch, height, width, count = logits.shape
-    best = logits.reshape(batch, height * width, count).argmax(1)
-    y, x = best // width, best % width
-    rows = jnp.arange(batch)[:, None]
-    maps = jnp.arange(count)[None]
-    at = lambda dy, dx: logits[
-        rows, jnp.clip(y + dy, 0, height - 1), jnp.clip(x + dx, 0, width - 1), maps
-    ]
+    flat = logits.reshape(batch, height * width, count)
+    best = flat.argmax(1)
+    y, x = split(best, width)
+
+    def at(dy: int, dx: int) -> Float[Array, "B K"]:
+        cell = jnp.clip(y + dy, 0, height - 1) * width + jnp.clip(x + dx, 0, width - 1)
+        return jnp.take_along_axis(flat, cell[:, None], 1)[:, 0]
+
     middle = at(0, 0)
     vertical = _vertex(at(-1, 0) - middle, at(1, 0) - middle, (y > 0) & (y < height - 1))
     horizontal = _vertex(at(0, -1) - middle, at(0, 1) - middle, (x > 0) & (x < width - 1))

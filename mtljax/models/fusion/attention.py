@@ -69,4 +69,5 @@ class CrossTaskAttention(Fusion):
                 f"fusion attention: heads={self.heads} does not divide the token width {width}"
             )
         attention = nn.MultiHeadDotProductAttention(self.heads, name=PREFIX + task)
-        return attention(query, jnp.concatenate(others, 1), sow_weights=True)
+        seen = jnp.concatenate(others, 1)
+        return attention(query, seen, seen, sow_weights=True)

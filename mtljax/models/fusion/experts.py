@@ -28,7 +28,7 @@ class SoftmaxGate(nn.Module):
 def summary(x: Signal, is_image: bool) -> Float[Array, "B F"]:
     """What gates read: features averaged over space, or every pixel of the image."""
     features = features_of(x)
-    return features.reshape(len(features), -1) if is_image else pooled(features)
+    return features.reshape(features.shape[0], -1) if is_image else pooled(features)
 
 
 class Mixture(Fusion):

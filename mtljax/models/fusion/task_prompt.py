@@ -44,7 +44,7 @@ class TaskPrompt(Fusion):
         tokens = self.param(
             "prompts", nn.initializers.truncated_normal(0.02), (1, count, first.width)
         )
-        tokens = jnp.broadcast_to(tokens, (len(image), *tokens.shape[1:])).astype(image.dtype)
+        tokens = jnp.broadcast_to(tokens, (image.shape[0], *tokens.shape[1:])).astype(image.dtype)
         outputs = self.run_stages(self.trunk, Carry(image, tokens), train)[-self.taps :]
         levels = self.represent([(x.features, x.rest[:, :count]) for x in outputs])
         fused = {}

@@ -1,10 +1,10 @@
 """What heads with an output per pixel have in common, and the plainest of them."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mtljax.models import layers
 from mtljax.models.layers import Norm, NormKind
 
 
@@ -78,7 +78,4 @@ class LinearHead(DenseHead):
 
 def resize(x: Float[Array, "B h w F"], size: tuple[int, ...]) -> Float[Array, "B H W F"]:
     """Bilinear, with pixels as areas (corners not aligned)."""
-    if x.shape[1:3] == tuple(size):
-        return x
-    shape = (x.shape[0], *size, x.shape[-1])
-    return jax.image.resize(x, shape, "bilinear", antialias=False)
+    return layers.resize(x, size, antialias=False)

@@ -1,5 +1,6 @@
 """What passes from one stage of a trunk to the next."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -37,15 +38,15 @@ def mix(weights: Float[Array, "*B N"], parts: list[Signal]) -> Signal:
     """sum_n weights[..., n] * parts[n], rest included; weights for all examples or for each."""
 
     def weighted(*leaves):
-        total = 0
+        terms = []
         for n, leaf in enumerate(leaves):
             weight = weights[..., n]
-            total += weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim)) * leaf
-        return total
+            terms.append(weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim)) * leaf)
+        return functools.reduce(jnp.add, terms)
 
     return jax.tree.map(weighted, *parts)
 
 
 def pooled(x: Array) -> Float[Array, "B F"]:
-    """Features averaged over space."""
-    return jnp.mean(x, tuple(range(1, x.ndim - 1)))
+    """Features averaged over space, if they are a map."""
+    return x if x.ndim == 2 else jnp.mean(x, tuple(range(1, x.ndim - 1)))

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 def rnn(width: int = 64, layers: int = 2, dropout: float = 0.0) -> tuple[nn.Module, ...]:
@@ -33,11 +34,31 @@ class GRUStage(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         rows = x.reshape(x.shape[0], x.shape[1], -1)
-        read = lambda **way: nn.RNN(
-            nn.GRUCell(self.width), return_carry=True, unroll=rows.shape[1], **way
-        )(rows)
-        down, down_rows = read()
-        up, up_rows = read(reverse=True, keep_order=True)
-        parts = (down, up) if self.last else (down_rows, up_rows)
-        out = jnp.concatenate(parts, -1)
+        down, up = RNN(self.width)(rows), RNN(self.width, reverse=True)(rows)
+        if self.last:
+            out = jnp.concatenate([down[-1], up[0]], -1)
+        else:
+            out = jnp.concatenate([jnp.stack(down, 1), jnp.stack(up, 1)], -1)
         return nn.Dropout(self.dropout, deterministic=not train)(out)
+
+
+class RNN(nn.Module):
+    """A GRU over the second axis: its states, in the rows' order.
+
+    Attributes:
+      width: Units.
+      reverse: Whether it reads from the last row on.
+    """
+
+    width: int
+    reverse: bool = False
+
+    @nn.compact
+    def __call__(self, rows: Float[Array, "B H F"]) -> list[Float[Array, "B G"]]:
+        cell = nn.GRUCell(self.width, name="cell")
+        state = jnp.zeros((rows.shape[0], self.width), rows.dtype)
+        states = []
+        for row in range(rows.shape[1])[:: -1 if self.reverse else 1]:
+            state, _ = cell(state, rows[:, row])
+            states.append(state)
+        return states[::-1] if self.reverse else states
