@@ -12,6 +12,7 @@ from mtljax.choice import nearest
 from mtljax.config import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.distill import DISTILLATIONS
+from mtljax.export import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optimizers import OPTIMIZERS, SCHEDULES
 from mtljax.tasks import TASKS
@@ -64,6 +65,7 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
     "augmentations": lambda: _documented(AUGMENTATIONS),
     "optimizers": lambda: _documented(OPTIMIZERS),
     "schedules": lambda: _documented(SCHEDULES),
+    "exports": lambda: _documented(EXPORTS),
 }
 
 

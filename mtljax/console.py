@@ -138,6 +138,19 @@ def predictions_table(entries: list[dict[str, Any]]) -> Table:
     return table
 
 
+def export_table(description: dict[str, Any]) -> Table:
+    """What goes into an exported model and what comes out."""
+    image = description["input"]
+    table = Table("", "name", "type", "shape", caption_justify="left")
+    table.caption = f"black is {image['black']:g}, white is {image['white']:g}"
+    arrays = {image["name"]: image, **description["outputs"]}
+    for name, told in arrays.items():
+        shape = escape(str(told["shape"]).replace("'", ""))
+        way = "in" if told is image else "out"
+        table.add_row(way, name, told["dtype"], shape, end_section=told is image)
+    return table
+
+
 def catalog_table(kind: str, entries: Sequence[Entry]) -> Table:
     """What there is of a kind."""
     table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

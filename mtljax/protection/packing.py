@@ -27,8 +27,8 @@ DTYPES = {
 """What safetensors calls the types that arrays here may have."""
 
 
-def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A copy of the arrays as one safetensors file in memory.
+def pack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A copy of the arrays as one safetensors file in memory, with words about them.
 
     Raises:
       ValueError: safetensors has no word for a type.
@@ -38,7 +38,8 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
         if array.dtype not in known:
             raise ValueError(f"{name} is {array.dtype}, which safetensors cannot hold")
     # safetensors reads the memory as it lies: it must be in the order of the indices.
-    return save({name: np.array(array, order="C") for name, array in arrays.items()})
+    copies = {name: np.array(array, order="C") for name, array in arrays.items()}
+    return save(copies, dict(metadata) if metadata else None)
 
 
 def unpack(data: bytes, what: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from mtljax.verbs.comparing import compare_verb, group_verb
 from mtljax.verbs.data import data_verb, prepare_verb
 from mtljax.verbs.listing import list_verb
 from mtljax.verbs.safety import screen_verb, sign_verb, verify_verb
-from mtljax.verbs.trained import evaluate_verb, predict_verb
+from mtljax.verbs.trained import evaluate_verb, export_verb, predict_verb
 from mtljax.verbs.training import train_verb
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
@@ -18,6 +18,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "group": group_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,
+    "export": export_verb,
     "prepare": prepare_verb,
     "data": data_verb,
     "screen": screen_verb,

@@ -1,4 +1,4 @@
-"""`evaluate` and `predict`."""
+"""`evaluate`, `predict` and `export`."""
 
 import dataclasses
 from pathlib import Path
@@ -39,6 +39,23 @@ class PredictFlags:
     """Public key (PEM): load the run only if its owner signed it."""
     output: Path | None = None
     """Where to write the predictions as JSON (default: RUN/predictions.json)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """Writes a trained run, at its best checkpoint, in a format that is used without mtljax."""
+
+    run: Path
+    """The run folder."""
+    to: str
+    """The format, as `list exports` shows: stablehlo, onnx or safetensors."""
+    output: Path | None = None
+    """The file (default: RUN/NAME.FORMAT); what is encrypted has .age behind it."""
+    encrypt: bool = False
+    """Encrypt, in the age format, though the run is not; what comes of an encrypted run always is.
+    The key comes from MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
+    verify: Path | None = None
+    """Public key (PEM): load the run only if its owner signed it."""
 
 
 def evaluate_verb(arguments: list[str]) -> int:
@@ -82,4 +99,19 @@ def predict_verb(arguments: list[str]) -> int:
     check_output(output)
     console.print(predictions_table(predict_files(trained, flags.images, output)))
     print(f"written to {output}")
+    return 0
+
+
+def export_verb(arguments: list[str]) -> int:
+    """Writes a trained run in a format that is used without mtljax."""
+    flags = parse(ExportFlags, arguments, "export")
+    from mtljax.console import console, export_table
+    from mtljax.export.export import export_run
+
+    exported = export_run(
+        flags.run, flags.to, flags.output, encrypt=flags.encrypt, verify=flags.verify
+    )
+    console.print(export_table(exported.description))
+    for file in exported.files:
+        print(f"written to {file}")
     return 0
