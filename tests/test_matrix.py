@@ -39,9 +39,10 @@ def cases():
     pairs += [(FITTING_TRUNK.get(fusion, "mlp"), fusion) for fusion in FUSIONS]
     pairs += [("rnn", "none"), ("resnet18", "none")]
     chosen = {(*pair, *next(turn)) for pair in dict.fromkeys(pairs)}
-    chosen |= {("mlp", "none", balancer, level) for balancer in BALANCERS for level in LEVELS}
+    chosen |= {("mlp", "none", balancer, "parameters") for balancer in BALANCERS}
     product = set(itertools.product(PLAIN_TRUNKS, FUSIONS, PLAIN_BALANCERS, LEVELS))
     product |= {(trunk, "none", "pcgrad", level) for trunk in TRUNKS for level in LEVELS}
+    product |= {("mlp", "none", balancer, "features") for balancer in BALANCERS}
     return [pytest.param(*case) for case in sorted(chosen)] + [
         pytest.param(*case, marks=pytest.mark.slow) for case in sorted(product - chosen)
     ]

@@ -71,6 +71,7 @@ def undisturbed(tmp_path_factory, cache):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(undisturbed, cache, tmp_path):
     folder, chance = tmp_path / "run", np.random.default_rng(0)
     checkpoints, written = folder / "checkpoints", folder / "metrics.jsonl"

@@ -16,7 +16,7 @@ SMALL_TRUNKS = {
     "task_prompt": "vit_ti:width=8,heads=2,depth=4,stages=4,patch=4,image_size=32",
     "others": "cnn:widths=(8,8,8,8),blocks=1",
 }
-DEFAULT = ("attention",)
+DEFAULT = ("none",)
 """The others are slow: each compiles a step of twelve tasks."""
 
 

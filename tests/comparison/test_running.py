@@ -98,6 +98,7 @@ def test_seeds_side_by_side_are_separate_runs(tmp_path):
             checkpoints.close()
 
 
+@pytest.mark.slow
 def test_seeds_are_spread_over_devices(tmp_path):
     runs = [dataclasses.replace(EXPERIMENT, seed=seed, steps=10) for seed in range(4)]
     one, several = (Programs(runs[0], devices=devices) for devices in (1, 8))
