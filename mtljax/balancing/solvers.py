@@ -37,7 +37,8 @@ def unit(gramian: Float[Array, "T T"], present: Bool[Array, " T"]) -> Unit:
     square = jnp.diagonal(gramian)
     inside = present & (square > 0)
     norms = jnp.sqrt(jnp.where(inside, square, 1.0))
-    cosines = gramian / norms[:, None] / norms[None, :]
+    # Rounding may take the cosine of opposed gradients below -1, where nothing bounds a solution.
+    cosines = jnp.clip(gramian / norms[:, None] / norms[None, :], -1.0, 1.0)
     off = inside[:, None] & inside[None, :] & ~jnp.eye(gramian.shape[0], dtype=bool)
     return Unit(jnp.where(off, cosines, jnp.eye(gramian.shape[0])), norms, inside)
 
@@ -221,6 +222,8 @@ def fair(
     # With x = w * norms, C x = s * x^(-1 / alpha); solved by x = s^(alpha / (1 + alpha)) if C = I.
     source = jnp.where(inside, norms / mean, 1.0) ** (1 / alpha - 1)
     halvings = 0.5 ** jnp.arange(8)
+    # Where gradients cancel and C is indefinite by rounding, the ridge alone would not stop x.
+    furthest = 2 * jnp.max(source / ROUNDING) ** (alpha / (1 + alpha))
 
     def residual(x):
         return source * x ** (-1 / alpha) - matvec(cosines, x) - ROUNDING * x
@@ -243,7 +246,8 @@ def fair(
         return x, jnp.max(jnp.abs(step / x)), count + 1
 
     def go_on(carry):
-        return (carry[1] > 3e-5) & (carry[2] < iterations)  # quadratic: the next step would be 1e-9
+        x, change, count = carry  # quadratic: the step after one of 3e-5 would be 1e-9
+        return (change > 3e-5) & (jnp.max(x) < furthest) & (count < iterations)
 
     start = source ** (alpha / (1 + alpha))
     x, _, _ = jax.lax.while_loop(go_on, iterate, (start, jnp.inf, 0))

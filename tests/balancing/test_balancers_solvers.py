@@ -121,6 +121,23 @@ def test_fair_solves_its_equation_where_alpha_is_large_and_norms_are_far_apart(s
     np.testing.assert_array_less(np.abs(gains * weights**0.2 - 1), 1e-4 + 4 * rounding)
 
 
+def test_fair_stays_finite_where_gradients_are_opposed_but_for_rounding():
+    # Of the toy problem, on its way from (0, 0): the cosine is -1 - 1.2e-7 in float32.
+    gram = np.array([[0.017788919, -0.19538578], [-0.19538578, 2.1460326]], np.float32)
+    for alpha in (0.5, 1.0, 2.0, 5.0):
+        scaled = [
+            np.asarray(fair(scale * gram, alpha, every(2))) * scale ** (alpha / (1 + alpha))
+            for scale in (1.0, 1e-10, 1e10)
+        ]
+        assert all(np.isfinite(w).all() and (w > 0).all() for w in scaled)
+        # Both tasks weigh so much that their gradients cancel.
+        norms = np.sqrt(np.diagonal(gram))
+        assert scaled[0] * norms / (scaled[0] * norms).max() == pytest.approx(1.0, abs=1e-3)
+        # The ridge, which is of the size of rounding, says how long the weights are.
+        np.testing.assert_allclose(scaled[1], scaled[0], rtol=0.05)
+        np.testing.assert_allclose(scaled[2], scaled[0], rtol=0.05)
+
+
 def test_constrained_min_norm_is_the_dual_optimum():
     rng = np.random.default_rng(0)
     solve = jit(solvers.constrained_min_norm)
