@@ -46,7 +46,19 @@ class Data:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One training run, completely described."""
+    """One training run, completely described.
+
+    Example:
+      >>> from mtljax.tasks import Classification, Regression
+      >>> experiment = Experiment(
+      ...     name="mine",
+      ...     tasks=(Classification(name="digit", num_classes=10), Regression(name="value")),
+      ...     data=Data(source="digits"),
+      ...     balancer="cagrad:c=0.4",
+      ... )
+      >>> from_json(to_json(experiment)) == experiment
+      True
+    """
 
     name: str
     """What the run folder is called after."""

@@ -82,6 +82,13 @@ class Balancer:
       lookahead: Whether `combine` calls `signals.lookahead`.
       parameters_only: Whether the state remembers gradients, which then must be those of
         parameters: the representation's belong to the examples of one batch.
+
+    Example, every task's gradient brought to length 1:
+      >>> def unit(signals, state, key):
+      ...     return jax.lax.rsqrt(jnp.diagonal(signals.gramian) + TINY), state
+      >>> balancer = Balancer(init=stateless, combine=unit, needs=Needs.GRAMIAN)
+      >>> aggregate(balancer, jnp.array([[4.0, 0.0], [0.0, 0.5]])).tolist()
+      [1.0, 1.0]
     """
 
     init: Callable[[int, PyTree], State]

@@ -74,6 +74,12 @@ def delta_m(
 ) -> Float[np.ndarray, "*S"]:
     """Mean change over the metrics within a task, then over tasks: delta_m in %, higher is better.
 
+    Example:
+      >>> metrics = Metric("digit", "accuracy", True), Metric("value", "mae", False)
+      >>> separate, together = np.array([[0.8, 2.0]]), np.array([[0.88, 1.8]])
+      >>> delta_m(relative_change(together, separate, metrics), metrics).round(6).tolist()
+      [10.0]
+
     References:
       Maninis et al., 2019, arXiv:1904.08918, with the sign by which better is positive
     """
@@ -111,6 +117,10 @@ def paired_p(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"]) -> float:
 def holm(p: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
     """p values corrected for their number by Holm's step-down method; NaN stays and counts not.
 
+    Example:
+      >>> holm(np.array([0.01, 0.04])).tolist()
+      [0.02, 0.04]
+
     References:
       Holm, 1979, "A simple sequentially rejective multiple test procedure"
     """
@@ -124,7 +134,13 @@ def holm(p: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
 
 
 def on_front(points: Float[np.ndarray, "N K"], metrics: Sequence[Metric]) -> np.ndarray:
-    """Which points no other point beats: is at least as good in all metrics and better in one."""
+    """Which points no other point beats: is at least as good in all metrics and better in one.
+
+    Example:
+      >>> both = Metric("a", "accuracy", True), Metric("b", "accuracy", True)
+      >>> on_front(np.array([[0.9, 0.5], [0.8, 0.8], [0.7, 0.7]]), both).tolist()
+      [True, True, False]
+    """
     sign = np.array([1.0 if metric.higher else -1.0 for metric in metrics])
     gain = sign * points
     at_least = (gain[:, None] >= gain[None]).all(-1)

@@ -74,6 +74,7 @@ class BinaryMap(PixelTask):
         return warp.plane(label)
 
     def decode(self, output):
+        """[B, H, W]: the probability of yes."""
         return jax.nn.sigmoid(output)
 
     def picture(self, value, image):

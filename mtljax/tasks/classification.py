@@ -88,6 +88,7 @@ class Classification(Task):
         return share * soft(label) + (1 - share) * soft(other)
 
     def decode(self, output):
+        """[B]: the class with the largest logit; the softmax of the logits are probabilities."""
         return output.argmax(-1)
 
     def error(self, output, label):

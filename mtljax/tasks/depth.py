@@ -111,6 +111,7 @@ class Depth(PixelTask):
         return label[measured(label)]
 
     def decode(self, output):
+        """[B, H, W]: at least `floor`."""
         return jnp.maximum(output, self.floor)
 
     def picture(self, value, image):

@@ -92,6 +92,7 @@ class MultiLabel(Task):
         return np.flatnonzero(label)
 
     def decode(self, output):
+        """[B, C]: 1 where the logit is above 0, a probability above 1/2; else 0."""
         return (output > 0).astype(jnp.int32)
 
     def error(self, output, label):

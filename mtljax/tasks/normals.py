@@ -92,6 +92,7 @@ class Normals(PixelTask):
         return label[directed(label)].ravel()
 
     def decode(self, output):
+        """[B, H, W, 3]: vectors of length 1."""
         return unit(output)
 
     def text(self, value):

@@ -97,6 +97,7 @@ class Reconstruction(PixelTask):
         return share * label + (1 - share) * other
 
     def decode(self, output):
+        """[B, H, W, C]: cut to 0..`peak`."""
         return jnp.clip(output, 0, self.peak)
 
     def picture(self, value, image):

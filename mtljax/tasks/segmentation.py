@@ -97,6 +97,7 @@ class Segmentation(PixelTask):
         return label[np.asarray(self.labelled(label))]
 
     def decode(self, output):
+        """[B, H, W]: the class with the largest logit."""
         return output.argmax(-1)
 
     def text(self, value):
