@@ -45,7 +45,10 @@ def ran(tmp_path_factory):
                 patch.setenv("PYTHONPATH", str(ROOT))
                 patch.setenv("IPYTHONDIR", str(folder / "ipython"))
                 client = NotebookClient(
-                    notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+                    notebook,
+                    timeout=None,
+                    startup_timeout=600,  # a busy machine
+                    resources={"metadata": {"path": str(folder)}},
                 )
                 client.execute()
             done[name] = [cell for cell in notebook.cells if cell.cell_type == "code"]
