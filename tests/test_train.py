@@ -1,0 +1,47 @@
+"""Training by a call, as in a notebook, on arrays in memory."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mtljax.config import Data, Experiment
+from mtljax.data import from_arrays
+from mtljax.predict import load_run
+from mtljax.tasks import Classification
+from mtljax.train import train
+
+EXPERIMENT = Experiment(
+    name="given",
+    tasks=(Classification(name="bright", num_classes=2),),
+    data=Data(source="somewhere else", labels={"bright": "light"}, batch_size=8),
+    trunk="mlp:widths=(4,)",
+    steps=3,
+    log_every=3,
+    eval_every=3,
+)
+
+
+def source(classes=2):
+    image = np.random.default_rng(0).integers(0, 255, (40, 4, 4, 1)).astype(np.uint8)
+    light = (image.mean((1, 2, 3)) > 127).astype(np.int32) + classes - 2
+    return from_arrays(image, {"light": light, "other": light})
+
+
+def test_what_is_given_is_trained_on_and_not_looked_for(tmp_path):
+    result = train(EXPERIMENT, tmp_path / "run", source=source(), quiet=True)
+    assert np.sum(result["test"]["bright"]["confusion"]) == 8  # a fifth of 40
+    assert load_run(tmp_path / "run").dtype == "uint8"
+    (tmp_path / "run" / "report.html").unlink()
+    again = train(EXPERIMENT, tmp_path / "run", source=source(), quiet=True)
+    assert json.dumps(again) == json.dumps(result)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_labels_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"train split: task 'bright': label .* 0\.\.1"):
+        train(EXPERIMENT, tmp_path / "run", source=source(classes=3), quiet=True)
+    missing = from_arrays(np.zeros((40, 4, 4, 1), np.uint8), {"other": np.zeros(40)})
+    with pytest.raises(ValueError, match="has no labels 'light' for task 'bright'"):
+        train(EXPERIMENT, tmp_path / "run", source=missing, quiet=True)
+    assert not (tmp_path / "run").exists()
