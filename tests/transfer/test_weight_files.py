@@ -7,6 +7,7 @@ import numpy as np
 import pyrage
 import pytest
 
+from mtljax.export.export import export_run
 from mtljax.predict import load_run
 from mtljax.protection.keys import parse_keys
 from mtljax.protection.packing import pack
@@ -34,6 +35,16 @@ def test_an_export_says_what_black_and_white_are_and_other_files_do_not(tmp_path
     for stored in found:
         (name,) = stored.arrays
         np.testing.assert_array_equal(stored.arrays[name], ARRAYS[name])
+
+
+def test_what_is_exported_of_a_run_is_what_the_run_gives(trained_run, tmp_path):
+    path = tmp_path / "digits.safetensors"
+    export_run(trained_run, "safetensors", path)
+    ours, theirs = read(path), read(trained_run)
+    assert (ours.low, ours.high) == (theirs.low, theirs.high)
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in ours.arrays.items():
+        np.testing.assert_array_equal(array, theirs.arrays[name])
 
 
 def test_an_encrypted_export_is_opened_with_the_key(tmp_path, monkeypatch):
