@@ -96,5 +96,6 @@ def detections(
 
 def split(cell: Int[Array, "*B"], width: int) -> tuple[Int[Array, "*B"], Int[Array, "*B"]]:
     """Row and column of the cells of a table that is `width` wide, numbered row by row."""
+    cell = jnp.asarray(cell)
     row = jax.lax.div(cell, jnp.asarray(width, cell.dtype))
     return row, cell - row * width  # not // and %, which jax2onnx takes for fixed batches only
