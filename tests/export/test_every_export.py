@@ -1,13 +1,15 @@
 """Everything there is can be exported, with any number of images: trunks, fusions, tasks."""
 
 import dataclasses
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from export_harness import NETWORKS, assert_equal, used_alone
-from models.models_harness import FITTING_TRUNK, SMALL_FUSIONS, SMALL_TRUNKS, init
+from models.models_harness import FITTING_TRUNK, SMALL_FUSIONS, SMALL_TRUNKS, shapes
 
 from mtljax.assemble import assemble
 from mtljax.config import Data, Experiment, find_experiment
@@ -29,22 +31,24 @@ def text(name, arguments):
     return f"{name}:{words}".replace(" ", "") if words else name
 
 
+def draw(random, path, leaf):
+    """A parameter as large as in a trained network, so that its outputs are well conditioned."""
+    noise = random.normal(size=leaf.shape).astype(leaf.dtype)
+    if path[-1].key in ("scale", "var", "std"):
+        return 1 + 0.1 * np.tanh(noise)
+    return noise * np.sqrt(2 / math.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.1 * noise
+
+
 def trained(trunk, fusion="none", tasks=TWO, shape=SHAPE):
     """A network with parameters at random, as if it had been trained."""
     data = Data(source="none")
     experiment = Experiment(name="any", tasks=tasks, data=data, trunk=trunk, fusion=fusion)
     model = assemble(experiment, mean=0.2, std=0.9).model
-    variables = init(model, jnp.zeros((1, *shape)), train=False)
-    positive = jax.tree.map(lambda x: jnp.abs(x) + 0.1, variables)
-    params = variables.pop("params")
+    _, like = shapes(model, jnp.zeros((1, *shape)), train=False)
+    variables = jax.tree.map_with_path(functools.partial(draw, np.random.default_rng(0)), like)
     nothing = dict.fromkeys(("opt_state", "balancer_state", "ema", "key"))
     zero = dict.fromkeys(("step", "skipped", "skipped_in_row"), 0)
-    state = TrainState(
-        params=params,
-        model_state={name: positive[name] for name in variables},
-        **nothing,
-        **zero,
-    )
+    state = TrainState(params=variables.pop("params"), model_state=variables, **nothing, **zero)
     return Trained(experiment, model, state, 0, shape, "float32", 0.0, 1.0)
 
 
