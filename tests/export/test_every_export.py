@@ -16,6 +16,7 @@ from mtljax.config import Data, Experiment, find_experiment
 from mtljax.export import EXPORTS
 from mtljax.export.model import model_of
 from mtljax.models import FUSIONS, TRUNKS
+from mtljax.models.partition import PERTURBATIONS
 from mtljax.predict import Trained
 from mtljax.step import TrainState
 from mtljax.tasks import TASKS, Classification, Depth
@@ -44,7 +45,8 @@ def trained(trunk, fusion="none", tasks=TWO, shape=SHAPE):
     data = Data(source="none")
     experiment = Experiment(name="any", tasks=tasks, data=data, trunk=trunk, fusion=fusion)
     model = assemble(experiment, mean=0.2, std=0.9).model
-    _, like = shapes(model, jnp.zeros((1, *shape)), train=False)
+    like = dict(shapes(model, jnp.zeros((1, *shape)), train=False)[1])
+    like.pop(PERTURBATIONS, None)
     variables = jax.tree.map_with_path(functools.partial(draw, np.random.default_rng(0)), like)
     nothing = dict.fromkeys(("opt_state", "balancer_state", "ema", "key"))
     zero = dict.fromkeys(("step", "skipped", "skipped_in_row"), 0)
