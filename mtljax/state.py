@@ -41,6 +41,12 @@ class TrainState(flax.struct.PyTreeNode):
     teachers: PyTree = ()
     """Variables of a distillation's teachers. They never change, and checkpoints leave them out."""
 
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What the model is evaluated with: averaged parameters, where there are any."""
+        params = self.params if self.ema is None else self.ema
+        return {"params": params, **self.model_state}
+
 
 def create_state(
     key: jax.Array,

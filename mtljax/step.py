@@ -281,6 +281,5 @@ def measure(tasks: Sequence[Task], outputs: Mapping[str, PyTree], batch: Batch) 
 
 def predict(model: nn.Module, state: TrainState, image: Array) -> dict[str, Array]:
     """{task: output} in evaluation mode, in float32, by averaged parameters where there are any."""
-    params = state.params if state.ema is None else state.ema
-    outputs = model.apply({"params": params, **state.model_state}, image, train=False)
+    outputs = model.apply(state.variables, image, train=False)
     return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)

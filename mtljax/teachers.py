@@ -40,10 +40,8 @@ def load_teachers(experiment: Experiment, kind: Kind, source: Source) -> Distill
                     f"teachers: {run} has learned {kinds}, not {task} ({type(ours[task]).__name__})"
                 )
         _require_same_images(run, trained, source)
-        state = trained.state
-        params = state.params if state.ema is None else state.ema
         teachers.append(Teacher(trained.model, tuple(tasks), run))
-        variables.append(jax.device_get({"params": params, **state.model_state}))
+        variables.append(jax.device_get(trained.state.variables))
     return Distillation(kind, tuple(teachers), tuple(variables)) if teachers else None
 
 

@@ -46,12 +46,11 @@ def model_of(trained: Trained) -> Model:
             }
         )
 
-    params = state.params if state.ema is None else state.ema
     return Model(
         name=experiment.name,
         outputs=outputs,
         image=image,
-        variables={"params": params, **state.model_state},
+        variables=state.variables,
         description=describe(trained, outputs, image),
     )
 

@@ -81,10 +81,7 @@ def read(path: Path) -> Stored:
 
 def _read_run(path: Path) -> Stored:
     trained = load_run(path)
-    state = trained.state
-    params = state.params if state.ema is None else state.ema
-    arrays = flat({"params": params, **state.model_state})
-    return Stored(str(path), arrays, trained.low, trained.high)
+    return Stored(str(path), flat(trained.state.variables), trained.low, trained.high)
 
 
 def _read_safetensors(path: Path) -> Stored:
