@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from mtljax.models.variables import by_name
 from mtljax.protection.keys import Keys
 from mtljax.protection.storage import AgeStore, encrypted_steps
 from mtljax.state import TrainState
@@ -128,10 +129,7 @@ class Checkpoints:
 def _flat(state: TrainState) -> dict[str, jax.Array]:
     """Arrays by path, in which empty nodes and random keys do not matter; without teachers."""
     state = state.replace(key=jax.random.key_data(state.key), teachers=())
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf for path, leaf in leaves
-    }
+    return by_name(state, SEPARATOR)
 
 
 def _subtree(flat: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:

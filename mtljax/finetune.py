@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.models.depth import StageOf, distances, turns
+from mtljax.models.variables import by_name
 
 
 def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformation:
@@ -122,7 +123,6 @@ def pull_to_start(strength: float) -> optax.GradientTransformation:
 
 def by_path(values: Callable[[dict[str, Any]], Mapping[str, Any]], tree: PyTree) -> PyTree:
     """A tree like this one of what a function of {path: leaf} says of each path."""
-    leaves, structure = jax.tree.flatten_with_path(tree)
-    flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    found = values(flat)
-    return jax.tree.unflatten(structure, [found[path] for path in flat])
+    leaves = by_name(tree)
+    found = values(leaves)
+    return jax.tree.unflatten(jax.tree.structure(tree), [found[path] for path in leaves])

@@ -9,6 +9,7 @@ from jaxtyping import Array, Num
 
 import mtljax
 from mtljax.config import to_json
+from mtljax.models.variables import by_name
 from mtljax.predict import Trained
 from mtljax.runfolder import to_text
 from mtljax.step import predict
@@ -53,18 +54,6 @@ def model_of(trained: Trained) -> Model:
         variables=state.variables,
         description=describe(trained, outputs, image),
     )
-
-
-def by_name(tree: Any) -> dict[str, Array]:
-    """The leaves of nested dicts by their path, joined by `/`.
-
-    Example:
-      >>> by_name({"digit": {"output": 1.0, "prediction": {"class": 2}}})
-      {'digit/output': 1.0, 'digit/prediction/class': 2}
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return {name(path): leaf for path, leaf in leaves}
 
 
 def describe(

@@ -2,7 +2,8 @@
 
 import jax
 
-from mtljax.export.model import Model, as_words, by_name
+from mtljax.export.model import Model, as_words
+from mtljax.models.variables import by_name
 from mtljax.protection.packing import pack
 
 

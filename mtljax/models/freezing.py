@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 
 from mtljax.choice import nearest
 from mtljax.models.partition import Flat
+from mtljax.models.variables import flat
 
 COPY = re.compile(r"[^/]+_(trunk_\d+)(?=/)")
 """A stage of a trunk that each task, say, has a copy of: `digit_trunk_0`."""
@@ -31,14 +31,14 @@ def divide(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
       >>> learning, frozen
       ({'task_a/kernel': 2}, {'trunk_0/kernel': 1})
     """
-    flat = flax.traverse_util.flatten_dict(dict(params), sep="/")
+    leaves = flat(params)
     for name in freeze:
-        if not any(is_in(path, name) for path in flat):
-            raise ValueError(f"freeze: nothing is called {name!r}{nearest(name, _modules(flat))}")
-    frozen = {path: x for path, x in flat.items() if any(is_in(path, name) for name in freeze)}
-    if freeze and len(frozen) == len(flat):
+        if not any(is_in(path, name) for path in leaves):
+            raise ValueError(f"freeze: nothing is called {name!r}{nearest(name, _modules(leaves))}")
+    frozen = {path: x for path, x in leaves.items() if any(is_in(path, name) for name in freeze)}
+    if freeze and len(frozen) == len(leaves):
         raise ValueError(f"freeze={tuple(freeze)} leaves nothing that learns; freeze less")
-    return {path: x for path, x in flat.items() if path not in frozen}, frozen
+    return {path: x for path, x in leaves.items() if path not in frozen}, frozen
 
 
 def is_in(path: str, name: str) -> bool:

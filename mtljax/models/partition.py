@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
-import flax.traverse_util
 from jaxtyping import Array, Float, PyTree
+
+from mtljax.models.variables import flat, nested
 
 Flat = dict[str, Array]
 """Parameters by path: {"fusion/trunk_0/Dense_0/kernel": ...}."""
@@ -35,16 +36,15 @@ def task_of(path: str) -> str | None:
 
 def partition(params: Mapping) -> tuple[Flat, Flat]:
     """(shared, task-specific) parameters, each flat by path."""
-    flat = flax.traverse_util.flatten_dict(dict(params), sep="/")
-    shared = {path: leaf for path, leaf in flat.items() if task_of(path) is None}
-    specific = {path: leaf for path, leaf in flat.items() if task_of(path) is not None}
+    leaves = flat(params)
+    shared = {path: leaf for path, leaf in leaves.items() if task_of(path) is None}
+    specific = {path: leaf for path, leaf in leaves.items() if task_of(path) is not None}
     return shared, specific
 
 
 def join(*parts: Flat) -> dict:
     """The parameter tree again: the inverse of `partition`. Of a path in several, the last."""
-    merged = {path: leaf for part in parts for path, leaf in part.items()}
-    return flax.traverse_util.unflatten_dict(merged, sep="/")
+    return nested({path: leaf for part in parts for path, leaf in part.items()})
 
 
 def mark_representation(

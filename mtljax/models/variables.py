@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -19,6 +20,18 @@ def flat(variables: Mapping[str, PyTree]) -> dict[str, Any]:
 def nested(leaves: Mapping[str, Any]) -> dict[str, PyTree]:
     """Undoes `flat`."""
     return unflatten_dict(dict(leaves), sep="/")
+
+
+def by_name(tree: PyTree, separator: str = "/") -> dict[str, Any]:
+    """The leaves of any tree by their path, in its order; empty nodes do not matter.
+
+    Example:
+      >>> by_name({"digit": {"output": 1.0, "prediction": {"class": 2}}})
+      {'digit/output': 1.0, 'digit/prediction/class': 2}
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=separator)
+    return {name(path): leaf for path, leaf in leaves}
 
 
 def replaced(variables: Mapping[str, PyTree], initial: Mapping[str, PyTree]) -> dict[str, PyTree]:

@@ -21,8 +21,9 @@ from export_harness import (
 )
 
 from mtljax.export import EXPORTS
-from mtljax.export.model import by_name, model_of
+from mtljax.export.model import model_of
 from mtljax.main import main
+from mtljax.models.variables import by_name
 from mtljax.predict import load_run
 from mtljax.protection.keys import parse_keys
 from mtljax.protection.packing import unpack
