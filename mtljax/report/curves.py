@@ -172,10 +172,7 @@ def draw_curvature(axis: Axes, history: Sequence[dict]) -> str | None:
     curving = series(history, "telemetry", "curvature").finite()
     if not len(curving.steps):
         return None
-    _line(axis, curving.thinned(), color=GRAY, lw=1.2)
-    scale_axis(axis, curving.values)
-    axis.set_ylabel("curvature along the update")
-    _finish(axis, history)
+    _draw_number(axis, history, curving, "curvature along the update")
     down = 100 * np.mean(curving.values < 0)
     late = number(float(np.median(curving.tail(0.25))))
     bent = f", bent downwards in {down:.0f} % of measurements" if down else ""
@@ -187,10 +184,7 @@ def draw_gradient_norm(axis: Axes, history: Sequence[dict]) -> str | None:
     norm = series(history, "grad_norm").finite()
     if not len(norm.steps):
         return None
-    _line(axis, norm.thinned(), color=GRAY, lw=1.2)
-    scale_axis(axis, norm.values)
-    axis.set_ylabel("norm of the gradient")
-    _finish(axis, history)
+    _draw_number(axis, history, norm, "norm of the gradient")
     late = float(np.median(norm.tail(0.25)))
     if len(norm.steps) == 1:
         return f"Gradient norm {number(late)} at the only logged step"
@@ -213,6 +207,13 @@ def draw_speed(axis: Axes, history: Sequence[dict]) -> str | None:
 def _weights(tasks: Sequence[Task], history: Sequence[dict]) -> dict[str, Series]:
     found = {task.name: series(history, "weight", task.name).finite() for task in tasks}
     return {name: weight for name, weight in found.items() if len(weight.steps)}
+
+
+def _draw_number(axis: Axes, history: Sequence[dict], points: Series, label: str) -> None:
+    _line(axis, points.thinned(), color=GRAY, lw=1.2)
+    scale_axis(axis, points.values)
+    axis.set_ylabel(label)
+    _finish(axis, history)
 
 
 def _line(axis: Axes, points: Series, **style) -> None:
