@@ -86,12 +86,10 @@ def convolutions(batch):
     layers = [(32, 3, 16), (32, 16, 16), (16, 16, 32), (16, 32, 32), (8, 32, 64), (8, 64, 64)]
     for size, inputs, width in layers:
         shapes = (batch, size, size, inputs), (3, 3, inputs, width), (batch, size, size, width)
-        for part, call in (*xla_passes(*shapes), *torch_passes(*shapes)):
-            call()
-            theirs = "torch" in part
-            spent[part.removeprefix("torch ")][theirs] += statistics.median(
-                timed(call, 2) for _ in range(5)
-            )
+        for side, calls in enumerate((xla_passes(*shapes), torch_passes(*shapes))):
+            for part, call in calls.items():
+                call()
+                spent[part][side] += statistics.median(timed(call, 2) for _ in range(5))
     return {part: ours / theirs for part, (ours, theirs) in spent.items()}
 
 
@@ -108,9 +106,8 @@ def xla_passes(image, kernel, out):
         "to the input": lambda x, k, g: jax.vjp(lambda x: conv(x, k), x)[1](g),
         "to the kernel": lambda x, k, g: jax.vjp(lambda k: conv(x, k), k)[1](g),
     }
-    for part, function in passes.items():
-        compiled = jax.jit(function)
-        yield part, lambda compiled=compiled: jax.block_until_ready(compiled(x, k, g))
+    compiled = {part: jax.jit(function) for part, function in passes.items()}
+    return {part: lambda f=f: jax.block_until_ready(f(x, k, g)) for part, f in compiled.items()}
 
 
 def torch_passes(image, kernel, out):
@@ -122,9 +119,11 @@ def torch_passes(image, kernel, out):
     back = lambda wanted: torch.ops.aten.convolution_backward(
         g, x, k, None, once, once, once, False, none, 1, wanted
     )
-    yield "torch forward", lambda: torch.nn.functional.conv2d(x, k, padding=1)
-    yield "torch to the input", lambda: back([True, False, False])
-    yield "torch to the kernel", lambda: back([False, True, False])
+    return {
+        "forward": lambda: torch.nn.functional.conv2d(x, k, padding=1),
+        "to the input": lambda: back([True, False, False]),
+        "to the kernel": lambda: back([False, True, False]),
+    }
 
 
 def torch_network(num_tasks, batch):
