@@ -33,7 +33,7 @@ from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
 from mtljax.state import TrainState, create_state
 from mtljax.teachers import load_teachers
-from mtljax.telemetry import make_telemetry
+from mtljax.telemetry import Look, make_look, make_telemetry
 from mtljax.trivial import constants
 
 
@@ -215,7 +215,12 @@ class Programs:
 
     @functools.cached_property
     def _measure(self) -> Callable:
-        return make_telemetry(
+        return make_telemetry(self.look)
+
+    @functools.cached_property
+    def look(self) -> Callable[[TrainState, PyTree], Look]:
+        """The losses of a batch as the step sees them; see `mtljax.telemetry.make_look`."""
+        return make_look(
             self.parts.model,
             self.experiment.tasks,
             dtype=compute_dtype(self.experiment),

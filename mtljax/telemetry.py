@@ -7,7 +7,7 @@ how the losses curve along the way that the method then went.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,9 +19,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 from mtljax.balancing.base import TINY, gramian
 from mtljax.config import Experiment
 from mtljax.distill import Distillation
-from mtljax.gradients import Objective, task_rows
+from mtljax.gradients import Forward, Objective, task_rows
 from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, partition
+from mtljax.models.variables import flat
 from mtljax.parallel import Axis
 from mtljax.state import TrainState
 from mtljax.step import example_keys
@@ -58,7 +59,18 @@ def summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def make_telemetry(
+class Look(NamedTuple):
+    """The losses of a batch as a step sees them, as a function of the shared parameters."""
+
+    shared: Flat
+    """Those of the state that learn."""
+    forward: Forward
+    """At `shared`."""
+    sums: Callable[[Flat], Float[Array, " T"]]
+    """Each task's losses of the same batch, added up, at other shared parameters."""
+
+
+def make_look(
     model: nn.Module,
     tasks: Sequence[Task],
     *,
@@ -67,10 +79,8 @@ def make_telemetry(
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
     distill: Distillation | None = None,
-) -> Callable[[TrainState, PyTree, Mapping[str, Any]], dict[str, Array]]:
-    """Makes `measure(state, params, batch) -> telemetry`: pure, to be jitted or vmapped.
-
-    `params` are the parameters some updates after `state`, which say where the method went.
+) -> Callable[[TrainState, Mapping[str, Any]], Look]:
+    """Makes `look(state, batch) -> Look`, for what is measured beside training.
 
     Args:
       model: See `mtljax.models`.
@@ -78,15 +88,12 @@ def make_telemetry(
       dtype: What the model computes in, as in `make_train_step`.
       augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
       freeze, freeze_statistics, distill: As in `make_train_step`.
-
-    Returns:
-      The function. Its result is that of `describe`, and `curvature`.
     """
     every = Objective(
         model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics, distill
     )
 
-    def measure(state: TrainState, params: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def look(state: TrainState, batch: Mapping[str, Any]) -> Look:
         key = jax.random.fold_in(state.key, state.step)
         augment_key, model_key, _ = jax.random.split(key, 3)
         if augment is not None:
@@ -94,18 +101,39 @@ def make_telemetry(
         learning, frozen = divide(state.params, freeze)
         shared, specific = partition(learning)
         objective = every.given(frozen, state.teachers)
-        forward = objective.forward(shared, specific, state.model_state, batch, model_key)
+        rest = specific, state.model_state, batch, model_key
+        return Look(
+            shared=shared,
+            forward=objective.forward(shared, *rest),
+            sums=lambda there: objective.losses(there, *rest)[0],
+        )
+
+    return look
+
+
+def make_telemetry(
+    look: Callable[[TrainState, Mapping[str, Any]], Look],
+) -> Callable[[TrainState, PyTree, Mapping[str, Any]], dict[str, Array]]:
+    """Makes `measure(state, params, batch) -> telemetry`: pure, to be jitted or vmapped.
+
+    `params` are the parameters some updates after `state`, which say where the method went.
+
+    Args:
+      look: Made by `make_look`.
+
+    Returns:
+      The function. Its result is that of `describe`, and `curvature`.
+    """
+
+    def measure(state: TrainState, params: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
+        shared, forward, sums = look(state, batch)
         present = forward.counts > 0
         scale = jnp.where(present, 1 / jnp.where(present, forward.counts, 1), 0)
         products = gramian(task_rows(forward, "parameters"))
-
-        def loss(shared: Flat) -> Float[Array, ""]:
-            arguments = specific, state.model_state, batch, model_key
-            return scale @ objective.losses(shared, *arguments)[0]
-
-        update = jax.tree.map(jnp.subtract, partition(divide(params, freeze)[0])[0], shared)
+        after = flat(params)
+        update = {path: after[path] - before for path, before in shared.items()}
         told = describe(scale[:, None] * products * scale[None, :], present)
-        return {**told, "curvature": curvature(loss, shared, update)}
+        return {**told, "curvature": curvature(lambda p: scale @ sums(p), shared, update)}
 
     return measure
 

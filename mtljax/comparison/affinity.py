@@ -1,42 +1,26 @@
 """Task affinity: what a step on one task's loss does to the losses of the others."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from mtljax import telemetry
-from mtljax.assemble import compute_dtype, what_stays
 from mtljax.config import Experiment, to_json
-from mtljax.distill import Distillation
-from mtljax.gradients import Objective, task_rows
-from mtljax.models.freezing import divide
-from mtljax.models.partition import partition
-from mtljax.parallel import Axis
+from mtljax.gradients import task_rows
 from mtljax.programs import Programs
 from mtljax.runfolder import write_json
 from mtljax.state import TrainState
-from mtljax.step import example_keys
-from mtljax.tasks.base import Task
 from mtljax.train import steps_to_next_line
 
 
 def make_affinity(
-    model: nn.Module,
-    tasks: Sequence[Task],
-    step_size: float,
-    *,
-    dtype: Any = None,
-    augment: Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]] | None = None,
-    freeze: Sequence[str] = (),
-    freeze_statistics: bool = False,
-    distill: Distillation | None = None,
+    look: Callable[[TrainState, Mapping[str, Any]], telemetry.Look], step_size: float
 ) -> Callable[[TrainState, Mapping[str, Any]], Float[Array, "T T"]]:
     """Makes `measure(state, batch) -> affinity [T, T]`: pure.
 
@@ -45,38 +29,23 @@ def make_affinity(
     of the step. NaN where a task has no label in the batch.
 
     Args:
-      model: See `mtljax.models`.
-      tasks: T tasks.
+      look: Made by `mtljax.telemetry.make_look`, of T tasks.
       step_size: Of the trial steps; the paper's are those of its optimizer.
-      dtype: What the model computes in, as in `make_train_step`.
-      augment: `(keys [B], batch) -> batch`, as in `make_train_step`.
-      freeze, freeze_statistics, distill: As in `make_train_step`.
 
     References:
       Fifty et al., 2021, arXiv:2109.04617
     """
-    every = Objective(
-        model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics, distill
-    )
 
     def measure(state: TrainState, batch: Mapping[str, Any]) -> Float[Array, "T T"]:
-        key = jax.random.fold_in(state.key, state.step)
-        augment_key, model_key, _ = jax.random.split(key, 3)
-        if augment is not None:
-            batch = augment(example_keys(augment_key, batch, every.axis), batch)
-        learning, frozen = divide(state.params, freeze)
-        shared, specific = partition(learning)
-        objective = every.given(frozen, state.teachers)
-        forward = objective.forward(shared, specific, state.model_state, batch, model_key)
+        shared, forward, sums = look(state, batch)
         scale = 1 / jnp.where(forward.counts > 0, forward.counts, jnp.nan)
         before = forward.sums * scale
         rows = task_rows(forward, "parameters")
         after = []
         # One after the other: a batch of convolutions with different kernels is slow on CPUs.
-        for i in range(len(tasks)):
+        for i in range(len(scale)):
             moved = jax.tree.map(lambda p, g, i=i: p - step_size * scale[i] * g[i], shared, rows)
-            sums = objective.losses(moved, specific, state.model_state, batch, model_key)[0]
-            after.append(sums * scale)
+            after.append(sums(moved) * scale)
         return 1 - jnp.stack(after) / before
 
     return measure
@@ -108,15 +77,7 @@ def measure_affinity(
         if kept["config"] == config:
             return np.array(kept["affinity"], float)
     measure = jax.jit(
-        make_affinity(
-            programs.parts.model,
-            experiment.tasks,
-            experiment.learning_rate,
-            dtype=compute_dtype(experiment),
-            augment=programs.parts.augment,
-            **what_stays(experiment),
-            distill=programs.distillation,
-        ),
+        make_affinity(programs.look, experiment.learning_rate),
         out_shardings=programs.placement.replicated,
     )
     every = max(telemetry.interval(experiment) // 4, experiment.log_every)
