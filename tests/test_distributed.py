@@ -1,6 +1,7 @@
 """Several processes that train together give what one process gives."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -29,6 +30,12 @@ def start_two(*flags, cache):
     """Two processes with two devices each."""
     together = ("--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2)
     return [start(*flags, *together, "--process-id", i, cache=cache, devices=2) for i in range(2)]
+
+
+GLOO = re.compile(
+    r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d|\s"
+)
+"""What Gloo writes to standard output, in pieces: its threads write into each other's lines."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
     (status, out, err), (other, nothing, quiet) = map(finish, start_two(*flags, cache=cache))
     assert status == other == 0, err + quiet
     assert "pictures: " in out
-    assert all(line.startswith("[Gloo]") for line in nothing.splitlines()), nothing
+    assert not GLOO.sub("", nothing), nothing
     assert (tmp_path / "run" / "report.html").exists()
     assert_the_same_run(tmp_path / "run", alone)
 
