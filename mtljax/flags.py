@@ -17,6 +17,24 @@ RULE = "╭╮╰╯─+-"
 """What the lines of tyro's box are made of, on terminals with and without Unicode."""
 PROGRAM = "python -m mtljax.main"
 
+REGISTRY = tyro.constructors.ConstructorRegistry()
+"""How values are read, beside what tyro knows itself."""
+
+
+@REGISTRY.primitive_rule
+def _none(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Nothing is called `none`, as everywhere else in the program, or `None`."""
+    if info.type is not type(None):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{none}",
+        choices=("none", "None"),
+        instance_from_str=lambda words: None,
+        is_instance=lambda value: value is None,
+        str_from_instance=lambda value: ["none"],
+    )
+
 
 def parse(flags: type[T], arguments: Sequence[str], verb: str, default: T | None = None) -> T:
     """Fills a dataclass from flags.
@@ -41,7 +59,7 @@ def parse(flags: type[T], arguments: Sequence[str], verb: str, default: T | None
     complaint = io.StringIO()
     known = _flag_names(flags, default)
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), REGISTRY:
             made, unknown = tyro.cli(flags, return_unknown_args=True, **settings)
     except SystemExit as end:
         if end.code in (0, None):
@@ -95,10 +113,9 @@ def _wanted(reason: str) -> str:
     value = re.search(r"'(.*)'", reason)
     number = "a whole number" if re.search(r"\bint\b|INT", reason) else "a number"
     words = re.search(r"no type matching \{(.*?)\}\|", reason)
-    if words and words[1] != "None":
+    if words:
         number = f"{words[1].replace(',', ', ')} or {number}"
-    none = " or None" if "None" in reason else ""
-    return f"{number}{none}, not {value[1]!r}" if value else f"something else: {reason}"
+    return f"{number}, not {value[1]!r}" if value else f"something else: {reason}"
 
 
 def _unknown(argument: str, known: Sequence[str]) -> str:

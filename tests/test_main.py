@@ -17,6 +17,8 @@ from mtljax.main import main
 from mtljax.predict import load_run, read_image
 from mtljax.runfolder import read_result
 from mtljax.verbs import OF_EXPERIMENT, VERBS
+from mtljax.verbs.experiment import read_experiment
+from mtljax.verbs.training import Run
 
 QUICK = (*SMALL, "--steps", "2", "--data.batch-size", "16")
 
@@ -74,6 +76,13 @@ def test_misspelt_commands_name_the_nearest(arguments, refused):
     assert BAD_FLAGS[arguments] in refused(*arguments)
 
 
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_a_flag_that_may_have_no_value_takes_none(word):
+    line = ["--experiment", "digits", "--ema", word, "--init", word]
+    _, experiment = read_experiment(line, "train", "Trains", Run)
+    assert experiment.ema is experiment.init is None
+
+
 BAD_VALUES = {
     "--steps abc": "--steps must be a whole number, not 'abc'",
     "--steps 2.5": "--steps must be a whole number, not '2.5'",
@@ -85,7 +94,7 @@ BAD_VALUES = {
     "--learning-rate fast": "--learning-rate must be a number, not 'fast'",
     "--learning-rate 0": "learning_rate must be > 0 and finite, not 0.0",
     "--learning-rate inf": "learning_rate must be > 0 and finite, not inf",
-    "--clip-norm abc": "--clip-norm must be a number or None, not 'abc'",
+    "--clip-norm abc": "--clip-norm must be none or a number, not 'abc'",
     "--clip-norm 0": "clip_norm must be > 0, not 0.0",
     "--ema 1": "ema must be in [0, 1), not 1.0",
     "--level feature": "--level cannot be 'feature'; did you mean 'features'? (there is",
@@ -126,7 +135,7 @@ BAD_VALUES = {
     "--select value/rmse": "select cannot be 'value/rmse'",
     "--devices 99": "--devices 99 is not possible: there is 8 x cpu; give a number in 1..8",
     "--devices 0": "--devices 0 is not possible",
-    "--devices x": "--devices must be a whole number or None, not 'x'",
+    "--devices x": "--devices must be none or a whole number, not 'x'",
     "--process-id 0": "several processes need --coordinator HOST:PORT, that of process 0",
     "--coordinator localhost": "--coordinator must be HOST:PORT of process 0",
     "--coordinator localhost:1": "needs --num-processes N and --process-id I too",
