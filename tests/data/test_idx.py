@@ -52,6 +52,22 @@ def test_files_are_read_as_they_were_written(folder):
     assert {x.tobytes() for x in rows} == {x.tobytes() for x in read_idx(written)}
 
 
+def test_images_can_be_brought_to_another_size(folder):
+    source, small = SOURCES["idx"](str(folder)), SOURCES["idx"](str(folder), size=(7, 14))
+    assert small.test.image.shape == (20, 7, 14, 1)
+    assert small.test.image.dtype == np.uint8
+    # Nothing is left out: each is as bright as before.
+    whole = source.test.image.mean((1, 2), dtype=float)
+    np.testing.assert_allclose(small.test.image.mean((1, 2), dtype=float), whole, rtol=0.05)
+    np.testing.assert_array_equal(small.train.labels["label"], source.train.labels["label"])
+
+
+@pytest.mark.parametrize("size", [(8,), (0, 8), (8, 8, 1)])
+def test_a_size_is_height_and_width(folder, size):
+    with pytest.raises(ValueError, match="source idx: size must be"):
+        SOURCES["idx"](str(folder), size=size)
+
+
 def test_a_folder_is_found_where_the_variable_says(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MTLJAX_DATA", str(folder.parent))

@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtljax.data.base import Arrays, Source
@@ -14,7 +16,12 @@ UNSIGNED_BYTES = 8
 """The type code of everything in this family."""
 
 
-def idx(folder: str, validation: float = 0.1, seed: int = 0) -> Source:
+def idx(
+    folder: str,
+    validation: float = 0.1,
+    seed: int = 0,
+    size: tuple[int, ...] | None = None,
+) -> Source:
     """MNIST, Fashion-MNIST and the like from their IDX files: grey 0-255, labels `label`.
 
     Train and test are as published; a share of the training images, drawn at random, is validation.
@@ -23,6 +30,7 @@ def idx(folder: str, validation: float = 0.1, seed: int = 0) -> Source:
       folder: Where `train-images-idx3-ubyte` and the three others are, packed (`.gz`) or not.
       validation: Share of the training images.
       seed: Of the draw.
+      size: (height, width) that images are brought to; as they are if left out.
 
     References:
       LeCun et al., 1998, "Gradient-Based Learning Applied to Document Recognition"; Xiao et al.,
@@ -31,7 +39,9 @@ def idx(folder: str, validation: float = 0.1, seed: int = 0) -> Source:
     where = find_folder(folder)
     if not 0 < validation < 1:
         raise ValueError(f"source idx: validation must be in (0, 1), not {validation}")
-    images, labels = _pair(where, "train")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"source idx: size must be (height, width), not {size}")
+    images, labels = _pair(where, "train", size)
     order = np.random.default_rng(seed).permutation(len(images))
     cut = len(images) - max(1, round(validation * len(images)))
     train, held_out = np.sort(order[:cut]), np.sort(order[cut:])
@@ -39,7 +49,7 @@ def idx(folder: str, validation: float = 0.1, seed: int = 0) -> Source:
     return Source(
         train=_split(images[train], labels[train]),
         validation=_split(images[held_out], labels[held_out]),
-        test=_split(*_pair(where, "t10k")),
+        test=_split(*_pair(where, "t10k", size)),
         mean=mean,
         std=std,
         low=0.0,
@@ -51,7 +61,7 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
     return Arrays(images, {"label": labels.astype(np.int32)}, {"label": np.ones(len(labels), bool)})
 
 
-def _pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+def _pair(folder: Path, part: str, size: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -59,7 +69,14 @@ def _pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
             f"{folder}: {part} has images of shape {images.shape} and labels of shape "
             f"{labels.shape}; must be [N, H, W] and [N]"
         )
-    return images[..., None], labels
+    return (images if size is None else _resized(images, size))[..., None], labels
+
+
+def _resized(images: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Bytes [N, H, W] brought to another size; where that is smaller, none of H x W is left out."""
+    shape = len(images), *size
+    found = jax.image.resize(images.astype(np.float32), shape, "linear", antialias=True)
+    return np.asarray(jnp.clip(jnp.rint(found), 0, 255).astype(jnp.uint8))
 
 
 def _find(folder: Path, name: str) -> Path:
