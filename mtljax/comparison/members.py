@@ -28,6 +28,8 @@ FOLDER = "members"
 STL = "STL"
 """What the baselines of all tasks together are called."""
 Kind = Literal["stl", "method", "front"]
+FINE_TUNING = ("freeze", "freeze_statistics", "layer_decay", "unfreeze_every", "l2_sp")
+"""Fields that go with `init`: from random weights they would only hinder, or mean nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,8 @@ def plan(
     Args:
       experiment: What is compared on; where nothing else is asked for, its own settings are used.
       balancers, fusions, trunks: What to cross.
-      vary: `field=value,value` each, of any other field: crossed, too.
+      vary: `field=value,value` each, of any other field: crossed, too. What has `init=none` is
+        trained `from_scratch`.
       grid: `field=value,value` each; every method, the baselines too, gets every point.
       front: How many fixed weightings.
 
@@ -136,10 +139,19 @@ def _bases(
     """Every trunk with every variant of the other fields."""
     found = []
     for trunk, variant in itertools.product(trunks, variants):
-        made = with_fields(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
+        own = dataclasses.replace(experiment, trunk=trunk)
+        if ("init", "none") in variant:
+            own = from_scratch(own)
+        made = with_fields(own, variant, "--vary")
         words = [f"trunk {trunk}"] * (len(trunks) > 1)
         found.append(_Base(words + [f"{field} {text}" for field, text in variant], made))
     return found
+
+
+def from_scratch(experiment: Experiment) -> Experiment:
+    """The same from random weights, with nothing frozen or held back: a fair baseline."""
+    usual = {field.name: field.default for field in dataclasses.fields(Experiment)}
+    return dataclasses.replace(experiment, init=None, **{name: usual[name] for name in FINE_TUNING})
 
 
 def _method(

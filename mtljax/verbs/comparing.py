@@ -21,7 +21,8 @@ class Compare:
     trunks: tuple[str, ...] = ()
     """Trunks with their arguments (default: the experiment's own)."""
     vary: tuple[str, ...] = ()
-    """field=value,value ...: a method for each of all combinations."""
+    """field=value,value ...: a method for each of all combinations; what has init=none is trained
+    from scratch, without the options of fine-tuning."""
     grid: tuple[str, ...] = ()
     """field=value,value ...: of all combinations validation chooses one for each method."""
     front: int = 0

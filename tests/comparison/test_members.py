@@ -69,6 +69,17 @@ def test_any_field_can_be_varied_for_methods_and_their_baselines():
     assert names(vary=("ema=0.5",)) == ["STL digit, ema 0.5", "STL value, ema 0.5", "ema 0.5"]
 
 
+def test_what_starts_from_random_weights_is_not_held_back_as_fine_tuning_is():
+    tuned = {"freeze": ("trunk_0",), "freeze_statistics": True, "layer_decay": 0.8, "l2_sp": 0.1}
+    fine = dataclasses.replace(EXPERIMENT, init="runs/a", unfreeze_every=3, **tuned)
+    *_, scratch, started = plan(fine, vary=("init=none,runs/b", "learning_rate=0.2"))
+    assert started.candidates[0].experiment == dataclasses.replace(
+        fine, init="runs/b", learning_rate=0.2
+    )
+    assert scratch.name == "init none, learning_rate 0.2"
+    assert scratch.candidates[0].experiment == dataclasses.replace(EXPERIMENT, learning_rate=0.2)
+
+
 def test_folders_are_those_of_the_experiment_whatever_else_is_compared(tmp_path):
     alone = {m.name: m.candidates[0].folder(tmp_path, 3) for m in plan(EXPERIMENT)}
     more = {
