@@ -269,7 +269,7 @@ class BalancedGradient:
 
         def local(params: Params) -> Float[Array, " R"]:
             """This device's part of the mean losses."""
-            return self.objective.losses(*params, model_state, batch, key)[0] * scale
+            return self.objective.losses(*params, model_state, batch, key) * scale
 
         def gradient(params: Params, weights: Float[Array, " T"], sample: int) -> Params:
             row = jnp.zeros_like(scale).at[sample * num_tasks + jnp.arange(num_tasks)].set(weights)
@@ -299,11 +299,11 @@ class BalancedGradient:
     ) -> Float[Array, "..."]:
         """The losses of the same batch at other parameters; nothing else is updated."""
         if self.microbatches == 1:
-            sums = self.objective.losses(*params, model_state, batch, key)[0]
+            sums = self.objective.losses(*params, model_state, batch, key)
         else:
             parts = self.split(batch), jax.random.split(key, self.microbatches)
             body = lambda total, part: (
-                total + self.objective.losses(*params, model_state, *part)[0],
+                total + self.objective.losses(*params, model_state, *part),
                 None,
             )
             sums, _ = _scan(body, jnp.zeros_like(balanced.scale), parts)

@@ -43,13 +43,15 @@ class Forward(NamedTuple):
     any other has S = 1 and R = T. `sums` and `counts` are the sum of each row's losses and their
     number. `pull(cotangents [R], representation=None)` gives the gradient of
     sum_r cotangents[r] * sums[r], with `representation` added to what arrives there; it is linear
-    in both.
+    in both. `pull_rows(start, stop)` gives the gradient of each of sums[start:stop], with an axis
+    of rows first, and does not visit what only other losses depend on.
     """
 
     sums: Float[Array, " R"]
     counts: Float[Array, " R"]
     model_state: Mapping[str, PyTree]
     pull: Callable[..., Gradients]
+    pull_rows: Callable[[int, int], Gradients]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +93,20 @@ class Objective:
         model_state: Mapping[str, PyTree],
         batch: Mapping[str, Any],
         key: jax.Array,
+    ) -> Float[Array, " R"]:
+        """The sum of each row's losses of one batch; for the arguments see `look`."""
+        return jnp.stack(self.look(shared, specific, model_state, batch, key)[0])
+
+    def look(
+        self,
+        shared: Flat,
+        specific: Flat,
+        model_state: Mapping[str, PyTree],
+        batch: Mapping[str, Any],
+        key: jax.Array,
         perturbation: PyTree = (),
-    ) -> tuple[Float[Array, " R"], Float[Array, " R"], PyTree, Mapping[str, PyTree]]:
-        """(sums, counts, representation, new model state) of one batch.
+    ) -> tuple[list[Float[Array, ""]], Float[Array, " R"], PyTree, Mapping[str, PyTree]]:
+        """(sums, counts, representation, new model state) of one batch; sums one by one.
 
         Args:
           shared, specific: The parameters that learn, as `partition` splits them.
@@ -143,21 +156,30 @@ class Objective:
             )
 
         def differentiate(shared, specific, perturbation):
-            sums, counts, representation, new = self.losses(
+            sums, counts, representation, new = self.look(
                 shared, specific, model_state, batch, key, perturbation
             )
             return (sums, representation), (counts, new)
 
-        (sums, features), vjp, (counts, new) = jax.vjp(
-            differentiate, shared, specific, zeros, has_aux=True
-        )
+        inputs = shared, specific, zeros
+        (sums, features), push, (counts, new) = jax.linearize(differentiate, *inputs, has_aux=True)
 
         def pull(cotangents, representation=None):
             if representation is None:
-                representation = jax.tree.map(jnp.zeros_like, features)
-            return Gradients(*vjp((cotangents, representation)))
+                return pull_some(lambda *changes: push(*changes)[0], list(cotangents))
+            return pull_some(push, (list(cotangents), representation))
 
-        return Forward(sums, counts, new, pull)
+        def pull_rows(start, stop):
+            some = lambda *changes: push(*changes)[0][start:stop]
+            if stop == start + 1:
+                alone = pull_some(some, [jnp.ones(())])
+                return jax.tree.map(lambda x: x[None], alone)
+            return jax.vmap(lambda row: pull_some(some, list(row)))(jnp.eye(stop - start))
+
+        def pull_some(push, cotangents):
+            return Gradients(*jax.linear_transpose(push, *inputs)(cotangents))
+
+        return Forward(jnp.stack(sums), counts, new, pull, pull_rows)
 
     def _distances(self, outputs, features, image, params):
         """{task: what its teacher adds for each image}."""
@@ -185,7 +207,7 @@ class Objective:
                     total += (counts_of_each(task, *labelled) * distances[task.name]).sum()
                 pairs.append((total, count))
         sums, counts = zip(*pairs, strict=True)
-        return jnp.stack(sums).astype(jnp.float32), jnp.stack(counts).astype(jnp.float32)
+        return [x.astype(jnp.float32) for x in sums], jnp.stack(counts).astype(jnp.float32)
 
 
 def task_rows(
@@ -194,26 +216,24 @@ def task_rows(
     """A gradient per row, of the *sum* of its losses: nothing is divided by counts yet."""
     count = forward.sums.shape[0]
     wanted = "shared" if level == "parameters" else "representation"
-    row = lambda cotangents: getattr(forward.pull(cotangents), wanted)
     if isinstance(pullback, int):
         size = pullback
     else:
-        size = {"auto": rows_per_pull(count), "vmap": count, "loop": 1}[pullback]
-
-    one_hot = jnp.eye(count)
-    if size == 1:
-        rows = [jax.tree.map(lambda x: x[None], row(cotangents)) for cotangents in one_hot]
-    else:
-        rows = [jax.vmap(row)(one_hot[start : start + size]) for start in range(0, count, size)]
+        size = {"auto": rows_per_pull(count, level), "vmap": count, "loop": 1}[pullback]
+    starts = range(0, count, size)
+    rows = [getattr(forward.pull_rows(k, min(k + size, count)), wanted) for k in starts]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
 
 
-def rows_per_pull(rows: int) -> int:
+def rows_per_pull(rows: int, level: Level) -> int:
     """How many rows to pull back at once.
 
-    On CPU one after the other is fastest (see `benchmarks/pullback.py`); of many, a few at a time,
-    which is compiled sooner. Accelerators are kept busy by all at once.
+    To the representation, one alone visits its own head only. To the parameters, on CPU one after
+    the other is fastest (see `benchmarks/pullback.py`); of many, a few at a time, which is compiled
+    sooner. Accelerators are kept busy by all at once.
     """
+    if level == "features":
+        return 1
     if jax.default_backend() != "cpu":
         return rows
     return 1 if rows <= 16 else 4

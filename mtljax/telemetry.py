@@ -105,7 +105,7 @@ def make_look(
         return Look(
             shared=shared,
             forward=objective.forward(shared, *rest),
-            sums=lambda there: objective.losses(there, *rest)[0],
+            sums=lambda there: objective.losses(there, *rest),
         )
 
     return look
