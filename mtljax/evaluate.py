@@ -52,6 +52,7 @@ class Evaluator:
             return jax.lax.with_sharding_constraint(found, placement.replicated)
 
         self._run = jax.jit(run)
+        self._run_each = jax.jit(jax.vmap(lambda state, batch: run(state, batch)[0], (0, None)))
         part = placement.local_rows(batch_size)
 
         def batches() -> Iterator[PyTree]:
@@ -63,6 +64,14 @@ class Evaluator:
     def metrics(self, state: TrainState) -> dict[str, dict[str, Any]]:
         """{task: {metric: value}} over the whole split, the mean loss among them."""
         return summarise(self.tasks, (self._run(state, batch)[0] for batch in self._batches()))
+
+    def metrics_of_each(self, states: TrainState, runs: int) -> list[dict[str, dict[str, Any]]]:
+        """The metrics of each of several runs, whose states have an axis of runs first."""
+        states = states.replace(opt_state=None, balancer_state=None)
+        states = jax.device_put(states, self._placement.replicated)
+        found = [jax.device_get(self._run_each(states, batch)) for batch in self._batches()]
+        own = lambda run: (jax.tree.map(lambda x: x[run], part) for part in found)
+        return [summarise(self.tasks, own(run)) for run in range(runs)]
 
     def trivial(self, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The metrics of {task: output of one example}, taken to be that of every example."""

@@ -166,6 +166,12 @@ class Programs:
         """Evaluates the validation split."""
         return self._evaluator(self.source.validation)
 
+    def validate(self, state: TrainState, runs: int) -> list[dict[str, dict[str, Any]]]:
+        """The metrics on validation of each run of a state that `join` made."""
+        if runs == 1:
+            return [self.validation.metrics(state)]
+        return self.validation.metrics_of_each(state, runs)
+
     @functools.cached_property
     def test(self) -> Evaluator:
         """Evaluates the test split."""

@@ -110,20 +110,15 @@ class Run:
         with self._failing():
             self._recorder.add(step, count, logs, telemetry)
 
-    def evaluate(self, step: int, state: TrainState) -> None:
-        """Measures the state on validation and saves it."""
+    def save(self, step: int, state: TrainState, metrics: dict[str, dict[str, Any]] | None) -> None:
+        """Saves a state, and writes down its metrics on validation; None: it was not evaluated."""
         with self._failing():
             self._recorder.flush()
-            metrics = self.programs.validation.metrics(state)
-            score = selection_score(self.experiment, metrics)
-            self._recorder.validation(step, metrics, score)
+            score = sys.float_info.max
+            if metrics is not None:
+                score = selection_score(self.experiment, metrics)
+                self._recorder.validation(step, metrics, score)
             self._checkpoints.save(state, score)
-
-    def save(self, state: TrainState) -> None:
-        """Saves a state that is not evaluated."""
-        with self._failing():
-            self._recorder.flush()
-            self._checkpoints.save(state, sys.float_info.max)
 
     def rested(self) -> None:
         """What was done since the last step was no training."""
@@ -145,7 +140,7 @@ class Run:
         self._recorder.close()
         best = self._checkpoints.best()
         assert best is not None
-        state = self._checkpoints.restore(best, last)
+        state = last if best == int(last.step) else self._checkpoints.restore(best, last)
         programs = self.programs
         predictions = None
         if page:

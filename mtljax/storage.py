@@ -79,6 +79,9 @@ class OrbaxStore:
 
     def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
         """Saves in the background. `score`: lower is better."""
+        # Fetched at once: orbax takes several milliseconds for each array that is on a device. And
+        # copied: on CPU, what is fetched may be the device's own memory, which is used again.
+        arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
         self._manager.save(step, args=self._ocp.args.StandardSave(arrays), metrics={"score": score})
 
     def steps(self) -> list[int]:

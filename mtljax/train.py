@@ -109,6 +109,7 @@ def train_together(
       Stopped: SIGTERM came; the states are saved.
     """
     experiment, count_runs = experiments[0], len(experiments)
+    none = [None] * count_runs
     begins = not all(saved_steps(workdir) for workdir in workdirs)
     report = programs.initial.report if begins else ()  # read before anything is written
     with contextlib.ExitStack() as stack:
@@ -137,7 +138,7 @@ def train_together(
                 before, batch = programs.keep(state), runner.batch(step)
             state, logs = runner.run(state, step, count)
             step += count
-            agreement: Sequence[Fetch | None] = [None] * count_runs
+            agreement: Sequence[Fetch | None] = none
             if measuring:
                 measured = programs.measure(before, state, batch, count_runs)
                 agreement = of_each(functools.partial(jax.device_get, measured), count_runs, 0)
@@ -147,13 +148,11 @@ def train_together(
             stopping = stop.came()
             evaluating = step % experiment.eval_every == 0 or step == experiment.steps
             if evaluating or stopping:
-                for run, own in zip(runs, programs.split(state, count_runs), strict=True):
-                    if run.failure is not None:
-                        continue
-                    if evaluating:
-                        run.evaluate(step, own)
-                    else:
-                        run.save(own)
+                states = programs.split(state, count_runs)
+                metrics = programs.validate(state, count_runs) if evaluating else none
+                for run, own, own_metrics in zip(runs, states, metrics, strict=True):
+                    if run.failure is None:
+                        run.save(step, own, own_metrics)
                 for run in runs:
                     run.rested()
             if stopping and step < experiment.steps:

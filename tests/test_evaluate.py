@@ -93,6 +93,18 @@ def test_metrics_are_exact_at_any_batch_size_on_any_devices(batch, devices, keep
     assert_same(evaluator.metrics(state), expected(split))
 
 
+@pytest.mark.parametrize(("batch", "devices"), [(7, 1), (64, 8)])
+def test_runs_are_evaluated_side_by_side(batch, devices, split, state):
+    placement = parallel.place(batch, devices)
+    evaluator = Evaluator(Fixed(), TASKS, split, batch, placement, keep_on_device=True)
+    alone = [state.replace(params={"scale": jnp.float32(scale)}) for scale in (1, 0.5, -2)]
+    together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    found = evaluator.metrics_of_each(together, len(alone))
+    assert_same(found[0], expected(split))
+    for own, one in zip(found, alone, strict=True):
+        assert_same(own, evaluator.metrics(placement.replicate(one)))
+
+
 @pytest.mark.parametrize("most", [1000, COUNT, 20, 1])
 @pytest.mark.parametrize(("batch", "devices"), [(7, 1), (64, 8)])
 def test_predictions_come_in_order_and_without_padding(batch, devices, most, split, state):
