@@ -295,7 +295,7 @@ def misses(name, balancer, level, num_tasks, cost, median, slower):
 def because(balancer, level, num_tasks, over):
     """Why a step costs more than was aimed at."""
     if level == "features" and num_tasks > 10:
-        return "each of T rows goes back through all T heads, for which zeros are multiplied too"
+        return "T rows as large as the features of a batch are made and multiplied with each other"
     if balancer.lookahead:
         return "it takes trial steps and differentiates at where they lead"
     if balancer.samples > 1:
