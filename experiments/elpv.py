@@ -24,7 +24,7 @@ experiment = Experiment(
     freeze=("trunk_0", "trunk_1", "trunk_2", "trunk_3"),
     freeze_statistics=True,
     layer_decay=0.8,
-    steps=224,
+    steps=448,
     optimizer="adamw:weight_decay=1e-2",
     learning_rate=1e-3,
     schedule="cosine:warmup=40",
