@@ -30,4 +30,5 @@ experiment = Experiment(
     schedule="cosine:warmup=40",
     ema=0.98,
     eval_every=56,
+    select="defect/loss",  # the type is learned at once, and then its loss is chance
 )
