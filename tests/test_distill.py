@@ -51,11 +51,12 @@ def losses(distill, state, batch, *, model=None, tasks=TASKS):
     objective = objective.given({}, () if distill is None else distill.variables)
     shared, specific = partition(state.params)
     run = jax.jit(
-        lambda batch: objective.losses(
-            shared, specific, state.model_state, batch, jax.random.key(0)
-        )[:2]
+        lambda batch: objective.look(shared, specific, state.model_state, batch, jax.random.key(0))[
+            :2
+        ]
     )
-    return run(batch)
+    sums, counts = run(batch)
+    return jnp.stack(sums), counts
 
 
 def added(distill, state, batch):
