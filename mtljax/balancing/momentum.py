@@ -25,6 +25,11 @@ def moco(
     brought to the length of their loss first, and a softmax takes the projection's place. An absent
     task's row and weight stay as they were. The heads receive their own loss.
 
+    On `digits`, with the defaults, it stays 34 points below equal weighting (66.0 % against 99.8 %,
+    3 seeds): beta falls to 0.02 in 600 steps, so the means look back over some 50 steps, in which
+    heads and parameters there have long moved on. With beta_decay=0 it reaches 98.1 %, with beta=1
+    besides 99.7 % (1 seed each): where learning is fast, leave beta high.
+
     Args:
       beta: Step size of the running means.
       beta_decay: Its exponent.
@@ -83,6 +88,10 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
 
     Convention: the sum; the defaults of LibMTL, whose authors the paper's are. An absent task's row
     stays as it was. The heads receive their own loss (in the paper its logarithm).
+
+    On `digits`, with the defaults, it stays 18 points below equal weighting (81.4 % against 99.8 %,
+    3 seeds): the shared parameters follow a mean over ten steps, in which the heads there have
+    moved on. With beta=0 it reaches 100 %, at a learning rate of 1e-3 96.4 % (1 seed each).
 
     Args:
       beta: Share of the past in the running mean.

@@ -102,6 +102,10 @@ def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = 
     distance along the ray and d2 = |v - d1 u| that from it. Weights are u_t + theta (v - d1 u)_t /
     d2: they can be negative. On the ray the penalty has no gradient.
 
+    On `digits`, with the default theta, it stays 8 points below equal weighting (91.9 % against
+    99.8 %, 3 seeds): weights of both signs, up to some 4, drive the smaller loss up to keep the two
+    alike. With theta=0.5, where no weight is negative, it reaches 99.7 % (1 seed).
+
     Convention: the heads receive the weighted loss.
 
     Args:
