@@ -6,6 +6,7 @@ from mtljax.data.base import Source, Wanted
 from mtljax.data.rows import FileRows
 from mtljax.data.sources.folder import by_hash, source_of_rows
 from mtljax.data.sources.paths import find_folder
+from mtljax.data.sources.size import read_size
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -31,8 +32,7 @@ def class_folders(
       wanted: What the tasks want.
     """
     where = find_folder(path)
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"source class_folders: size must be (height, width), not {size}")
+    brought_to = read_size(size, "class_folders")
     classes = sorted(child.name for child in where.iterdir() if child.is_dir())
     files = [
         (file, number)
@@ -60,7 +60,7 @@ def class_folders(
         columns=tuple(tuple(number for _, number in files) for _ in wanted),
         tasks=tuple(task for task, _ in wanted),
         channels=channels,
-        size=(size[0], size[1]) if size else None,
+        size=brought_to,
     )
     whole.check()
     names = [f"{file.parent.name}/{file.name}" for file, _ in files]

@@ -11,6 +11,7 @@ from mtljax.data.coco import read_boxes
 from mtljax.data.reading import Examples, sampled_moments
 from mtljax.data.rows import FileRows
 from mtljax.data.sources.paths import find_folder
+from mtljax.data.sources.size import read_size
 from mtljax.data.tables import Row, find_table, read_table
 
 FILES = (".png", ".npy", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
@@ -63,8 +64,7 @@ def folder(
     rows = read_table(file)
     if channels not in (1, 3):
         raise ValueError(f"source folder: channels must be 1 or 3, not {channels}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"source folder: size must be (height, width), not {size}")
+    brought_to = read_size(size, "folder")
     images = _images(where, file, rows, image)
     columns = [_column(where, file, rows, item) for item in wanted]
     tasks = tuple(task for task, _ in wanted)
@@ -75,7 +75,7 @@ def folder(
         columns=tuple(columns),
         tasks=tasks,
         channels=channels,
-        size=(size[0], size[1]) if size else None,
+        size=brought_to,
     )
     whole.check()
     if any(split in row.cells for row in rows):

@@ -3,14 +3,14 @@
 import math
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtljax.data.base import Arrays, Source
 from mtljax.data.bounds import read_bytes
 from mtljax.data.sources.arrays import moments
 from mtljax.data.sources.paths import find_folder
+from mtljax.data.sources.size import read_size
+from mtljax.geometry import Pixels, resize_image
 
 UNSIGNED_BYTES = 8
 """The type code of everything in this family."""
@@ -39,9 +39,8 @@ def idx(
     where = find_folder(folder)
     if not 0 < validation < 1:
         raise ValueError(f"source idx: validation must be in (0, 1), not {validation}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"source idx: size must be (height, width), not {size}")
-    images, labels = _pair(where, "train", size)
+    brought_to = read_size(size, "idx")
+    images, labels = _pair(where, "train", brought_to)
     order = np.random.default_rng(seed).permutation(len(images))
     cut = len(images) - max(1, round(validation * len(images)))
     train, held_out = np.sort(order[:cut]), np.sort(order[cut:])
@@ -49,7 +48,7 @@ def idx(
     return Source(
         train=_split(images[train], labels[train]),
         validation=_split(images[held_out], labels[held_out]),
-        test=_split(*_pair(where, "t10k", size)),
+        test=_split(*_pair(where, "t10k", brought_to)),
         mean=mean,
         std=std,
         low=0.0,
@@ -61,7 +60,7 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
     return Arrays(images, {"label": labels.astype(np.int32)}, {"label": np.ones(len(labels), bool)})
 
 
-def _pair(folder: Path, part: str, size: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
+def _pair(folder: Path, part: str, size: Pixels | None) -> tuple[np.ndarray, np.ndarray]:
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -69,14 +68,10 @@ def _pair(folder: Path, part: str, size: tuple[int, ...] | None) -> tuple[np.nda
             f"{folder}: {part} has images of shape {images.shape} and labels of shape "
             f"{labels.shape}; must be [N, H, W] and [N]"
         )
-    return (images if size is None else _resized(images, size))[..., None], labels
-
-
-def _resized(images: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Bytes [N, H, W] brought to another size; where that is smaller, none of H x W is left out."""
-    shape = len(images), *size
-    found = jax.image.resize(images.astype(np.float32), shape, "linear", antialias=True)
-    return np.asarray(jnp.clip(jnp.rint(found), 0, 255).astype(jnp.uint8))
+    images = images[..., None]
+    if size is not None:
+        images = np.stack([resize_image(one, size) for one in images])
+    return images, labels
 
 
 def _find(folder: Path, name: str) -> Path:

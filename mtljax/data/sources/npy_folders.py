@@ -11,6 +11,7 @@ from mtljax.data.base import Source, Wanted
 from mtljax.data.files import read_image, read_npy
 from mtljax.data.reading import Examples, Raw, sampled_moments
 from mtljax.data.sources.paths import find_folder
+from mtljax.data.sources.size import read_size
 
 
 def npy_folders(
@@ -41,8 +42,7 @@ def npy_folders(
       Liu et al., 2019, arXiv:1803.10704
     """
     where = find_folder(path)
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"source npy_folders: size must be (height, width), not {size}")
+    brought_to = read_size(size, "npy_folders")
     if not 0 < validation < 1:
         raise ValueError(f"source npy_folders: validation must be in (0, 1), not {validation}")
     names = _names(where / "train", image, wanted)
@@ -53,7 +53,6 @@ def npy_folders(
         "validation": (where / "train", [names[i] for i in np.sort(order[cut:])]),
         "test": (where / "val", _names(where / "val", image, wanted)),
     }
-    brought_to = (size[0], size[1]) if size else None
     tasks = tuple(task for task, _ in wanted)
     made = {
         part: Examples(_Rows(folder, tuple(some), image, tuple(wanted)), tasks, brought_to)

@@ -12,6 +12,7 @@ from mtljax.choice import nearest
 from mtljax.data.base import Source, Wanted
 from mtljax.data.files import read_image, read_map
 from mtljax.data.reading import Examples, Raw, sampled_moments
+from mtljax.data.sources.size import read_size
 from mtljax.geometry import Pixels
 
 HELD_OUT = "90%"
@@ -59,13 +60,11 @@ def tfds(
         raise ValueError(
             f"tfds {name} has no feature {image!r} for the image{_near(image, features)}"
         )
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"source tfds: size must be (height, width), not {size}")
+    brought_to = read_size(size, "tfds")
     shape = features[image].shape
     wanted = tuple(wanted)
     for item in wanted:
         _check(name, item, features)
-    brought_to = (size[0], size[1]) if size else None
     if brought_to is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of many sizes: give size=(height,width)")
     splits = _splits(set(builder.info.splits), train, validation, test)
