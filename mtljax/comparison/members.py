@@ -85,9 +85,9 @@ def plan(
     Args:
       experiment: What is compared on; where nothing else is asked for, its own settings are used.
       balancers, fusions, trunks: What to cross.
-      vary: `field=value,value` each, of any other field: crossed, too. What has `init=none` is
-        trained `from_scratch`.
-      grid: `field=value,value` each; every method, the baselines too, gets every point.
+      vary: `field=value,value` each, of any other field: crossed, too.
+      grid: `field=value,value` each; every method, the baselines too, gets every point. Of both,
+        what has `init=none` is trained `from_scratch`.
       front: How many fixed weightings.
 
     Raises:
@@ -139,19 +139,10 @@ def _bases(
     """Every trunk with every variant of the other fields."""
     found = []
     for trunk, variant in itertools.product(trunks, variants):
-        own = dataclasses.replace(experiment, trunk=trunk)
-        if ("init", "none") in variant:
-            own = from_scratch(own)
-        made = with_fields(own, variant, "--vary")
+        made = with_fields(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
         words = [f"trunk {trunk}"] * (len(trunks) > 1)
         found.append(_Base(words + [f"{field} {text}" for field, text in variant], made))
     return found
-
-
-def from_scratch(experiment: Experiment) -> Experiment:
-    """The same from random weights, with nothing frozen or held back: a fair baseline."""
-    usual = {field.name: field.default for field in dataclasses.fields(Experiment)}
-    return dataclasses.replace(experiment, init=None, **{name: usual[name] for name in FINE_TUNING})
 
 
 def _method(
@@ -229,11 +220,25 @@ def _check_apart(variant: Sequence[tuple[str, str]], point: Sequence[tuple[str, 
             raise ValueError(f"--vary cannot have {field}: it has its values behind {flags[field]}")
 
 
-def with_fields(experiment: Any, changes: Sequence[tuple[str, str]], flag: str) -> Any:
-    """A copy with the fields changed as a flag says; see `with_field`."""
+def with_fields(
+    experiment: Experiment, changes: Sequence[tuple[str, str]], flag: str
+) -> Experiment:
+    """A copy with the fields changed as a flag says; see `with_field`.
+
+    One that no longer starts from weights is trained `from_scratch`, but for what the flag says.
+    """
+    made = experiment
     for field, text in changes:
-        experiment = with_field(experiment, field, text, flag)
-    return experiment
+        made = with_field(made, field, text, flag)
+    if made.init is None and experiment.init is not None:
+        made = with_fields(from_scratch(experiment), changes, flag)
+    return made
+
+
+def from_scratch(experiment: Experiment) -> Experiment:
+    """The same from random weights, with nothing frozen or held back: a fair baseline."""
+    usual: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment)}
+    return dataclasses.replace(experiment, init=None, **{name: usual[name] for name in FINE_TUNING})
 
 
 def with_field(value: Any, path: str, text: str, flag: str, whole: str | None = None) -> Any:

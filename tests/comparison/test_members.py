@@ -78,6 +78,8 @@ def test_what_starts_from_random_weights_is_not_held_back_as_fine_tuning_is():
     )
     assert scratch.name == "init none, learning_rate 0.2"
     assert scratch.candidates[0].experiment == dataclasses.replace(EXPERIMENT, learning_rate=0.2)
+    *_, method = plan(fine, grid=("init=None,runs/a",))
+    assert [candidate.experiment for candidate in method.candidates] == [EXPERIMENT, fine]
 
 
 def test_folders_are_those_of_the_experiment_whatever_else_is_compared(tmp_path):
