@@ -86,16 +86,9 @@ class Objective:
         """The same losses, with what they depend on and does not learn."""
         return dataclasses.replace(self, frozen=frozen, teachers=teachers)
 
-    def losses(
-        self,
-        shared: Flat,
-        specific: Flat,
-        model_state: Mapping[str, PyTree],
-        batch: Mapping[str, Any],
-        key: jax.Array,
-    ) -> Float[Array, " R"]:
-        """The sum of each row's losses of one batch; for the arguments see `look`."""
-        return jnp.stack(self.look(shared, specific, model_state, batch, key)[0])
+    def losses(self, *seen: Any) -> Float[Array, " R"]:
+        """The sum of each row's losses of one batch, from the arguments of `look`."""
+        return jnp.stack(self.look(*seen)[0])
 
     def look(
         self,
@@ -162,7 +155,7 @@ class Objective:
             return (sums, representation), (counts, new)
 
         inputs = shared, specific, zeros
-        (sums, features), push, (counts, new) = jax.linearize(differentiate, *inputs, has_aux=True)
+        (sums, _), push, (counts, new) = jax.linearize(differentiate, *inputs, has_aux=True)
 
         def pull(cotangents, representation=None):
             if representation is None:

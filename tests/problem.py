@@ -17,12 +17,12 @@ TASKS = (
     Regression(name="other", kind="huber"),
 )
 OPTIMIZER = optax.sgd(0.05)
-ARGUMENTS = {"fixed": {"weights": (1.0, 0.5, 2.0)}}
-"""What balancers cannot do without."""
+WEIGHTS = (1.0, 0.5, 2.0)
 
 
-def make_balancer(name: str) -> Balancer:
-    return BALANCERS[name](**ARGUMENTS.get(name, {}))
+def make_balancer(name: str, tasks: int = len(TASKS)) -> Balancer:
+    """With what it cannot do without, and its defaults."""
+    return BALANCERS[name](**({"weights": WEIGHTS[:tasks]} if name == "fixed" else {}))
 
 
 def make_batch(seed: int, size: int = 48, missing: float = 0.2) -> dict:

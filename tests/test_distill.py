@@ -50,13 +50,14 @@ def losses(distill, state, batch, *, model=None, tasks=TASKS):
     )
     objective = objective.given({}, () if distill is None else distill.variables)
     shared, specific = partition(state.params)
-    run = jax.jit(
-        lambda batch: objective.look(shared, specific, state.model_state, batch, jax.random.key(0))[
-            :2
-        ]
-    )
-    sums, counts = run(batch)
-    return jnp.stack(sums), counts
+    seen = shared, specific, state.model_state
+
+    @jax.jit
+    def run(batch):
+        sums, counts, *_ = objective.look(*seen, batch, jax.random.key(0))
+        return jnp.stack(sums), counts
+
+    return run(batch)
 
 
 def added(distill, state, batch):

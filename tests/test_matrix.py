@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from models.models_harness import SMALL_FUSIONS, SMALL_TRUNKS
+from problem import make_balancer
 
 from mtljax.balancing import BALANCERS, Needs
 from mtljax.models import FUSIONS, TRUNKS, build
@@ -29,11 +30,6 @@ FITTING_TRUNK = {
 PLAIN_TRUNKS, PLAIN_FUSIONS = ("mlp", "cnn", "rnn"), ("none", "independent", "attention")
 PLAIN_BALANCERS = ("ew", "fixed", "uw", "dwa", "mgda", "pcgrad", "graddrop")
 LEVELS = ("parameters", "features")
-ARGUMENTS = {"fixed": {"weights": (1.0, 0.5)}}
-
-
-def make_balancer(name):
-    return BALANCERS[name](**ARGUMENTS.get(name, {}))
 
 
 def has_its_own_way(balancer):
@@ -51,7 +47,7 @@ def cases():
     pairs += [(FITTING_TRUNK.get(fusion, "mlp"), fusion) for fusion in FUSIONS]
     pairs += [("rnn", "none"), ("resnet18", "none")]
     chosen = {(*pair, *next(turn)) for pair in dict.fromkeys(pairs)}
-    own_way = {name for name in BALANCERS if has_its_own_way(make_balancer(name))}
+    own_way = {name for name in BALANCERS if has_its_own_way(make_balancer(name, len(TASKS)))}
     chosen |= {("mlp", "none", balancer, "parameters") for balancer in own_way}
     product = set(itertools.product(PLAIN_TRUNKS, FUSIONS, PLAIN_BALANCERS, LEVELS))
     product |= {(trunk, "none", "pcgrad", level) for trunk in TRUNKS for level in LEVELS}
@@ -81,7 +77,7 @@ def refusal(make):
 @pytest.mark.parametrize(("trunk", "fusion", "balancer", "level"), cases())
 def test_it_learns_and_compiles_once(trunk, fusion, balancer, level):
     stages = TRUNKS[trunk](**SMALL_TRUNKS[trunk])
-    balancer = make_balancer(balancer)
+    balancer = make_balancer(balancer, len(TASKS))
     made = []
 
     def make():
