@@ -59,6 +59,27 @@ def test_fast_convolution_equals_flax_with_its_gradients(features, size, options
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), found, expected)
 
 
+def test_a_depthwise_convolution_has_curvature_and_keeps_no_map_per_kernel_cell():
+    """Differentiated forwards over backwards, as telemetry does, and all rows at once."""
+    x, kernel = draw((4, 16, 16, 8)), draw((5, 5, 1, 8), 1)
+
+    def loss(layer):
+        return lambda kernel, x: (layer.apply({"params": {"kernel": kernel}}, x) ** 3).sum()
+
+    def curvature(layer):
+        ahead = lambda k: jax.jvp(lambda k: jax.grad(loss(layer))(k, x), (k,), (k,))[1]
+        return jax.vmap(ahead)(jnp.stack([kernel, 2 * kernel]))
+
+    options = {"feature_group_count": 8, "use_bias": False}
+    found, expected = [
+        curvature(make) for make in (conv(8, 5, **options), nn.Conv(8, (5, 5), **options))
+    ]
+    scale = jnp.abs(expected).max()
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+    gradient = jax.jit(jax.grad(loss(conv(8, 5, **options)))).lower(kernel, x).compile()
+    assert gradient.memory_analysis().temp_size_in_bytes < 8 * x.nbytes  # 25 maps: one a cell
+
+
 def test_flat_dense_equals_flax_with_its_gradients():
     x, kernel, bias = draw((2, 3, 4, 6)), draw((6, 5), 1), draw((5,), 2)
     variables = {"params": {"kernel": kernel, "bias": bias}}
