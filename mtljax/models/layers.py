@@ -12,8 +12,18 @@ from mtljax.models.forms import cpu_forms
 
 NormKind = Literal["batch", "group", "layer", "none"]
 
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""He et al., 2015, arXiv:1502.01852, by fan-out: what convolutions before a ReLU start from."""
+
+def he_normal(groups: int = 1) -> nn.initializers.Initializer:
+    """What convolutions before a ReLU start from: variance 2 / fan-out.
+
+    Args:
+      groups: Of a grouped convolution, in which an input reaches one group of outputs only, so
+        fan-out is that of a group: for a depthwise one, the cells of its kernel.
+
+    References:
+      He et al., 2015, arXiv:1502.01852
+    """
+    return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
 
 
 class Norm(nn.Module):
@@ -86,7 +96,7 @@ def conv(features: int, size: int, **options: Any) -> nn.Conv:
       size: Height and width of the kernel.
       **options: Any of `nn.Conv`.
     """
-    options.setdefault("kernel_init", he_normal)
+    options.setdefault("kernel_init", he_normal(options.get("feature_group_count", 1)))
     return nn.Conv(features, (size, size), conv_general_dilated=fast_conv, **options)
 
 

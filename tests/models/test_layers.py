@@ -59,6 +59,16 @@ def test_fast_convolution_equals_flax_with_its_gradients(features, size, options
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), found, expected)
 
 
+@pytest.mark.parametrize("groups", [1, 4, 256])
+def test_a_convolution_doubles_the_variance_in_however_many_groups(groups):
+    """So the ReLU behind it, which halves the square, leaves it as it was."""
+    x = draw((2, 12, 12, 256))
+    out, _ = conv(256, 3, feature_group_count=groups, padding="VALID").init_with_output(
+        jax.random.key(0), x
+    )
+    assert float(out.var()) == pytest.approx(2.0, rel=0.1)  # of 256 random kernels
+
+
 def test_a_depthwise_convolution_has_curvature_and_keeps_no_map_per_kernel_cell():
     """Differentiated forwards over backwards, as telemetry does, and all rows at once."""
     x, kernel = draw((4, 16, 16, 8)), draw((5, 5, 1, 8), 1)
