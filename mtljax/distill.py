@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.layers import dense, resize
-from mtljax.models.multitask import FEATURES
+from mtljax.models.multitask import FEATURES, with_maps
 from mtljax.models.partition import PREFIX
 from mtljax.tasks.base import Task
 
@@ -223,7 +223,7 @@ class Distillation:
 
 def _see(model: nn.Module, variables: PyTree, image: Array) -> dict[str, Seen]:
     """What a model makes of a batch, for each of its tasks."""
-    seen = model.apply(variables, image, train=False, mutable=[FEATURES])
+    seen = with_maps(model).apply(variables, image, train=False, mutable=[FEATURES])
     outputs, told = jax.tree.map(lambda x: x.astype(jnp.float32), seen)
     features = told.get(FEATURES, {})
     return {task: Seen(output, features.get(task)) for task, output in outputs.items()}

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.distill import Distillation, Seen
 from mtljax.models.freezing import frozen_statistics
-from mtljax.models.multitask import FEATURES
+from mtljax.models.multitask import FEATURES, with_maps
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
 from mtljax.parallel import Axis
 from mtljax.tasks.base import Task
@@ -86,6 +86,11 @@ class Objective:
         """The same losses, with what they depend on and does not learn."""
         return dataclasses.replace(self, frozen=frozen, teachers=teachers)
 
+    @property
+    def network(self) -> nn.Module:
+        """The model, in the form whose features teachers can be compared with, if there are any."""
+        return self.model if self.distillation is None else with_maps(self.model)
+
     def losses(self, *seen: Any) -> Float[Array, " R"]:
         """The sum of each row's losses of one batch, from the arguments of `look`."""
         return jnp.stack(self.look(*seen)[0])
@@ -118,7 +123,7 @@ class Objective:
             mutable.append(FEATURES)
         image = _cast(batch["image"], self.dtype)
         with frozen_statistics() if self.freeze_statistics else contextlib.nullcontext():
-            outputs, changed = self.model.apply(
+            outputs, changed = self.network.apply(
                 variables, image, train=True, rngs={"dropout": key}, mutable=mutable
             )
         changed = dict(changed)
@@ -145,7 +150,7 @@ class Objective:
         if self.level == "features":
             params = join(shared, specific, self.frozen)
             zeros = representation_zeros(
-                self.model, params, model_state, batch["image"], self.dtype
+                self.network, params, model_state, batch["image"], self.dtype
             )
 
         def differentiate(shared, specific, perturbation):

@@ -14,6 +14,7 @@ from mtljax.balancing.base import Balancer, Needs
 from mtljax.distill import Distillation
 from mtljax.gradients import Level, representation_zeros
 from mtljax.models.freezing import divide
+from mtljax.models.multitask import with_maps
 from mtljax.models.partition import OF_A_BATCH, join, partition
 from mtljax.models.variables import replaced
 from mtljax.tasks.base import Task
@@ -109,6 +110,7 @@ def create_state(
     if initial is not None:
         variables = replaced(variables, initial)
     if distill is not None:
+        model = with_maps(model)
         adapters = distill.adapters(jax.random.fold_in(init_key, 1), model, variables, image)
         variables["params"] = {**variables["params"], **adapters}
     params = variables.pop("params")

@@ -1,5 +1,6 @@
 """Distillation: its terms against NumPy, and a student that has nothing left to learn."""
 
+import functools
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from mtljax.distill import ADAPTERS, DISTILLATIONS, Distillation, Teacher
 from mtljax.gradients import Objective
 from mtljax.main import main
 from mtljax.models import partition
+from mtljax.models.multitask import with_maps
 from mtljax.parallel import Axis
 from mtljax.state import create_state
 from mtljax.step import make_train_step
@@ -60,9 +62,11 @@ def losses(distill, state, batch, *, model=None, tasks=TASKS):
     return run(batch)
 
 
-def added(distill, state, batch):
+def added(distill, state, batch, **options):
     """{task: what teachers add to its mean loss}."""
-    (with_them, counts), (without, _) = (losses(d, state, batch) for d in (distill, None))
+    (with_them, counts), (without, _) = (
+        losses(d, state, batch, **options) for d in (distill, None)
+    )
     return dict(zip((task.name for task in TASKS), (with_them - without) / counts, strict=True))
 
 
@@ -135,6 +139,33 @@ def test_features_are_matched_by_a_linear_map_that_is_learned():
             assert more[name] == pytest.approx(expected, rel=1e-4)
             moved = new.params[ADAPTERS][f"task_{name}"]["kernel"] - kernel
             assert np.abs(moved).max() > 1e-5
+
+
+@pytest.mark.parametrize("level", ["parameters", "features"])
+def test_maps_are_matched_place_by_place_though_heads_average_them(level):
+    cnn = functools.partial(make_model, "cnn", blocks=1)
+    pair = teacher(1, ("digit",), cnn(widths=(4, 6)))
+    distill = distillation(DISTILLATIONS["features"](), pair)
+    parts = cnn(widths=(8,)), TASKS, make_balancer("mgda"), optax.sgd(0.1)
+    batch = make_batch(1)
+    state = create_state(jax.random.key(0), *parts, batch, distill=distill, level=level)
+    adapters = state.params[ADAPTERS]["task_digit"]["kernel"]
+    step = jax.jit(make_train_step(*parts, distill=distill, level=level))
+    more = added(distill, state, batch, model=parts[0])["digit"]
+    new, _ = step(state, batch)
+    ours, theirs = (
+        see(with_maps(model), variables, batch["image"])[1]["digit"]
+        for model, variables in (
+            (parts[0], {"params": state.params, **state.model_state}),
+            (pair[0].model, pair[1]),
+        )
+    )
+    assert ours.ndim == theirs.ndim == 4
+    unit = lambda x: x / np.sqrt((x**2).sum(-1, keepdims=True) + 1e-6)
+    ours = jax.image.resize(ours @ adapters, theirs.shape, "linear")
+    far = ((unit(np.asarray(ours)) - unit(np.asarray(theirs))) ** 2).sum(-1).mean((1, 2))
+    assert more == pytest.approx(far[np.asarray(batch["present"]["digit"])].mean(), rel=1e-4)
+    assert np.abs(new.params[ADAPTERS]["task_digit"]["kernel"] - adapters).max() > 1e-5
 
 
 def test_parts_of_a_batch_add_up_to_the_whole_though_images_have_more_and_fewer_labels():

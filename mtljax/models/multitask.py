@@ -49,6 +49,13 @@ class MultiTask(nn.Module):
         return outputs
 
 
+def with_maps(model: nn.Module) -> nn.Module:
+    """The same function of the same variables, whose `FEATURES` are never averaged over space."""
+    if isinstance(model, MultiTask) and model.fusion.pools:
+        return model.clone(fusion=model.fusion.clone(pools=False))
+    return model
+
+
 def build(
     trunk: Sequence[nn.Module],
     fusion: Callable[..., Fusion],
@@ -80,8 +87,10 @@ def build(
     taps = max(task.taps for task in tasks)
     if taps > len(trunk):
         raise ValueError(f"a task reads {taps} stages, but the trunk has only {len(trunk)}")
+    pools = all(getattr(task.head(), "pools", False) for task in tasks)
+    settings = {"taps": taps, "remat": remat, "pools": pools}
     return MultiTask(
-        fusion=fusion(trunk=tuple(trunk), tasks=names, taps=taps, remat=remat, **fusion_args),
+        fusion=fusion(trunk=tuple(trunk), tasks=names, **settings, **fusion_args),
         tasks=tuple(tasks),
         mean=mean,
         std=std,

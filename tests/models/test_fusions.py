@@ -15,11 +15,16 @@ from models.models_harness import (
     init,
     look,
     losses_of,
+    quick_jit,
     shapes,
     small_fusion,
     small_image,
+    small_trunk,
 )
-from mtljax.models import FUSIONS, TRUNKS, partition, task_of
+from mtljax.models import FUSIONS, TRUNKS, build, partition, task_of
+from mtljax.models.multitask import with_maps
+from mtljax.models.partition import PERTURBATIONS
+from mtljax.tasks import Classification, Regression, Segmentation
 
 every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
 VECTORS = ("mlp", "rnn")
@@ -173,3 +178,26 @@ def test_a_fusion_knows_which_of_its_modules_are_copies_of_which_stage(fusion):
     for module, leaves in own.items():
         found = stages.index(leaves) if leaves in stages else None
         assert told[module] == found, module
+
+
+@pytest.mark.parametrize("trunk", ["cnn", "mlp", "vit_ti"])
+def test_heads_that_average_over_space_share_it_and_a_vector_is_represented(trunk):
+    tasks = [Classification(name="class", num_classes=3), Regression(name="size")]
+    model = build(small_trunk(trunk), FUSIONS["none"], tasks)
+    image, variables = small_image(), init(model, small_image(), train=False)
+    (marked,) = shapes(model, image, train=False)[1][PERTURBATIONS]["fusion"]["marked"]
+    assert marked.ndim == 2
+
+    def outputs(model):
+        return quick_jit(lambda v: model.apply(v, image, train=False))(variables)
+
+    found, expected = outputs(model), outputs(with_maps(model))
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def test_one_head_that_reads_maps_is_enough_for_maps_to_be_represented():
+    tasks = [Classification(name="class", num_classes=3), Segmentation(name="mask", num_classes=2)]
+    model = build(small_trunk("cnn"), FUSIONS["none"], tasks)
+    marked = shapes(model, small_image(), train=False)[1][PERTURBATIONS]["fusion"]["marked"]
+    assert all(x.ndim == 4 for x in marked)

@@ -21,12 +21,16 @@ class Fusion(nn.Module):
       tasks: Names of the tasks.
       taps: How many of the last stages to hand over.
       remat: Compute a stage's activations again in the backward pass instead of keeping them.
+      pools: Every head begins by averaging the last stage over space. A fusion that hands the same
+        features to all of them then does it before they part: once, and what is represented is a
+        vector.
     """
 
     trunk: tuple[nn.Module, ...]
     tasks: tuple[str, ...]
     taps: int
     remat: bool = False
+    pools: bool = False
 
     def copy_stage(self, index: int, name: str) -> nn.Module:
         """The stage at `index` with parameters of its own, under `name`."""

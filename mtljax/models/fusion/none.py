@@ -1,6 +1,7 @@
 """Hard parameter sharing: one trunk, and every head reads its features."""
 
 from mtljax.models.fusion.base import Fusion
+from mtljax.models.trunks.base import pooled
 
 
 class HardSharing(Fusion):
@@ -11,5 +12,7 @@ class HardSharing(Fusion):
     """
 
     def __call__(self, image, *, train):
-        features = self.represent(self.run_trunk(self.trunk, image, train))
-        return dict.fromkeys(self.tasks, features)
+        features = self.run_trunk(self.trunk, image, train)
+        if self.pools:
+            features = (pooled(features[-1]),)
+        return dict.fromkeys(self.tasks, self.represent(features))

@@ -1,8 +1,12 @@
 """The head of tasks that have numbers per image."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from mtljax.models.trunks.base import pooled
 
 
 class VectorHead(nn.Module):
@@ -13,7 +17,10 @@ class VectorHead(nn.Module):
       squeeze: Drop the last axis, for one number per image.
       center: Added to the result, and
       scale: multiplied with it before, so that outputs are in the label's unit.
+      pools: It averages over space at first, so a fusion may have done so; see `Fusion.pools`.
     """
+
+    pools: ClassVar[bool] = True
 
     outputs: int
     squeeze: bool = False
@@ -25,7 +32,5 @@ class VectorHead(nn.Module):
         self, features: tuple[Array, ...], *, size: tuple[int, int], train: bool
     ) -> Float[Array, "B ..."]:
         del size, train
-        last = features[-1]
-        vector = last.mean(axis=tuple(range(1, last.ndim - 1)))
-        out = self.center + self.scale * nn.Dense(self.outputs)(vector)
+        out = self.center + self.scale * nn.Dense(self.outputs)(pooled(features[-1]))
         return jnp.squeeze(out, -1) if self.squeeze else out
