@@ -138,8 +138,8 @@ def to_png(name: str, title: str, image: Image.Image) -> Picture:
 
 
 def wrap(title: str, width: float) -> list[str]:
-    """Breaks a title into lines of at most `width` inches, or nearly."""
-    return textwrap.wrap(title, max(12, int(width * 72 / (0.575 * _TITLE_SIZE)))) or [""]
+    """Breaks a title into lines of at most `width` inches, by the mean width of bold letters."""
+    return textwrap.wrap(title, max(12, int(width * 72 / (0.62 * _TITLE_SIZE)))) or [""]
 
 
 def scale_axis(axis: Axes, values: Any) -> None:

@@ -122,6 +122,7 @@ def test_numbers_in_few_characters(value, shown):
 
 def test_words():
     assert metric_value("accuracy", 1.0) == "100.0 %"
+    assert metric_value("r2", -1.5e-6) == "0"
     assert joined(["a"]) == "a"
     assert joined(["a", "b", "c"]) == "a, b and c"
     assert main_results([Regression(name="x")], {}) == "mean absolute error not measured for x"
