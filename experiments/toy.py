@@ -133,8 +133,8 @@ def draw(found, path):
     for axis in axes.flat[len(found) :]:
         axis.remove()
     figure.suptitle(
-        "Each method's way from five starts (dots) to where it ends (stars), over the contours of the "
-        "mean loss; the grey bar is the Pareto set"
+        "Each method's way from five starts (dots) to where it ends (stars), over the contours of "
+        "the mean loss; the grey bar is the Pareto set"
     )
     figure.tight_layout(rect=(0, 0, 1, 0.99))
     figure.savefig(path, dpi=110)
