@@ -88,7 +88,7 @@ class Objective:
 
     @property
     def network(self) -> nn.Module:
-        """The model, in the form whose features teachers can be compared with, if there are any."""
+        """The model; with teachers in the form whose features, and representation, are maps."""
         return self.model if self.distillation is None else with_maps(self.model)
 
     def losses(self, *seen: Any) -> Float[Array, " R"]:

@@ -59,8 +59,8 @@ def make_train_step(
       balancer: One of `BALANCERS`, made.
       optimizer: Any optax transformation, over all parameters that are not frozen.
       level: What the balancer's gradients are taken with respect to: the shared `parameters`
-        (exact), or the `features` that the last shared module hands over (about the price of a
-        plain step). Balancers that read only losses are the same at both.
+        (exact), or the last `features` that all losses go through (about the price of a plain
+        step). Balancers that read only losses are the same at both.
       heads: What task-specific parameters receive: the gradient of their `own` loss or of the
         `weighted` one. None: the convention of the balancer's paper.
       axis_name: Of the enclosing `pmap` or `shard_map` (then with `check_vma=False`), whose devices

@@ -47,7 +47,7 @@ class Order:
         return np.concatenate(pieces).reshape(count, self.batch_size)
 
 
-@functools.lru_cache(maxsize=32)  # for runs side by side; safe between grain's threads
+@functools.lru_cache(maxsize=16)  # for runs side by side; safe between grain's threads
 def _shuffled(seed: int, epoch: int, size: int) -> Int[np.ndarray, " size"]:
     return np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
 

@@ -70,7 +70,7 @@ def build(
 
     Args:
       trunk: Stages, from `TRUNKS`.
-      fusion: From `FUSIONS`.
+      fusion: From `FUSIONS`, or anything that is called as those are.
       tasks: At least one, with different names.
       mean, std: Statistics of the training images.
       remat: Recompute each stage's activations in the backward pass: less memory, more time.
@@ -87,7 +87,7 @@ def build(
     taps = max(task.taps for task in tasks)
     if taps > len(trunk):
         raise ValueError(f"a task reads {taps} stages, but the trunk has only {len(trunk)}")
-    pools = all(getattr(task.head(), "pools", False) for task in tasks)
+    pools = taps == 1 and all(getattr(task.head(), "pools", False) for task in tasks)
     settings = {"taps": taps, "remat": remat, "pools": pools}
     return MultiTask(
         fusion=fusion(trunk=tuple(trunk), tasks=names, **settings, **fusion_args),

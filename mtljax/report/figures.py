@@ -138,7 +138,7 @@ def to_png(name: str, title: str, image: Image.Image) -> Picture:
 
 
 def wrap(title: str, width: float) -> list[str]:
-    """Breaks a title into lines of at most `width` inches, by the mean width of bold letters."""
+    """Breaks a title into lines of at most `width` inches, or nearly."""
     return textwrap.wrap(title, max(12, int(width * 72 / (0.62 * _TITLE_SIZE)))) or [""]
 
 

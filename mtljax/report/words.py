@@ -60,8 +60,8 @@ def metric_value(metric: str, value: float | None, digits: int = 3) -> str:
         return f"{number(value, digits)}°"
     if metric.endswith("accuracy") and value is not None and math.isfinite(value):
         return f"{100 * value:.{max(digits - 2, 0)}f} %"
-    if metric == "r2" and value is not None and math.isfinite(value):
-        value = round(value, digits) or 0.0  # of one answer for all it is 0 but for rounding
+    if metric == "r2" and value is not None and abs(value) < 1e-5:
+        value = 0.0  # of one answer for all it is that, but for rounding
     return number(value, digits)
 
 

@@ -180,10 +180,13 @@ def test_a_fusion_knows_which_of_its_modules_are_copies_of_which_stage(fusion):
         assert told[module] == found, module
 
 
-@pytest.mark.parametrize("trunk", ["cnn", "mlp", "vit_ti"])
-def test_heads_that_average_over_space_share_it_and_a_vector_is_represented(trunk):
+@pytest.mark.parametrize(
+    ("fusion", "trunk"),
+    [("none", "cnn"), ("none", "mlp"), ("none", "vit_ti"), ("independent", "cnn")],
+)
+def test_heads_that_average_over_space_share_it_and_a_vector_is_represented(fusion, trunk):
     tasks = [Classification(name="class", num_classes=3), Regression(name="size")]
-    model = build(small_trunk(trunk), FUSIONS["none"], tasks)
+    model = build(small_trunk(trunk), FUSIONS[fusion], tasks)
     image, variables = small_image(), init(model, small_image(), train=False)
     (marked,) = shapes(model, image, train=False)[1][PERTURBATIONS]["fusion"]["marked"]
     assert marked.ndim == 2

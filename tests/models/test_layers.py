@@ -90,6 +90,34 @@ def test_a_depthwise_convolution_has_curvature_and_keeps_no_map_per_kernel_cell(
     assert gradient.memory_analysis().temp_size_in_bytes < 8 * x.nbytes  # 25 maps: one a cell
 
 
+def test_a_depthwise_convolution_leaves_a_batch_on_its_devices():
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.NamedSharding(mesh, jax.P("batch"))
+    layer = conv(8, 3, feature_group_count=8, use_bias=False)
+    x, kernel = jax.device_put(draw((16, 8, 8, 8)), spread), draw((3, 3, 1, 8), 1)
+
+    def loss(kernel, x):
+        return (layer.apply({"params": {"kernel": kernel}}, x) ** 2).sum()
+
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(kernel, x).compile()
+    assert "all-gather" not in compiled.as_text()
+    assert compiled.output_shardings[1].is_equivalent_to(spread, 4)
+    forward = jax.jit(layer.apply).lower({"params": {"kernel": kernel}}, x)
+    assert "while" not in forward.as_text()  # nor is it a loop where nothing is differentiated
+
+
+def test_a_depthwise_kernel_in_bfloat16_has_a_gradient_as_good_as_its_terms():
+    layer = conv(8, 3, feature_group_count=8, use_bias=False)
+    x, kernel = 1 + draw((32, 16, 16, 8)), draw((3, 3, 1, 8), 1)
+
+    def gradient(dtype):
+        total = lambda k: layer.apply({"params": {"kernel": k}}, x.astype(dtype)).sum()
+        return jax.grad(total)(kernel.astype(dtype)).astype(jnp.float32)
+
+    found, expected = gradient(jnp.bfloat16), gradient(jnp.float32)
+    np.testing.assert_allclose(found, expected, rtol=2**-7)  # a bfloat16 has eight bits
+
+
 def test_flat_dense_equals_flax_with_its_gradients():
     x, kernel, bias = draw((2, 3, 4, 6)), draw((6, 5), 1), draw((5,), 2)
     variables = {"params": {"kernel": kernel, "bias": bias}}

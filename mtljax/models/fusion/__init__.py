@@ -34,6 +34,6 @@ FUSIONS: dict[str, type[Fusion]] = {
     "invpt": InvPT,
     "task_prompt": TaskPrompt,
 }
-"""Name -> Linen module: `(trunk, tasks, taps, **own arguments)`."""
+"""Name -> Linen module: `(trunk, tasks, taps, remat, pools, **own arguments)`."""
 
 __all__ = ["FUSIONS", "Fusion"]

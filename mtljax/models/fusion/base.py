@@ -7,10 +7,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.partition import mark_representation
-from mtljax.models.trunks.base import Signal, features_of
+from mtljax.models.trunks.base import Signal, features_of, pooled
 
 Features = tuple[Array, ...]
-"""Outputs of the last stages, coarsest last; a head reads as many as its task's `taps`."""
+"""Outputs of the last stages, coarsest last; a head reads as many as its task's `taps`. Where all
+heads begin by averaging the last one over space, its average may stand for it."""
 
 
 class Fusion(nn.Module):
@@ -21,9 +22,7 @@ class Fusion(nn.Module):
       tasks: Names of the tasks.
       taps: How many of the last stages to hand over.
       remat: Compute a stage's activations again in the backward pass instead of keeping them.
-      pools: Every head begins by averaging the last stage over space. A fusion that hands the same
-        features to all of them then does it before they part: once, and what is represented is a
-        vector.
+      pools: Every head begins by averaging the last stage over space; see `hand_over`.
     """
 
     trunk: tuple[nn.Module, ...]
@@ -72,6 +71,16 @@ class Fusion(nn.Module):
     def represent(self, features: PyTree[Float[Array, "B ..."]]) -> PyTree[Float[Array, "B ..."]]:
         """Marks the last point that all tasks' losses go through; see `mark_representation`."""
         return mark_representation(self, features)
+
+    def hand_over(self, features: Features) -> dict[str, Features]:
+        """The same features to all heads, as the representation.
+
+        If every head begins by averaging over space, that is done here: once, and what is
+        represented is a vector.
+        """
+        if self.pools:
+            features = (pooled(features[-1]),)
+        return dict.fromkeys(self.tasks, self.represent(features))
 
 
 def run_stage(stage: nn.Module, x: Signal, train: bool, remat: bool) -> Signal:

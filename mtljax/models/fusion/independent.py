@@ -16,6 +16,6 @@ class Independent(Fusion):
     @nn.compact
     def __call__(self, image, *, train):
         runs = [self.run_trunk(self.copy_trunk(task), image, train) for task in self.tasks]
-        joined = tuple(jnp.concatenate(level, -1) for level in zip(*runs, strict=True))
-        joined = self.represent(joined)
-        return dict.fromkeys(self.tasks, joined)
+        return self.hand_over(
+            tuple(jnp.concatenate(level, -1) for level in zip(*runs, strict=True))
+        )

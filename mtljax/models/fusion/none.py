@@ -1,7 +1,6 @@
 """Hard parameter sharing: one trunk, and every head reads its features."""
 
 from mtljax.models.fusion.base import Fusion
-from mtljax.models.trunks.base import pooled
 
 
 class HardSharing(Fusion):
@@ -12,7 +11,4 @@ class HardSharing(Fusion):
     """
 
     def __call__(self, image, *, train):
-        features = self.run_trunk(self.trunk, image, train)
-        if self.pools:
-            features = (pooled(features[-1]),)
-        return dict.fromkeys(self.tasks, self.represent(features))
+        return self.hand_over(self.run_trunk(self.trunk, image, train))

@@ -17,7 +17,8 @@ class VectorHead(nn.Module):
       squeeze: Drop the last axis, for one number per image.
       center: Added to the result, and
       scale: multiplied with it before, so that outputs are in the label's unit.
-      pools: It averages over space at first, so a fusion may have done so; see `Fusion.pools`.
+      pools: It averages over space at first, so a fusion may have done so. A subclass that looks at
+        places sets it to False.
     """
 
     pools: ClassVar[bool] = True
