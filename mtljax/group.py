@@ -1,6 +1,7 @@
 """Which tasks to train together: their affinity, measured while all of them train, and groups."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def group(
     names = [task.name for task in experiment.tasks]
     write(experiment, found, [len(part) for part in measured], workdir)
     if not quiet:
-        console.print(affinity_table(names, found.affinity))
+        console.print(affinity_table(names, found.affinity, console.width))
         for sentence in conclusions(names, found, [len(part) for part in measured]):
             say(sentence)
     return found
@@ -80,13 +81,31 @@ def check_workdir(path: Path) -> None:
         raise ValueError(f"{path} is not empty and no grouping's folder; choose another --workdir")
 
 
-def affinity_table(names: Sequence[str], affinity: np.ndarray) -> Table:
-    """For the terminal: the row's step helps (+) or hurts (-) the column's loss."""
+def affinity_table(names: Sequence[str], affinity: np.ndarray, width: int) -> Table:
+    """For the terminal: by how much a step on one task helps (+) or hurts (-) another's loss.
+
+    The whole matrix, or, where that is wider than `width` characters, the extremes of each task.
+    """
     table = Table("a step on ...", title="affinity, % of the other's loss", title_justify="left")
     for name in names:
         table.add_column(f"helps {name}", justify="right")
     for name, row in zip(names, affinity, strict=True):
         table.add_row(name, *(f"{100 * value:+.3g}" for value in row))
+    wide = console.options.update(max_width=sys.maxsize)
+    if console.measure(table, options=wide).maximum <= width:
+        return table
+
+    table = Table(
+        "the loss of",
+        "is helped most by",
+        "is helped least by",
+        title="affinity, % of the loss (all of it is on the page)",
+        title_justify="left",
+    )
+    for j, name in enumerate(names):
+        others = sorted(set(range(len(names))) - {j}, key=lambda i: affinity[i, j])
+        cells = [f"{names[i]}  {100 * affinity[i, j]:+.2g}" for i in (others[-1], others[0])]
+        table.add_row(name, *cells)
     return table
 
 

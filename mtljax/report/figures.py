@@ -138,7 +138,8 @@ def to_png(name: str, title: str, image: Image.Image) -> Picture:
 
 
 def wrap(title: str, width: float) -> list[str]:
-    """Breaks a title into lines of at most `width` inches, or nearly."""
+    """Breaks a title into lines of at most `width` inches, or nearly; not within a quantity."""
+    title = title.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
     return textwrap.wrap(title, max(12, int(width * 72 / (0.62 * _TITLE_SIZE)))) or [""]
 
 

@@ -48,6 +48,7 @@ def matrix(names: Sequence[str], found: Grouping) -> Picture | None:
     def draw(axis: Axes) -> str:
         off = shown[~np.eye(size, dtype=bool)]
         limit = max(np.abs(off).max(), 1e-9)
+        places = 2 - int(np.floor(np.log10(limit)))
         faded = np.where(np.eye(size, dtype=bool), np.nan, shown)
         shades = axis.imshow(faded, cmap="RdBu", vmin=-limit, vmax=limit)
         axis.grid(False)
@@ -56,7 +57,13 @@ def matrix(names: Sequence[str], found: Grouping) -> Picture | None:
                 if np.isfinite(value):
                     color = "white" if abs(value) > 0.7 * limit else "black"
                     axis.text(
-                        j, i, f"{value:.2g}", ha="center", va="center", fontsize=8, color=color
+                        j,
+                        i,
+                        f"{round(value, places):.2g}",
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color=color,
                     )
         at = 0
         for part in found.groups:

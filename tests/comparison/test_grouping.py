@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mtljax.comparison import grouping
 from mtljax.comparison.grouping import best_groups, recommend, score
-from mtljax.group import conclusions
+from mtljax.group import affinity_table, conclusions
 
 
 def partitions(tasks):
@@ -73,3 +73,14 @@ def test_measurements_where_a_task_had_no_label_are_left_out():
     measured[1] = np.nan
     assert recommend([measured]).groups == ((0, 1),)
     np.testing.assert_allclose(recommend([measured]).affinity, 0.5)
+
+
+def test_an_affinity_matrix_wider_than_the_terminal_is_told_by_its_extremes():
+    names = [f"task_number_{i}" for i in range(9)]
+    affinity = np.arange(81).reshape(9, 9) / 100.0
+    shown = affinity_table(names, affinity, 80)
+    assert shown.row_count == 9
+    assert len(shown.columns) == 3
+    first = [list(column.cells)[0] for column in shown.columns]
+    assert first == ["task_number_0", "task_number_8  +72", "task_number_1  +9"]
+    assert len(affinity_table(names, affinity, 500).columns) == 10
