@@ -1,7 +1,7 @@
 """Every command that a page or a docstring shows is one that the program takes and does."""
 
 import ast
-import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -94,6 +94,8 @@ def test_a_page_can_be_followed_from_top_to_bottom(page, tmp_path):
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
+    if importlib.util.find_spec("jax2onnx") is None:
+        short = [line for line in short if "onnx" not in line]
     for line in short:
         found = subprocess.run(
             ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
