@@ -40,10 +40,12 @@ CALM = {
     "sdmgrad": {"step_size": 0.5},
     "moml": {"learning_rate": 1e-4},
     "pbi": {"theta": 0.5},
+    "go4align": {"step_size": 0.1},
 }
 """With their defaults these amplify rounding: SDMGrad by 20 long steps with momentum on its weights
 (from 1e-7 to 1e-2 in 20 steps), MOML by Adam's first step on a gradient near 0, PBI by weights of
-both signs around 4. Everything else about them is as ever."""
+both signs around 4, GO4Align by weights that grow as a loss falls (from 1e-7 to 2e-5). Everything
+else about them is as ever."""
 
 
 def calm(name):
