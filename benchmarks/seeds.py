@@ -94,6 +94,7 @@ def differences(ours: list[dict], theirs: list[dict]) -> list[float]:
 
 
 def told(differences) -> str:
+    """The furthest, and which seeds are not equal to 1e-5."""
     beyond = ", ".join(map(str, np.flatnonzero(np.array(differences) > 1e-5))) or "none"
     return f"furthest {max(differences):.1e}, seeds beyond 1e-5: {beyond}"
 
@@ -128,7 +129,7 @@ def main() -> None:
         print(
             f"  {name:9}{statistics.median(seconds):8.2f} s   of apart: "
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   "
-            f"{told(apart_by)}"
+            + told(apart_by)
         )
     by_rounding = []
     for draw in range(3):

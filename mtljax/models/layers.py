@@ -175,24 +175,26 @@ def _adds_nothing(padding: Any) -> bool:
 
 def _depthwise(x, kernel, strides, padding, dilation):
     """A depthwise convolution as shifted maps times cells of the kernel; by rows to the kernel."""
-    reach = [dilation[i] * (kernel.shape[i] - 1) + 1 for i in (0, 1)]
     if isinstance(padding, str):
+        reach = [_reach(kernel, dilation, i) for i in (0, 1)]
         padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
-    settings = {"strides": strides, "padding": padding, "dilation": dilation}
+    settings = {"strides": strides, "dilation": dilation}
     apply = jax.custom_jvp(functools.partial(_shifted_sum, **settings))
     apply.defjvps(
         lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, **settings),
         lambda kernel_dot, out, x, kernel: _shifted_sum_by_rows(x, kernel_dot, **settings),
     )
-    return apply(x, kernel)
+    return apply(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel)
 
 
-def _shifted_sum(x, kernel, strides, padding, dilation):
+def _reach(kernel, dilation, axis):
+    """How many cells the kernel spans."""
+    return dilation[axis] * (kernel.shape[axis] - 1) + 1
+
+
+def _shifted_sum(x, kernel, strides, dilation):
     """The sum of shifted maps, each times a cell of the kernel."""
-    size = kernel.shape[:2]
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    reach = [dilation[i] * (size[i] - 1) + 1 for i in (0, 1)]
-    count = [(x.shape[1 + i] - reach[i]) // strides[i] + 1 for i in (0, 1)]
+    count = [(x.shape[1 + i] - _reach(kernel, dilation, i)) // strides[i] + 1 for i in (0, 1)]
     part = lambda axis, k: slice(
         k * dilation[axis],
         k * dilation[axis] + (count[axis] - 1) * strides[axis] + 1,
@@ -200,28 +202,27 @@ def _shifted_sum(x, kernel, strides, padding, dilation):
     )
     terms = [
         x[:, part(0, i), part(1, j)] * kernel[i, j, 0]
-        for i in range(size[0])
-        for j in range(size[1])
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
     ]
     return functools.reduce(jnp.add, terms)
 
 
-def _shifted_sum_by_rows(x, kernel, strides, padding, dilation):
+def _shifted_sum_by_rows(x, kernel, strides, dilation):
     """The same, one row of the result after the other.
 
     Transposed it is the kernel's gradient: what that sums up, a map for each cell of the kernel,
     then stays in the cache, and the batch may still lie on many devices. The terms of a row are
     made again backwards instead of kept, and summed up in float32.
     """
-    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0)))
-    reach = dilation[0] * (kernel.shape[0] - 1) + 1
+    reach = _reach(kernel, dilation, 0)
     count = (x.shape[1] - reach) // strides[0] + 1
     wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
 
     def row(start):
         strip = jax.lax.dynamic_slice_in_dim(x, start, reach, 1)
-        wide_row = _shifted_sum(strip, wide, strides, ((0, 0), padding[1]), dilation)[:, 0]
-        return wide_row.astype(jnp.result_type(x, kernel))
+        made = _shifted_sum(strip, wide, strides, dilation)[:, 0]
+        return made.astype(jnp.result_type(x, kernel))
 
     # The loop itself keeps what is computed again apart.
     again = jax.checkpoint(row, prevent_cse=False)

@@ -56,15 +56,8 @@ def matrix(names: Sequence[str], found: Grouping) -> Picture | None:
             for (i, j), value in np.ndenumerate(faded):
                 if np.isfinite(value):
                     color = "white" if abs(value) > 0.7 * limit else "black"
-                    axis.text(
-                        j,
-                        i,
-                        f"{round(value, places):.2g}",
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color=color,
-                    )
+                    text = f"{round(value, places):.2g}"
+                    axis.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
         at = 0
         for part in found.groups:
             axis.add_patch(
