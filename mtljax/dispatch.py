@@ -96,10 +96,12 @@ class ResidentProgram:
             self._compile(state, *arguments)
         if self.loops:
             state, logs = self._compiled(state, *arguments, np.int32(count))
+            self.placement.keep_pace(logs)
             return state, Logs([logs], count)
         parts = []
         for _ in range(count):
             state, log = self._compiled(state, *arguments)
+            self.placement.keep_pace(log)
             parts.append(jax.tree.map(lambda x: x[None], log) if self.together else log)
         return state, Logs(parts, count)
 
@@ -181,6 +183,7 @@ class Streaming:
         for _ in range(count):
             state, log = self._program(state, self.batch(start))
             self._next = self._fetch()  # while the device works
+            self._program.placement.keep_pace(log)
             parts.append(log)
         return state, Logs(parts, count)
 

@@ -130,6 +130,17 @@ class Placement:
             lambda x: jax.make_array_from_process_local_data(self.batched, np.asarray(x)), tree
         )
 
+    def keep_pace(self, tree: PyTree) -> None:
+        """Waits for `tree` where several devices are parts of one CPU, so that steps do not queue.
+
+        Such devices share one pool of threads, as many as there are devices. Steps in a queue wait
+        for the one before in these very threads; once they have them all, its collectives are
+        never met, and after 40 s XLA aborts the process (seen with jax 0.10.2).
+        """
+        local = self.mesh.local_devices
+        if len(local) > 1 and local[0].platform == "cpu":
+            jax.block_until_ready(tree)
+
     def local_rows(self, batch_size: int) -> slice:
         """Which examples of a global batch this process reads."""
         size = batch_size // jax.process_count()

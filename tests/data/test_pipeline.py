@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,6 +171,28 @@ def test_training_goes_on_in_the_middle_of_an_epoch(from_memory):
     again, loss_again, _ = trained("yes", start=20, state=middle)
     np.testing.assert_array_equal(loss_again, loss)
     jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_steps_do_not_queue_on_devices_that_share_the_threads_of_a_cpu(devices):
+    queued = []
+
+    class Watched(StreamingProgram):
+        last = None
+
+        def __call__(self, state, batch):
+            queued.append(self.last is not None and not self.last.is_ready())
+            state, self.last = super().__call__(state, batch)
+            return state, self.last
+
+    def slow(state, batch):
+        slowly = jax.lax.fori_loop(0, 3000, lambda _, x: jnp.tanh(x @ x), batch[0])
+        return state + slowly.mean(), slowly.sum()
+
+    placement = parallel.place(8, devices)
+    runner = Streaming(Watched(slow, placement), iter([np.ones((8, 64, 64), np.float32)] * 5))
+    runner.run(placement.replicate(np.float32(0)), 0, 4)
+    assert any(queued) == (devices == 1)
 
 
 def test_the_next_batch_is_on_its_way_while_the_device_works():
