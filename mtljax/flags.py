@@ -70,6 +70,11 @@ def parse(flags: type[T], arguments: Sequence[str], verb: str, default: T | None
     return made
 
 
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether `--help` is among the arguments."""
+    return not {"-h", "--help"}.isdisjoint(arguments)
+
+
 def value_of(arguments: Sequence[str], flag: str) -> str | None:
     """The value of one flag, before it is known which others there are; None if it has none."""
     for i, argument in enumerate(arguments):

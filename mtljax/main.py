@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from mtljax.choice import nearest
-from mtljax.flags import value_of
-from mtljax.verbs import OF_EXPERIMENT, VERBS
+from mtljax.flags import asks_for_help, value_of
+from mtljax.verbs import VERBS
 
 USAGE = """\
 python -m mtljax.main [VERB] [FLAGS]
@@ -31,23 +31,18 @@ def usage() -> str:
     return USAGE.format(verbs="\n".join(f"  {name:10} {line}" for name, line in told.items()))
 
 
-def asks_for_usage(arguments: list[str]) -> bool:
-    """Whether help is wanted, but not on a certain experiment."""
-    return bool({"-h", "--help"} & set(arguments)) and value_of(arguments, "--experiment") is None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status: 0 done, 1 failed, 2 bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verb = "train"
     if arguments and not arguments[0].startswith("-"):
         verb = arguments.pop(0)
+    elif asks_for_help(arguments) and value_of(arguments, "--experiment") is None:
+        print(usage(), end="")
+        return 0
     try:
         if verb not in VERBS:
             raise ValueError(_unknown_verb(verb))
-        if verb in OF_EXPERIMENT and asks_for_usage(arguments):
-            print(usage(), end="")
-            return 0
         return VERBS[verb](arguments)
     except ValueError as error:
         if os.environ.get("MTLJAX_TRACEBACK"):
@@ -57,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _unknown_verb(verb: str) -> str:

@@ -16,7 +16,7 @@ from mtljax.evaluate import scalars
 from mtljax.main import main
 from mtljax.predict import load_run, read_image
 from mtljax.runfolder import read_result
-from mtljax.verbs import OF_EXPERIMENT, VERBS
+from mtljax.verbs import VERBS
 from mtljax.verbs.experiment import read_experiment
 from mtljax.verbs.training import Run
 
@@ -544,16 +544,24 @@ def test_list_shows_every_name(kind, capsys):
         assert entry.summary
 
 
+def help_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb(verb, capsys):
-    extra = ["--experiment", "digits"] if verb in OF_EXPERIMENT else []
-    with pytest.raises(SystemExit) as end:
-        main([verb, *extra, "--help"])
-    assert end.value.code == 0
-    out = capsys.readouterr().out
-    assert f"python -m mtljax.main {verb}" in out
-    if verb == "train":
-        assert "adamw:weight_decay=1e-2" in out
+    assert f"usage: python -m mtljax.main {verb} " in help_of(capsys, verb)
+
+
+@pytest.mark.parametrize("verb", ["train", "compare", "group", "prepare", "data", "screen"])
+def test_help_on_an_experiment_shows_its_fields_beside_the_flags_of_the_verb(verb, capsys):
+    own = set(re.findall(r"--[\w-]+", help_of(capsys, verb))) - {"--no-quiet"}
+    out = help_of(capsys, verb, "--experiment", "digits")
+    assert own <= set(re.findall(r"--[\w-]+", out))
+    assert "adamw:weight_decay=1e-2" in out
 
 
 def test_help_without_an_experiment_tells_the_verbs(capsys):
@@ -571,9 +579,10 @@ def test_a_real_process_refuses_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_pipe_is_no_traceback():
-    with start("list", cache="off") as process:
-        assert process.stdout.readline() == "experiments\n"
+@pytest.mark.parametrize("arguments", [["list"], ["--experiment", "digits", "--help"]])
+def test_a_closed_pipe_is_no_traceback(arguments):
+    with start(*arguments, cache="off") as process:
+        assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
 

@@ -61,6 +61,7 @@ def on_one_device(name, level):
 def run(state, step):
     for i in range(STEPS):
         state, _ = step(state, make_batch(i))
+        jax.block_until_ready(state)  # see Placement.keep_pace
     return jax.device_get(state.params)
 
 

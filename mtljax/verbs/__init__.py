@@ -28,6 +28,3 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 }
 """Name -> function of the arguments behind it that returns the exit status; the first line of its
 docstring is what `--help` says of it."""
-
-OF_EXPERIMENT = ("train", "compare", "group", "prepare", "data", "screen")
-"""Verbs whose flags are known only when the experiment is."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from mtljax.choice import did_you_mean
-from mtljax.flags import parse, value_of
+from mtljax.flags import asks_for_help, parse, value_of
 
 T = TypeVar("T")
 
@@ -25,8 +25,11 @@ def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -
 
     Raises:
       ValueError: No experiment, or a flag that is wrong.
+      SystemExit: After printing the help that was asked for.
     """
     name = value_of(arguments, "--experiment")
+    if name is None and asks_for_help(arguments):
+        parse(_described(kind, what), ["--help"], verb)
     if name is None:
         other = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
         wrong = f"unknown flag {other!r}; " if other not in (None, "--experiment") else ""
@@ -47,3 +50,8 @@ def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -
         Flags, arguments, verb, Flags(own=kind(**{"experiment": name}), config=experiment)
     )
     return flags.own, flags.config
+
+
+def _described(kind: type[T], what: str) -> type[T]:
+    told = f"{what} an experiment, whose fields are flags too: --experiment NAME --help shows them."
+    return dataclasses.dataclass(frozen=True, kw_only=True)(type("Own", (kind,), {"__doc__": told}))
