@@ -1,5 +1,6 @@
 """Saving and restoring the train state: the latest, and the best on validation."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,19 @@ class Checkpoints:
         workdir: Path,
         *,
         read_only: bool = False,
-        spare: bool = False,
         keys: Keys | None = None,
     ):
-        """Args: workdir; read_only; spare, keep the latest but one too, for runs that are trained
-        together and so must go on together, from a step that all of them have saved; keys, of a run
-        that is encrypted.
-        """
-        folder, keep = workdir / FOLDER, 2 if spare else 1
-        self._folder = folder
-        self._store: Store
-        if keys is None:
-            self._store = OrbaxStore(folder, keep=keep, read_only=read_only)
-        else:
-            self._store = AgeStore(folder, keys, keep=keep, read_only=read_only)
+        """Args: workdir; read_only; keys, of a run that is encrypted."""
+        self._folder = workdir / FOLDER
+        self._store = open_store(workdir, read_only=read_only, keys=keys)
 
     def save(self, state: TrainState, score: float) -> None:
         """Saves in the background. `score`: lower is better."""
-        self._store.save(int(state.step), _flat(state), score)
+        self.save_arrays(flat(state), score)
+
+    def save_arrays(self, arrays: Mapping[str, Any], score: float) -> None:
+        """Saves a state that is `flat`."""
+        self._store.save(int(arrays["step"]), arrays, score)
 
     def latest(self) -> int | None:
         return self._store.latest()
@@ -61,7 +57,7 @@ class Checkpoints:
         Raises:
           ValueError: It is damaged, or of another model.
         """
-        wanted = _flat(like)
+        wanted = flat(like)
         path, (found, load) = self._folder / str(step), self._store.open(step)
         if wanted.keys() != found.keys():
             name = min(wanted.keys() ^ found.keys())
@@ -77,7 +73,7 @@ class Checkpoints:
                     f"{list(theirs[1])}, not {ours[0]}{list(ours[1])}"
                 )
         places = {name: leaf.sharding for name, leaf in wanted.items()}
-        return _unflat(load(places), like)
+        return unflat(load(places), like)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Everything in the checkpoint of a step, by path, wherever it was when it was saved.
@@ -126,25 +122,33 @@ class Checkpoints:
         self._store.close()
 
 
-def _flat(state: TrainState) -> dict[str, jax.Array]:
+def open_store(workdir: Path, *, keys: Keys | None, read_only: bool = False) -> Store:
+    """Where the checkpoints in a folder are kept; encrypted if there are keys."""
+    if keys is None:
+        return OrbaxStore(workdir / FOLDER, read_only=read_only)
+    return AgeStore(workdir / FOLDER, keys, read_only=read_only)
+
+
+def flat(state: TrainState) -> dict[str, jax.Array]:
     """Arrays by path, in which empty nodes and random keys do not matter; without teachers."""
     state = state.replace(key=jax.random.key_data(state.key), teachers=())
     return by_name(state, SEPARATOR)
 
 
-def _subtree(flat: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """What `_flat` wrote below a field whose nodes are dicts."""
+def _subtree(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """What `flat` wrote below a field whose nodes are dicts."""
     inner = {
         tuple(name.split(SEPARATOR)[1:]): leaf
-        for name, leaf in flat.items()
+        for name, leaf in arrays.items()
         if name.split(SEPARATOR)[0] == prefix
     }
     return unflatten_dict(inner)
 
 
-def _unflat(flat: dict[str, jax.Array], like: TrainState) -> TrainState:
+def unflat(arrays: Mapping[str, jax.Array], like: TrainState) -> TrainState:
+    """Undoes `flat`; `like` has what it left out."""
     raw = like.replace(key=jax.random.key_data(like.key), teachers=())
-    leaves = [flat[name] for name in _flat(like)]
+    leaves = [arrays[name] for name in flat(like)]
     state = jax.tree.unflatten(jax.tree.structure(raw), leaves)
     return state.replace(key=jax.random.wrap_key_data(state.key), teachers=like.teachers)
 

@@ -1,6 +1,7 @@
 """One training run: its folder, its checkpoints, what it writes down and what came out of it."""
 
 import contextlib
+import math
 import platform
 import sys
 import time
@@ -18,6 +19,7 @@ from mtljax.config import Experiment, to_json
 from mtljax.data import Source
 from mtljax.distill import ADAPTERS
 from mtljax.evaluate import Predictions
+from mtljax.joint import JointCheckpoints
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import divide
 from mtljax.programs import Programs
@@ -67,7 +69,7 @@ class Run:
             self._folder = self._stack.enter_context(folder)
             source = programs.source
             folder.describe_input(source.train[0]["image"], source.low, source.high)
-            self._checkpoints = Checkpoints(workdir, spare=together > 1, keys=keys)
+            self._checkpoints = Checkpoints(workdir, keys=keys)
             self._stack.enter_context(contextlib.closing(self._checkpoints))
             self._stack = self._stack.pop_all()
 
@@ -86,12 +88,14 @@ class Run:
         """The step that it can go on from."""
         return self._checkpoints.latest() or 0
 
-    def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> TrainState:
+    def state(self, step: int) -> TrainState:
         """The state to go on from, of step 0 or of a checkpoint."""
         if step:
-            state = self._checkpoints.restore(step, self.programs.blank())
-        else:
-            state = self.programs.create(self.experiment.seed)
+            return self._checkpoints.restore(step, self.programs.blank())
+        return self.programs.create(self.experiment.seed)
+
+    def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
+        """Begins to write down what happens from a step on."""
         self._folder.forget_after(step)
         self._recorder = Recorder(
             self.experiment,
@@ -103,22 +107,35 @@ class Run:
             self.together,
         )
         self._stack.enter_context(contextlib.closing(self._recorder))
-        return state
 
     def add(self, step: int, count: int, logs: Fetch, telemetry: Fetch | None) -> None:
         """The logs of the `count` steps up to `step`, and what was measured before them."""
         with self._failing():
             self._recorder.add(step, count, logs, telemetry)
 
-    def save(self, step: int, state: TrainState, metrics: dict[str, dict[str, Any]] | None) -> None:
-        """Saves a state, and writes down its metrics on validation; None: it was not evaluated."""
+    def score(self, step: int, metrics: dict[str, dict[str, Any]] | None) -> float:
+        """Writes down a step's metrics on validation; None: it was not evaluated.
+
+        Returns:
+          What the best checkpoint has least of; NaN if the run has failed.
+        """
         with self._failing():
             self._recorder.flush()
-            score = sys.float_info.max
-            if metrics is not None:
-                score = selection_score(self.experiment, metrics)
-                self._recorder.validation(step, metrics, score)
-            self._checkpoints.save(state, score)
+        if self.failure is not None:
+            return math.nan
+        score = sys.float_info.max
+        if metrics is not None:
+            score = selection_score(self.experiment, metrics)
+            self._recorder.validation(step, metrics, score)
+        return score
+
+    def save(self, state: TrainState, score: float) -> None:
+        """Saves a state in the background."""
+        self._checkpoints.save(state, score)
+
+    def take(self, run: int, joint: JointCheckpoints) -> None:
+        """Saves what it has, as the run of that number, in checkpoints of several."""
+        joint.hand_out(run, self._checkpoints)
 
     def rested(self) -> None:
         """What was done since the last step was no training."""

@@ -4,6 +4,7 @@ config.json     the experiment, complete; it alone reruns the run
 metrics.jsonl   a line per log step, and one per evaluation
 result.json     the outcome; it is there only when the run is finished
 checkpoints/    the latest state and the best
+joint/          those of runs that are trained side by side, in the first one's folder, meanwhile
 report.html     the outcome for people; its pictures are in plots/
 
 JSON has no word for NaN or infinity, and strict readers refuse Python's. Such a number is written

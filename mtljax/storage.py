@@ -27,7 +27,7 @@ class Opened(NamedTuple):
 class Store(Protocol):
     """A folder of checkpoints. A process that is killed at any moment leaves only complete ones."""
 
-    def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
+    def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
         """Saves in the background. `score`: lower is better."""
 
     def steps(self) -> list[int]:
@@ -51,17 +51,14 @@ class Store(Protocol):
 class OrbaxStore:
     """A folder for each checkpoint, written by orbax."""
 
-    def __init__(self, folder: Path, *, keep: int, read_only: bool):
-        """Args: folder; keep, how many of the latest beside the best; read_only."""
+    def __init__(self, folder: Path, *, read_only: bool):
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._ocp, self._folder = ocp, folder
         best = preservation_policy.BestN(n=1, get_metric_fn=lambda m: m["score"], reverse=True)
-        policy = preservation_policy.AnyPreservationPolicy(
-            [preservation_policy.LatestN(keep), best]
-        )
+        policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(1), best])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=lambda metrics: metrics["score"],
@@ -77,7 +74,7 @@ class OrbaxStore:
                 folder.absolute(), item_handlers=handlers, options=options
             )
 
-    def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
+    def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
         """Saves in the background. `score`: lower is better."""
         # Fetched at once: orbax takes several milliseconds for each array that is on a device. And
         # copied: on CPU, what is fetched may be the device's own memory, which is used again.
@@ -137,20 +134,30 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    """What to say of a checkpoint that cannot be read.
-
-    Reads that are still under way then find their event loop closed, in threads of tensorstore, and
-    would write tracebacks to the terminal: from here on, that alone is not reported.
-    """
-    report = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            report(unraisable)
-
-    sys.unraisablehook = hook
+    """What to say of a checkpoint that cannot be read."""
+    if sys.unraisablehook is not _unless_given_up:
+        _unless_given_up.report, sys.unraisablehook = sys.unraisablehook, _unless_given_up
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return ValueError(
         f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if any "
         f"({reason[0][:200]})"
     )
+
+
+class _UnlessGivenUp:
+    """Reports what cannot be raised, but not that reads of a damaged checkpoint were given up.
+
+    Those that are still under way find their event loop closed, in threads of tensorstore, or are
+    never resumed, and would write tracebacks to the terminal whenever they are collected.
+    """
+
+    report: Callable[[Any], Any]
+
+    def __call__(self, unraisable: Any) -> None:
+        error = unraisable.exc_value
+        closed = str(error) == "Event loop is closed"
+        if not closed and not isinstance(getattr(error, "__cause__", None), GeneratorExit):
+            self.report(unraisable)
+
+
+_unless_given_up = _UnlessGivenUp()

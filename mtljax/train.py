@@ -16,7 +16,9 @@ from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
 from mtljax.data import Source
+from mtljax.joint import JointCheckpoints, joint_step
 from mtljax.programs import Programs
+from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run, draw_again
 from mtljax.runfolder import REPORT, check_folder, read_result
@@ -109,8 +111,8 @@ def train_together(
       Stopped: SIGTERM came; the states are saved.
     """
     experiment, count_runs = experiments[0], len(experiments)
-    none = [None] * count_runs
-    begins = not all(saved_steps(workdir) for workdir in workdirs)
+    seeds, none = [experiment.seed for experiment in experiments], [None] * count_runs
+    begins = not joint_step(workdirs[0], seeds) and not all(map(saved_steps, workdirs))
     report = programs.initial.report if begins else ()  # read before anything is written
     with contextlib.ExitStack() as stack:
         runs = [
@@ -120,15 +122,23 @@ def train_together(
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
         stop = stack.enter_context(stop_signal())
-        step = min(run.latest() for run in runs)
-        state = programs.join(
-            [run.start(step, tensorboard=tensorboard, quiet=quiet) for run in runs]
-        )
+        joint = None
+        if count_runs > 1:
+            keys = read_keys() if experiment.encrypt else None
+            joint = JointCheckpoints(workdirs[0], seeds, keys=keys)
+            stack.enter_context(contextlib.closing(joint))
+        if joint is not None and (step := joint_step(workdirs[0], seeds)):
+            state = joint.restore(step, programs.join([programs.blank()] * count_runs))
+        else:
+            step = min(run.latest() for run in runs)
+            state = programs.join([run.state(step) for run in runs])
+        for run in runs:
+            run.start(step, tensorboard=tensorboard, quiet=quiet)
         if not quiet:
             for line in (f"going on from step {step}",) if step else report:
                 say(line)
         every = telemetry.interval(experiment)
-        runner = programs.feed([run.experiment.seed for run in runs], step)
+        runner = programs.feed(seeds, step)
 
         while step < experiment.steps and not all(run.failure for run in runs):
             progress(step)
@@ -148,11 +158,12 @@ def train_together(
             stopping = stop.came()
             evaluating = step % experiment.eval_every == 0 or step == experiment.steps
             if evaluating or stopping:
-                states = programs.split(state, count_runs)
                 metrics = programs.validate(state, count_runs) if evaluating else none
-                for run, own, own_metrics in zip(runs, states, metrics, strict=True):
-                    if run.failure is None:
-                        run.save(step, own, own_metrics)
+                scores = [run.score(step, own) for run, own in zip(runs, metrics, strict=True)]
+                if joint is not None:
+                    joint.save(step, state, scores)
+                elif not runs[0].failure:
+                    runs[0].save(state, scores[0])
                 for run in runs:
                     run.rested()
             if stopping and step < experiment.steps:
@@ -162,8 +173,13 @@ def train_together(
                 )
         # No result before every run's last checkpoint is there: the runs that are still to be
         # finished by another process, if this one dies, then have no step to take any more.
+        for number, run in enumerate(runs):
+            if joint is not None:
+                run.take(number, joint)
         for run in runs:
             run.settle()
+        if joint is not None:
+            joint.remove()
         outcomes: list[dict[str, Any] | Stopped] = []
         for run, own in zip(runs, programs.split(state, count_runs), strict=True):
             outcomes.append(run.failure or run.finish(own, runner.cost, page=page))

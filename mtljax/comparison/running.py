@@ -11,6 +11,7 @@ from mtljax.checkpoint import saved_steps
 from mtljax.comparison.members import Candidate, Method
 from mtljax.console import console, say
 from mtljax.data import Source
+from mtljax.joint import joint_step
 from mtljax.programs import Programs
 from mtljax.runfolder import check_folder, read_result
 from mtljax.stopping import Stopped
@@ -102,8 +103,13 @@ def _programs(candidate: Candidate, devices: int | None, sources: dict[str, Sour
 
 
 def rounds(group: Sequence[Member]) -> Iterator[list[Member]]:
-    """Members that can go on together: from the first step that one has to go on from."""
+    """Members that can go on together: all of them, or from the first step that one has to go on
+    from.
+    """
     pending = list(group)
+    if joint_step(group[0].folder, [member.seed for member in group]):
+        yield pending
+        return
     while pending:
         saved = {id(member): saved_steps(member.folder) for member in pending}
         step = min(max(steps, default=0) for steps in saved.values())

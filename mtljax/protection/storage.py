@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,8 +31,8 @@ class AgeStore:
     With several processes, the first writes, and all read; each needs the secret key.
     """
 
-    def __init__(self, folder: Path, keys: Keys, *, keep: int, read_only: bool):
-        """Args: folder; keys; keep, how many of the latest beside the best; read_only.
+    def __init__(self, folder: Path, keys: Keys, *, read_only: bool):
+        """Args: folder; keys; read_only.
 
         Raises:
           ValueError: There are checkpoints that are not encrypted, or no secret key.
@@ -40,7 +41,7 @@ class AgeStore:
             raise ValueError(
                 "several processes need the secret key, to read what the first of them wrote"
             )
-        self._folder, self._keys, self._keep = folder, keys.for_this_process(), keep
+        self._folder, self._keys = folder, keys.for_this_process()
         plain = [path.name for path in folder.glob("*") if path.name.isdecimal()]
         if plain:
             raise ValueError(
@@ -56,13 +57,12 @@ class AgeStore:
         self._writer = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
 
-    def save(self, step: int, arrays: Mapping[str, jax.Array], score: float) -> None:
+    def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
         """Saves in the background. `score`: lower is better."""
         self._finish_writing()
         self._steps.add(step)
         self._scores[step] = score
-        newest = sorted(self._steps)[-self._keep :]
-        surplus = self._steps - {*newest, self.best()}
+        surplus = self._steps - {max(self._steps), self.best()}
         self._steps -= surplus
         if jax.process_index() > 0:
             return

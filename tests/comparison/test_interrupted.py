@@ -32,7 +32,7 @@ def test_killed_at_any_moment(together, tmp_path):
 
     chance, kills = np.random.default_rng(0), 0
     lines = lambda: sum(f.stat().st_size for f in folder.glob("members/*/*/metrics.jsonl"))
-    saved = lambda: len(list(folder.glob("members/*/*/checkpoints/[0-9]*")))
+    saved = lambda: len(list(folder.rglob("checkpoints/[0-9]*")))
     moments = [  # what to wait for, given what was there before, and how long after it to kill
         lambda before: saved() > before[1],
         lambda before: lines() > before[0],

@@ -21,7 +21,7 @@ def keys(identity):
 
 
 def store(folder, keys, **settings):
-    return AgeStore(folder, keys, **{"keep": 1, "read_only": False, **settings})
+    return AgeStore(folder, keys, **{"read_only": False, **settings})
 
 
 @pytest.fixture

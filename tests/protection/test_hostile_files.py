@@ -34,7 +34,7 @@ what one loader allocates is not always given back before the next."""
 
 def opened(path):
     """As an encrypted checkpoint."""
-    return AgeStore(path.parent, KEYS, keep=1, read_only=True).open(10)
+    return AgeStore(path.parent, KEYS, read_only=True).open(10)
 
 
 def unpacked(path):
@@ -142,7 +142,7 @@ def test_a_run_folder_full_of_hostile_files(payloads, watched, trained_run):
 
 
 def test_a_checkpoint_that_unpacks_to_far_more_is_not_read(tmp_path):
-    store = OrbaxStore(tmp_path, keep=1, read_only=False)
+    store = OrbaxStore(tmp_path, read_only=False)
     store.save(1, {"zeros": jnp.zeros(2**26)}, 0.0)
     store.wait()
     assert stored_bytes(tmp_path) < 2**20
