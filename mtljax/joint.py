@@ -37,7 +37,7 @@ class JointCheckpoints:
         """
         self._folder = workdir / FOLDER
         if _seeds(workdir) != list(seeds):  # of runs that were trained in other company
-            _remove(self._folder)
+            forget_joint(workdir)
             self._folder.mkdir()
             write_json(self._folder / SEEDS, list(seeds))
         self._store = open_store(self._folder, keys=keys)
@@ -92,11 +92,6 @@ class JointCheckpoints:
         """Waits for what is being written."""
         self._store.close()
 
-    def remove(self) -> None:
-        """Deletes them: every run has its own."""
-        self._store.wait()
-        _remove(self._folder)
-
 
 def joint_step(workdir: Path, seeds: Sequence[int]) -> int:
     """The step from which runs can go on side by side; 0 where they have no joint checkpoint.
@@ -104,6 +99,18 @@ def joint_step(workdir: Path, seeds: Sequence[int]) -> int:
     Args: workdir, the folder of the first; seeds, of all of them.
     """
     return max(saved_steps(workdir / FOLDER), default=0) if _seeds(workdir) == list(seeds) else 0
+
+
+def forget_joint(workdir: Path) -> None:
+    """Deletes the joint checkpoints that a folder has, if it has some: they were handed out, or the
+    run went on alone.
+    """
+    folder = workdir / FOLDER
+    if folder.exists() and jax.process_index() == 0:
+        gone = folder.with_name(FOLDER + PART)  # if it is killed here, nothing looks whole
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def _seeds(workdir: Path) -> Any:
@@ -121,12 +128,3 @@ def _host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {n.removeprefix(prefix): leaf for n, leaf in arrays.items() if n.startswith(prefix)}
-
-
-def _remove(folder: Path) -> None:
-    """So that a process that is killed meanwhile leaves nothing that looks whole."""
-    if folder.exists():
-        gone = folder.with_name(folder.name + PART)
-        shutil.rmtree(gone, ignore_errors=True)
-        folder.rename(gone)
-        shutil.rmtree(gone)

@@ -19,7 +19,6 @@ from mtljax.config import Experiment, to_json
 from mtljax.data import Source
 from mtljax.distill import ADAPTERS
 from mtljax.evaluate import Predictions
-from mtljax.joint import JointCheckpoints
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import divide
 from mtljax.programs import Programs
@@ -36,6 +35,7 @@ class Run:
 
     Attributes:
       failure: Why it cannot go on, if so.
+      checkpoints: Its own.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Run:
             self._folder = self._stack.enter_context(folder)
             source = programs.source
             folder.describe_input(source.train[0]["image"], source.low, source.high)
-            self._checkpoints = Checkpoints(workdir, keys=keys)
-            self._stack.enter_context(contextlib.closing(self._checkpoints))
+            self.checkpoints = Checkpoints(workdir, keys=keys)
+            self._stack.enter_context(contextlib.closing(self.checkpoints))
             self._stack = self._stack.pop_all()
 
     def __enter__(self) -> "Run":
@@ -86,12 +86,12 @@ class Run:
 
     def latest(self) -> int:
         """The step that it can go on from."""
-        return self._checkpoints.latest() or 0
+        return self.checkpoints.latest() or 0
 
     def state(self, step: int) -> TrainState:
         """The state to go on from, of step 0 or of a checkpoint."""
         if step:
-            return self._checkpoints.restore(step, self.programs.blank())
+            return self.checkpoints.restore(step, self.programs.blank())
         return self.programs.create(self.experiment.seed)
 
     def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
@@ -131,19 +131,11 @@ class Run:
 
     def save(self, state: TrainState, score: float) -> None:
         """Saves a state in the background."""
-        self._checkpoints.save(state, score)
-
-    def take(self, run: int, joint: JointCheckpoints) -> None:
-        """Saves what it has, as the run of that number, in checkpoints of several."""
-        joint.hand_out(run, self._checkpoints)
+        self.checkpoints.save(state, score)
 
     def rested(self) -> None:
         """What was done since the last step was no training."""
         self._recorder.rested()
-
-    def settle(self) -> None:
-        """Waits until all that was saved is there."""
-        self._checkpoints.wait()
 
     @contextlib.contextmanager
     def _failing(self):
@@ -155,9 +147,9 @@ class Run:
     def finish(self, last: TrainState, cost: dict[str, float], *, page: bool) -> dict[str, Any]:
         """Evaluates the test split at the best checkpoint, and writes what came out."""
         self._recorder.close()
-        best = self._checkpoints.best()
+        best = self.checkpoints.best()
         assert best is not None
-        state = last if best == int(last.step) else self._checkpoints.restore(best, last)
+        state = last if best == int(last.step) else self.checkpoints.restore(best, last)
         programs = self.programs
         predictions = None
         if page:
@@ -185,13 +177,13 @@ class Run:
         if predictions is not None and jax.process_index() == 0:
             _draw(self.experiment, self._folder, result, predictions)
         result["seconds"] = time.perf_counter() - self._began
-        self._checkpoints.tidy()
+        self.checkpoints.tidy()
         self._folder.finish(result)
         return result
 
     def draw(self, result: dict[str, Any]) -> None:
         """Writes the report of the finished run."""
-        state = self._checkpoints.restore(result["best_step"], self.programs.blank())
+        state = self.checkpoints.restore(result["best_step"], self.programs.blank())
         _, predictions = self.programs.test.metrics_and_predictions(state)
         _draw(self.experiment, self._folder, result, predictions)
 

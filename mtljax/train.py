@@ -16,7 +16,7 @@ from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
 from mtljax.console import console, result_table, say
 from mtljax.data import Source
-from mtljax.joint import JointCheckpoints, joint_step
+from mtljax.joint import JointCheckpoints, forget_joint, joint_step
 from mtljax.programs import Programs
 from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, require_tensorboard
@@ -175,11 +175,9 @@ def train_together(
         # finished by another process, if this one dies, then have no step to take any more.
         for number, run in enumerate(runs):
             if joint is not None:
-                run.take(number, joint)
-        for run in runs:
-            run.settle()
-        if joint is not None:
-            joint.remove()
+                joint.hand_out(number, run.checkpoints)
+            run.checkpoints.wait()
+        forget_joint(workdirs[0])
         outcomes: list[dict[str, Any] | Stopped] = []
         for run, own in zip(runs, programs.split(state, count_runs), strict=True):
             outcomes.append(run.failure or run.finish(own, runner.cost, page=page))

@@ -12,7 +12,7 @@ from mtljax import joint
 from mtljax.checkpoint import Checkpoints, flat
 from mtljax.comparison import running
 from mtljax.config import Data, Experiment
-from mtljax.joint import JointCheckpoints, joint_step
+from mtljax.joint import JointCheckpoints, forget_joint, joint_step
 from mtljax.programs import Programs
 from mtljax.protection.keys import parse_keys
 from mtljax.tasks import Classification, Regression
@@ -82,17 +82,15 @@ def test_an_interrupted_group_goes_on_bit_for_bit(programs, undisturbed, tmp_pat
 
 
 def test_what_was_handed_out_is_handed_out_again(programs, undisturbed, tmp_path, monkeypatch):
-    remove = JointCheckpoints.remove
-
-    def die(self):
+    def die(folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(JointCheckpoints, "remove", die)
+    monkeypatch.setattr("mtljax.train.forget_joint", die)
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path)
     assert joint_step(tmp_path / "0", SEEDS) == 30
     assert not list(tmp_path.glob("*/result.json"))
-    monkeypatch.setattr(JointCheckpoints, "remove", remove)
+    monkeypatch.undo()
     run(programs, tmp_path)
     assert {seed: outcome(tmp_path / str(seed)) for seed in SEEDS} == undisturbed
 
@@ -123,6 +121,15 @@ def test_in_other_company_runs_begin_anew(programs, tmp_path):
     assert not list(tmp_path.rglob("joint*"))
 
 
+def test_a_run_can_go_on_alone_after_all(programs, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(programs, tmp_path, die_at=15)
+    for seed in SEEDS:
+        run(programs, tmp_path, seeds=(seed,))
+    assert all((tmp_path / str(seed) / "result.json").exists() for seed in SEEDS)
+    assert not list(tmp_path.rglob("joint*"))
+
+
 def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
     states = [programs.create(seed) for seed in SEEDS]
     at = lambda step: programs.join(
@@ -147,8 +154,8 @@ def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
         own.close()
     assert found == [(30, 30), (10, 10), (10, 10)]
     assert again._scores[0].tolist() == [2.0, 1 / 3, 2.0]
-    again.remove()
     again.close()
+    forget_joint(tmp_path)
     assert not (tmp_path / joint.FOLDER).exists()
 
 
