@@ -20,8 +20,7 @@ def sdmgrad(
     a third sample, the update is (sum_t w_t g_t + regularization * mean g) / (1 + regularization).
 
     Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's step size is 10, and it reads one sample three times. The heads receive their own
-    loss.
+    TorchJD's step size is 10. The heads receive their own loss.
 
     Args:
       regularization: The paper's lambda.
@@ -68,7 +67,7 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
     is sum_t w_t g_t on a third sample.
 
     Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's gamma is 0.1, and it reads one sample three times. The heads receive their own loss.
+    TorchJD's gamma is 0.1. The heads receive their own loss.
 
     Args:
       gamma: Step size of the weights.
