@@ -104,9 +104,9 @@ def result_table(result: dict[str, Any]) -> Table:
             table.add_row(
                 task if i == 0 else "",
                 name,
-                f"{result['validation'][task][name]:.4f}",
-                f"{value:.4f}",
-                f"{trivial[name]:.4f}" if name in trivial else "",
+                f"{result['validation'][task][name]:z.4f}",
+                f"{value:z.4f}",
+                f"{trivial[name]:z.4f}" if name in trivial else "",
                 end_section=i == len(scalars(metrics)) - 1,
             )
     return table
@@ -123,9 +123,9 @@ def metrics_table(
     for task, values in metrics.items():
         numbers = list(scalars(values).items())
         for i, (name, value) in enumerate(numbers):
-            under = (f"{found[task][name]:.4f}" for found in attacked.values())
+            under = (f"{found[task][name]:z.4f}" for found in attacked.values())
             last = i == len(numbers) - 1
-            table.add_row("" if i else task, name, f"{value:.4f}", *under, end_section=last)
+            table.add_row("" if i else task, name, f"{value:z.4f}", *under, end_section=last)
     return table
 
 
