@@ -116,9 +116,11 @@ def to_terminal(found: Comparison) -> list[Table]:
 
 
 def _terminal(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    table = Table("method", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("method", overflow="fold")  # on a narrow terminal nothing is cut off
     for column in columns:
-        table.add_column(f"{column.header} {column.better}".strip(), justify="right")
+        header = f"{column.header} {column.better}".strip()
+        table.add_column(header, justify="right", overflow="fold")
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         ends = after is not None and after.kind != row.kind
         cells = [column.text(row) for column in columns]
