@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,22 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Test:
-    """Whether two rows differ in delta_m, by a paired t test over seeds."""
+    """Whether two rows differ, by a paired t test over seeds."""
 
     first: str
     second: str
     difference: Estimate
-    """Of delta_m, first minus second, in percentage points."""
+    """First minus second: of delta_m, in percentage points, or of a metric, in its unit."""
     p: float
     corrected: float
-    """p after Holm's correction for all tests of the comparison."""
+    """p after Holm's correction for all tests of delta_m, or all of metrics."""
+    metric: Metric | None = None
+    """What is looked at; None: delta_m."""
+
+    @property
+    def better(self) -> bool:
+        """Whether the first is better in the mean."""
+        return (self.difference.mean > 0) == (self.metric is None or self.metric.higher)
 
     @property
     def significant(self) -> bool:
@@ -75,7 +82,9 @@ class Comparison:
     rows: tuple[Row, ...]
     """Baselines, methods, fixed weightings."""
     tests: tuple[Test, ...]
-    """Between all methods and the baselines."""
+    """Of delta_m, between all methods and the baselines."""
+    metric_tests: tuple[Test, ...]
+    """Of every metric, between each method and its baselines, and the methods and the first."""
     together: int
     """The most seeds that were trained side by side."""
     environment: dict[str, str]
@@ -130,6 +139,7 @@ def collect(
         seeds=tuple(seeds),
         rows=tuple(rows),
         tests=tests([row for row in rows if row.kind != "front"]),
+        metric_tests=metric_tests(rows, metrics),
         **circumstances([result for _, found in chosen.values() for result in found.values()]),
     )
 
@@ -281,15 +291,41 @@ def ranked(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
 
 def tests(rows: Sequence[Row]) -> tuple[Test, ...]:
     """A test between every two rows, corrected for their number."""
-    pairs = list(itertools.combinations(rows, 2))
-    p = np.array([statistics.paired_p(b.delta, a.delta) for a, b in pairs])
-    return tuple(
+    return corrected(
         Test(
             first=second.name,
             second=first.name,
             difference=estimate(second.delta - first.delta),
-            p=float(raw),
-            corrected=float(corrected),
+            p=statistics.paired_p(second.delta, first.delta),
+            corrected=float("nan"),
         )
-        for (first, second), raw, corrected in zip(pairs, p, statistics.holm(p), strict=True)
+        for first, second in itertools.combinations(rows, 2)
+    )
+
+
+def metric_tests(rows: Sequence[Row], metrics: Sequence[Metric]) -> tuple[Test, ...]:
+    """Tests of each metric, between each method and its baselines, and others and the first."""
+    methods = [row for row in rows if row.kind == "method"]
+    own = [(row, base) for row in methods for base in rows if base.name == row.baseline]
+    return corrected(
+        Test(
+            first=row.name,
+            second=other.name,
+            difference=estimate(row.values[:, k] - other.values[:, k]),
+            p=statistics.paired_p(row.values[:, k], other.values[:, k]),
+            corrected=float("nan"),
+            metric=metric,
+        )
+        for row, other in [*own, *((row, methods[0]) for row in methods[1:])]
+        for k, metric in enumerate(metrics)
+    )
+
+
+def corrected(tests: Iterable[Test]) -> tuple[Test, ...]:
+    """The tests, corrected for their number."""
+    found = tuple(tests)
+    p = statistics.holm(np.array([test.p for test in found]))
+    return tuple(
+        dataclasses.replace(test, corrected=float(value))
+        for test, value in zip(found, p, strict=True)
     )

@@ -4,8 +4,8 @@ import numpy as np
 
 from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, Row, Test
-from mtljax.comparison.statistics import Estimate, estimate
-from mtljax.report.words import count, joined, number
+from mtljax.comparison.statistics import Estimate, Metric, estimate
+from mtljax.report.words import count, joined, metric_name, number
 
 MOST = 3
 """Methods that are told with their numbers, each; the tables have all."""
@@ -21,6 +21,8 @@ def conclusions(found: Comparison) -> list[str]:
     said = [against_single(found, methods)]
     if len(methods) > 1:
         said.append(against_first(found, methods))
+    if len(found.metrics) > 1 and any(not np.isnan(test.p) for test in found.metric_tests):
+        said.append(by_task(found))
     if found.kind("front"):
         said.append(against_front(found, methods))
     return [*said, how_sure(found)]
@@ -70,6 +72,26 @@ def against_first(found: Comparison, methods: list[Row]) -> str:
     return f"{'; '.join(parts)}. In the mean, Δm is highest for {_with_delta([best])}."
 
 
+def by_task(found: Comparison) -> str:
+    """In which metrics methods differ from separate networks, and from the first method."""
+    clear: dict[tuple[str, str, str], list[Test]] = {}
+    for test in sorted(found.metric_tests, key=lambda test: test.corrected):
+        if test.significant:
+            verb = "better" if test.better else "worse"
+            clear.setdefault((test.first, verb, test.second), []).append(test)
+    if not clear:
+        least = np.nanmin([test.corrected for test in found.metric_tests])
+        return f"Task by task, no difference is clear (smallest p = {least:.2g})."
+    parts = []
+    for (first, verb, second), tests in list(clear.items())[:MOST]:
+        named = [f"{_metric(test.metric)} ({_p(test)})" for test in tests[:MOST]]
+        named += [f"{len(tests) - MOST} more"] * (len(tests) > MOST)
+        parts.append(f"{first} is {verb} than {second} in {joined(named)}")
+    if len(clear) > MOST:
+        parts.append(f"and so on: {sum(map(len, clear.values()))} clear differences in all")
+    return f"Task by task, {'; '.join(parts)}."
+
+
 def against_front(found: Comparison, methods: list[Row]) -> str:
     """Which methods a fixed weighting beats in every metric."""
     front = [row for row in found.kind("front") if not np.isnan(row.values).all()]
@@ -94,10 +116,12 @@ def how_sure(found: Comparison) -> str:
     made = sum(not np.isnan(test.p) for test in found.tests)
     if not made:
         return "One seed says nothing about chance, so nothing was tested; --seeds 5 trains more."
+    single = sum(not np.isnan(test.p) for test in found.metric_tests)
+    apart = f" of Δm and, apart from them, {single} of single metrics" * (len(found.metrics) > 1)
     return (
-        f"Paired t tests of Δm over {count(_seeds(found), 'seed')}, p corrected by Holm's "
-        f"method for {count(made, 'comparison')}; intervals are 95 % by Student's t. They cover "
-        "the chance in training, not that of which images are in the test split."
+        f"Paired t tests over {count(_seeds(found), 'seed')}, p corrected by Holm's method for "
+        f"{count(made, 'comparison')}{apart}; intervals are 95 % by Student's t. They cover the "
+        "chance in training, not that of which images are in the test split."
     )
 
 
@@ -124,6 +148,10 @@ def percent(value: Estimate) -> str:
         return "n/a"
     half = "" if np.isnan(value.half) else f" ± {value.half:.2f}"
     return f"{value.mean:+.2f}{half} %"
+
+
+def _metric(metric: Metric | None) -> str:
+    return "Δm" if metric is None else f"{metric.task} {metric_name(metric.name)}"
 
 
 def _p(test: Test | None) -> str:

@@ -166,6 +166,50 @@ def test_words_of_a_clear_difference(tmp_path):
     assert "(p < 0.001)" in said[1]
 
 
+def test_single_metrics_are_tested_and_corrected_for_their_number(noisy):
+    workdir, found = noisy
+    values = independently(workdir)
+    pairs = [(name, "STL") for name in values if name != "STL"]
+    pairs += [(name, "ew") for name in values if name not in ("STL", "ew")]
+    expected = {}
+    for first, second in pairs:
+        for k, metric in enumerate(found.metrics):
+            both = values[first][:, k], values[second][:, k]
+            known = ~np.isnan(both[0] - both[1])
+            p = stats.ttest_rel(both[0][known], both[1][known]).pvalue
+            expected[first, second, metric] = p, (both[0] - both[1])[known].mean()
+    assert len(expected) == len(found.metric_tests) == 7 * 3
+    ranked = sorted(expected, key=lambda key: expected[key][0])
+    highest = 0.0
+    by_key = {(test.first, test.second, test.metric): test for test in found.metric_tests}
+    for i, key in enumerate(ranked):
+        p, difference = expected[key]
+        highest = max(highest, min(1.0, p * (len(ranked) - i)))
+        test = by_key[key]
+        np.testing.assert_allclose((test.p, test.corrected), (p, highest), rtol=1e-9)
+        np.testing.assert_allclose(test.difference.mean, difference, rtol=1e-9)
+        assert test.better == ((difference > 0) == test.metric.higher)
+
+
+def test_words_say_in_which_tasks_a_difference_is_clear(tmp_path):
+    chance = np.random.default_rng(1)
+    near = lambda row: [tuple(np.array(row) * (1 + 1e-3 * chance.normal(size=3))) for _ in range(5)]
+    values = {
+        "STL": near((0.8, 2.0, 4.0)),
+        "ew": near((0.9, 2.0, 4.0)),
+        "uw": near((0.9, 2.0, 5.0)),
+    }
+    said = conclusions(made(tmp_path / "a", values, seeds=5, balancers=("ew", "uw")))
+    assert said[2].startswith("Task by task, ")
+    assert "ew is better than STL in digit accuracy (p < 0.001)" in said[2]
+    assert "uw is worse than ew in value root mean square error (p < 0.001)" in said[2]
+    assert "absolute" not in said[2]
+    assert "9 of single metrics" in said[-1]
+    alike = {name: near((0.8, 2.0, 4.0)) for name in values}
+    said = conclusions(made(tmp_path / "b", alike, seeds=5, balancers=("ew", "uw")))
+    assert said[2].startswith("Task by task, no difference is clear (smallest p = ")
+
+
 def test_words_of_one_seed_and_of_nothing(tmp_path):
     one = {"STL": [(0.8, 2.0, 4.0)], "ew": [(0.9, 1.5, 3.0)]}
     said = conclusions(made(tmp_path / "one", one, seeds=1))
@@ -180,7 +224,7 @@ def test_words_of_one_seed_and_of_nothing(tmp_path):
 
 def test_words_about_the_front(tmp_path):
     found = made(tmp_path, VALUES, balancers=("ew", "uw"), front=1)
-    assert "ew and uw are on or beyond the front of fixed weightings" in conclusions(found)[2]
+    assert "ew and uw are on or beyond the front of fixed weightings" in conclusions(found)[-2]
     better = VALUES | {"fixed (1,1)": [(0.99, 0.5, 1.0), (0.99, 0.5, 1.0)]}
     found = made(tmp_path / "better", better, balancers=("ew", "uw"), front=1)
-    assert "ew and uw are beaten by a fixed weighting in every metric" in conclusions(found)[2]
+    assert "ew and uw are beaten by a fixed weighting in every metric" in conclusions(found)[-2]
