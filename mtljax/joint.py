@@ -50,11 +50,20 @@ class JointCheckpoints:
         """The states of a step, joined and placed like `like`.
 
         Raises:
-          ValueError: The checkpoint is damaged.
+          ValueError: The checkpoint is damaged, or of another model.
         """
-        places = {LAST + name: leaf.sharding for name, leaf in flat(like).items()}
+        wanted = flat(like)
+        places = {LAST + name: leaf.sharding for name, leaf in wanted.items()}
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         told, load = self._store.open(step)
+        shapes = {name: tuple(leaf.shape) for name, leaf in told.items() if name != SCORES}
+        if SCORES not in told or shapes != {
+            part + name: leaf.shape for part in (LAST, BEST) for name, leaf in wanted.items()
+        }:
+            raise ValueError(
+                f"the checkpoint in {self._folder} is of other runs; delete that folder, and they "
+                "begin anew"
+            )
         found = load({name: places.get(name, here) for name in told})
         self._scores = np.array(found[SCORES]).view(np.float64)
         self._best, self._last = _host(_under(BEST, found)), _host(_under(LAST, found))

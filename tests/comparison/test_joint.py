@@ -121,6 +121,22 @@ def test_in_other_company_runs_begin_anew(programs, tmp_path):
     assert not list(tmp_path.rglob("joint*"))
 
 
+def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(programs, tmp_path, die_at=15)
+    other = dataclasses.replace(EXPERIMENT, trunk="mlp:widths=(9,),norm=none")
+    saved = JointCheckpoints(tmp_path / "0", SEEDS)
+    like = Programs(other, devices=1)
+    with pytest.raises(ValueError, match=r"joint is of other runs; delete that folder") as error:
+        saved.restore(10, like.join([like.blank()] * 3))
+    saved.close()
+    assert "\n" not in str(error.value)
+    for file in (tmp_path / "0" / joint.FOLDER).rglob("d/*"):
+        file.write_bytes(b"?" * 100)
+    with pytest.raises(ValueError, match=r"joint/checkpoints/10 is damaged; delete that"):
+        run(programs, tmp_path)
+
+
 def test_a_run_can_go_on_alone_after_all(programs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path, die_at=15)
