@@ -46,6 +46,10 @@ class JointCheckpoints:
         self._scores = np.full((2, len(seeds)), np.inf)
         """Of the best of each run, and of its last."""
 
+    def latest(self) -> int:
+        """The step that the runs can go on from, 0 if there is none."""
+        return self._store.latest() or 0
+
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The states of a step, joined and placed like `like`.
 
@@ -97,7 +101,10 @@ class JointCheckpoints:
         if np.isfinite(last_score):
             checkpoints.save_arrays(last, last_score)
 
-    def close(self) -> None:
+    def __enter__(self) -> "JointCheckpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Waits for what is being written."""
         self._store.close()
 

@@ -22,6 +22,7 @@ from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run, draw_again
 from mtljax.runfolder import REPORT, check_folder, read_result
+from mtljax.state import TrainState
 from mtljax.stopping import Stopped, stop_signal
 
 
@@ -125,13 +126,8 @@ def train_together(
         joint = None
         if count_runs > 1:
             keys = read_keys() if experiment.encrypt else None
-            joint = JointCheckpoints(workdirs[0], seeds, keys=keys)
-            stack.enter_context(contextlib.closing(joint))
-        if joint is not None and (step := joint_step(workdirs[0], seeds)):
-            state = joint.restore(step, programs.join([programs.blank()] * count_runs))
-        else:
-            step = min(run.latest() for run in runs)
-            state = programs.join([run.state(step) for run in runs])
+            joint = stack.enter_context(JointCheckpoints(workdirs[0], seeds, keys=keys))
+        step, state = where_to_begin(runs, joint, programs)
         for run in runs:
             run.start(step, tensorboard=tensorboard, quiet=quiet)
         if not quiet:
@@ -184,6 +180,16 @@ def train_together(
             if not quiet and isinstance(outcomes[-1], dict):
                 console.print(result_table(outcomes[-1]))
     return outcomes
+
+
+def where_to_begin(
+    runs: Sequence[Run], joint: JointCheckpoints | None, programs: Programs
+) -> tuple[int, TrainState]:
+    """(step, joined state) of a checkpoint that all runs have, or 0 and a new state."""
+    if joint is not None and (step := joint.latest()):
+        return step, joint.restore(step, programs.join([programs.blank()] * len(runs)))
+    step = min(run.latest() for run in runs)
+    return step, programs.join([run.state(step) for run in runs])
 
 
 def of_each(fetch: Fetch, runs: int, axis: int) -> list[Fetch]:

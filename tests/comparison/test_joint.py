@@ -125,11 +125,12 @@ def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path, die_at=15)
     other = dataclasses.replace(EXPERIMENT, trunk="mlp:widths=(9,),norm=none")
-    saved = JointCheckpoints(tmp_path / "0", SEEDS)
     like = Programs(other, devices=1)
-    with pytest.raises(ValueError, match=r"joint is of other runs; delete that folder") as error:
+    with (
+        JointCheckpoints(tmp_path / "0", SEEDS) as saved,
+        pytest.raises(ValueError, match=r"joint is of other runs; delete that folder") as error,
+    ):
         saved.restore(10, like.join([like.blank()] * 3))
-    saved.close()
     assert "\n" not in str(error.value)
     for file in (tmp_path / "0" / joint.FOLDER).rglob("d/*"):
         file.write_bytes(b"?" * 100)
@@ -151,26 +152,26 @@ def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
     at = lambda step: programs.join(
         [s.replace(step=np.int32(step), skipped=np.int32(step + i)) for i, s in enumerate(states)]
     )
-    nan, saves = np.nan, JointCheckpoints(tmp_path, SEEDS)
+    nan, found = np.nan, []
     scores = {10: (3.0, 1 / 3, 2.0), 20: (2.0, 2.0, nan), 30: (2.0, nan, nan)}
-    for step in scores:
-        saves.save(step, at(step), scores[step])
-    saves.close()
-    again = JointCheckpoints(tmp_path, SEEDS)
-    restored = again.restore(30, at(0))
-    jax.tree.map(np.testing.assert_array_equal, flat(restored), flat(at(30)))
-    found = []
-    for number in range(3):
-        own = Checkpoints(tmp_path / str(number))
-        again.hand_out(number, own)
-        own.wait()
-        found.append((own.best(), own.latest()))
-        for step in {own.best(), own.latest()}:
-            assert own.read(step)["skipped"] == step + number
-        own.close()
+    with JointCheckpoints(tmp_path, SEEDS) as saved:
+        assert saved.latest() == 0
+        for step in scores:
+            saved.save(step, at(step), scores[step])
+    with JointCheckpoints(tmp_path, SEEDS) as saved:
+        assert saved.latest() == 30
+        restored = saved.restore(30, at(0))
+        jax.tree.map(np.testing.assert_array_equal, flat(restored), flat(at(30)))
+        assert saved._scores[0].tolist() == [2.0, 1 / 3, 2.0]
+        for number in range(3):
+            own = Checkpoints(tmp_path / str(number))
+            saved.hand_out(number, own)
+            own.wait()
+            found.append((own.best(), own.latest()))
+            for step in {own.best(), own.latest()}:
+                assert own.read(step)["skipped"] == step + number
+            own.close()
     assert found == [(30, 30), (10, 10), (10, 10)]
-    assert again._scores[0].tolist() == [2.0, 1 / 3, 2.0]
-    again.close()
     forget_joint(tmp_path)
     assert not (tmp_path / joint.FOLDER).exists()
 
