@@ -135,7 +135,8 @@ class Placement:
 
         Such devices share one pool of threads, as many as there are devices. Steps in a queue wait
         for the one before in these very threads; once they have them all, its collectives are
-        never met, and after 40 s XLA aborts the process (seen with jax 0.10.2).
+        never met, and after 40 s XLA aborts the process (with jax 0.10.2; not seen with
+        0.12.0).
         """
         local = self.mesh.local_devices
         if len(local) > 1 and local[0].platform == "cpu":
