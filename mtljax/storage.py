@@ -127,21 +127,18 @@ class OrbaxStore:
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     """Turns whatever orbax and tensorstore raise into one line."""
+    before = sys.unraisablehook
+    if before is not _unless_given_up:  # from now on, since other threads may be quicker than this
+        _unless_given_up.report, sys.unraisablehook = before, _unless_given_up
     try:
         yield
     except Exception as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    """What to say of a checkpoint that cannot be read."""
-    if sys.unraisablehook is not _unless_given_up:
-        _unless_given_up.report, sys.unraisablehook = sys.unraisablehook, _unless_given_up
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return ValueError(
-        f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if any "
-        f"({reason[0][:200]})"
-    )
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if "
+            f"any ({reason[0][:200]})"
+        ) from None
+    sys.unraisablehook = before
 
 
 class _UnlessGivenUp:
