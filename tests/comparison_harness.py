@@ -1,4 +1,4 @@
-"""Comparisons whose results are invented, so that nothing has to be trained."""
+"""Comparisons whose results are invented, so that nothing has to be trained, and a small one."""
 
 import json
 
@@ -61,3 +61,20 @@ def invent_all(workdir, values, **asked):
             if row is not None:
                 invent(method.candidates[0].folder(workdir, seed), *row, seed=seed)
     return methods
+
+
+# Plain gradient descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
+SMALL = Experiment(
+    name="small",
+    tasks=(Classification(name="digit", num_classes=10), Regression(name="value", scale=3.0)),
+    data=Data(source="digits", batch_size=32),
+    trunk="mlp:widths=(8,),norm=none",
+    steps=30,
+    optimizer="sgd",
+    learning_rate=0.05,
+    schedule="constant",
+    log_every=5,
+    eval_every=10,
+    telemetry_every=10,
+)
+"""One that is really trained, in a moment."""

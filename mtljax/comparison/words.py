@@ -35,7 +35,7 @@ def against_single(found: Comparison, methods: list[Row]) -> str:
         test = found.test(row.name, row.baseline)
         if test is None or not test.significant:
             open_.append(row)
-        elif test.difference.mean > 0:
+        elif test.better:
             better.append(row)
         else:
             worse.append(row)
@@ -126,7 +126,7 @@ def how_sure(found: Comparison) -> str:
 
 
 def _verdict(row: Row, test: Test) -> str:
-    verb = "better" if test.difference.mean > 0 else "worse"
+    verb = "better" if test.better else "worse"
     return (
         f"{row.name} is {verb} than {test.second} by {number(abs(test.difference.mean))} points "
         f"of Δm ({_p(test)})"

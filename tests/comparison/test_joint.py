@@ -7,27 +7,16 @@ import jax
 import numpy as np
 import pyrage
 import pytest
+from comparison_harness import SMALL as EXPERIMENT
 
 from mtljax import joint
 from mtljax.checkpoint import Checkpoints, flat
 from mtljax.comparison import running
-from mtljax.config import Data, Experiment
 from mtljax.joint import JointCheckpoints, forget_joint, joint_step
 from mtljax.programs import Programs
 from mtljax.protection.keys import parse_keys
-from mtljax.tasks import Classification, Regression
 from mtljax.train import train_together
 
-EXPERIMENT = Experiment(
-    name="joint",
-    tasks=(Classification(name="digit", num_classes=10), Regression(name="value", scale=3.0)),
-    data=Data(source="digits", batch_size=32),
-    trunk="mlp:widths=(8,),norm=none",
-    steps=30,
-    learning_rate=0.01,
-    log_every=5,
-    eval_every=10,
-)
 SEEDS = (0, 7, 3)
 
 

@@ -5,30 +5,15 @@ import json
 
 import numpy as np
 import pytest
+from comparison_harness import SMALL as EXPERIMENT
 
 from mtljax.checkpoint import Checkpoints
 from mtljax.compare import compare
 from mtljax.comparison import running
-from mtljax.config import Data, Experiment
 from mtljax.main import main
 from mtljax.programs import Programs
-from mtljax.tasks import Classification, Regression
 from mtljax.train import train, train_together
 
-# Plain gradient descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
-EXPERIMENT = Experiment(
-    name="small",
-    tasks=(Classification(name="digit", num_classes=10), Regression(name="value", scale=3.0)),
-    data=Data(source="digits", batch_size=32),
-    trunk="mlp:widths=(8,),norm=none",
-    steps=30,
-    optimizer="sgd",
-    learning_rate=0.05,
-    schedule="constant",
-    log_every=5,
-    eval_every=10,
-    telemetry_every=10,
-)
 ASKED = {"balancers": ("ew",), "seeds": 2, "devices": 1, "quiet": True}
 
 
