@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise ValueError(_unknown_verb(verb))
-        return VERBS[verb](arguments)
+        try:
+            return VERBS[verb](arguments)
+        finally:
+            sys.stdout.flush()  # so that a closed pipe is noticed here, not at the very end
     except ValueError as error:
         if os.environ.get("MTLJAX_TRACEBACK"):
             raise

@@ -590,7 +590,7 @@ def test_a_real_process_refuses_in_one_line(tmp_path):
     ],
 )
 def test_a_closed_pipe_is_no_traceback(arguments, first):
-    with start(*arguments.split(), cache="off") as process:
+    with start(*arguments, cache="off") as process:
         assert process.stdout.readline() == first
         process.stdout.close()
         assert process.stderr.read() == ""
