@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtljax import compiler_options
 from mtljax.balancing import BALANCERS, Needs, Signals
 from mtljax.balancing.base import gramian
 
@@ -79,7 +80,7 @@ def our_call(name, num_tasks, arguments=None, dispatch=False):
     )
     state, key = balancer.init(num_tasks, rows[0]), jax.random.key(0)
     if dispatch:
-        combine = jax.jit(balancer.combine)
+        combine = jax.jit(balancer.combine, compiler_options=compiler_options())
         return lambda: jax.block_until_ready(combine(signals, state, key))
 
     def many(signals, state, key):
@@ -97,7 +98,7 @@ def our_call(name, num_tasks, arguments=None, dispatch=False):
         zeros = jnp.zeros_like(jax.eval_shape(balancer.combine, signals, state, key)[0])
         return jax.lax.fori_loop(0, REPEATS, body, (zeros, state))
 
-    many = jax.jit(many)
+    many = jax.jit(many, compiler_options=compiler_options())
     return lambda: jax.block_until_ready(many(signals, state, key))
 
 

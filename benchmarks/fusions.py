@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mtljax import compiler_options
 from mtljax.assemble import assemble, open_source, train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data.pipeline import read
@@ -58,7 +59,11 @@ def compiled(experiment: Experiment) -> Program:
     arguments = parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch
     state = jax.jit(lambda key: create_state(key, *arguments))(jax.random.key(0))
     start = time.perf_counter()
-    step = jax.jit(train_step(experiment, parts)).lower(state, batch).compile()
+    step = (
+        jax.jit(train_step(experiment, parts), compiler_options=compiler_options())
+        .lower(state, batch)
+        .compile()
+    )
     taken = time.perf_counter() - start
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     return Program(step, state, batch, taken, count)

@@ -29,7 +29,7 @@ import numpy as np
 from input_data import array_records, jpegs, npys
 from PIL import Image
 
-from mtljax import parallel
+from mtljax import compilation, parallel
 from mtljax.assemble import assemble, load_source, train_step
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
@@ -219,7 +219,11 @@ def waiting(experiment: Experiment, steps: int, workers: int) -> tuple[float, fl
     parts = assemble(experiment, source.mean, source.std)
     placement = parallel.place(experiment.data.batch_size, 1)
     state = jax.jit(fresh(experiment, parts, source))(jax.random.key(0))
-    step = jax.jit(train_step(experiment, parts), donate_argnums=0)
+    step = jax.jit(
+        train_step(experiment, parts),
+        donate_argnums=0,
+        compiler_options=compilation.compiler_options(),
+    )
     size = experiment.data.batch_size
     order = pipeline.Order(seed=0, size=len(source.train), batch_size=size)
     batches = pipeline.stream(source.train, order, slice(0, size), 0, 10**6, workers)

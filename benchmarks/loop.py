@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax import parallel
+from mtljax import compilation, parallel
 from mtljax.assemble import load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import pipeline
@@ -78,13 +78,17 @@ def bare(case: dict) -> float:
     batches = [runner.batch(i) for i in range(case["log_every"])]
     if runner.loops:
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
-        many = jax.jit(lambda state: jax.lax.scan(step, state, stacked), donate_argnums=0)
+        many = jax.jit(
+            lambda state: jax.lax.scan(step, state, stacked),
+            donate_argnums=0,
+            compiler_options=compilation.compiler_options(),
+        )
         state, logs = jax.block_until_ready(many(state))
         start = time.perf_counter()
         for _ in range(count // case["log_every"]):
             state, logs = many(state)
     else:
-        one = jax.jit(step, donate_argnums=0)
+        one = jax.jit(step, donate_argnums=0, compiler_options=compilation.compiler_options())
         state, logs = jax.block_until_ready(one(state, batches[0]))
         start = time.perf_counter()
         for i in range(count):
@@ -151,7 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     programs = {"loop": loop, "bare step": bare}
     try:
         import torch

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from steps import timed
 
-from mtljax import create_state, make_train_step
+from mtljax import compiler_options, create_state, make_train_step
 from mtljax.balancing import BALANCERS
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.tasks import Classification
@@ -44,7 +44,11 @@ def step_call(trunk, size, batch, num_tasks, pullback):
         "present": {t.name: jnp.ones(batch, bool) for t in tasks},
     }
     state = create_state(jax.random.key(0), *parts, examples)
-    step = jax.jit(make_train_step(*parts, pullback=pullback), donate_argnums=0)
+    step = jax.jit(
+        make_train_step(*parts, pullback=pullback),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
     held = [step(state, examples)[0]]
 
     def call():

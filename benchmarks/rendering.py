@@ -18,7 +18,7 @@ import time
 import jax
 import numpy as np
 
-from mtljax import parallel
+from mtljax import compilation
 from mtljax.assemble import train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data import pipeline
@@ -66,7 +66,11 @@ def waiting(experiment: Experiment, steps: int) -> tuple[float, float]:
     size, split = data.batch_size, programs.source.train
     order = pipeline.Order(seed=0, size=len(split), batch_size=size)
     batches = pipeline.stream(split, order, slice(0, size), 0, steps + 10)
-    step = jax.jit(train_step(experiment, programs.parts), donate_argnums=0)
+    step = jax.jit(
+        train_step(experiment, programs.parts),
+        donate_argnums=0,
+        compiler_options=compilation.compiler_options(),
+    )
     state = programs.create(0)
     asked, began = 0.0, time.perf_counter()
     for i in range(steps + 10):
@@ -85,7 +89,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512, help="at 64 x 64; else as many pixels")
     parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     busy = os.getloadavg()[0]
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {busy:.1f} before\n")
     print("| pixels | first image, s | images / s |")

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 import mtljax.report
-from mtljax import parallel
+from mtljax import compilation, parallel
 from mtljax.config import find_experiment
 from mtljax.evaluate import scalars
 from mtljax.programs import Programs
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--activation", default="tanh", choices=["relu", "gelu", "tanh"])
     flags = parser.parse_args()
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     base = experiment_of(flags.steps, flags.activation)
     runs = [dataclasses.replace(base, seed=seed) for seed in range(flags.seeds)]
     ways = {"apart": apart, "in turn": in_turn, "together": together}

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtljax import create_state, make_train_step, parallel
+from mtljax import compiler_options, create_state, make_train_step, parallel
 from mtljax.balancing import BALANCERS, Needs
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.tasks import Classification
@@ -69,7 +69,9 @@ def ours(name, num_tasks, batch, **options):
     parts = model, tasks, make(name, num_tasks), optax.sgd(0.01)
     level = options.get("level", "parameters")
     state = create_state(jax.random.key(0), *parts, examples, level=level)
-    step = jax.jit(make_train_step(*parts, **options), donate_argnums=0)
+    step = jax.jit(
+        make_train_step(*parts, **options), donate_argnums=0, compiler_options=compiler_options()
+    )
     held = [step(state, examples)[0]]
 
     def call():
@@ -106,7 +108,10 @@ def xla_passes(image, kernel, out):
         "to the input": lambda x, k, g: jax.vjp(lambda x: conv(x, k), x)[1](g),
         "to the kernel": lambda x, k, g: jax.vjp(lambda k: conv(x, k), k)[1](g),
     }
-    compiled = {part: jax.jit(function) for part, function in passes.items()}
+    compiled = {
+        part: jax.jit(function, compiler_options=compiler_options())
+        for part, function in passes.items()
+    }
     return {part: lambda f=f: jax.block_until_ready(f(x, k, g)) for part, f in compiled.items()}
 
 

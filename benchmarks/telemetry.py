@@ -13,7 +13,7 @@ import time
 
 import jax
 
-from mtljax import parallel, telemetry
+from mtljax import compilation, parallel, telemetry
 from mtljax.config import find_experiment
 from mtljax.programs import Programs
 
@@ -56,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     print(f"jax {jax.__version__}, {parallel.describe(1)}")
     for name, (base, changes) in CASES.items():
         experiment = dataclasses.replace(find_experiment(base), **changes)

@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image
 from rich.table import Table
 
-from mtljax import parallel
+from mtljax import compilation
 from mtljax.compare import compare
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.statistics import estimate
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of each experiment's own")
     parser.add_argument("--workdir", type=Path, default=Path("runs/two_task"))
     flags = parser.parse_args()
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     found = []
     for name in DATA:
         experiment = find_experiment(name)

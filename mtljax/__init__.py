@@ -17,13 +17,14 @@ Example:
   ...     "present": {"kind": jnp.array([True, True]), "size": jnp.array([True, False])},
   ... }
   >>> state = create_state(jax.random.key(0), *parts, batch)
-  >>> step = jax.jit(make_train_step(*parts))
+  >>> step = jax.jit(make_train_step(*parts), compiler_options=compiler_options())
   >>> state, logs = step(state, batch)
   >>> sorted(logs["loss"]), int(state.step)
   (['kind', 'size'], 1)
 """
 
 from mtljax import balancing, data, models, tasks
+from mtljax.compilation import compiler_options
 from mtljax.state import TrainState, create_state
 from mtljax.step import make_eval_step, make_train_step
 
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TrainState",
     "balancing",
+    "compiler_options",
     "create_state",
     "data",
     "make_eval_step",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from mtljax.compilation import compiler_options
 from mtljax.data.pipeline import Order
 from mtljax.parallel import Placement
 from mtljax.state import TrainState
@@ -79,9 +80,17 @@ class ResidentProgram:
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
         places = (placement.batched if together else placement.replicated), None
-        self._one = jax.jit(one, donate_argnums=0, out_shardings=places)
-        self._many = jax.jit(many, donate_argnums=0, out_shardings=places)
-        self._pick = jax.jit(jax.vmap(pick, in_axes=(None, 0)) if together else pick)
+        options = compiler_options()
+        settings: dict[str, Any] = {
+            "donate_argnums": 0,
+            "out_shardings": places,
+            "compiler_options": options,
+        }
+        self._one = jax.jit(one, **settings)
+        self._many = jax.jit(many, **settings)
+        self._pick = jax.jit(
+            jax.vmap(pick, in_axes=(None, 0)) if together else pick, compiler_options=options
+        )
         self._compiled: Any = None
         self.loops: bool | None = None
         self.cost: dict[str, float] = {}
@@ -154,7 +163,12 @@ class StreamingProgram:
 
     def __init__(self, step: Step, placement: Placement):
         self.placement = placement
-        self._step = jax.jit(step, donate_argnums=0, out_shardings=(placement.replicated, None))
+        self._step = jax.jit(
+            step,
+            donate_argnums=0,
+            out_shardings=(placement.replicated, None),
+            compiler_options=compiler_options(),
+        )
         self._compiled: Any = None
         self.cost: dict[str, float] = {}
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from mtljax.compilation import compiler_options
 from mtljax.data.base import Split
 from mtljax.data.pipeline import padded
 from mtljax.parallel import Placement
@@ -51,8 +52,11 @@ class Evaluator:
             found = measure(tasks, outputs, batch), outputs
             return jax.lax.with_sharding_constraint(found, placement.replicated)
 
-        self._run = jax.jit(run)
-        self._run_each = jax.jit(jax.vmap(lambda state, batch: run(state, batch)[0], (0, None)))
+        options = compiler_options()
+        self._run = jax.jit(run, compiler_options=options)
+        self._run_each = jax.jit(
+            jax.vmap(lambda state, batch: run(state, batch)[0], (0, None)), compiler_options=options
+        )
         part = placement.local_rows(batch_size)
 
         def batches() -> Iterator[PyTree]:
@@ -84,7 +88,8 @@ class Evaluator:
                 measure(tasks, same, batch), self._placement.replicated
             )
 
-        compiled, outputs = jax.jit(run), self._placement.replicate(outputs)
+        compiled = jax.jit(run, compiler_options=compiler_options(use="once"))
+        outputs = self._placement.replicate(outputs)
         return summarise(tasks, (compiled(outputs, batch) for batch in self._batches()))
 
     def metrics_and_predictions(

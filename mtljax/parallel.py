@@ -5,8 +5,6 @@ devices of all processes, and `jax.jit` does the rest.
 """
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -76,29 +74,6 @@ def same_everywhere(value: bool, what: str) -> bool:
                 f"the processes do not agree on {what}: give them one --workdir that all can see"
             )
     return value
-
-
-def use_compile_cache() -> Path | None:
-    """Keeps compiled programs in the user's cache folder, so that the next run starts sooner.
-
-    `MTLJAX_CACHE` names another folder, or `off`. Returns the folder, None where there is none
-    that can be written.
-    """
-    wish = os.environ.get("MTLJAX_CACHE", "")
-    if wish == "off":
-        return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(wish) if wish else home / "mtljax" / "xla"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    if not os.access(folder, os.W_OK):
-        return None
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return folder
 
 
 @dataclasses.dataclass(frozen=True)

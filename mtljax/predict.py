@@ -12,6 +12,7 @@ from mtljax.assemble import assemble, load_source
 from mtljax.attacks import Attack, attacked
 from mtljax.checkpoint import Checkpoints
 from mtljax.choice import nearest
+from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, read_config
 from mtljax.data.bounds import read_npy
 from mtljax.data.files import opaque, open_image
@@ -188,7 +189,10 @@ def predict_files(trained: Trained, paths: Sequence[Path], output: Path) -> list
       What was written: `{"image": path, task: {"prediction": ..., "text": ...}}`.
     """
     images = np.stack([read_image(path, trained) for path in paths])
-    run = jax.jit(lambda state, images: predict(trained.model, state, images))
+    run = jax.jit(
+        lambda state, images: predict(trained.model, state, images),
+        compiler_options=compiler_options(),
+    )
     parts = np.split(images, range(PREDICTED_AT_ONCE, len(images), PREDICTED_AT_ONCE))
     outputs = jax.tree.map(
         lambda *parts: np.concatenate(parts),

@@ -19,6 +19,7 @@ from mtljax.assemble import (
     train_step,
     what_stays,
 )
+from mtljax.compilation import compiler_options
 from mtljax.config import Experiment
 from mtljax.data import Source, Split, pipeline
 from mtljax.dispatch import (
@@ -70,7 +71,11 @@ class Programs:
         check_select(experiment)
         self.distillation = load_teachers(experiment, self.parts.distill, self.source)
         create = fresh(experiment, self.parts, self.source, self.distillation)
-        self._create = jax.jit(create, out_shardings=self.placement.replicated)
+        self._create = jax.jit(
+            create,
+            out_shardings=self.placement.replicated,
+            compiler_options=compiler_options(use="once"),
+        )
         self._step = jax.jit(train_step(experiment, self.parts, distill=self.distillation))
         self._traced = self._rehearse()
         self._resident: dict[int, ResidentProgram] = {}
@@ -213,11 +218,15 @@ class Programs:
 
     @functools.cached_property
     def _telemetry(self) -> Callable:
-        return jax.jit(self._measure, out_shardings=self.placement.replicated)
+        return jax.jit(
+            self._measure,
+            out_shardings=self.placement.replicated,
+            compiler_options=compiler_options(),
+        )
 
     @functools.cached_property
     def _telemetry_of_several(self) -> Callable:
-        return jax.jit(jax.vmap(self._measure))
+        return jax.jit(jax.vmap(self._measure), compiler_options=compiler_options())
 
     @functools.cached_property
     def _measure(self) -> Callable:

@@ -12,14 +12,19 @@ os.environ["MTLJAX_CACHE"] = str(CACHE)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from cli_harness import TRAINED  # noqa: E402
+from cli_harness import TRAINED, pytest_runtest_protocol  # noqa: E402, F401
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
+from mtljax.compilation import use_compile_cache  # noqa: E402
 from mtljax.main import main  # noqa: E402
-from mtljax.parallel import use_compile_cache  # noqa: E402
 
 use_compile_cache()
+
+# A slow, busy machine is no failure.
+settings.register_profile("mtljax", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mtljax")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtljax import telemetry
+from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, to_json
 from mtljax.gradients import task_rows
 from mtljax.programs import Programs
@@ -79,6 +80,7 @@ def measure_affinity(
     measure = jax.jit(
         make_affinity(programs.look, experiment.learning_rate),
         out_shardings=programs.placement.replicated,
+        compiler_options=compiler_options(),
     )
     every = max(telemetry.interval(experiment) // 4, experiment.log_every)
     every -= every % experiment.log_every

@@ -60,11 +60,11 @@ class Group:
 def compare_verb(arguments: list[str]) -> int:
     """Baselines, balancers, fusions ... with several seeds each, and what may be concluded."""
     flags, experiment = read_experiment(arguments, "compare", "Compares methods on", Compare)
-    from mtljax import parallel
+    from mtljax import compilation
     from mtljax.compare import compare, show
     from mtljax.stopping import Stopped
 
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
     try:
         found, failures = compare(
@@ -98,10 +98,10 @@ def compare_verb(arguments: list[str]) -> int:
 def group_verb(arguments: list[str]) -> int:
     """Which tasks help each other, and which to train together."""
     flags, experiment = read_experiment(arguments, "group", "Groups the tasks of", Group)
-    from mtljax import parallel
+    from mtljax import compilation
     from mtljax.group import group
 
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"group-{experiment.name}"
     group(
         experiment,

@@ -48,12 +48,12 @@ class VerifyFlags:
 def screen_verb(arguments: list[str]) -> int:
     """What is broken, doubled, leaked or mislabelled in an experiment's data."""
     flags, experiment = read_experiment(arguments, "screen", "Screens the data of", Screen)
-    from mtljax import parallel
+    from mtljax import compilation
     from mtljax.console import say
     from mtljax.screening.findings import by_kind
     from mtljax.screening.screen import screen_to_folder
 
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     output = flags.output or Path("runs") / f"screen-{experiment.name}"
     findings = screen_to_folder(experiment, output, flags.drop, flags.folds, say)
     for kind, found in by_kind(findings):

@@ -61,13 +61,13 @@ class ExportFlags:
 def evaluate_verb(arguments: list[str]) -> int:
     """Metrics of a trained run on one of its splits."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
-    from mtljax import parallel
+    from mtljax import compilation
     from mtljax.assemble import make_attack
     from mtljax.console import console, metrics_table
     from mtljax.predict import evaluate_run, load_run
     from mtljax.runfolder import check_output, write_json
 
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
     under = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
     output = flags.output or flags.run / f"evaluation-{flags.split}{under}.json"
@@ -88,12 +88,12 @@ def predict_verb(arguments: list[str]) -> int:
     flags = parse(PredictFlags, arguments, "predict")
     if not flags.images:
         raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
-    from mtljax import parallel
+    from mtljax import compilation
     from mtljax.console import console, predictions_table
     from mtljax.predict import load_run, predict_files
     from mtljax.runfolder import check_output
 
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
     output = flags.output or flags.run / "predictions.json"
     check_output(output)

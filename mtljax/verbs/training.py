@@ -42,7 +42,7 @@ def train_verb(arguments: list[str]) -> int:
 
     import jax
 
-    from mtljax import parallel
+    from mtljax import compilation, parallel
     from mtljax.assemble import open_source
     from mtljax.checkpoint import saved_steps
     from mtljax.protection.signing import verify
@@ -53,7 +53,7 @@ def train_verb(arguments: list[str]) -> int:
     from mtljax.transfer import locate
 
     parallel.start(run.coordinator, run.num_processes, run.process_id)
-    parallel.use_compile_cache()
+    compilation.use_compile_cache()
     workdir = run.workdir or default_workdir(experiment)
     if run.screen == "strict":
         refuse_errors(open_source(experiment), experiment)
