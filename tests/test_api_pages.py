@@ -6,11 +6,11 @@ import inspect
 import os
 import pkgutil
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli_harness import run
 
 import mtljax
 
@@ -43,7 +43,8 @@ def test_a_page_is_made_of_every_module(tmp_path):
     pages = ROOT / "docs" / "api.py"
     command = [sys.executable, "-W", "error", str(pages)]
     environment = {**os.environ, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=600)
+    done = run(command, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
     for name in MODULES:
         summary = (importlib.import_module(name).__doc__ or "").split()[0]
         assert summary in words(tmp_path / "site" / Path(*name.split(".")).with_suffix(".html"))

@@ -7,11 +7,11 @@ import pkgutil
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli_harness import run
 
 import mtljax.verbs
 from mtljax.flags import parse
@@ -97,7 +97,5 @@ def test_a_page_can_be_followed_from_top_to_bottom(page, tmp_path):
     if importlib.util.find_spec("jax2onnx") is None:
         short = [line for line in short if "onnx" not in line]
     for line in short:
-        found = subprocess.run(
-            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        found = run(["bash", "-c", line], cwd=tmp_path, env=environment)
         assert found.returncode == 0, f"{line}: {found.stderr}"

@@ -4,11 +4,10 @@ import json
 import re
 import signal
 import socket
-import time
 
 import numpy as np
 import pytest
-from cli_harness import SMALL, finish, start
+from cli_harness import SMALL, finish, start, wait_until
 
 from mtljax.checkpoint import Checkpoints
 
@@ -93,8 +92,7 @@ def test_sigterm_to_one_saves_and_stops_all(cache, tmp_path):
     folder = tmp_path / "run"
     flags = ("--steps", 20_000, "--eval-every", 10_000, "--workdir", folder, "--quiet")
     processes = start_two(*SMALL, *flags, cache=cache)
-    while not (folder / "metrics.jsonl").exists() or not lines(folder):
-        time.sleep(0.01)
+    wait_until(lambda: (folder / "metrics.jsonl").exists() and lines(folder), *processes)
     processes[1].terminate()
     (status, _, err), (other, _, quiet) = map(finish, processes)
     assert status == other == 128 + signal.SIGTERM, err + quiet

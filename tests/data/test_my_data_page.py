@@ -4,11 +4,11 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli_harness import run
 
 from mtljax.config import find_experiment
 from mtljax.main import main
@@ -55,7 +55,8 @@ def test_the_network_learns_the_three_tasks(tmp_path):
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     for arguments in commands():
         command = [sys.executable, "-m", "mtljax.main", *arguments]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=600)
+        done = run(command, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
     test = json.loads((tmp_path / "runs/my_data/result.json").read_text())["test"]
     assert test["shape"]["accuracy"] > 0.7  # a third by chance
     assert test["size"]["mae"] < 2.0  # 2.75 for the mean of 5 to 15

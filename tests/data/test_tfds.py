@@ -4,13 +4,13 @@ import io
 import json
 import pickle
 import socket
-import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from cli_harness import run
 from PIL import Image
 
 from mtljax.assemble import load_source
@@ -164,7 +164,7 @@ wanted = [Wanted(Classification(name="mark", num_classes=2), "marks/a")]
 source = make_source("tfds:scenes,size=(8,8),data_dir='{scenes}'", wanted)
 print(len(source.train), source.train[0]["image"].shape, "tensorflow" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = run([sys.executable, "-c", code])
     assert done.stdout == "48 (8, 8, 3) False\n", done.stderr
 
 

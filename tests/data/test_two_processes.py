@@ -4,12 +4,12 @@ An epoch has 26 examples and a batch 8, so nearly every step ends in the middle 
 """
 
 import signal
-import time
 
 import numpy as np
 import pytest
+from cli_harness import finish, wait_until
 from folder_harness import make_folder, write_experiment
-from test_distributed import finish, lines, start_two
+from test_distributed import lines, start_two
 
 from mtljax.checkpoint import Checkpoints
 
@@ -42,11 +42,10 @@ def test_they_go_on_with_the_exact_next_examples(tmp_path):
     assert [status for status, _, _ in done] == [0, 0], done
 
     processes = train(experiment, parts, tmp_path)
-    while not (parts / "metrics.jsonl").exists() or not lines(parts):
-        time.sleep(0.005)
+    wait_until(lambda: (parts / "metrics.jsonl").exists() and lines(parts), *processes)
     processes[0].terminate()
-    statuses = [done[0] for done in map(finish, processes)]
-    assert statuses == [128 + signal.SIGTERM] * 2
+    done = list(map(finish, processes))
+    assert [status for status, _, _ in done] == [128 + signal.SIGTERM] * 2, done
     stopped = lines(parts)[-1]["step"]
     assert 0 < stopped < STEPS
 

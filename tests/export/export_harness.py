@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from cli_harness import run
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is not installed"
@@ -58,14 +58,8 @@ for name, images in np.load(inputs).items():
 def alone(script, blocked, folder):
     """Runs a script in a process without these packages, in a folder; gives what it prints."""
     environment = {**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if "/tests" not in p)}
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCK.format(blocked=set(blocked)) + script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    code = BLOCK.format(blocked=set(blocked)) + script
+    done = run([sys.executable, "-c", code], cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

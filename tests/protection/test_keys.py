@@ -1,12 +1,12 @@
 """Keys: what may be given, where, and that nobody without them reads anything."""
 
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pyrage
 import pytest
+from cli_harness import run
 
 from mtljax.protection.keys import Keys, parse_keys, read_keys
 
@@ -105,20 +105,17 @@ def test_keys_are_not_shown_when_printed():
 def test_the_program_age_opens_what_is_encrypted_for_a_key(identity, tmp_path):
     (tmp_path / "key.txt").write_text(key_file(identity))
     (tmp_path / "it.age").write_bytes(parse_keys(str(identity.to_public()), "KEY").encrypt(PLAIN))
-    opened = subprocess.run(
-        ["age", "--decrypt", "-i", tmp_path / "key.txt", tmp_path / "it.age"],
-        capture_output=True,
-        check=True,
-    )
+    age = ["age", "--decrypt", "-i", tmp_path / "key.txt", tmp_path / "it.age"]
+    opened = run(age, text=False)
+    assert opened.returncode == 0, opened.stderr
     assert opened.stdout == PLAIN
 
 
 @needs_age
 def test_what_the_program_age_encrypts_is_opened(identity):
-    encrypted = subprocess.run(
-        ["age", "-r", str(identity.to_public())], input=PLAIN, capture_output=True, check=True
-    ).stdout
-    assert parse_keys(str(identity), "KEY").decrypt(encrypted, "it") == PLAIN
+    encrypted = run(["age", "-r", identity.to_public()], input=PLAIN, text=False)
+    assert encrypted.returncode == 0, encrypted.stderr
+    assert parse_keys(str(identity), "KEY").decrypt(encrypted.stdout, "it") == PLAIN
 
 
 @needs_age
@@ -128,5 +125,6 @@ def test_the_program_age_opens_what_is_encrypted_with_a_passphrase(tmp_path):
     # age asks for the passphrase on the terminal, so it gets one of its own.
     on_a_terminal = [sys.executable, "-c", "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))"]
     age = ["age", "--decrypt", "-o", tmp_path / "opened", tmp_path / "it.age"]
-    subprocess.run(on_a_terminal + age, input=b"correct horse\n", capture_output=True, check=True)
+    done = run(on_a_terminal + age, input="correct horse\n")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "opened").read_bytes() == PLAIN

@@ -4,10 +4,10 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from cli_harness import run
 from comparison_harness import EXPERIMENT, invent_all
 from report_harness import Page, is_drawn
 
@@ -98,12 +98,7 @@ def browse(page, tmp_path, *flags):
     every += ["disable-background-networking", "disable-component-update", "disable-sync"]
     every += ["host-resolver-rules=MAP * ~NOTFOUND", "enable-logging=stderr"]
     every += [f"user-data-dir={tmp_path / 'user'}", *flags]
-    done = subprocess.run(
-        [CHROMIUM, *(f"--{flag}" for flag in every), page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run([CHROMIUM, *(f"--{flag}" for flag in every), page.as_uri()])
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout

@@ -3,10 +3,10 @@
 import base64
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from cli_harness import run
 from PIL import Image
 from report_harness import Page, is_drawn, make_run, write
 
@@ -215,12 +215,8 @@ def test_opens_in_a_browser_without_network_or_complaint(folder, tmp_path):
     flags += ["host-resolver-rules=MAP * ~NOTFOUND", "enable-logging=stderr"]
     shot = tmp_path / "shot.png"
     flags += ["window-size=390,800", f"screenshot={shot}", f"user-data-dir={tmp_path / 'user'}"]
-    done = subprocess.run(
-        [CHROMIUM, *(f"--{flag}" for flag in flags), (folder / "report.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    page = (folder / "report.html").as_uri()
+    done = run([CHROMIUM, *(f"--{flag}" for flag in flags), page])
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr, done.stderr
     assert is_drawn(shot.read_bytes())
