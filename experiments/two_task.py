@@ -28,9 +28,9 @@ from mtljax.comparison.statistics import estimate
 from mtljax.comparison.table import result_columns
 from mtljax.comparison.words import conclusions, percent
 from mtljax.config import find_experiment
-from mtljax.console import console, say
 from mtljax.report.comparison_figures import delta_bars
 from mtljax.report.figures import look
+from mtljax.utils.terminal import console, say
 
 DATA = ("digits", "multi_digits")
 FUSIONS = ("independent", "none", "attention")

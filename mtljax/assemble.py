@@ -12,7 +12,6 @@ import optax
 
 from mtljax.attacks import ATTACKS, Attack
 from mtljax.balancing import BALANCERS, Balancer
-from mtljax.choice import choose
 from mtljax.config import Experiment
 from mtljax.data import (
     Arrays,
@@ -33,6 +32,7 @@ from mtljax.optimizers import make_optimizer
 from mtljax.screening.droplist import without
 from mtljax.step import make_train_step
 from mtljax.tasks import Task
+from mtljax.utils.registry import choose
 
 FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
 """Arguments of a fusion that the model gives it, not the user."""

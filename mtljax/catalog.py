@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from mtljax.attacks import ATTACKS
 from mtljax.balancing import BALANCERS
 from mtljax.balancing.describe import describe as describe_balancer
-from mtljax.choice import nearest
 from mtljax.config import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.distill import DISTILLATIONS
@@ -16,6 +15,7 @@ from mtljax.export import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optimizers import OPTIMIZERS, SCHEDULES
 from mtljax.tasks import TASKS
+from mtljax.utils.registry import nearest
 
 
 class Entry(NamedTuple):

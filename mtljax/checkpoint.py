@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from mtljax.models.variables import by_name
 from mtljax.protection.keys import Keys
 from mtljax.protection.storage import AgeStore, encrypted_steps
 from mtljax.state import TrainState
 from mtljax.storage import OrbaxStore, Store
+from mtljax.utils.tree import by_name
 
 FOLDER = "checkpoints"
 SEPARATOR = ":"

@@ -9,8 +9,8 @@ from mtljax.comparison.outcome import Comparison, collect
 from mtljax.comparison.running import Failure, Together, run_members
 from mtljax.comparison.words import conclusions
 from mtljax.config import Experiment
-from mtljax.console import console, say
-from mtljax.runfolder import PART, write_text
+from mtljax.utils.files import PART, write_text
+from mtljax.utils.terminal import console, say
 
 
 def compare(

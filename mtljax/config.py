@@ -13,9 +13,9 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from mtljax.choice import convert, nearest
-from mtljax.data.bounds import read_text
 from mtljax.tasks import TASKS, Task
+from mtljax.utils.files import read_text
+from mtljax.utils.registry import convert, nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,9 @@
 """What a run says on the terminal: a live line for people, plain lines for files."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,13 +17,7 @@ from rich.table import Table
 from mtljax.catalog import Entry
 from mtljax.evaluate import scalars
 from mtljax.tasks import Task
-
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def say(message: str) -> None:
-    """One line for people, not interpreted as markup."""
-    console.print(message, markup=False)
+from mtljax.utils.terminal import console, say
 
 
 class Reporter:

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.models.depth import StageOf, distances, turns
-from mtljax.models.variables import by_name
+from mtljax.utils.tree import by_name
 
 
 def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformation:

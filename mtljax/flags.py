@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from mtljax.choice import did_you_mean, nearest
+from mtljax.utils.registry import did_you_mean, nearest
 
 T = TypeVar("T")
 

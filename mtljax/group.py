@@ -11,10 +11,10 @@ from rich.table import Table
 from mtljax.comparison.affinity import measure_affinity
 from mtljax.comparison.grouping import Grouping, recommend
 from mtljax.config import Experiment
-from mtljax.console import console, say
 from mtljax.programs import Programs
-from mtljax.report.words import count, joined
-from mtljax.runfolder import PART, write_json
+from mtljax.utils.files import PART, write_json
+from mtljax.utils.terminal import console, say
+from mtljax.utils.text import count, joined
 
 FOLDER = "affinity"
 

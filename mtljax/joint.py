@@ -16,10 +16,9 @@ import jax
 import numpy as np
 
 from mtljax.checkpoint import Checkpoints, flat, open_store, saved_steps, unflat
-from mtljax.data.bounds import read_text
 from mtljax.protection.keys import Keys
-from mtljax.runfolder import PART, write_json
 from mtljax.state import TrainState
+from mtljax.utils.files import PART, read_text, write_json
 
 FOLDER, SEEDS = "joint", "seeds.json"
 LAST, BEST, SCORES = "last ", "best ", "scores"

@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mtljax.choice import nearest
 from mtljax.flags import asks_for_help, value_of
+from mtljax.utils.registry import nearest
 from mtljax.verbs import VERBS
 
 USAGE = """\

@@ -9,9 +9,9 @@ import optax
 import optax.contrib
 from jaxtyping import PyTree
 
-from mtljax.choice import choose
 from mtljax.finetune import by_path, pull_to_start, scale_by_depth, unfreeze
 from mtljax.models.depth import StageOf
+from mtljax.utils.registry import choose
 
 
 def momentum(learning_rate: Any, decay: float = 0.9, nesterov: bool = False):

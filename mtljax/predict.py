@@ -11,19 +11,19 @@ import numpy as np
 from mtljax.assemble import assemble, load_source
 from mtljax.attacks import Attack, attacked
 from mtljax.checkpoint import Checkpoints
-from mtljax.choice import nearest
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, read_config
-from mtljax.data.bounds import read_npy
-from mtljax.data.files import opaque, open_image
+from mtljax.data.images import opaque, open_image
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import Axis, place
 from mtljax.protection import signing
 from mtljax.protection.keys import read_keys
-from mtljax.runfolder import CONFIG, read_input, write_json
+from mtljax.runfolder import CONFIG, read_input
 from mtljax.state import TrainState
 from mtljax.step import example_keys, predict
 from mtljax.tasks import Task
+from mtljax.utils.files import read_npy, write_json
+from mtljax.utils.registry import nearest
 
 PREDICTED_AT_ONCE = 64
 """Most images that go through the network together."""

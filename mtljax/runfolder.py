@@ -14,22 +14,26 @@ as null, and the readers here give NaN for it.
 import dataclasses
 import datetime
 import json
-import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtljax.config import Experiment, to_json
-from mtljax.data.bounds import read_text
-from mtljax.lock import lock
+from mtljax.utils.files import (
+    PART,
+    _nan_for_null,
+    _null_for_nan,
+    lock,
+    read_text,
+    to_text,
+    write_json,
+    write_text,
+)
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"
-PART = ".part"
-"""Ending of a file that is not yet complete."""
 
 
 def default_workdir(experiment: Experiment) -> Path:
@@ -127,21 +131,6 @@ class RunFolder:
             write_json(self.path / RESULT, result)
 
 
-def check_output(path: Path) -> None:
-    """Makes sure, before a long computation, that its result can be written to a file.
-
-    Raises:
-      ValueError: It cannot.
-    """
-    folder = path.parent
-    if path.is_dir():
-        raise ValueError(f"cannot write to {path}: it is a folder; --output names a file")
-    if not folder.is_dir():
-        raise ValueError(f"cannot write to {path}: there is no folder {folder}; make it first")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"cannot write to {path}: permission denied; --output names another file")
-
-
 def read_input(path: Path) -> dict[str, Any]:
     """What images the network of the run in a folder takes: `shape`, `dtype`, `low`, `high`.
 
@@ -215,47 +204,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
                 f"{path} is damaged: line {number} is not one that a run wrote; delete that line"
             ) from None
     return lines
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file that is there completely or not at all."""
-    write_text(path, to_text(value, indent=2))
-
-
-def to_text(value: Any, indent: int | None = None) -> str:
-    """JSON with a line's end, null for what JSON has no word for."""
-    return json.dumps(_null_for_nan(value), indent=indent, allow_nan=False) + "\n"
-
-
-def _null_for_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return _each(_null_for_nan, value)
-
-
-def _nan_for_null(value: Any) -> Any:
-    return math.nan if value is None else _each(_nan_for_null, value)
-
-
-def _each(function: Callable[[Any], Any], value: Any) -> Any:
-    """A function of what a container holds, in the same container; of a leaf, the leaf."""
-    if isinstance(value, dict):
-        return {key: function(inside) for key, inside in value.items()}
-    return [function(inside) for inside in value] if isinstance(value, (list, tuple)) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is there completely or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file that is there completely or not at all."""
-    part = path.with_name(path.name + PART)
-    part.unlink(missing_ok=True)
-    with part.open("xb") as file:  # never through a link that somebody put there
-        file.write(data)
-    os.replace(part, path)
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:

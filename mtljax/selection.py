@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.choice import nearest
 from mtljax.config import Experiment
+from mtljax.utils.registry import nearest
 
 
 def check_select(experiment: Experiment) -> None:

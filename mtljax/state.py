@@ -16,8 +16,8 @@ from mtljax.gradients import Level, representation_zeros
 from mtljax.models.freezing import divide
 from mtljax.models.multitask import with_maps
 from mtljax.models.partition import OF_A_BATCH, join, partition
-from mtljax.models.variables import replaced
 from mtljax.tasks.base import Task
+from mtljax.utils.tree import replaced
 
 Batch = Mapping[str, Any]
 

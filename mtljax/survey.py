@@ -10,7 +10,7 @@ from mtljax.assemble import open_source
 from mtljax.config import Experiment
 from mtljax.data.sheet import draw_sheet
 from mtljax.data.statistics import Tally, tally
-from mtljax.runfolder import write_json
+from mtljax.utils.files import write_json
 
 
 def survey(experiment: Experiment, output: Path, samples: int) -> Table:

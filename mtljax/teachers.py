@@ -4,11 +4,11 @@ from pathlib import Path
 
 import jax
 
-from mtljax.choice import nearest
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.distill import Distillation, Kind, Teacher
 from mtljax.predict import Trained, load_run
+from mtljax.utils.registry import nearest
 
 
 def load_teachers(experiment: Experiment, kind: Kind, source: Source) -> Distillation | None:

@@ -22,11 +22,11 @@ from mtljax.distill import Distillation
 from mtljax.gradients import Forward, Objective, task_rows
 from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, partition
-from mtljax.models.variables import flat
 from mtljax.parallel import Axis
 from mtljax.state import TrainState
 from mtljax.step import example_keys
 from mtljax.tasks.base import Task
+from mtljax.utils.tree import flat
 
 STEPS_PER_TASK, LINES = 50, 10
 """At least so many steps for each task, and so many log lines, are between two measurements if the

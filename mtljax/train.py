@@ -14,7 +14,7 @@ from mtljax import parallel, telemetry
 from mtljax.assemble import load_source
 from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
-from mtljax.console import console, result_table, say
+from mtljax.console import result_table
 from mtljax.data import Source
 from mtljax.joint import JointCheckpoints, forget_joint, joint_step
 from mtljax.programs import Programs
@@ -24,6 +24,7 @@ from mtljax.run import Run, draw_again
 from mtljax.runfolder import REPORT, check_folder, read_result
 from mtljax.state import TrainState
 from mtljax.stopping import Stopped, stop_signal
+from mtljax.utils.terminal import console, say
 
 
 def train(

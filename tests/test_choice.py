@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtljax.choice import choose, did_you_mean, nearest
+from mtljax.utils.registry import choose, did_you_mean, nearest
 
 
 def cat(

@@ -7,9 +7,10 @@ import math
 import pytest
 
 from mtljax.config import Data, Experiment, to_json
-from mtljax.runfolder import RunFolder, check_folder, read_result, write_json
+from mtljax.runfolder import RunFolder, check_folder, read_result
 from mtljax.selection import selection_score
 from mtljax.tasks import Regression
+from mtljax.utils.files import write_json
 
 EXPERIMENT = Experiment(name="test", tasks=(Regression(name="size"),), data=Data(source="digits"))
 RESULT = {

@@ -15,9 +15,9 @@ from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, to_json
 from mtljax.gradients import task_rows
 from mtljax.programs import Programs
-from mtljax.runfolder import write_json
 from mtljax.state import TrainState
 from mtljax.train import steps_to_next_line
+from mtljax.utils.files import write_json
 
 
 def make_affinity(

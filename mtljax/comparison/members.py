@@ -20,9 +20,9 @@ import numpy as np
 from scipy.stats import qmc
 
 from mtljax.assemble import assemble
-from mtljax.choice import nearest, read_value, split_arguments
 from mtljax.config import Experiment, to_json
 from mtljax.selection import check_select
+from mtljax.utils.registry import nearest, read_value, split_arguments
 
 FOLDER = "members"
 STL = "STL"

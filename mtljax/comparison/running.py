@@ -9,13 +9,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mtljax.checkpoint import saved_steps
 from mtljax.comparison.members import Candidate, Method
-from mtljax.console import console, say
 from mtljax.data import Source
 from mtljax.joint import joint_step
 from mtljax.programs import Programs
 from mtljax.runfolder import check_folder, read_result
 from mtljax.stopping import Stopped
 from mtljax.train import train_together
+from mtljax.utils.terminal import console, say
 
 Together = Literal["auto", "yes", "no"]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from mtljax.comparison.outcome import Comparison, Row
 from mtljax.comparison.statistics import Estimate, estimate
 from mtljax.comparison.words import percent
-from mtljax.report.words import number
+from mtljax.utils.text import number
 
 
 class Column(NamedTuple):

@@ -5,7 +5,8 @@ import numpy as np
 from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, Row, Test
 from mtljax.comparison.statistics import Estimate, Metric, estimate
-from mtljax.report.words import count, joined, metric_name, number
+from mtljax.report.words import metric_name
+from mtljax.utils.text import count, joined, number
 
 MOST = 3
 """Methods that are told with their numbers, each; the tables have all."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from mtljax.choice import nearest
 from mtljax.tasks import Task
+from mtljax.utils.registry import nearest
 
 
 class Wanted(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.choice import nearest
-from mtljax.data.bounds import read_text
+from mtljax.utils.files import read_text
+from mtljax.utils.registry import nearest
 
 SLACK = 1.0
 """Pixels by which a box may stick out of its image: annotations are rounded."""

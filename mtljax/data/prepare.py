@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mtljax.choice import choose, nearest
 from mtljax.data.sources import SOURCES
+from mtljax.utils.registry import choose, nearest
 
 
 def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:

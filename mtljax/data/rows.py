@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.files import image_size, map_kind, read_image, read_map
+from mtljax.data.images import image_size, map_kind, read_image, read_map
 from mtljax.data.reading import Raw, label_of
 from mtljax.geometry import Pixels
 from mtljax.tasks import Task

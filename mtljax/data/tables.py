@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.data.bounds import check_bytes, stored_bytes
+from mtljax.utils.files import check_bytes, stored_bytes
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.choice import nearest
 from mtljax.export import EXPORTS
 from mtljax.export.model import model_of
 from mtljax.predict import load_run
 from mtljax.protection.keys import read_keys
 from mtljax.protection.storage import ENDING, write_encrypted
-from mtljax.runfolder import check_output, write_bytes
+from mtljax.utils.files import check_output, write_bytes
+from mtljax.utils.registry import nearest
 
 
 class Exported(NamedTuple):

@@ -9,11 +9,11 @@ from jaxtyping import Array, Num
 
 import mtljax
 from mtljax.config import to_json
-from mtljax.models.variables import by_name
 from mtljax.predict import Trained
-from mtljax.runfolder import to_text
 from mtljax.step import predict
 from mtljax.tasks import Task
+from mtljax.utils.files import to_text
+from mtljax.utils.tree import by_name
 
 INPUT, BATCH = "image", "b"
 """What the input, and its first axis, are called."""

@@ -3,8 +3,8 @@
 import jax
 
 from mtljax.export.model import Model, as_words
-from mtljax.models.variables import by_name
-from mtljax.protection.packing import pack
+from mtljax.utils.safetensors import pack
+from mtljax.utils.tree import by_name
 
 
 def safetensors(model: Model) -> dict[str, bytes]:

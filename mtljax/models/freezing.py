@@ -8,9 +8,9 @@ from typing import Any
 
 import flax.linen as nn
 
-from mtljax.choice import nearest
 from mtljax.models.partition import Flat
-from mtljax.models.variables import flat
+from mtljax.utils.registry import nearest
+from mtljax.utils.tree import flat
 
 COPY = re.compile(r"[^/]+_(trunk_\d+)(?=/)")
 """A stage of a trunk that each task, say, has a copy of: `digit_trunk_0`."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from mtljax.models.variables import flat, nested
+from mtljax.utils.tree import flat, nested
 
 Flat = dict[str, Array]
 """Parameters by path: {"fusion/trunk_0/Dense_0/kernel": ...}."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.checkpoint import FOLDER
-from mtljax.data.bounds import check_files
-from mtljax.runfolder import CONFIG, INPUT, PART, RESULT
+from mtljax.runfolder import CONFIG, INPUT, RESULT
+from mtljax.utils.files import PART, check_files
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
 SIGNED = (CONFIG, INPUT, RESULT, FOLDER)

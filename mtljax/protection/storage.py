@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from mtljax.data.bounds import check_bytes, stored_bytes
 from mtljax.protection.keys import Keys
-from mtljax.protection.packing import pack, unpack
 from mtljax.storage import Opened
+from mtljax.utils.files import check_bytes, stored_bytes
+from mtljax.utils.safetensors import pack, unpack
 
 ENDING, PART = ".age", ".part"
 SCORE = "score"

@@ -14,8 +14,8 @@ from mtljax.config import to_json
 from mtljax.report.comparison_figures import pictures
 from mtljax.report.figures import Picture, look
 from mtljax.report.page import flatten, template
-from mtljax.report.words import count
-from mtljax.runfolder import write_text
+from mtljax.utils.files import write_text
+from mtljax.utils.text import count
 
 _EXPLANATIONS = {
     "delta_m": "Bars: the mean over seeds, with its 95 % interval. Dots: the seeds. An interval "

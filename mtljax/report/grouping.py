@@ -12,8 +12,8 @@ from mtljax.config import Experiment, to_json
 from mtljax.report.comparison import write_plots
 from mtljax.report.figures import Picture, look, picture
 from mtljax.report.page import flatten, template
-from mtljax.report.words import count
-from mtljax.runfolder import write_text
+from mtljax.utils.files import write_text
+from mtljax.utils.text import count
 
 _NUMBERS = 12
 """Most tasks whose affinities are written into the matrix."""

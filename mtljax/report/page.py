@@ -12,16 +12,15 @@ import jinja2
 from mtljax.report.figures import Picture
 from mtljax.report.predictions import Predictions
 from mtljax.report.words import (
-    count,
     headline,
     main_result,
     metric_name,
     metric_value,
-    number,
     remarks,
     trivial_result,
 )
 from mtljax.tasks import Task
+from mtljax.utils.text import count, number
 
 _OPEN_TASKS = 6
 _EXPLANATIONS = {

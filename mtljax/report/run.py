@@ -15,8 +15,9 @@ from mtljax.report.page import TaskPart, render
 from mtljax.report.predictions import Predictions
 from mtljax.report.sheets import Sheet, make_sheet
 from mtljax.report.tiles import PARTS, Grid, make_tiles, make_triples, worst_first
-from mtljax.report.words import balancer_name, count, joined, main_results
+from mtljax.report.words import balancer_name, main_results
 from mtljax.tasks import Task
+from mtljax.utils.text import count, joined
 
 _WIDTH, _WIDE = 4.8, 7.2
 _FEW, _DETAILED = 4, 12

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtljax.tasks import Task
+from mtljax.utils.text import count, joined, number
 
 METRIC_NAMES = {
     "loss": "loss",
@@ -45,15 +46,6 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in a few characters: at least `digits` significant digits, n/a for NaN."""
-    if value is None or math.isnan(value):
-        return "n/a"
-    if abs(value) >= 10**digits and math.isfinite(value):
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
-
-
 def metric_value(metric: str, value: float | None, digits: int = 3) -> str:
     """A metric's value with its unit: an accuracy in percent, an angle in degrees."""
     if metric in ("mean", "median") and value is not None and math.isfinite(value):
@@ -68,16 +60,6 @@ def metric_value(metric: str, value: float | None, digits: int = 3) -> str:
 def metric_tick(metric: str, value: float) -> str:
     """A metric's value at a mark of an axis, where round numbers stand."""
     return f"{100 * value:.6g} %" if metric.endswith("accuracy") else f"{value:.6g}"
-
-
-def joined(parts: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
-
-
-def count(amount: int, noun: str) -> str:
-    """1 image, 2 images."""
-    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
 
 
 def main_result(task: Task, measured: dict[str, dict[str, Any]]) -> str:

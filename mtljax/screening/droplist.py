@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mtljax.data.base import Arrays, Source, Split
-from mtljax.data.bounds import read_text
 from mtljax.data.reading import sampled_moments
-from mtljax.runfolder import write_text
 from mtljax.screening.findings import ERRORS, Finding, Place, Pool
 from mtljax.screening.images import digest
+from mtljax.utils.files import read_text, write_text
 
 LEARNED = ("train", "validation")
 """Splits that doubtful examples are left out of. The test split loses only what is broken."""

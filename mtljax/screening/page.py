@@ -11,9 +11,9 @@ import numpy as np
 from mtljax.config import Experiment
 from mtljax.data.base import Source
 from mtljax.report.page import template
-from mtljax.runfolder import write_text
 from mtljax.screening.appearance import as_bytes
 from mtljax.screening.findings import ERRORS, KINDS, Finding, Place, by_kind
+from mtljax.utils.files import write_text
 
 SHOWN = 48
 """Most examples of a kind that are shown."""

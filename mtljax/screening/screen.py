@@ -88,8 +88,8 @@ def screen_to_folder(
     Raises:
       ValueError: The data cannot be opened, or the files cannot be written.
     """
-    from mtljax.runfolder import check_output, write_json
     from mtljax.screening.page import write_page
+    from mtljax.utils.files import check_output, write_json
 
     try:
         output.mkdir(parents=True, exist_ok=True)

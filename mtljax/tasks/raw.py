@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Num
 
-from mtljax.choice import nearest
+from mtljax.utils.registry import nearest
 
 
 def number(value: Any) -> float:

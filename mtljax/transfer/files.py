@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.choice import nearest
-from mtljax.data.bounds import check_bytes, check_files, read_bytes, stored_bytes
-from mtljax.models.variables import flat
 from mtljax.predict import load_run
 from mtljax.protection.keys import read_keys
-from mtljax.protection.packing import unpack
 from mtljax.protection.storage import ENDING, read_encrypted
 from mtljax.transfer.weights import Stored
+from mtljax.utils.files import check_bytes, check_files, read_bytes, stored_bytes
+from mtljax.utils.registry import nearest
+from mtljax.utils.safetensors import unpack
+from mtljax.utils.tree import flat
 
 PACKAGE = "package:"
 WRAPPERS = ("state_dict", "model")

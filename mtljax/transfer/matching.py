@@ -11,10 +11,10 @@ from jaxtyping import PyTree
 from mtljax.models.depth import is_in_part
 from mtljax.models.fusion import Fusion
 from mtljax.models.partition import OF_A_BATCH, PREFIX
-from mtljax.models.variables import flat, nested
 from mtljax.transfer.adapting import fit_channels, fit_positions, fit_statistics, in_unit
 from mtljax.transfer.torch_names import HEAD
 from mtljax.transfer.weights import Stored, Weights, by_our_names, module_of
+from mtljax.utils.tree import flat, nested
 
 Part = Literal["trunk", "fusion", "all"]
 PARTS = {"trunk": "the trunk", "fusion": "trunk and fusion", "all": "the network"}

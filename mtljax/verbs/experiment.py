@@ -5,8 +5,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from mtljax.choice import did_you_mean
 from mtljax.flags import asks_for_help, parse, value_of
+from mtljax.utils.registry import did_you_mean
 
 T = TypeVar("T")
 

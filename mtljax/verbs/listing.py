@@ -20,7 +20,8 @@ def list_verb(arguments: list[str]) -> int:
     """The experiments, and everything that is chosen by name."""
     flags = parse(ListFlags, arguments, "list")
     from mtljax.catalog import KINDS, entries
-    from mtljax.console import catalog_table, console
+    from mtljax.console import catalog_table
+    from mtljax.utils.terminal import console
 
     for kind in flags.kinds or KINDS:
         console.print(catalog_table(kind, entries(kind)))

@@ -49,9 +49,9 @@ def screen_verb(arguments: list[str]) -> int:
     """What is broken, doubled, leaked or mislabelled in an experiment's data."""
     flags, experiment = read_experiment(arguments, "screen", "Screens the data of", Screen)
     from mtljax import compilation
-    from mtljax.console import say
     from mtljax.screening.findings import by_kind
     from mtljax.screening.screen import screen_to_folder
+    from mtljax.utils.terminal import say
 
     compilation.use_compile_cache()
     output = flags.output or Path("runs") / f"screen-{experiment.name}"

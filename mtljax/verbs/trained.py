@@ -63,9 +63,10 @@ def evaluate_verb(arguments: list[str]) -> int:
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import compilation
     from mtljax.assemble import make_attack
-    from mtljax.console import console, metrics_table
+    from mtljax.console import metrics_table
     from mtljax.predict import evaluate_run, load_run
-    from mtljax.runfolder import check_output, write_json
+    from mtljax.utils.files import check_output, write_json
+    from mtljax.utils.terminal import console
 
     compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
@@ -89,9 +90,10 @@ def predict_verb(arguments: list[str]) -> int:
     if not flags.images:
         raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
     from mtljax import compilation
-    from mtljax.console import console, predictions_table
+    from mtljax.console import predictions_table
     from mtljax.predict import load_run, predict_files
-    from mtljax.runfolder import check_output
+    from mtljax.utils.files import check_output
+    from mtljax.utils.terminal import console
 
     compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
@@ -105,8 +107,9 @@ def predict_verb(arguments: list[str]) -> int:
 def export_verb(arguments: list[str]) -> int:
     """Writes a trained run in a format that is used without mtljax."""
     flags = parse(ExportFlags, arguments, "export")
-    from mtljax.console import console, export_table
+    from mtljax.console import export_table
     from mtljax.export.export import export_run
+    from mtljax.utils.terminal import console
 
     exported = export_run(
         flags.run, flags.to, flags.output, encrypt=flags.encrypt, verify=flags.verify

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtljax.data.files import read_image
+from mtljax.data.images import read_image
 
 
 @pytest.mark.parametrize("channels", [1, 3])

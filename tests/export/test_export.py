@@ -23,12 +23,12 @@ from export_harness import (
 from mtljax.export import EXPORTS
 from mtljax.export.model import model_of
 from mtljax.main import main
-from mtljax.models.variables import by_name
 from mtljax.predict import load_run
 from mtljax.protection.keys import parse_keys
-from mtljax.protection.packing import unpack
 from mtljax.protection.storage import read_encrypted
 from mtljax.runfolder import CONFIG
+from mtljax.utils.safetensors import unpack
+from mtljax.utils.tree import by_name
 
 
 def images(count, shape=(8, 8, 1), seed=0):

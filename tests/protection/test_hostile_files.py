@@ -10,8 +10,7 @@ import pyrage
 import pytest
 
 from mtljax.config import read_config
-from mtljax.data import bounds, files
-from mtljax.data.bounds import stored_bytes
+from mtljax.data import images
 from mtljax.data.coco import read_boxes
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
@@ -19,16 +18,18 @@ from mtljax.data.tables import read_table
 from mtljax.predict import Trained, load_run, read_image
 from mtljax.protection import signing
 from mtljax.protection.keys import parse_keys, read_keys
-from mtljax.protection.packing import unpack
 from mtljax.protection.storage import AgeStore
-from mtljax.runfolder import check_folder, read_input, read_result, write_text
+from mtljax.runfolder import check_folder, read_input, read_result
 from mtljax.storage import OrbaxStore
 from mtljax.transfer import read
+from mtljax.utils import files
+from mtljax.utils.files import stored_bytes, write_text
+from mtljax.utils.safetensors import unpack
 
 TRAINED = Trained(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
 MOST = 2**30
-"""Bytes by which the process may grow. Two numbers of `mtljax.data.bounds` are far below it, and
+"""Bytes by which the process may grow. Two numbers of `mtljax.utils.files` are far below it, and
 what one loader allocates is not always given back before the next."""
 
 
@@ -39,7 +40,7 @@ def opened(path):
 
 def unpacked(path):
     try:
-        return unpack(bounds.read_bytes(path), "it")
+        return unpack(files.read_bytes(path), "it")
     except OSError as error:
         raise ValueError(error.strerror) from None
 
@@ -49,14 +50,14 @@ def as_key(path):
 
 
 LOADERS = {
-    "picture": ("image.png", lambda path: files.read_image(path, 3, (8, 8))),
+    "picture": ("image.png", lambda path: images.read_image(path, 3, (8, 8))),
     "picture to predict": ("image.jpg", lambda path: read_image(path, TRAINED)),
-    "array": ("image.npy", lambda path: files.read_image(path, 1)),
+    "array": ("image.npy", lambda path: images.read_image(path, 1)),
     "array to predict": ("image.npy", lambda path: read_image(path, TRAINED)),
-    "size of a picture": ("image.png", files.image_size),
-    "label": ("label.png", files.read_map),
-    "label in an array": ("label.npy", files.read_map),
-    "kind of a label": ("label.npy", files.map_kind),
+    "size of a picture": ("image.png", images.image_size),
+    "label": ("label.png", images.read_map),
+    "label in an array": ("label.npy", images.read_map),
+    "kind of a label": ("label.npy", images.map_kind),
     "archive of arrays": ("data.npz", lambda path: arrays(str(path))),
     "idx": ("train-images-idx3-ubyte", read_idx),
     "packed idx": ("train-images-idx3-ubyte.gz", read_idx),

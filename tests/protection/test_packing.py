@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.protection.packing import DTYPES, pack, unpack
+from mtljax.utils.safetensors import DTYPES, pack, unpack
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

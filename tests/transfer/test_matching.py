@@ -6,10 +6,10 @@ import pytest
 from models.models_harness import SMALL_FUSIONS
 
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.models.variables import flat
 from mtljax.tasks import Classification, Regression, Segmentation
 from mtljax.transfer import Stored, match
 from mtljax.transfer.torch_names import FAMILIES, HEAD
+from mtljax.utils.tree import flat
 
 TASKS = Classification(name="digit", num_classes=10), Regression(name="value")
 STAGES = {

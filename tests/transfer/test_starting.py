@@ -14,13 +14,13 @@ from mtljax.checkpoint import Checkpoints
 from mtljax.compare import compare
 from mtljax.config import Data, Experiment, from_json, to_json
 from mtljax.main import main
-from mtljax.models.variables import flat
 from mtljax.predict import load_run
 from mtljax.programs import Programs
 from mtljax.protection.keys import parse_keys
 from mtljax.protection.signing import sign
 from mtljax.tasks import Classification, Regression
 from mtljax.train import train_together
+from mtljax.utils.tree import flat
 
 EXPERIMENT = Experiment(
     name="other",

@@ -10,9 +10,9 @@ import pytest
 from mtljax.export.export import export_run
 from mtljax.predict import load_run
 from mtljax.protection.keys import parse_keys
-from mtljax.protection.packing import pack
 from mtljax.protection.storage import write_encrypted
 from mtljax.transfer import locate, read
+from mtljax.utils.safetensors import pack
 
 ARRAYS = {"params/fusion/trunk_0/Dense_0/bias": np.arange(3.0, dtype=np.float32)}
 EXPORT = pack(ARRAYS, {"input": json.dumps({"black": 0.0, "white": 16.0})})

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from mtljax.choice import choose
 from mtljax.data.augment.base import Augment
 from mtljax.data.augment.color import blur, cutout, jitter
 from mtljax.data.augment.mixing import cutmix, mixup
 from mtljax.data.augment.moving import affine, crop, flip, shift
 from mtljax.tasks import Task
+from mtljax.utils.registry import choose
 
 
 def none() -> None:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Sequence
 
-from mtljax.choice import choose
 from mtljax.data.base import Source, Wanted, select
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.class_folders import class_folders
@@ -16,6 +15,7 @@ from mtljax.data.sources.multi import multi
 from mtljax.data.sources.npy_folders import npy_folders
 from mtljax.data.sources.scenes import scenes
 from mtljax.data.sources.tfds import tfds
+from mtljax.utils.registry import choose
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Arrays, Source
-from mtljax.data.bounds import read_npz
+from mtljax.utils.files import read_npz
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:

@@ -4,11 +4,11 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.choice import nearest
 from mtljax.data.base import Source, Wanted
-from mtljax.data.bounds import read_text
 from mtljax.data.rows import FileRows
 from mtljax.data.sources.folder import source_of_rows
+from mtljax.utils.files import read_text
+from mtljax.utils.registry import nearest
 
 PACKAGE = "elpv_dataset"
 TYPES = {"mono": 0, "poly": 1}

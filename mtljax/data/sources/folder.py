@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.choice import nearest
 from mtljax.data.base import Source, Wanted
 from mtljax.data.coco import read_boxes
 from mtljax.data.reading import Examples, sampled_moments
@@ -13,6 +12,7 @@ from mtljax.data.rows import FileRows
 from mtljax.data.sources.paths import find_folder
 from mtljax.data.sources.size import read_size
 from mtljax.data.tables import Row, find_table, read_table
+from mtljax.utils.registry import nearest
 
 FILES = (".png", ".npy", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """A cell that ends so names a file."""

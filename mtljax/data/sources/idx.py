@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from mtljax.data.base import Arrays, Source
-from mtljax.data.bounds import read_bytes
 from mtljax.data.sources.arrays import moments
 from mtljax.data.sources.paths import find_folder
 from mtljax.data.sources.size import read_size
 from mtljax.geometry import Pixels, resize_image
+from mtljax.utils.files import read_bytes
 
 UNSIGNED_BYTES = 8
 """The type code of everything in this family."""

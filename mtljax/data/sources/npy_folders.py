@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mtljax.choice import nearest
 from mtljax.data.base import Source, Wanted
-from mtljax.data.files import read_image, read_npy
+from mtljax.data.images import read_image, read_npy
 from mtljax.data.reading import Examples, Raw, sampled_moments
 from mtljax.data.sources.paths import find_folder
 from mtljax.data.sources.size import read_size
+from mtljax.utils.registry import nearest
 
 
 def npy_folders(

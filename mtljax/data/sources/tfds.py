@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.choice import nearest
 from mtljax.data.base import Source, Wanted
-from mtljax.data.files import read_image, read_map
+from mtljax.data.images import read_image, read_map
 from mtljax.data.reading import Examples, Raw, sampled_moments
 from mtljax.data.sources.size import read_size
 from mtljax.geometry import Pixels
+from mtljax.utils.registry import nearest
 
 HELD_OUT = "90%"
 """Where a training split is cut if there is no other split to validate or to test on."""

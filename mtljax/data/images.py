@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Num
 from PIL import Image, ImageOps
 
-from mtljax.data import bounds
 from mtljax.geometry import Pixels
+from mtljax.utils import files
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 80_000_000
@@ -102,7 +102,7 @@ def read_npy(path: Path, mmap_mode: Any = None) -> np.ndarray:
       ValueError: It is none, or one of Python objects.
     """
     try:
-        found = bounds.read_npy(path)
+        found = files.read_npy(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read as an array: {_reason(error, path)}") from None
     return found if mmap_mode else np.array(found)
@@ -119,7 +119,7 @@ def open_image(path: Path | BinaryIO) -> Image.Image:
       Exception: What Pillow raises where it is no image, or a damaged one.
     """
     if isinstance(path, Path):
-        bounds.check_regular(path)
+        files.check_regular(path)
     Image.init()
     image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     if image.width * image.height > MOST_PIXELS:

@@ -5,11 +5,14 @@ more than `FREE` bytes and `RATIO` times what the file takes on the disk. No pic
 """
 
 import gzip
+import json
 import math
+import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -154,3 +157,84 @@ def read_bytes(path: Path) -> bytes:
         raise ValueError(f"cannot be unpacked: {error}") from None
     check_bytes(len(data), stored)
     return data
+
+
+PART = ".part"
+"""Ending of a file that is not yet complete."""
+
+
+def check_output(path: Path) -> None:
+    """Makes sure, before a long computation, that its result can be written to a file.
+
+    Raises:
+      ValueError: It cannot.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise ValueError(f"cannot write to {path}: it is a folder; --output names a file")
+    if not folder.is_dir():
+        raise ValueError(f"cannot write to {path}: there is no folder {folder}; make it first")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ValueError(f"cannot write to {path}: permission denied; --output names another file")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is there completely or not at all."""
+    write_text(path, to_text(value, indent=2))
+
+
+def to_text(value: Any, indent: int | None = None) -> str:
+    """JSON with a line's end, null for what JSON has no word for."""
+    return json.dumps(_null_for_nan(value), indent=indent, allow_nan=False) + "\n"
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _each(_null_for_nan, value)
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else _each(_nan_for_null, value)
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """A function of what a container holds, in the same container; of a leaf, the leaf."""
+    if isinstance(value, dict):
+        return {key: function(inside) for key, inside in value.items()}
+    return [function(inside) for inside in value] if isinstance(value, (list, tuple)) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is there completely or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file that is there completely or not at all."""
+    part = path.with_name(path.name + PART)
+    part.unlink(missing_ok=True)
+    with part.open("xb") as file:  # never through a link that somebody put there
+        file.write(data)
+    os.replace(part, path)
+
+
+def lock(path: Path) -> IO[str]:
+    """Opens a file and locks it for this process; the lock goes with the process, however it ends.
+
+    Raises:
+      BlockingIOError: Another process has it.
+    """
+    file = path.open()
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:  # a file system without locks
+        return file
+    return file

@@ -9,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
-from mtljax.choice import nearest
+from mtljax.utils.registry import nearest
 
 
 def flat(variables: Mapping[str, PyTree]) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""Text formatting."""
+
+import math
+from collections.abc import Sequence
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in a few characters: at least `digits` significant digits, n/a for NaN."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    if abs(value) >= 10**digits and math.isfinite(value):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def count(amount: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
