@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from mtljax.models.depth import StageOf, distances, turns
+from mtljax.models.layer_depth import StageOf, distances, turns
 from mtljax.utils.tree import by_name
 
 

@@ -10,7 +10,7 @@ import optax.contrib
 from jaxtyping import PyTree
 
 from mtljax.finetune import by_path, pull_to_start, scale_by_depth, unfreeze
-from mtljax.models.depth import StageOf
+from mtljax.models.layer_depth import StageOf
 from mtljax.utils.registry import choose
 
 

@@ -8,8 +8,8 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import PyTree
 
-from mtljax.models.depth import is_in_part
 from mtljax.models.fusion import Fusion
+from mtljax.models.layer_depth import is_in_part
 from mtljax.models.partition import OF_A_BATCH, PREFIX
 from mtljax.transfer.adapting import fit_channels, fit_positions, fit_statistics, in_unit
 from mtljax.transfer.torch_names import HEAD

@@ -5,7 +5,7 @@ import pytest
 
 from models.models_harness import shapes
 from mtljax.models import FUSIONS, TRUNKS, build, partition
-from mtljax.models.depth import distances, turns
+from mtljax.models.layer_depth import distances, turns
 from mtljax.tasks import Classification
 
 TASKS = (Classification(name="a", num_classes=2), Classification(name="b", num_classes=2))
