@@ -5,7 +5,7 @@ import numpy as np
 from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, Row, Test
 from mtljax.comparison.statistics import Estimate, Metric, estimate
-from mtljax.report.words import metric_name
+from mtljax.tasks.metric_text import metric_name
 from mtljax.utils.text import count, joined, number
 
 MOST = 3

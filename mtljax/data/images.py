@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Num
 from PIL import Image, ImageOps
 
-from mtljax.geometry import Pixels
+from mtljax.tasks.warps import Pixels
 from mtljax.utils import files
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Split
-from mtljax.geometry import Pixels, Resize, resize_image
 from mtljax.tasks import Task
+from mtljax.tasks.warps import Pixels, Resize, resize_image
 
 SAMPLE = 1000
 """Most images that mean and standard deviation are taken over."""

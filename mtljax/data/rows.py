@@ -7,8 +7,8 @@ from typing import Any
 
 from mtljax.data.images import image_size, map_kind, read_image, read_map
 from mtljax.data.reading import Raw, label_of
-from mtljax.geometry import Pixels
 from mtljax.tasks import Task
+from mtljax.tasks.warps import Pixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mtljax.comparison.outcome import Comparison, Row
 from mtljax.comparison.statistics import estimate
 from mtljax.comparison.words import percent
 from mtljax.report.figures import BLUE, COLORS, GRAY, ORANGE, Picture, picture
-from mtljax.report.words import metric_name, metric_tick
+from mtljax.tasks.metric_text import metric_name, metric_tick
 from mtljax.utils.text import number
 
 MOST_PAIRS = 3

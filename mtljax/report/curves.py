@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from mtljax.report.figures import BLUE, COLORS, GRAY, ORANGE, scale_axis
 from mtljax.report.history import Series, series, steps_per_epoch
-from mtljax.report.words import metric_name, metric_tick, metric_value
 from mtljax.tasks import Task
+from mtljax.tasks.metric_text import metric_name, metric_tick, metric_value
 from mtljax.utils.text import number
 
 NAMED_MARGINS = (0.85, 0.5, 1.25, 0.08)

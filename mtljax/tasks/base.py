@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PyTree, UInt8
 
-from mtljax.geometry import Warp
+from mtljax.tasks.warps import Warp
 
 
 class Metrics(abc.ABC):

@@ -11,7 +11,6 @@ import pytest
 
 from mtljax.data import AUGMENTATIONS, make_augment
 from mtljax.data.augment import affine, crop, cutmix, flip, mixup
-from mtljax.geometry import Turn
 from mtljax.tasks import (
     Classification,
     Depth,
@@ -24,6 +23,7 @@ from mtljax.tasks import (
     Regression,
     Segmentation,
 )
+from mtljax.tasks.warps import Turn
 
 B, H, W = 6, 24, 32
 KEYS = jax.random.split(jax.random.key(0), B)

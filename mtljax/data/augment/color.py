@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.data.augment.base import Augment, of_image, require_strength
-from mtljax.geometry import like
+from mtljax.tasks.warps import like
 
 
 def jitter(brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2) -> Augment:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from mtljax.data.augment.base import Augment, Batch, labels_of, require_strength
 from mtljax.data.augment.color import region
-from mtljax.geometry import like
 from mtljax.tasks import Task
+from mtljax.tasks.warps import like
 
 
 def mixup(alpha: float = 0.2, *, tasks: Sequence[Task] = ()) -> Augment:

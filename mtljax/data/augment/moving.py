@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from mtljax.data.augment.base import Augment, labels_of, per_example, require_strength
-from mtljax.geometry import Mirror, Pixels, Turn, Warp, Window
 from mtljax.tasks import Task
+from mtljax.tasks.warps import Mirror, Pixels, Turn, Warp, Window
 
 
 def moving(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task]) -> Augment:

@@ -9,7 +9,7 @@ from mtljax.data.base import Arrays, Source
 from mtljax.data.sources.arrays import moments
 from mtljax.data.sources.paths import find_folder
 from mtljax.data.sources.size import read_size
-from mtljax.geometry import Pixels, resize_image
+from mtljax.tasks.warps import Pixels, resize_image
 from mtljax.utils.files import read_bytes
 
 UNSIGNED_BYTES = 8

@@ -1,6 +1,6 @@
 """The size that a source brings its images to."""
 
-from mtljax.geometry import Pixels
+from mtljax.tasks.warps import Pixels
 
 
 def read_size(size: tuple[int, ...] | None, source: str) -> Pixels | None:

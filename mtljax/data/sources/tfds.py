@@ -12,7 +12,7 @@ from mtljax.data.base import Source, Wanted
 from mtljax.data.images import read_image, read_map
 from mtljax.data.reading import Examples, Raw, sampled_moments
 from mtljax.data.sources.size import read_size
-from mtljax.geometry import Pixels
+from mtljax.tasks.warps import Pixels
 from mtljax.utils.registry import nearest
 
 HELD_OUT = "90%"
