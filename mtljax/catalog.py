@@ -13,7 +13,7 @@ from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.distill import DISTILLATIONS
 from mtljax.export import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
-from mtljax.optimizers import OPTIMIZERS, SCHEDULES
+from mtljax.optim.optimizers import OPTIMIZERS, SCHEDULES
 from mtljax.tasks import TASKS
 from mtljax.utils.registry import nearest
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtljax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from mtljax.optim.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 
 PARAMS = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
 

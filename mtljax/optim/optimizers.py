@@ -9,8 +9,8 @@ import optax
 import optax.contrib
 from jaxtyping import PyTree
 
-from mtljax.finetune import by_path, pull_to_start, scale_by_depth, unfreeze
 from mtljax.models.layer_depth import StageOf
+from mtljax.optim.finetune import by_path, pull_to_start, scale_by_depth, unfreeze
 from mtljax.utils.registry import choose
 
 
