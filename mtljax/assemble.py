@@ -24,12 +24,12 @@ from mtljax.data import (
     pipeline,
 )
 from mtljax.data.base import select, with_parts
+from mtljax.data.droplist import without
 from mtljax.distill import DISTILLATIONS, Distillation, Kind
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
-from mtljax.screening.droplist import without
 from mtljax.step import make_train_step
 from mtljax.tasks import Task
 from mtljax.utils.registry import choose

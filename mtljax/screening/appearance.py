@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mtljax.data.base import Source
-from mtljax.screening.findings import Finding, Place, Pool
+from mtljax.data.pool import Place, Pool
+from mtljax.screening.findings import Finding
 
 NAMES = {
     "dark": "dark",

@@ -1,12 +1,9 @@
 """What screening finds, and the examples of all splits under one numbering."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import numpy as np
-
-from mtljax.data.base import Source, Split
+from mtljax.data.pool import Place
 
 ERRORS = {
     "unreadable": "cannot be read, or its label is none that its task can learn",
@@ -28,16 +25,6 @@ KINDS = {**ERRORS, **WARNINGS}
 """Kind -> what such an example is; errors are what no data should have."""
 
 
-class Place(NamedTuple):
-    """An example."""
-
-    split: str
-    row: int
-
-    def __str__(self) -> str:
-        return f"{self.split} {self.row}"
-
-
 class Finding(NamedTuple):
     """Something about one example."""
 
@@ -47,31 +34,6 @@ class Finding(NamedTuple):
     detail: str
     like: Place | None = None
     """The other example, of duplicates and leaks."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Pool:
-    """Some examples of several splits, as one split."""
-
-    splits: Mapping[str, Split]
-    places: Sequence[Place]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        split, row = self.places[index]
-        return self.splits[split][row]
-
-    def at(self, rows: Sequence[int] | np.ndarray) -> "Pool":
-        """A part of it."""
-        return Pool(self.splits, [self.places[int(row)] for row in rows])
-
-
-def pool_of(source: Source) -> Pool:
-    """All examples of a source."""
-    splits = source.parts()
-    return Pool(splits, [Place(n, row) for n, split in splits.items() for row in range(len(split))])
 
 
 def by_kind(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:

@@ -1,6 +1,5 @@
 """Reading every example once: what cannot be read, is out of range, or is there twice."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -11,7 +10,8 @@ from jaxtyping import Float
 
 from mtljax.data.base import Source
 from mtljax.data.pipeline import READERS
-from mtljax.screening.findings import Finding, Place, Pool, pool_of
+from mtljax.data.pool import Place, Pool, digest, pool_of
+from mtljax.screening.findings import Finding
 from mtljax.tasks import Task
 
 SIDE = 16
@@ -73,13 +73,6 @@ def _look_at(pool: Pool, index: int, tasks: Sequence[Task]) -> Any:
     small = _small(image)
     low, high, exact = float(image.min()), float(image.max()), image.dtype.kind in "iub"
     return Seen(place, small, low, high, digest(image), tuple(image.shape), exact)
-
-
-def digest(image: np.ndarray) -> str:
-    """A hash of an image's pixels, shape and type."""
-    told = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    told.update(image.tobytes())
-    return told.hexdigest()
 
 
 def _small(image: np.ndarray) -> np.ndarray:

@@ -18,10 +18,11 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
+from mtljax.data.pool import Place, Pool
 from mtljax.data.reading import sampled_moments
 from mtljax.evaluate import Predictions
 from mtljax.programs import Programs
-from mtljax.screening.findings import Finding, Place, Pool
+from mtljax.screening.findings import Finding
 from mtljax.tasks import Classification, Regression, Segmentation, Task
 
 FENCE = 6.0

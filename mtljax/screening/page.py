@@ -10,9 +10,10 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
+from mtljax.data.pool import Place
 from mtljax.report.page import template
 from mtljax.screening.appearance import as_bytes
-from mtljax.screening.findings import ERRORS, KINDS, Finding, Place, by_kind
+from mtljax.screening.findings import ERRORS, KINDS, Finding, by_kind
 from mtljax.utils.files import write_text
 
 SHOWN = 48

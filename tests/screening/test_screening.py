@@ -13,11 +13,13 @@ from PIL import Image
 from mtljax.assemble import load_source
 from mtljax.config import find_experiment
 from mtljax.data import from_arrays
+from mtljax.data.droplist import without
+from mtljax.data.pool import Place, pool_of
 from mtljax.evaluate import Predictions
 from mtljax.main import main
 from mtljax.screening.appearance import appearance
-from mtljax.screening.droplist import to_drop, without, write_drop
-from mtljax.screening.findings import Finding, Place, pool_of
+from mtljax.screening.droplist import to_drop, write_drop
+from mtljax.screening.findings import Finding
 from mtljax.screening.images import doubles, look
 from mtljax.screening.labels import improbable
 from mtljax.tasks import Classification, Regression, Segmentation
