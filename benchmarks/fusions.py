@@ -25,7 +25,7 @@ from mtljax.assemble import assemble, open_source, train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS
-from mtljax.state import create_state
+from mtljax.step.state import create_state
 
 VIT = "vit_ti:width=96,heads=3,depth=8,stages=4,patch=8,image_size=64"
 TRUNK_OF = {"task_prompt": VIT}

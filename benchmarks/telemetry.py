@@ -13,9 +13,10 @@ import time
 
 import jax
 
-from mtljax import compilation, parallel, telemetry
+from mtljax import compilation, parallel
 from mtljax.config import find_experiment
 from mtljax.programs import Programs
+from mtljax.step import telemetry
 
 CASES = {
     "digits, mlp": ("digits", {"trunk": "mlp:widths=(64,)"}),

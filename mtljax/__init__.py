@@ -25,8 +25,9 @@ Example:
 
 from mtljax import balancing, data, models, tasks
 from mtljax.compilation import compiler_options
-from mtljax.state import TrainState, create_state
-from mtljax.step import make_eval_step, make_train_step
+from mtljax.step.eval_step import make_eval_step
+from mtljax.step.state import TrainState, create_state
+from mtljax.step.train_step import make_train_step
 
 __version__ = "0.1.0"
 __all__ = [

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtljax.attacks import ATTACKS, Attack
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.config import Experiment
 from mtljax.data import (
@@ -25,12 +24,13 @@ from mtljax.data import (
 )
 from mtljax.data.base import select, with_parts
 from mtljax.data.droplist import without
-from mtljax.distill import DISTILLATIONS, Distillation, Kind
 from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
-from mtljax.step import make_train_step
+from mtljax.step.attacks import ATTACKS, Attack
+from mtljax.step.distillation import DISTILLATIONS, Distillation, Kind
+from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Task
 from mtljax.utils.registry import choose
 

@@ -5,15 +5,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mtljax.attacks import ATTACKS
 from mtljax.balancing import BALANCERS
 from mtljax.balancing.describe import describe as describe_balancer
 from mtljax.config import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
-from mtljax.distill import DISTILLATIONS
 from mtljax.export import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optim.optimizers import OPTIMIZERS, SCHEDULES
+from mtljax.step.attacks import ATTACKS
+from mtljax.step.distillation import DISTILLATIONS
 from mtljax.tasks import TASKS
 from mtljax.utils.registry import nearest
 

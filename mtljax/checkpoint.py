@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 
 from mtljax.protection.keys import Keys
 from mtljax.protection.storage import AgeStore, encrypted_steps
-from mtljax.state import TrainState
+from mtljax.step.state import TrainState
 from mtljax.storage import OrbaxStore, Store
 from mtljax.utils.tree import by_name
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, PyTree
 from mtljax.compilation import compiler_options
 from mtljax.data.pipeline import Order
 from mtljax.parallel import Placement
-from mtljax.state import TrainState
+from mtljax.step.state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
 

@@ -13,8 +13,8 @@ from mtljax.compilation import compiler_options
 from mtljax.data.base import Split
 from mtljax.data.pipeline import padded
 from mtljax.parallel import Placement
-from mtljax.state import TrainState
-from mtljax.step import measure, predict
+from mtljax.step.eval_step import measure, predict
+from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mtljax.checkpoint import Checkpoints, flat, open_store, saved_steps, unflat
 from mtljax.protection.keys import Keys
-from mtljax.state import TrainState
+from mtljax.step.state import TrainState
 from mtljax.utils.files import PART, read_text, write_json
 
 FOLDER, SEEDS = "joint", "seeds.json"

@@ -9,18 +9,20 @@ import jax
 import numpy as np
 
 from mtljax.assemble import assemble, load_source
-from mtljax.attacks import Attack, attacked
 from mtljax.checkpoint import Checkpoints
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, read_config
 from mtljax.data.images import opaque, open_image
 from mtljax.evaluate import Evaluator
-from mtljax.parallel import Axis, place
+from mtljax.parallel import place
 from mtljax.protection import signing
 from mtljax.protection.keys import read_keys
 from mtljax.runfolder import CONFIG, read_input
-from mtljax.state import TrainState
-from mtljax.step import example_keys, predict
+from mtljax.step.attacks import Attack, attacked
+from mtljax.step.axis import Axis
+from mtljax.step.eval_step import predict
+from mtljax.step.state import TrainState
+from mtljax.step.train_step import example_keys
 from mtljax.tasks import Task
 from mtljax.utils.files import read_npy, write_json
 from mtljax.utils.registry import nearest

@@ -29,12 +29,12 @@ from mtljax.dispatch import (
     StreamingProgram,
     has_convolution,
 )
-from mtljax.distill import Distillation
 from mtljax.evaluate import Evaluator
 from mtljax.selection import check_select
-from mtljax.state import TrainState, create_state
+from mtljax.step.distillation import Distillation
+from mtljax.step.state import TrainState, create_state
+from mtljax.step.telemetry import Look, make_look, make_telemetry
 from mtljax.teachers import load_teachers
-from mtljax.telemetry import Look, make_look, make_telemetry
 from mtljax.trivial import constants
 
 
@@ -204,7 +204,7 @@ class Programs:
         return _copy(state.replace(opt_state=None, balancer_state=None, ema=None))
 
     def measure(self, kept: TrainState, state: TrainState, batch: PyTree, runs: int) -> PyTree:
-        """How the tasks' gradients agree; see `mtljax.telemetry`.
+        """How the tasks' gradients agree; see `mtljax.step.telemetry`.
 
         Args:
           kept: The state before some updates, by `keep`.
@@ -234,7 +234,7 @@ class Programs:
 
     @functools.cached_property
     def look(self) -> Callable[[TrainState, PyTree], Look]:
-        """The losses of a batch as the step sees them; see `mtljax.telemetry.make_look`."""
+        """The losses of a batch as the step sees them; see `mtljax.step.telemetry.make_look`."""
         return make_look(
             self.parts.model,
             self.experiment.tasks,

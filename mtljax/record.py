@@ -11,8 +11,8 @@ import numpy as np
 from mtljax.config import Experiment
 from mtljax.console import Reporter
 from mtljax.runfolder import RunFolder
+from mtljax.step.telemetry import summary
 from mtljax.stopping import Stopped
-from mtljax.telemetry import summary
 
 Fetch = Callable[[], dict[str, Any]]
 """Waits for logs and gives them, with the steps along the first axis."""

@@ -17,7 +17,6 @@ from mtljax import parallel
 from mtljax.checkpoint import Checkpoints
 from mtljax.config import Experiment, to_json
 from mtljax.data import Source
-from mtljax.distill import ADAPTERS
 from mtljax.evaluate import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import divide
@@ -26,7 +25,8 @@ from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, Recorder
 from mtljax.runfolder import RunFolder
 from mtljax.selection import selection_score
-from mtljax.state import TrainState
+from mtljax.step.distillation import ADAPTERS
+from mtljax.step.state import TrainState
 from mtljax.stopping import Stopped
 
 

@@ -6,8 +6,8 @@ import jax
 
 from mtljax.config import Experiment
 from mtljax.data import Source
-from mtljax.distill import Distillation, Kind, Teacher
 from mtljax.predict import Trained, load_run
+from mtljax.step.distillation import Distillation, Kind, Teacher
 from mtljax.utils.registry import nearest
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from mtljax import parallel, telemetry
+from mtljax import parallel
 from mtljax.assemble import load_source
 from mtljax.checkpoint import saved_steps
 from mtljax.config import Experiment
@@ -22,7 +22,8 @@ from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run, draw_again
 from mtljax.runfolder import REPORT, check_folder, read_result
-from mtljax.state import TrainState
+from mtljax.step import telemetry
+from mtljax.step.state import TrainState
 from mtljax.stopping import Stopped, stop_signal
 from mtljax.utils.terminal import console, say
 
@@ -209,3 +210,19 @@ def steps_to_next_line(experiment: Experiment, step: int) -> int:
         experiment.eval_every - step % experiment.eval_every,
         experiment.steps - step,
     )
+
+
+STEPS_PER_TASK, LINES = 50, 10
+"""At least so many steps for each task, and so many log lines, are between two measurements if the
+experiment does not say: one costs about T + 5 passes, a plain step three, so this is below 5 % of
+the plainest step's time, and of small networks' too, whose steps are looped over in one program."""
+
+
+def interval(experiment: Experiment) -> int:
+    """Steps between two measurements, a multiple of those between lines; 0: none are made."""
+    every = experiment.telemetry_every
+    if every is None:
+        every = max(STEPS_PER_TASK * len(experiment.tasks), LINES * experiment.log_every)
+    if len(experiment.tasks) < 2:
+        return 0
+    return -(-every // experiment.log_every) * experiment.log_every

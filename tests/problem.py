@@ -7,8 +7,8 @@ import optax
 
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.state import create_state
-from mtljax.step import make_train_step
+from mtljax.step.state import create_state
+from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Classification, Regression
 
 TASKS = (

@@ -9,12 +9,12 @@ import optax
 import pytest
 from cli_harness import SMALL
 
-from mtljax.attacks import ATTACKS, Attack, attacked, fgsm, pgd
 from mtljax.balancing import BALANCERS
 from mtljax.main import main
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.state import create_state
-from mtljax.step import make_train_step
+from mtljax.step.attacks import ATTACKS, Attack, attacked, fgsm, pgd
+from mtljax.step.state import create_state
+from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Classification, Regression
 
 KEYS = jax.random.split(jax.random.key(0), 5)

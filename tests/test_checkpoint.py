@@ -8,7 +8,7 @@ import pytest
 
 from mtljax.checkpoint import Checkpoints
 from mtljax.protection.keys import parse_keys
-from mtljax.state import TrainState
+from mtljax.step.state import TrainState
 
 
 @jax.jit

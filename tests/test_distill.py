@@ -12,14 +12,14 @@ import pytest
 from cli_harness import SMALL
 from problem import TASKS, make_balancer, make_batch, make_model
 
-from mtljax.distill import ADAPTERS, DISTILLATIONS, Distillation, Teacher
-from mtljax.gradients import Objective
 from mtljax.main import main
 from mtljax.models import partition
 from mtljax.models.multitask import with_maps
-from mtljax.parallel import Axis
-from mtljax.state import create_state
-from mtljax.step import make_train_step
+from mtljax.step.axis import Axis
+from mtljax.step.distillation import ADAPTERS, DISTILLATIONS, Distillation, Teacher
+from mtljax.step.objective import Objective
+from mtljax.step.state import create_state
+from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Segmentation
 
 

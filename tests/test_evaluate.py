@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score, r2_score
 from mtljax import parallel
 from mtljax.data import Arrays
 from mtljax.evaluate import Evaluator, summarise
-from mtljax.state import TrainState
+from mtljax.step.state import TrainState
 from mtljax.tasks import Classification, Regression
 
 TASKS = (Classification(name="kind", num_classes=4), Regression(name="size", center=1.0))

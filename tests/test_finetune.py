@@ -23,8 +23,8 @@ from mtljax.models.partition import join
 from mtljax.programs import Programs
 from mtljax.record import Recorder
 from mtljax.run import count_parameters
-from mtljax.state import create_state
-from mtljax.step import make_train_step
+from mtljax.step.state import create_state
+from mtljax.step.train_step import make_train_step
 
 WIDTHS = (16, 12, 8)
 ADAM = optax.adamw(1e-2, weight_decay=0.1)

@@ -12,8 +12,8 @@ from problem import make_balancer
 
 from mtljax.balancing import BALANCERS, Needs
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.state import create_state
-from mtljax.step import make_train_step
+from mtljax.step.state import create_state
+from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Classification, Regression
 
 TASKS = (Classification(name="class", num_classes=3), Regression(name="value"))

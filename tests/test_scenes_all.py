@@ -10,7 +10,7 @@ from mtljax.assemble import assemble, open_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS
-from mtljax.state import create_state
+from mtljax.step.state import create_state
 
 SMALL_TRUNKS = {
     "task_prompt": "vit_ti:width=8,heads=2,depth=4,stages=4,patch=4,image_size=32",

@@ -19,8 +19,9 @@ from mtljax.balancing import aggregate
 from mtljax.balancing.base import Needs
 from mtljax.models import partition
 from mtljax.models.partition import join
-from mtljax.state import create_state
-from mtljax.step import make_eval_step, make_train_step
+from mtljax.step.eval_step import make_eval_step
+from mtljax.step.state import create_state
+from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Classification
 
 

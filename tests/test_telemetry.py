@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from mtljax import telemetry
 from mtljax.comparison.affinity import make_affinity
 from mtljax.config import Data, Experiment
 from mtljax.models.partition import join, partition
 from mtljax.programs import Programs
+from mtljax.step import telemetry
 from mtljax.tasks import Classification, Regression
 
 EXPERIMENT = Experiment(

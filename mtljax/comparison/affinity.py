@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mtljax import telemetry
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, to_json
-from mtljax.gradients import task_rows
 from mtljax.programs import Programs
-from mtljax.state import TrainState
+from mtljax.step import telemetry
+from mtljax.step.objective import task_rows
+from mtljax.step.state import TrainState
 from mtljax.train import steps_to_next_line
 from mtljax.utils.files import write_json
 
@@ -30,7 +30,7 @@ def make_affinity(
     of the step. NaN where a task has no label in the batch.
 
     Args:
-      look: Made by `mtljax.telemetry.make_look`, of T tasks.
+      look: Made by `mtljax.step.telemetry.make_look`, of T tasks.
       step_size: Of the trial steps; the paper's are those of its optimizer.
 
     References:

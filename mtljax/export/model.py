@@ -10,7 +10,7 @@ from jaxtyping import Array, Num
 import mtljax
 from mtljax.config import to_json
 from mtljax.predict import Trained
-from mtljax.step import predict
+from mtljax.step.eval_step import predict
 from mtljax.tasks import Task
 from mtljax.utils.files import to_text
 from mtljax.utils.tree import by_name

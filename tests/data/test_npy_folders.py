@@ -12,8 +12,8 @@ from mtljax.data import make_augment, make_source
 from mtljax.data.base import Wanted
 from mtljax.data.pipeline import read
 from mtljax.evaluate import summarise
-from mtljax.state import create_state
-from mtljax.step import measure
+from mtljax.step.eval_step import measure
+from mtljax.step.state import create_state
 
 SHAPES = {"nyuv2": (288, 384), "cityscapes": (128, 256)}
 CLASSES = {"nyuv2": 13, "cityscapes": 7}

@@ -18,7 +18,7 @@ from mtljax.export.model import model_of
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.models.partition import OF_A_BATCH
 from mtljax.predict import Trained
-from mtljax.step import TrainState
+from mtljax.step.train_step import TrainState
 from mtljax.tasks import TASKS, Classification, Depth
 
 SCENES = find_experiment("scenes_all").tasks

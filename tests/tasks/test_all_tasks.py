@@ -12,7 +12,7 @@ from task_samples import SIZE, sample
 
 from mtljax.evaluate import scalars, summarise
 from mtljax.models.heads import DENSE_HEADS
-from mtljax.step import measure
+from mtljax.step.eval_step import measure
 from mtljax.tasks import TASKS
 from mtljax.tasks.dense import DenseTask
 

@@ -11,11 +11,11 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.balancing.base import Balancer, Needs
-from mtljax.distill import Distillation
-from mtljax.gradients import Level, representation_zeros
 from mtljax.models.freezing import divide
 from mtljax.models.multitask import with_maps
 from mtljax.models.partition import OF_A_BATCH, join, partition
+from mtljax.step.distillation import Distillation
+from mtljax.step.objective import Level, representation_zeros
 from mtljax.tasks.base import Task
 from mtljax.utils.tree import replaced
 

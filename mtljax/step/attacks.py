@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.parallel import Axis
+from mtljax.step.axis import Axis
 from mtljax.tasks.base import Task
 
 

@@ -17,34 +17,18 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing.base import TINY, gramian
-from mtljax.config import Experiment
-from mtljax.distill import Distillation
-from mtljax.gradients import Forward, Objective, task_rows
 from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, partition
-from mtljax.parallel import Axis
-from mtljax.state import TrainState
-from mtljax.step import example_keys
+from mtljax.step.axis import Axis
+from mtljax.step.distillation import Distillation
+from mtljax.step.objective import Forward, Objective, task_rows
+from mtljax.step.state import TrainState
+from mtljax.step.train_step import example_keys
 from mtljax.tasks.base import Task
 from mtljax.utils.tree import flat
 
-STEPS_PER_TASK, LINES = 50, 10
-"""At least so many steps for each task, and so many log lines, are between two measurements if the
-experiment does not say: one costs about T + 5 passes, a plain step three, so this is below 5 % of
-the plainest step's time, and of small networks' too, whose steps are looped over in one program."""
-
 SUMMARY = ("conflicting", "mean_cosine", "mean_magnitude_similarity", "condition", "curvature")
 """What is a single number, and so has a mean over training."""
-
-
-def interval(experiment: Experiment) -> int:
-    """Steps between two measurements, a multiple of those between lines; 0: none are made."""
-    every = experiment.telemetry_every
-    if every is None:
-        every = max(STEPS_PER_TASK * len(experiment.tasks), LINES * experiment.log_every)
-    if len(experiment.tasks) < 2:
-        return 0
-    return -(-every // experiment.log_every) * experiment.log_every
 
 
 def summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:

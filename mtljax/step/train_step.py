@@ -10,7 +10,7 @@ and `axis_name` tells it to sum over the axis. Both give what one device gives.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import flax.linen as nn
@@ -19,15 +19,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from mtljax.attacks import Attack, attacked
-from mtljax.balance import Balanced, BalancedGradient, Heads, Params
 from mtljax.balancing.base import Balancer, Needs
-from mtljax.distill import Distillation
-from mtljax.gradients import Level, Objective, Pullback
 from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, join, partition
-from mtljax.parallel import Axis
-from mtljax.state import Batch, TrainState
+from mtljax.step.attacks import Attack, attacked
+from mtljax.step.axis import Axis
+from mtljax.step.balanced_gradient import Balanced, BalancedGradient, Heads, Params
+from mtljax.step.distillation import Distillation
+from mtljax.step.eval_step import predict
+from mtljax.step.objective import Level, Objective, Pullback
+from mtljax.step.state import Batch, TrainState
 from mtljax.tasks.base import Task
 
 
@@ -72,7 +73,7 @@ def make_train_step(
       dtype: What the model computes in (`jnp.bfloat16`); parameters, losses and balancing stay in
         float32.
       augment: `(keys [B], batch) -> batch`, with a key of its own for every example.
-      pullback: How the Jacobian is taken; see `mtljax.gradients`.
+      pullback: How the Jacobian is taken; see `mtljax.step.objective`.
       jacobian: What is kept of it, for balancers that read the Gramian of parameters: its `rows`
         until they are combined, or only the `gramian`, at the price of one more pass backwards.
       attack: Adversarial training: every batch is attacked, on the losses of all tasks together,
@@ -240,46 +241,3 @@ def example_keys(key: jax.Array, batch: Batch, axis: Axis) -> jax.Array:
     size = batch["image"].shape[0]
     index = jnp.arange(size) + axis.index() * size
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-
-
-def make_eval_step(
-    model: nn.Module, tasks: Sequence[Task], *, axis_name: str | None = None
-) -> Callable[[TrainState, Batch], dict[str, dict]]:
-    """Makes `eval_step(state, batch) -> {task: metric state of this batch}`: pure.
-
-    The states are added up by `mtljax.evaluate.merge`, which makes them exact over any number of
-    batches. Averaged parameters are used where the state has them. Padding is marked by `present`
-    False for every task.
-
-    Args:
-      model: See `mtljax.models`.
-      tasks: See `mtljax.tasks`.
-      axis_name: Of the enclosing `pmap` or `shard_map`, if any.
-    """
-
-    def eval_step(state: TrainState, batch: Batch) -> dict[str, dict]:
-        outputs = predict(model, state, batch["image"])
-        axis = Axis(axis_name)
-        return measure(tasks, axis.gather(outputs), axis.gather({**batch, "image": ()}))
-
-    return eval_step
-
-
-def measure(tasks: Sequence[Task], outputs: Mapping[str, PyTree], batch: Batch) -> dict[str, dict]:
-    """{task: {"loss": (sum, count), "metrics": state}} of one batch whose outputs are known."""
-    measured = {}
-    for task in tasks:
-        output, label = outputs[task.name], batch["labels"][task.name]
-        present = batch["present"][task.name]
-        metrics = task.metrics
-        measured[task.name] = {
-            "loss": task.loss(output, label, present),
-            "metrics": metrics.update(metrics.empty(), output, label, present),
-        }
-    return measured
-
-
-def predict(model: nn.Module, state: TrainState, image: Array) -> dict[str, Array]:
-    """{task: output} in evaluation mode, in float32, by averaged parameters where there are any."""
-    outputs = model.apply(state.variables, image, train=False)
-    return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)

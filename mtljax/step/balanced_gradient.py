@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, combine_rows, gramian
-from mtljax.gradients import Forward, Objective, Pullback, task_rows
 from mtljax.models.partition import Flat, task_of
-from mtljax.parallel import Axis
+from mtljax.step.axis import Axis
+from mtljax.step.objective import Forward, Objective, Pullback, task_rows
 
 Heads = Literal["own", "weighted"]
 Params = tuple[Flat, Flat]

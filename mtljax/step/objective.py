@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mtljax.distill import Distillation, Seen
 from mtljax.models.freezing import frozen_statistics
 from mtljax.models.multitask import FEATURES, with_maps
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
-from mtljax.parallel import Axis
+from mtljax.step.axis import Axis
+from mtljax.step.distillation import Distillation, Seen
 from mtljax.tasks.base import Task
 
 Level = Literal["parameters", "features"]
