@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from mtljax import compiler_options
-from mtljax.assemble import assemble, open_source, train_step
+from mtljax.build import assemble, open_source, train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS

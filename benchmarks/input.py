@@ -30,7 +30,7 @@ from input_data import array_records, jpegs, npys
 from PIL import Image
 
 from mtljax import compilation, parallel
-from mtljax.assemble import assemble, load_source, train_step
+from mtljax.build import assemble, load_source, train_step
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
 from mtljax.data.base import Wanted

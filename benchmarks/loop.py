@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import compilation, parallel
-from mtljax.assemble import load_source, train_step
+from mtljax.build import load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import pipeline
 from mtljax.programs import Programs

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from mtljax import compilation
-from mtljax.assemble import train_step
+from mtljax.build import train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data import pipeline
 from mtljax.data.sources.scenes import scenes

@@ -3,21 +3,17 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from mtljax.assemble import assemble, load_source
-from mtljax.checkpoint import Checkpoints
+from mtljax.build import load_source
 from mtljax.compilation import compiler_options
-from mtljax.config import Experiment, read_config
 from mtljax.data.images import opaque, open_image
 from mtljax.evaluate import Evaluator
 from mtljax.parallel import place
-from mtljax.protection import signing
-from mtljax.protection.keys import read_keys
-from mtljax.runfolder import CONFIG, read_input
+from mtljax.runs.load import Trained
 from mtljax.step.attacks import Attack, attacked
 from mtljax.step.axis import Axis
 from mtljax.step.eval_step import predict
@@ -29,54 +25,6 @@ from mtljax.utils.registry import nearest
 
 PREDICTED_AT_ONCE = 64
 """Most images that go through the network together."""
-
-
-class Trained(NamedTuple):
-    """A run, ready to be used."""
-
-    experiment: Experiment
-    model: Any
-    state: TrainState
-    step: int
-    """Of the checkpoint, the best on validation."""
-    shape: tuple[int, int, int]
-    """Height, width and channels of the images that it was trained on."""
-    dtype: str
-    """Their type."""
-    low: float
-    high: float
-    """Black and white in their unit."""
-
-
-def load_run(path: Path, *, verify: Path | None = None) -> Trained:
-    """The best model of a run folder; the data is not needed.
-
-    Args:
-      path: The run folder.
-      verify: File of a public key, whose owner must have signed the run.
-
-    Raises:
-      ValueError: It is no run folder, has no checkpoint that can be read, or its signature does not
-        hold.
-    """
-    if not path.is_dir():
-        raise ValueError(f"no run folder {path}")
-    if not (path / CONFIG).is_file():
-        raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
-    if verify is not None:
-        signing.verify(path, verify)
-    experiment = read_config(path / CONFIG)
-    keys = read_keys() if experiment.encrypt else None
-    checkpoints = Checkpoints(path, read_only=True, keys=keys)
-    try:
-        step = checkpoints.best()
-        if step is None:
-            raise ValueError(f"{path} has no checkpoint yet: train it first")
-        state = checkpoints.restore_for_use(step)
-    finally:
-        checkpoints.close()
-    told = read_input(path)
-    return Trained(experiment, assemble(experiment).model, state, step, **told)
 
 
 def evaluate_run(

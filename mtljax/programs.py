@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from mtljax import parallel, transfer
-from mtljax.assemble import (
+from mtljax.build import (
     Parts,
     assemble,
     compute_dtype,
@@ -30,7 +30,7 @@ from mtljax.dispatch import (
     has_convolution,
 )
 from mtljax.evaluate import Evaluator
-from mtljax.selection import check_select
+from mtljax.runs.selection import check_select
 from mtljax.step.distillation import Distillation
 from mtljax.step.state import TrainState, create_state
 from mtljax.step.telemetry import Look, make_look, make_telemetry

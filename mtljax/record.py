@@ -10,7 +10,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.console import Reporter
-from mtljax.runfolder import RunFolder
+from mtljax.runs.folder import RunFolder
 from mtljax.step.telemetry import summary
 from mtljax.stopping import Stopped
 

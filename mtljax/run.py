@@ -14,17 +14,17 @@ from typing import Any
 import jax
 
 from mtljax import parallel
-from mtljax.checkpoint import Checkpoints
 from mtljax.config import Experiment, to_json
 from mtljax.data import Source
 from mtljax.evaluate import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import divide
 from mtljax.programs import Programs
-from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, Recorder
-from mtljax.runfolder import RunFolder
-from mtljax.selection import selection_score
+from mtljax.runs.checkpoints import Checkpoints
+from mtljax.runs.encryption import read_keys
+from mtljax.runs.folder import RunFolder
+from mtljax.runs.selection import selection_score
 from mtljax.step.distillation import ADAPTERS
 from mtljax.step.state import TrainState
 from mtljax.stopping import Stopped

@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from mtljax.assemble import open_source
+from mtljax.build import open_source
 from mtljax.config import Experiment
 from mtljax.data.sheet import draw_sheet
 from mtljax.data.statistics import Tally, tally

@@ -6,7 +6,7 @@ import jax
 
 from mtljax.config import Experiment
 from mtljax.data import Source
-from mtljax.predict import Trained, load_run
+from mtljax.runs.load import Trained, load_run
 from mtljax.step.distillation import Distillation, Kind, Teacher
 from mtljax.utils.registry import nearest
 

@@ -11,17 +11,17 @@ from typing import Any
 import jax
 
 from mtljax import parallel
-from mtljax.assemble import load_source
-from mtljax.checkpoint import saved_steps
+from mtljax.build import load_source
 from mtljax.config import Experiment
 from mtljax.console import result_table
 from mtljax.data import Source
-from mtljax.joint import JointCheckpoints, forget_joint, joint_step
 from mtljax.programs import Programs
-from mtljax.protection.keys import read_keys
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run, draw_again
-from mtljax.runfolder import REPORT, check_folder, read_result
+from mtljax.runs.checkpoints import saved_steps
+from mtljax.runs.encryption import read_keys
+from mtljax.runs.folder import REPORT, check_folder, read_result
+from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
 from mtljax.step import telemetry
 from mtljax.step.state import TrainState
 from mtljax.stopping import Stopped, stop_signal

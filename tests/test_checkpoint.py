@@ -6,8 +6,8 @@ import numpy as np
 import pyrage
 import pytest
 
-from mtljax.checkpoint import Checkpoints
-from mtljax.protection.keys import parse_keys
+from mtljax.runs.checkpoints import Checkpoints
+from mtljax.runs.encryption import parse_keys
 from mtljax.step.state import TrainState
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cli_harness import SMALL, finish, start, wait_until
 
-from mtljax.checkpoint import Checkpoints
+from mtljax.runs.checkpoints import Checkpoints
 
 FLAGS = (*SMALL, "--steps", "20", "--log-every", "5", "--eval-every", "10")
 

@@ -14,7 +14,6 @@ from cli_harness import TRAINED
 from problem import OPTIMIZER, TASKS, make_balancer, make_batch, make_model, relative_difference
 
 from mtljax.balancing.base import Balancer, Needs
-from mtljax.checkpoint import Checkpoints
 from mtljax.config import read_config, to_json
 from mtljax.main import main
 from mtljax.models import partition
@@ -23,6 +22,7 @@ from mtljax.models.partition import join
 from mtljax.programs import Programs
 from mtljax.record import Recorder
 from mtljax.run import count_parameters
+from mtljax.runs.checkpoints import Checkpoints
 from mtljax.step.state import create_state
 from mtljax.step.train_step import make_train_step
 

@@ -14,8 +14,9 @@ from mtljax.catalog import KINDS, entries
 from mtljax.data import SOURCES, Arrays, Source
 from mtljax.evaluate import scalars
 from mtljax.main import main
-from mtljax.predict import load_run, read_image
-from mtljax.runfolder import read_result
+from mtljax.predict import read_image
+from mtljax.runs.folder import read_result
+from mtljax.runs.load import load_run
 from mtljax.verbs import VERBS
 from mtljax.verbs.experiment import read_experiment
 from mtljax.verbs.training import Run

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from mtljax.config import Data, Experiment, to_json
-from mtljax.runfolder import RunFolder, check_folder, read_result
-from mtljax.selection import selection_score
+from mtljax.runs.folder import RunFolder, check_folder, read_result
+from mtljax.runs.selection import selection_score
 from mtljax.tasks import Regression
 from mtljax.utils.files import write_json
 

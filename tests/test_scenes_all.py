@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtljax.assemble import assemble, open_source, train_step
+from mtljax.build import assemble, open_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS

@@ -7,7 +7,7 @@ import pytest
 
 from mtljax.config import Data, Experiment
 from mtljax.data import from_arrays
-from mtljax.predict import load_run
+from mtljax.runs.load import load_run
 from mtljax.tasks import Classification
 from mtljax.train import train
 

@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
-from mtljax.assemble import assemble
+from mtljax.build import assemble
 from mtljax.config import Experiment, to_json
-from mtljax.selection import check_select
+from mtljax.runs.selection import check_select
 from mtljax.utils.registry import nearest, read_value, split_arguments
 
 FOLDER = "members"

@@ -13,8 +13,8 @@ from mtljax.comparison import statistics
 from mtljax.comparison.members import Candidate, Kind, Method
 from mtljax.comparison.statistics import Estimate, Metric, estimate
 from mtljax.config import Experiment
-from mtljax.runfolder import read_result
-from mtljax.selection import selection_score
+from mtljax.runs.folder import read_result
+from mtljax.runs.selection import selection_score
 
 Results = dict[int, dict[str, Any]]
 """Seed -> what its result.json says."""

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mtljax.checkpoint import saved_steps
 from mtljax.comparison.members import Candidate, Method
 from mtljax.data import Source
-from mtljax.joint import joint_step
 from mtljax.programs import Programs
-from mtljax.runfolder import check_folder, read_result
+from mtljax.runs.checkpoints import saved_steps
+from mtljax.runs.folder import check_folder, read_result
+from mtljax.runs.joint_checkpoints import joint_step
 from mtljax.stopping import Stopped
 from mtljax.train import train_together
 from mtljax.utils.terminal import console, say

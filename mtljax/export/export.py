@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from mtljax.export import EXPORTS
 from mtljax.export.model import model_of
-from mtljax.predict import load_run
-from mtljax.protection.keys import read_keys
-from mtljax.protection.storage import ENDING, write_encrypted
+from mtljax.runs.encrypted_store import ENDING, write_encrypted
+from mtljax.runs.encryption import read_keys
+from mtljax.runs.load import load_run
 from mtljax.utils.files import check_output, write_bytes
 from mtljax.utils.registry import nearest
 

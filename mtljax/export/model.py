@@ -9,7 +9,7 @@ from jaxtyping import Array, Num
 
 import mtljax
 from mtljax.config import to_json
-from mtljax.predict import Trained
+from mtljax.runs.load import Trained
 from mtljax.step.eval_step import predict
 from mtljax.tasks import Task
 from mtljax.utils.files import to_text

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from mtljax.assemble import open_source
+from mtljax.build import open_source
 from mtljax.config import Experiment
 from mtljax.data.base import Source
 from mtljax.screening.appearance import appearance

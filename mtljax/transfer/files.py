@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.predict import load_run
-from mtljax.protection.keys import read_keys
-from mtljax.protection.storage import ENDING, read_encrypted
+from mtljax.runs.encrypted_store import ENDING, read_encrypted
+from mtljax.runs.encryption import read_keys
+from mtljax.runs.load import load_run
 from mtljax.transfer.weights import Stored
 from mtljax.utils.files import check_bytes, check_files, read_bytes, stored_bytes
 from mtljax.utils.registry import nearest

@@ -67,7 +67,7 @@ def screen_verb(arguments: list[str]) -> int:
 def sign_verb(arguments: list[str]) -> int:
     """Signs a run folder or a file."""
     flags = parse(SignFlags, arguments, "sign")
-    from mtljax.protection.signing import sign
+    from mtljax.runs.signing import sign
 
     print(f"signature written to {sign(flags.path, flags.key)}")
     return 0
@@ -76,7 +76,7 @@ def sign_verb(arguments: list[str]) -> int:
 def verify_verb(arguments: list[str]) -> int:
     """Whether the signature of a run folder or a file holds."""
     flags = parse(VerifyFlags, arguments, "verify")
-    from mtljax.protection.signing import verify
+    from mtljax.runs.signing import verify
 
     verify(flags.path, flags.key)
     print(f"the signature of {flags.path} holds")

@@ -62,9 +62,10 @@ def evaluate_verb(arguments: list[str]) -> int:
     """Metrics of a trained run on one of its splits."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import compilation
-    from mtljax.assemble import make_attack
+    from mtljax.build import make_attack
     from mtljax.console import metrics_table
-    from mtljax.predict import evaluate_run, load_run
+    from mtljax.predict import evaluate_run
+    from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output, write_json
     from mtljax.utils.terminal import console
 
@@ -91,7 +92,8 @@ def predict_verb(arguments: list[str]) -> int:
         raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
     from mtljax import compilation
     from mtljax.console import predictions_table
-    from mtljax.predict import load_run, predict_files
+    from mtljax.predict import predict_files
+    from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output
     from mtljax.utils.terminal import console
 

@@ -43,10 +43,10 @@ def train_verb(arguments: list[str]) -> int:
     import jax
 
     from mtljax import compilation, parallel
-    from mtljax.assemble import open_source
-    from mtljax.checkpoint import saved_steps
-    from mtljax.protection.signing import verify
-    from mtljax.runfolder import default_workdir
+    from mtljax.build import open_source
+    from mtljax.runs.checkpoints import saved_steps
+    from mtljax.runs.folder import default_workdir
+    from mtljax.runs.signing import verify
     from mtljax.screening.screen import refuse_errors
     from mtljax.stopping import Stopped
     from mtljax.train import train

@@ -9,12 +9,12 @@ import pyrage
 import pytest
 from comparison_harness import SMALL as EXPERIMENT
 
-from mtljax import joint
-from mtljax.checkpoint import Checkpoints, flat
 from mtljax.comparison import running
-from mtljax.joint import JointCheckpoints, forget_joint, joint_step
 from mtljax.programs import Programs
-from mtljax.protection.keys import parse_keys
+from mtljax.runs import joint_checkpoints
+from mtljax.runs.checkpoints import Checkpoints, flat
+from mtljax.runs.encryption import parse_keys
+from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
 from mtljax.train import train_together
 
 SEEDS = (0, 7, 3)
@@ -121,7 +121,7 @@ def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
     ):
         saved.restore(10, like.join([like.blank()] * 3))
     assert "\n" not in str(error.value)
-    for file in (tmp_path / "0" / joint.FOLDER).rglob("d/*"):
+    for file in (tmp_path / "0" / joint_checkpoints.FOLDER).rglob("d/*"):
         file.write_bytes(b"?" * 100)
     with pytest.raises(ValueError, match=r"joint/checkpoints/10 is damaged; delete that"):
         run(programs, tmp_path)
@@ -162,7 +162,7 @@ def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
             own.close()
     assert found == [(30, 30), (10, 10), (10, 10)]
     forget_joint(tmp_path)
-    assert not (tmp_path / joint.FOLDER).exists()
+    assert not (tmp_path / joint_checkpoints.FOLDER).exists()
 
 
 def test_an_encrypted_group_writes_nothing_that_can_be_read(tmp_path, monkeypatch):
@@ -171,8 +171,10 @@ def test_an_encrypted_group_writes_nothing_that_can_be_read(tmp_path, monkeypatc
     secret = Programs(dataclasses.replace(EXPERIMENT, encrypt=True), devices=1)
     with pytest.raises(KeyboardInterrupt):
         run(secret, tmp_path, die_at=25)
-    files = [path for path in (tmp_path / "0" / joint.FOLDER).rglob("*") if path.is_file()]
-    assert sorted(path.name for path in files) == ["20.age", joint.SEEDS]
+    files = [
+        path for path in (tmp_path / "0" / joint_checkpoints.FOLDER).rglob("*") if path.is_file()
+    ]
+    assert sorted(path.name for path in files) == ["20.age", joint_checkpoints.SEEDS]
     run(secret, tmp_path)
     run(secret, tmp_path / "undisturbed")
     for seed in map(str, SEEDS):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from comparison_harness import SMALL as EXPERIMENT
 
-from mtljax.checkpoint import Checkpoints
 from mtljax.compare import compare
 from mtljax.comparison import running
 from mtljax.main import main
 from mtljax.programs import Programs
+from mtljax.runs.checkpoints import Checkpoints
 from mtljax.train import train, train_together
 
 ASKED = {"balancers": ("ew",), "seeds": 2, "devices": 1, "quiet": True}

@@ -22,7 +22,7 @@ from folder_harness import (
 )
 from PIL import Image
 
-from mtljax.assemble import load_source
+from mtljax.build import load_source
 from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, make_source
 from mtljax.data.base import Wanted

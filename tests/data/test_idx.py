@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtljax.assemble import load_source
+from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import SOURCES
 from mtljax.data.sources.idx import read_idx

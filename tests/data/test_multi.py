@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mtljax.assemble import load_source
+from mtljax.build import load_source
 from mtljax.config import Data, find_experiment
 from mtljax.data import SOURCES, from_arrays, make_source, overlay
 from mtljax.data.base import Wanted

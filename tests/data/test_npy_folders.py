@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtljax.assemble import assemble, load_source, train_step
+from mtljax.build import assemble, load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import make_augment, make_source
 from mtljax.data.base import Wanted

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from cli_harness import run
 from PIL import Image
 
-from mtljax.assemble import load_source
+from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import make_source, pipeline
 from mtljax.data.base import Wanted

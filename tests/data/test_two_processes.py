@@ -11,7 +11,7 @@ from cli_harness import finish, wait_until
 from folder_harness import make_folder, write_experiment
 from test_distributed import lines, start_two
 
-from mtljax.checkpoint import Checkpoints
+from mtljax.runs.checkpoints import Checkpoints
 
 STEPS = 1200
 

@@ -11,13 +11,13 @@ import pytest
 from export_harness import NETWORKS, assert_equal, used_alone
 from models.models_harness import FITTING_TRUNK, SMALL_FUSIONS, SMALL_TRUNKS, shapes
 
-from mtljax.assemble import assemble
+from mtljax.build import assemble
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.export import EXPORTS
 from mtljax.export.model import model_of
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.models.partition import OF_A_BATCH
-from mtljax.predict import Trained
+from mtljax.runs.load import Trained
 from mtljax.step.train_step import TrainState
 from mtljax.tasks import TASKS, Classification, Depth
 

@@ -23,10 +23,10 @@ from export_harness import (
 from mtljax.export import EXPORTS
 from mtljax.export.model import model_of
 from mtljax.main import main
-from mtljax.predict import load_run
-from mtljax.protection.keys import parse_keys
-from mtljax.protection.storage import read_encrypted
-from mtljax.runfolder import CONFIG
+from mtljax.runs.encrypted_store import read_encrypted
+from mtljax.runs.encryption import parse_keys
+from mtljax.runs.folder import CONFIG
+from mtljax.runs.load import load_run
 from mtljax.utils.safetensors import unpack
 from mtljax.utils.tree import by_name
 

@@ -13,10 +13,10 @@ import pyrage
 import pytest
 from cli_harness import ROOT, SMALL, TRAINED, finish, launch, wait_until
 
-from mtljax.checkpoint import Checkpoints
 from mtljax.main import main
-from mtljax.protection.keys import parse_keys
 from mtljax.run import Run
+from mtljax.runs.checkpoints import Checkpoints
+from mtljax.runs.encryption import parse_keys
 
 PROGRAM = (sys.executable, "-m", "mtljax.main")
 NOT_ENCRYPTED = re.compile(

@@ -4,8 +4,8 @@ import numpy as np
 import pyrage
 import pytest
 
-from mtljax.protection.keys import parse_keys
-from mtljax.protection.storage import AgeStore
+from mtljax.runs.encrypted_store import AgeStore
+from mtljax.runs.encryption import parse_keys
 
 ARRAYS = {"params:kernel": np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)}
 

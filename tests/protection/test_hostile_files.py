@@ -15,12 +15,13 @@ from mtljax.data.coco import read_boxes
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
 from mtljax.data.tables import read_table
-from mtljax.predict import Trained, load_run, read_image
-from mtljax.protection import signing
-from mtljax.protection.keys import parse_keys, read_keys
-from mtljax.protection.storage import AgeStore
-from mtljax.runfolder import check_folder, read_input, read_result
-from mtljax.storage import OrbaxStore
+from mtljax.predict import read_image
+from mtljax.runs import signing
+from mtljax.runs.encrypted_store import AgeStore
+from mtljax.runs.encryption import parse_keys, read_keys
+from mtljax.runs.folder import check_folder, read_input, read_result
+from mtljax.runs.load import Trained, load_run
+from mtljax.runs.orbax_store import OrbaxStore
 from mtljax.transfer import read
 from mtljax.utils import files
 from mtljax.utils.files import stored_bytes, write_text

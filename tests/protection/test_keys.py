@@ -8,7 +8,7 @@ import pyrage
 import pytest
 from cli_harness import run
 
-from mtljax.protection.keys import Keys, parse_keys, read_keys
+from mtljax.runs.encryption import Keys, parse_keys, read_keys
 
 PLAIN = np.random.default_rng(0).bytes(200_000)  # more than one of age's chunks of 64 KiB
 

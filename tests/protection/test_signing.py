@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from PIL import Image
 
 from mtljax.main import main
-from mtljax.predict import load_run
-from mtljax.protection.signing import sign, verify
+from mtljax.runs.load import load_run
+from mtljax.runs.signing import sign, verify
 
 
 def write_keys(folder, name, key, password=None):

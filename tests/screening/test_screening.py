@@ -10,7 +10,7 @@ import planted
 import pytest
 from PIL import Image
 
-from mtljax.assemble import load_source
+from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import from_arrays
 from mtljax.data.droplist import without

@@ -10,14 +10,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mtljax.checkpoint import Checkpoints
 from mtljax.compare import compare
 from mtljax.config import Data, Experiment, from_json, to_json
 from mtljax.main import main
-from mtljax.predict import load_run
 from mtljax.programs import Programs
-from mtljax.protection.keys import parse_keys
-from mtljax.protection.signing import sign
+from mtljax.runs.checkpoints import Checkpoints
+from mtljax.runs.encryption import parse_keys
+from mtljax.runs.load import load_run
+from mtljax.runs.signing import sign
 from mtljax.tasks import Classification, Regression
 from mtljax.train import train_together
 from mtljax.utils.tree import flat

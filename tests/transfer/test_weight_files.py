@@ -8,9 +8,9 @@ import pyrage
 import pytest
 
 from mtljax.export.export import export_run
-from mtljax.predict import load_run
-from mtljax.protection.keys import parse_keys
-from mtljax.protection.storage import write_encrypted
+from mtljax.runs.encrypted_store import write_encrypted
+from mtljax.runs.encryption import parse_keys
+from mtljax.runs.load import load_run
 from mtljax.transfer import locate, read
 from mtljax.utils.safetensors import pack
 

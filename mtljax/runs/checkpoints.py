@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from mtljax.protection.keys import Keys
-from mtljax.protection.storage import AgeStore, encrypted_steps
+from mtljax.runs.encrypted_store import AgeStore, encrypted_steps
+from mtljax.runs.encryption import Keys
+from mtljax.runs.orbax_store import OrbaxStore, Store
 from mtljax.step.state import TrainState
-from mtljax.storage import OrbaxStore, Store
 from mtljax.utils.tree import by_name
 
 FOLDER = "checkpoints"

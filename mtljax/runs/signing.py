@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mtljax.checkpoint import FOLDER
-from mtljax.runfolder import CONFIG, INPUT, RESULT
+from mtljax.runs.checkpoints import FOLDER
+from mtljax.runs.folder import CONFIG, INPUT, RESULT
 from mtljax.utils.files import PART, check_files
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"

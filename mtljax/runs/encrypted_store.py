@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from mtljax.protection.keys import Keys
-from mtljax.storage import Opened
+from mtljax.runs.encryption import Keys
+from mtljax.runs.orbax_store import Opened
 from mtljax.utils.files import check_bytes, stored_bytes
 from mtljax.utils.safetensors import pack, unpack
 

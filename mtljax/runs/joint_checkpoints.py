@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtljax.checkpoint import Checkpoints, flat, open_store, saved_steps, unflat
-from mtljax.protection.keys import Keys
+from mtljax.runs.checkpoints import Checkpoints, flat, open_store, saved_steps, unflat
+from mtljax.runs.encryption import Keys
 from mtljax.step.state import TrainState
 from mtljax.utils.files import PART, read_text, write_json
 

@@ -1,0 +1,1 @@
+"""Run folders: files, checkpoints, encryption, signatures, and loading a trained model."""

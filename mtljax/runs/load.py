@@ -1,0 +1,60 @@
+"""Loading a trained run."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtljax.build import assemble
+from mtljax.config import Experiment, read_config
+from mtljax.runs import signing
+from mtljax.runs.checkpoints import Checkpoints
+from mtljax.runs.encryption import read_keys
+from mtljax.runs.folder import CONFIG, read_input
+from mtljax.step.state import TrainState
+
+
+class Trained(NamedTuple):
+    """A run, ready to be used."""
+
+    experiment: Experiment
+    model: Any
+    state: TrainState
+    step: int
+    """Of the checkpoint, the best on validation."""
+    shape: tuple[int, int, int]
+    """Height, width and channels of the images that it was trained on."""
+    dtype: str
+    """Their type."""
+    low: float
+    high: float
+    """Black and white in their unit."""
+
+
+def load_run(path: Path, *, verify: Path | None = None) -> Trained:
+    """The best model of a run folder; the data is not needed.
+
+    Args:
+      path: The run folder.
+      verify: File of a public key, whose owner must have signed the run.
+
+    Raises:
+      ValueError: It is no run folder, has no checkpoint that can be read, or its signature does not
+        hold.
+    """
+    if not path.is_dir():
+        raise ValueError(f"no run folder {path}")
+    if not (path / CONFIG).is_file():
+        raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
+    if verify is not None:
+        signing.verify(path, verify)
+    experiment = read_config(path / CONFIG)
+    keys = read_keys() if experiment.encrypt else None
+    checkpoints = Checkpoints(path, read_only=True, keys=keys)
+    try:
+        step = checkpoints.best()
+        if step is None:
+            raise ValueError(f"{path} has no checkpoint yet: train it first")
+        state = checkpoints.restore_for_use(step)
+    finally:
+        checkpoints.close()
+    told = read_input(path)
+    return Trained(experiment, assemble(experiment).model, state, step, **told)
