@@ -31,7 +31,7 @@ import numpy as np
 import mtljax.report
 from mtljax import compilation, parallel
 from mtljax.config import find_experiment
-from mtljax.evaluate import scalars
+from mtljax.evaluation.evaluator import scalars
 from mtljax.programs import Programs
 from mtljax.train import train, train_together
 

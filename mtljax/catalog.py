@@ -9,7 +9,7 @@ from mtljax.balancing import BALANCERS
 from mtljax.balancing.describe import describe as describe_balancer
 from mtljax.config import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
-from mtljax.export import EXPORTS
+from mtljax.exporters import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optim.optimizers import OPTIMIZERS, SCHEDULES
 from mtljax.step.attacks import ATTACKS

@@ -29,13 +29,13 @@ from mtljax.dispatch import (
     StreamingProgram,
     has_convolution,
 )
-from mtljax.evaluate import Evaluator
+from mtljax.evaluation.constant_predictor import constants
+from mtljax.evaluation.evaluator import Evaluator
 from mtljax.runs.selection import check_select
 from mtljax.step.distillation import Distillation
 from mtljax.step.state import TrainState, create_state
 from mtljax.step.telemetry import Look, make_look, make_telemetry
 from mtljax.teachers import load_teachers
-from mtljax.trivial import constants
 
 
 class Programs:

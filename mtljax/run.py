@@ -16,7 +16,7 @@ import jax
 from mtljax import parallel
 from mtljax.config import Experiment, to_json
 from mtljax.data import Source
-from mtljax.evaluate import Predictions
+from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import divide
 from mtljax.programs import Programs

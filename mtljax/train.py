@@ -13,8 +13,8 @@ import jax
 from mtljax import parallel
 from mtljax.build import load_source
 from mtljax.config import Experiment
-from mtljax.console import result_table
 from mtljax.data import Source
+from mtljax.evaluation.tables import result_table
 from mtljax.programs import Programs
 from mtljax.record import Fetch, require_tensorboard
 from mtljax.run import Run, draw_again

@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, f1_score, r2_score
 
 from mtljax import parallel
 from mtljax.data import Arrays
-from mtljax.evaluate import Evaluator, summarise
+from mtljax.evaluation.evaluator import Evaluator, summarise
 from mtljax.step.state import TrainState
 from mtljax.tasks import Classification, Regression
 

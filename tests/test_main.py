@@ -12,9 +12,9 @@ from PIL import Image
 
 from mtljax.catalog import KINDS, entries
 from mtljax.data import SOURCES, Arrays, Source
-from mtljax.evaluate import scalars
+from mtljax.evaluation.evaluator import scalars
+from mtljax.evaluation.predict import read_image
 from mtljax.main import main
-from mtljax.predict import read_image
 from mtljax.runs.folder import read_result
 from mtljax.runs.load import load_run
 from mtljax.verbs import VERBS

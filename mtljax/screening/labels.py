@@ -20,7 +20,7 @@ from mtljax.config import Experiment
 from mtljax.data.base import Source
 from mtljax.data.pool import Place, Pool
 from mtljax.data.reading import sampled_moments
-from mtljax.evaluate import Predictions
+from mtljax.evaluation.predictions import Predictions
 from mtljax.programs import Programs
 from mtljax.screening.findings import Finding
 from mtljax.tasks import Classification, Regression, Segmentation, Task

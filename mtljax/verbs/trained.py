@@ -63,8 +63,8 @@ def evaluate_verb(arguments: list[str]) -> int:
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import compilation
     from mtljax.build import make_attack
-    from mtljax.console import metrics_table
-    from mtljax.predict import evaluate_run
+    from mtljax.evaluation.predict import evaluate_run
+    from mtljax.evaluation.tables import metrics_table
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output, write_json
     from mtljax.utils.terminal import console
@@ -92,7 +92,7 @@ def predict_verb(arguments: list[str]) -> int:
         raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
     from mtljax import compilation
     from mtljax.console import predictions_table
-    from mtljax.predict import predict_files
+    from mtljax.evaluation.predict import predict_files
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output
     from mtljax.utils.terminal import console
@@ -110,7 +110,7 @@ def export_verb(arguments: list[str]) -> int:
     """Writes a trained run in a format that is used without mtljax."""
     flags = parse(ExportFlags, arguments, "export")
     from mtljax.console import export_table
-    from mtljax.export.export import export_run
+    from mtljax.exporters.export import export_run
     from mtljax.utils.terminal import console
 
     exported = export_run(

@@ -11,7 +11,7 @@ from mtljax.config import find_experiment
 from mtljax.data import make_augment, make_source
 from mtljax.data.base import Wanted
 from mtljax.data.pipeline import read
-from mtljax.evaluate import summarise
+from mtljax.evaluation.evaluator import summarise
 from mtljax.step.eval_step import measure
 from mtljax.step.state import create_state
 

@@ -13,8 +13,8 @@ from models.models_harness import FITTING_TRUNK, SMALL_FUSIONS, SMALL_TRUNKS, sh
 
 from mtljax.build import assemble
 from mtljax.config import Data, Experiment, find_experiment
-from mtljax.export import EXPORTS
-from mtljax.export.model import model_of
+from mtljax.exporters import EXPORTS
+from mtljax.exporters.model import model_of
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.models.partition import OF_A_BATCH
 from mtljax.runs.load import Trained

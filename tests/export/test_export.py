@@ -20,8 +20,8 @@ from export_harness import (
     written,
 )
 
-from mtljax.export import EXPORTS
-from mtljax.export.model import model_of
+from mtljax.exporters import EXPORTS
+from mtljax.exporters.model import model_of
 from mtljax.main import main
 from mtljax.runs.encrypted_store import read_encrypted
 from mtljax.runs.encryption import parse_keys

@@ -15,7 +15,7 @@ from mtljax.config import find_experiment
 from mtljax.data import from_arrays
 from mtljax.data.droplist import without
 from mtljax.data.pool import Place, pool_of
-from mtljax.evaluate import Predictions
+from mtljax.evaluation.predictions import Predictions
 from mtljax.main import main
 from mtljax.screening.appearance import appearance
 from mtljax.screening.droplist import to_drop, write_drop

@@ -10,7 +10,7 @@ import pytest
 from task_harness import assert_same, hide, rows
 from task_samples import SIZE, sample
 
-from mtljax.evaluate import scalars, summarise
+from mtljax.evaluation.evaluator import scalars, summarise
 from mtljax.models.heads import DENSE_HEADS
 from mtljax.step.eval_step import measure
 from mtljax.tasks import TASKS

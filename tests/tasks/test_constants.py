@@ -6,9 +6,10 @@ import pytest
 from task_harness import assert_same, hide, rows
 from task_samples import SIZE, sample
 
-from mtljax import parallel, trivial
+from mtljax import parallel
 from mtljax.data import Arrays
-from mtljax.evaluate import Evaluator
+from mtljax.evaluation import constant_predictor
+from mtljax.evaluation.evaluator import Evaluator
 from mtljax.tasks import TASKS, Depth, Regression, Saliency, Task
 
 TRAIN, TEST = 40, 23
@@ -100,7 +101,7 @@ def reconstruction(task, labels, output):
 def test_a_constant_is_taken_from_the_labels_that_are_there(kind):
     train = sample(kind, TRAIN)
     data = split(train, 0)
-    found = trivial.constants([train.task], data, 16)[kind]
+    found = constant_predictor.constants([train.task], data, 16)[kind]
     assert found.dtype == np.float32
     assert found.shape == train.outputs.shape[1:]
     globals()[kind](train.task, rows(train.labels, data.present[kind]), found)
@@ -111,7 +112,7 @@ def test_the_metrics_of_a_constant_are_those_of_the_whole_set_in_64_bits(kind):
     test = sample(kind, TEST, seed=1)
     data = split(test, 1)
     labels = rows(test.labels, data.present[kind])
-    constant = trivial.constants([test.task], split(sample(kind, TRAIN), 0), 64)
+    constant = constant_predictor.constants([test.task], split(sample(kind, TRAIN), 0), 64)
     outputs = np.broadcast_to(constant[kind], (data.present[kind].sum(), *constant[kind].shape))
     expected = test.reference(test.task, outputs, labels)
     if kind == "detection":  # 64 bits know scores above 0 that are 0 in 32
@@ -140,14 +141,14 @@ def test_of_many_examples_some_are_read_always_the_same(monkeypatch):
     task, data = Regression(name="size"), numbers(500, size=values)
     disk = OnDisk(data[i] for i in range(500))
     monkeypatch.setattr(trivial, "EXAMPLES", 100)
-    exact = trivial.constants([task], data, 64)["size"]
+    exact = constant_predictor.constants([task], data, 64)["size"]
     np.testing.assert_allclose(exact, values.mean(dtype=np.float64), rtol=1e-6)
-    few, again = (trivial.constants([task], disk, batch)["size"] for batch in (7, 64))
+    few, again = (constant_predictor.constants([task], disk, batch)["size"] for batch in (7, 64))
     assert few == again != exact
     assert abs(few - 3) < 4 * 2 / np.sqrt(100)  # standard errors
     monkeypatch.setattr(trivial, "BYTES", values[:10].nbytes)
     for split in (data, disk):
-        assert trivial.constants([task], split, 64)["size"] not in (few, exact)
+        assert constant_predictor.constants([task], split, 64)["size"] not in (few, exact)
 
 
 class Nothing(Task):
@@ -161,7 +162,7 @@ def test_tasks_without_a_label_or_a_constant_are_left_out():
     nan = np.full(9, np.nan, np.float32)
     data = numbers(9, size=np.ones(9, np.float32), missing=nan, own=np.ones(9))
     tasks = Regression(name="size"), Regression(name="missing"), Nothing(name="own")
-    found = trivial.constants(tasks, data, 4)
+    found = constant_predictor.constants(tasks, data, 4)
     assert set(found) == {"size"}
     placement = parallel.place(4, 1)
     evaluator = Evaluator(nn.Module(), tasks, data, 4, placement, keep_on_device=True)

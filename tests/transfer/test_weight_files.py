@@ -7,7 +7,7 @@ import numpy as np
 import pyrage
 import pytest
 
-from mtljax.export.export import export_run
+from mtljax.exporters.export import export_run
 from mtljax.runs.encrypted_store import write_encrypted
 from mtljax.runs.encryption import parse_keys
 from mtljax.runs.load import load_run

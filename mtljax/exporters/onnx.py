@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.export.model import BATCH, INPUT, Model, as_words
+from mtljax.exporters.model import BATCH, INPUT, Model, as_words
 from mtljax.models.forms import standard_forms
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mtljax.build import load_source
 from mtljax.compilation import compiler_options
 from mtljax.data.images import opaque, open_image
-from mtljax.evaluate import Evaluator
+from mtljax.evaluation.evaluator import Evaluator
 from mtljax.parallel import place
 from mtljax.runs.load import Trained
 from mtljax.step.attacks import Attack, attacked

@@ -9,10 +9,10 @@ there are any.
 
 from collections.abc import Callable
 
-from mtljax.export.model import Model
-from mtljax.export.onnx import onnx
-from mtljax.export.safetensors import safetensors
-from mtljax.export.stablehlo import stablehlo
+from mtljax.exporters.model import Model
+from mtljax.exporters.onnx import onnx
+from mtljax.exporters.safetensors import safetensors
+from mtljax.exporters.stablehlo import stablehlo
 
 EXPORTS: dict[str, Callable[[Model], dict[str, bytes]]] = {
     "stablehlo": stablehlo,

@@ -1,7 +1,7 @@
 """Exact evaluation of a split: metrics over the data set, not means of batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,19 +12,11 @@ from jaxtyping import PyTree
 from mtljax.compilation import compiler_options
 from mtljax.data.base import Split
 from mtljax.data.pipeline import padded
+from mtljax.evaluation.predictions import Predictions
 from mtljax.parallel import Placement
 from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
-
-
-class Predictions(NamedTuple):
-    """Examples and what the model says of them, as NumPy arrays."""
-
-    images: np.ndarray
-    outputs: dict[str, Any]
-    labels: dict[str, Any]
-    present: dict[str, np.ndarray]
 
 
 class Evaluator:

@@ -3,7 +3,7 @@
 import jax
 from jax import export
 
-from mtljax.export.model import BATCH, Model, as_bytes
+from mtljax.exporters.model import BATCH, Model, as_bytes
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where the one file runs."""

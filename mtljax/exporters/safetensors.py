@@ -2,7 +2,7 @@
 
 import jax
 
-from mtljax.export.model import Model, as_words
+from mtljax.exporters.model import Model, as_words
 from mtljax.utils.safetensors import pack
 from mtljax.utils.tree import by_name
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.export import EXPORTS
-from mtljax.export.model import model_of
+from mtljax.exporters import EXPORTS
+from mtljax.exporters.model import model_of
 from mtljax.runs.encrypted_store import ENDING, write_encrypted
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.load import load_run
@@ -17,7 +17,7 @@ class Exported(NamedTuple):
 
     files: list[Path]
     description: dict[str, Any]
-    """See `mtljax.export.model.describe`."""
+    """See `mtljax.exporters.model.describe`."""
 
 
 def export_run(

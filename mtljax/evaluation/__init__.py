@@ -1,0 +1,1 @@
+"""Evaluation of splits, prediction for files, and the constant-predictor baseline."""
