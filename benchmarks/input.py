@@ -34,8 +34,8 @@ from mtljax.build import assemble, load_source, train_step
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
 from mtljax.data.base import Wanted
-from mtljax.programs import fresh
 from mtljax.tasks import Classification
+from mtljax.training.programs import fresh
 
 BATCH = 64
 FASHION = "/usr/share/datasets/fashion-mnist"

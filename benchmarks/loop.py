@@ -4,7 +4,7 @@
 
 Three programs train the same two-task network on the digits, one after the other in each round:
 
-- the loop: `mtljax.train.train` as the command line runs it, logging and progress included, from
+- the loop: `mtljax.training.loop.train` as the command line runs it, logging and progress included, from
   its second chunk on (the first compiles);
 - the bare step: the same step, compiled, fed with ready batches on the device; the steps are
   dispatched one by one, or looped over in one program, whichever the loop does;
@@ -29,8 +29,8 @@ from mtljax import compilation, parallel
 from mtljax.build import load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import pipeline
-from mtljax.programs import Programs
-from mtljax.train import train
+from mtljax.training.loop import train
+from mtljax.training.programs import Programs
 
 CASES = {
     "mlp": {"trunk": "mlp:widths=(64,),norm=none", "batch": 32, "steps": 12000, "log_every": 400},

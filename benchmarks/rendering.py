@@ -23,8 +23,8 @@ from mtljax.build import train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data import pipeline
 from mtljax.data.sources.scenes import scenes
-from mtljax.dispatch import Resident
-from mtljax.programs import Programs
+from mtljax.training.executors import Resident
+from mtljax.training.programs import Programs
 
 
 def rendering(size: int, images: int) -> tuple[float, float]:

@@ -5,7 +5,7 @@
 The network is a multilayer perceptron on the digits, trained by the whole loop: data, evaluation,
 checkpoints, result. In each round the seeds are trained
 
-- apart: `mtljax.train.train` once for each, as ten commands would, but without their imports;
+- apart: `mtljax.training.loop.train` once for each, as ten commands would, but without their imports;
 - in turn: one after the other with the data and the compiled programs shared;
 - together: side by side in one program.
 
@@ -32,8 +32,8 @@ import mtljax.report
 from mtljax import compilation, parallel
 from mtljax.config import find_experiment
 from mtljax.evaluation.evaluator import scalars
-from mtljax.programs import Programs
-from mtljax.train import train, train_together
+from mtljax.training.loop import train, train_together
+from mtljax.training.programs import Programs
 
 
 def experiment_of(steps: int, activation: str = "tanh"):

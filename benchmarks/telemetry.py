@@ -15,8 +15,8 @@ import jax
 
 from mtljax import compilation, parallel
 from mtljax.config import find_experiment
-from mtljax.programs import Programs
 from mtljax.step import telemetry
+from mtljax.training.programs import Programs
 
 CASES = {
     "digits, mlp": ("digits", {"trunk": "mlp:widths=(64,)"}),

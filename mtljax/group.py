@@ -11,7 +11,7 @@ from rich.table import Table
 from mtljax.comparison.affinity import measure_affinity
 from mtljax.comparison.grouping import Grouping, recommend
 from mtljax.config import Experiment
-from mtljax.programs import Programs
+from mtljax.training.programs import Programs
 from mtljax.utils.files import PART, write_json
 from mtljax.utils.terminal import console, say
 from mtljax.utils.text import count, joined

@@ -19,12 +19,12 @@ from mtljax.main import main
 from mtljax.models import partition
 from mtljax.models.freezing import divide
 from mtljax.models.partition import join
-from mtljax.programs import Programs
-from mtljax.record import Recorder
-from mtljax.run import count_parameters
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.step.state import create_state
 from mtljax.step.train_step import make_train_step
+from mtljax.training.programs import Programs
+from mtljax.training.recorder import Recorder
+from mtljax.training.run import count_parameters
 
 WIDTHS = (16, 12, 8)
 ADAM = optax.adamw(1e-2, weight_decay=0.1)

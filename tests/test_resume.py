@@ -10,8 +10,8 @@ import pytest
 from cli_harness import SMALL, TRAINED, finish, start, wait_until
 
 from mtljax.main import main
-from mtljax.record import Recorder
 from mtljax.runs.checkpoints import Checkpoints
+from mtljax.training.recorder import Recorder
 
 FLAGS = (*SMALL, "--steps", "400", "--log-every", "10", "--eval-every", "20", "--quiet")
 STEPS, EVALUATIONS = range(10, 401, 10), range(20, 401, 20)

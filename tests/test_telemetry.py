@@ -13,9 +13,9 @@ from jax.flatten_util import ravel_pytree
 from mtljax.comparison.affinity import make_affinity
 from mtljax.config import Data, Experiment
 from mtljax.models.partition import join, partition
-from mtljax.programs import Programs
 from mtljax.step import telemetry
 from mtljax.tasks import Classification, Regression
+from mtljax.training.programs import Programs
 
 EXPERIMENT = Experiment(
     name="measured",

@@ -9,7 +9,7 @@ from mtljax.config import Data, Experiment
 from mtljax.data import from_arrays
 from mtljax.runs.load import load_run
 from mtljax.tasks import Classification
-from mtljax.train import train
+from mtljax.training.loop import train
 
 EXPERIMENT = Experiment(
     name="given",

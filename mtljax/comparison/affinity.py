@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, to_json
-from mtljax.programs import Programs
 from mtljax.step import telemetry
 from mtljax.step.objective import task_rows
 from mtljax.step.state import TrainState
-from mtljax.train import steps_to_next_line
+from mtljax.training.loop import steps_to_next_line
+from mtljax.training.programs import Programs
 from mtljax.utils.files import write_json
 
 

@@ -9,12 +9,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mtljax.comparison.members import Candidate, Method
 from mtljax.data import Source
-from mtljax.programs import Programs
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result
 from mtljax.runs.joint_checkpoints import joint_step
-from mtljax.stopping import Stopped
-from mtljax.train import train_together
+from mtljax.training.loop import train_together
+from mtljax.training.programs import Programs
+from mtljax.training.stopping import Stopped
 from mtljax.utils.terminal import console, say
 
 Together = Literal["auto", "yes", "no"]

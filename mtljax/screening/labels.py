@@ -21,9 +21,9 @@ from mtljax.data.base import Source
 from mtljax.data.pool import Place, Pool
 from mtljax.data.reading import sampled_moments
 from mtljax.evaluation.predictions import Predictions
-from mtljax.programs import Programs
 from mtljax.screening.findings import Finding
 from mtljax.tasks import Classification, Regression, Segmentation, Task
+from mtljax.training.programs import Programs
 
 FENCE = 6.0
 """Interquartile ranges beyond the upper quartile of the errors that make a number improbable."""

@@ -62,7 +62,7 @@ def compare_verb(arguments: list[str]) -> int:
     flags, experiment = read_experiment(arguments, "compare", "Compares methods on", Compare)
     from mtljax import compilation
     from mtljax.compare import compare, show
-    from mtljax.stopping import Stopped
+    from mtljax.training.stopping import Stopped
 
     compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"

@@ -48,8 +48,8 @@ def train_verb(arguments: list[str]) -> int:
     from mtljax.runs.folder import default_workdir
     from mtljax.runs.signing import verify
     from mtljax.screening.screen import refuse_errors
-    from mtljax.stopping import Stopped
-    from mtljax.train import train
+    from mtljax.training.loop import train
+    from mtljax.training.stopping import Stopped
     from mtljax.transfer import locate
 
     parallel.start(run.coordinator, run.num_processes, run.process_id)

@@ -10,12 +10,12 @@ import pytest
 from comparison_harness import SMALL as EXPERIMENT
 
 from mtljax.comparison import running
-from mtljax.programs import Programs
 from mtljax.runs import joint_checkpoints
 from mtljax.runs.checkpoints import Checkpoints, flat
 from mtljax.runs.encryption import parse_keys
 from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
-from mtljax.train import train_together
+from mtljax.training.loop import train_together
+from mtljax.training.programs import Programs
 
 SEEDS = (0, 7, 3)
 
@@ -74,7 +74,7 @@ def test_what_was_handed_out_is_handed_out_again(programs, undisturbed, tmp_path
     def die(folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mtljax.train.forget_joint", die)
+    monkeypatch.setattr("mtljax.training.loop.forget_joint", die)
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path)
     assert joint_step(tmp_path / "0", SEEDS) == 30

@@ -10,9 +10,9 @@ from comparison_harness import SMALL as EXPERIMENT
 from mtljax.compare import compare
 from mtljax.comparison import running
 from mtljax.main import main
-from mtljax.programs import Programs
 from mtljax.runs.checkpoints import Checkpoints
-from mtljax.train import train, train_together
+from mtljax.training.loop import train, train_together
+from mtljax.training.programs import Programs
 
 ASKED = {"balancers": ("ew",), "seeds": 2, "devices": 1, "quiet": True}
 

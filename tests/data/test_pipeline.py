@@ -13,9 +13,9 @@ from mtljax import parallel
 from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, pipeline
 from mtljax.data.pipeline import Order, padded, resident, size_in_bytes, stream
-from mtljax.dispatch import Streaming, StreamingProgram
-from mtljax.programs import Programs
 from mtljax.tasks import Classification, Regression
+from mtljax.training.executors import Streaming, StreamingProgram
+from mtljax.training.programs import Programs
 
 sizes = st.integers(1, 40)
 

@@ -14,9 +14,9 @@ import pytest
 from cli_harness import ROOT, SMALL, TRAINED, finish, launch, wait_until
 
 from mtljax.main import main
-from mtljax.run import Run
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import parse_keys
+from mtljax.training.run import Run
 
 PROGRAM = (sys.executable, "-m", "mtljax.main")
 NOT_ENCRYPTED = re.compile(

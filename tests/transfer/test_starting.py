@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mtljax.compare import compare
 from mtljax.config import Data, Experiment, from_json, to_json
 from mtljax.main import main
-from mtljax.programs import Programs
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import parse_keys
 from mtljax.runs.load import load_run
 from mtljax.runs.signing import sign
 from mtljax.tasks import Classification, Regression
-from mtljax.train import train_together
+from mtljax.training.loop import train_together
+from mtljax.training.programs import Programs
 from mtljax.utils.tree import flat
 
 EXPERIMENT = Experiment(

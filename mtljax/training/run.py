@@ -19,15 +19,15 @@ from mtljax.data import Source
 from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import divide
-from mtljax.programs import Programs
-from mtljax.record import Fetch, Recorder
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import RunFolder
 from mtljax.runs.selection import selection_score
 from mtljax.step.distillation import ADAPTERS
 from mtljax.step.state import TrainState
-from mtljax.stopping import Stopped
+from mtljax.training.programs import Programs
+from mtljax.training.recorder import Fetch, Recorder
+from mtljax.training.stopping import Stopped
 
 
 class Run:

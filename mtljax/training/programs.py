@@ -22,20 +22,20 @@ from mtljax.build import (
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment
 from mtljax.data import Source, Split, pipeline
-from mtljax.dispatch import (
-    Resident,
-    ResidentProgram,
-    Streaming,
-    StreamingProgram,
-    has_convolution,
-)
 from mtljax.evaluation.constant_predictor import constants
 from mtljax.evaluation.evaluator import Evaluator
 from mtljax.runs.selection import check_select
 from mtljax.step.distillation import Distillation
 from mtljax.step.state import TrainState, create_state
 from mtljax.step.telemetry import Look, make_look, make_telemetry
-from mtljax.teachers import load_teachers
+from mtljax.training.executors import (
+    Resident,
+    ResidentProgram,
+    Streaming,
+    StreamingProgram,
+    has_convolution,
+)
+from mtljax.training.teachers import load_teachers
 
 
 class Programs:

@@ -15,16 +15,16 @@ from mtljax.build import load_source
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.tables import result_table
-from mtljax.programs import Programs
-from mtljax.record import Fetch, require_tensorboard
-from mtljax.run import Run, draw_again
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import REPORT, check_folder, read_result
 from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
 from mtljax.step import telemetry
 from mtljax.step.state import TrainState
-from mtljax.stopping import Stopped, stop_signal
+from mtljax.training.programs import Programs
+from mtljax.training.recorder import Fetch, require_tensorboard
+from mtljax.training.run import Run, draw_again
+from mtljax.training.stopping import Stopped, stop_signal
 from mtljax.utils.terminal import console, say
 
 

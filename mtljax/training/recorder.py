@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from mtljax.config import Experiment
-from mtljax.console import Reporter
 from mtljax.runs.folder import RunFolder
 from mtljax.step.telemetry import summary
-from mtljax.stopping import Stopped
+from mtljax.training.progress import Reporter
+from mtljax.training.stopping import Stopped
 
 Fetch = Callable[[], dict[str, Any]]
 """Waits for logs and gives them, with the steps along the first axis."""
