@@ -11,7 +11,7 @@ import jinja2
 
 from mtljax.report.figures import Picture
 from mtljax.report.predictions import Predictions
-from mtljax.report.words import headline, main_result, remarks, trivial_result
+from mtljax.report.summary import headline, main_result, remarks, trivial_result
 from mtljax.tasks import Task
 from mtljax.tasks.metric_text import metric_name, metric_value
 from mtljax.utils.text import count, number

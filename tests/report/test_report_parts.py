@@ -7,10 +7,10 @@ from report_harness import make_run
 
 from mtljax.report.curves import weights_in_words
 from mtljax.report.history import Series, series
+from mtljax.report.image_grid import Caption, Grid, Tile, make_triples, to_rgb, worst_first
 from mtljax.report.run import file_stems
 from mtljax.report.sheets import make_sheet
-from mtljax.report.tiles import Caption, Grid, Tile, make_triples, to_rgb, worst_first
-from mtljax.report.words import main_results
+from mtljax.report.summary import main_results
 from mtljax.tasks import Classification, Regression
 from mtljax.tasks.metric_text import metric_value
 from mtljax.utils.text import joined, number
