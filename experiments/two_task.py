@@ -22,13 +22,13 @@ from PIL import Image
 from rich.table import Table
 
 from mtljax import compilation
-from mtljax.compare import compare
+from mtljax.comparison.compare import compare
+from mtljax.comparison.conclusions import conclusions, percent
+from mtljax.comparison.figures import delta_bars
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.statistics import estimate
 from mtljax.comparison.table import result_columns
-from mtljax.comparison.words import conclusions, percent
 from mtljax.config import find_experiment
-from mtljax.report.comparison_figures import delta_bars
 from mtljax.report.figures import look
 from mtljax.utils.terminal import console, say
 

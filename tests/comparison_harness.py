@@ -2,7 +2,7 @@
 
 import json
 
-from mtljax.comparison.members import plan
+from mtljax.comparison.plan import plan
 from mtljax.config import Data, Experiment
 from mtljax.tasks import Classification, Regression
 

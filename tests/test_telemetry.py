@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from mtljax.comparison.affinity import make_affinity
+from mtljax.comparison.grouping.affinity import make_affinity
 from mtljax.config import Data, Experiment
 from mtljax.models.partition import join, partition
 from mtljax.step import telemetry

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtljax.comparison import statistics
-from mtljax.comparison.members import Candidate, Kind, Method
+from mtljax.comparison.plan import Candidate, Kind, Method
 from mtljax.comparison.statistics import Estimate, Metric, estimate
 from mtljax.config import Experiment
 from mtljax.runs.folder import read_result

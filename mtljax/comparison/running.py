@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mtljax.comparison.members import Candidate, Method
+from mtljax.comparison.plan import Candidate, Method
 from mtljax.data import Source
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
+from mtljax.comparison.conclusions import percent
 from mtljax.comparison.outcome import Comparison, Row
 from mtljax.comparison.statistics import Estimate, estimate
-from mtljax.comparison.words import percent
 from mtljax.utils.text import number
 
 

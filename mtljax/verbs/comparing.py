@@ -61,7 +61,7 @@ def compare_verb(arguments: list[str]) -> int:
     """Baselines, balancers, fusions ... with several seeds each, and what may be concluded."""
     flags, experiment = read_experiment(arguments, "compare", "Compares methods on", Compare)
     from mtljax import compilation
-    from mtljax.compare import compare, show
+    from mtljax.comparison.compare import compare, show
     from mtljax.training.stopping import Stopped
 
     compilation.use_compile_cache()
@@ -99,7 +99,7 @@ def group_verb(arguments: list[str]) -> int:
     """Which tasks help each other, and which to train together."""
     flags, experiment = read_experiment(arguments, "group", "Groups the tasks of", Group)
     from mtljax import compilation
-    from mtljax.group import group
+    from mtljax.comparison.grouping.group import group
 
     compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"group-{experiment.name}"

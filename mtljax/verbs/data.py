@@ -39,7 +39,7 @@ def prepare_verb(arguments: list[str]) -> int:
 def data_verb(arguments: list[str]) -> int:
     """What is in an experiment's data: counts, balance, gaps, and a picture of samples."""
     flags, experiment = read_experiment(arguments, "data", "Looks at the data of", Survey)
-    from mtljax.survey import survey
+    from mtljax.screening.survey import survey
     from mtljax.utils.terminal import console
 
     folder = flags.output or Path("runs") / f"data-{experiment.name}"

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtljax.comparison import grouping
-from mtljax.comparison.grouping import best_groups, recommend, score
-from mtljax.group import affinity_table, conclusions
+from mtljax.comparison.grouping.group import affinity_table, conclusions
+from mtljax.comparison.grouping.search import best_groups, recommend, score
 
 
 def partitions(tasks):

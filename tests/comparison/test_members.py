@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from comparison_harness import EXPERIMENT
 
-from mtljax.comparison.members import plan, simplex, single_task, with_field
+from mtljax.comparison.plan import plan, simplex, single_task, with_field
 
 
 def names(**asked):

@@ -11,10 +11,10 @@ from comparison_harness import EXPERIMENT, invent, invent_all
 from scipy import stats
 
 from mtljax.comparison import table
-from mtljax.comparison.members import plan
+from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.outcome import collect
+from mtljax.comparison.plan import plan
 from mtljax.comparison.statistics import estimate
-from mtljax.comparison.words import conclusions
 
 VALUES = {
     "STL": [(0.80, 2.0, 4.0), (0.80, 2.0, 4.0)],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from comparison_harness import SMALL as EXPERIMENT
 
-from mtljax.compare import compare
 from mtljax.comparison import running
+from mtljax.comparison.compare import compare
 from mtljax.main import main
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.training.loop import train, train_together

@@ -11,7 +11,7 @@ from cli_harness import run
 from comparison_harness import EXPERIMENT, invent_all
 from report_harness import Page, is_drawn
 
-from mtljax.compare import write
+from mtljax.comparison.compare import write
 from mtljax.comparison.outcome import collect
 from mtljax.comparison.running import Failure
 

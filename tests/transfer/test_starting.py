@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mtljax.compare import compare
+from mtljax.comparison.compare import compare
 from mtljax.config import Data, Experiment, from_json, to_json
 from mtljax.main import main
 from mtljax.runs.checkpoints import Checkpoints

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from mtljax.comparison.affinity import measure_affinity
-from mtljax.comparison.grouping import Grouping, recommend
+from mtljax.comparison.grouping.affinity import measure_affinity
+from mtljax.comparison.grouping.search import Grouping, recommend
 from mtljax.config import Experiment
 from mtljax.training.programs import Programs
 from mtljax.utils.files import PART, write_json
@@ -143,7 +143,7 @@ def conclusions(names: Sequence[str], found: Grouping, counts: Sequence[int]) ->
 
 def write(experiment: Experiment, found: Grouping, counts: Sequence[int], workdir: Path) -> None:
     """Writes `group.json` and the page."""
-    from mtljax.report.grouping import write_page  # matplotlib: not before it is needed
+    from mtljax.comparison.grouping.page import write_page  # matplotlib: not before it is needed
 
     names = [task.name for task in experiment.tasks]
     write_json(

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mtljax.comparison.grouping import Grouping
+from mtljax.comparison.grouping.search import Grouping
+from mtljax.comparison.page import write_plots
 from mtljax.config import Experiment, to_json
-from mtljax.report.comparison import write_plots
 from mtljax.report.figures import Picture, look, picture
 from mtljax.report.page import flatten, template
 from mtljax.utils.files import write_text

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mtljax.comparison import statistics
+from mtljax.comparison.conclusions import percent
 from mtljax.comparison.outcome import Comparison, Row
 from mtljax.comparison.statistics import estimate
-from mtljax.comparison.words import percent
 from mtljax.report.figures import BLUE, COLORS, GRAY, ORANGE, Picture, picture
 from mtljax.tasks.metric_text import metric_name, metric_tick
 from mtljax.utils.text import number

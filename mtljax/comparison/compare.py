@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtljax.comparison import table
-from mtljax.comparison.members import FOLDER, plan
+from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.outcome import Comparison, collect
+from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.running import Failure, Together, run_members
-from mtljax.comparison.words import conclusions
 from mtljax.config import Experiment
 from mtljax.utils.files import PART, write_text
 from mtljax.utils.terminal import console, say
@@ -37,7 +37,7 @@ def compare(
       experiment: What to compare on; its own seed is the first.
       workdir: Where everything is written: tables, the page, and a run folder per member.
       seeds: How many, one after the other from the experiment's own.
-      balancers, fusions, trunks, vary, grid, front: See `mtljax.comparison.members.plan`.
+      balancers, fusions, trunks, vary, grid, front: See `mtljax.comparison.plan.plan`.
       devices: How many to use; None: all.
       together: Whether seeds are trained side by side in one program; auto: where that pays.
       quiet: Show no progress.
@@ -96,7 +96,7 @@ def check_workdir(path: Path) -> None:
 
 def write(found: Comparison, failures: Sequence[Failure], workdir: Path) -> None:
     """Writes the tables and the page."""
-    from mtljax.report.comparison import write_page  # matplotlib: not before it is needed
+    from mtljax.comparison.page import write_page  # matplotlib: not before it is needed
 
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "results.csv", table.to_csv(found, table.result_columns(found)))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from mtljax.comparison import table
+from mtljax.comparison.conclusions import conclusions
+from mtljax.comparison.figures import pictures
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.running import Failure
-from mtljax.comparison.words import conclusions
 from mtljax.config import to_json
-from mtljax.report.comparison_figures import pictures
 from mtljax.report.figures import Picture, look
 from mtljax.report.page import flatten, template
 from mtljax.utils.files import write_text

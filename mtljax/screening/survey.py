@@ -8,8 +8,8 @@ from rich.table import Table
 
 from mtljax.build import open_source
 from mtljax.config import Experiment
-from mtljax.data.sheet import draw_sheet
 from mtljax.data.statistics import Tally, tally
+from mtljax.screening.sheet import draw_sheet
 from mtljax.utils.files import write_json
 
 

@@ -1,0 +1,1 @@
+"""Task grouping: affinities measured in training, and the best partition into networks."""
