@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mtljax.flags import asks_for_help, value_of
+from mtljax.cli.flags import asks_for_help, value_of
+from mtljax.cli.verbs import VERBS
 from mtljax.utils.registry import nearest
-from mtljax.verbs import VERBS
 
 USAGE = """\
 python -m mtljax.main [VERB] [FLAGS]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from cli_harness import run
 
-import mtljax.verbs
-from mtljax.flags import parse
+import mtljax.cli.verbs
+from mtljax.cli.flags import parse
+from mtljax.cli.verbs import VERBS
 from mtljax.main import main
-from mtljax.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,7 +48,7 @@ def test_a_command_that_is_shown_is_understood(line, monkeypatch):
         parse(*arguments, **settings)
         raise Understood
 
-    for module in pkgutil.iter_modules(mtljax.verbs.__path__, "mtljax.verbs."):
+    for module in pkgutil.iter_modules(mtljax.cli.verbs.__path__, "mtljax.cli.verbs."):
         monkeypatch.setattr(importlib.import_module(module.name), "parse", read, raising=False)
     monkeypatch.chdir(ROOT)
     with pytest.raises((Understood, SystemExit)) as ended:

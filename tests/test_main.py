@@ -10,16 +10,16 @@ import pytest
 from cli_harness import SMALL, TRAINED, finish, start
 from PIL import Image
 
-from mtljax.catalog import KINDS, entries
+from mtljax.cli.catalog import KINDS, entries
+from mtljax.cli.verbs import VERBS
+from mtljax.cli.verbs.experiment import read_experiment
+from mtljax.cli.verbs.train import Run
 from mtljax.data import SOURCES, Arrays, Source
 from mtljax.evaluation.evaluator import scalars
 from mtljax.evaluation.predict import read_image
 from mtljax.main import main
 from mtljax.runs.folder import read_result
 from mtljax.runs.load import load_run
-from mtljax.verbs import VERBS
-from mtljax.verbs.experiment import read_experiment
-from mtljax.verbs.training import Run
 
 QUICK = (*SMALL, "--steps", "2", "--data.batch-size", "16")
 

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from mtljax.verbs.experiment import read_experiment
+from mtljax.cli.verbs.experiment import read_experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from mtljax.verbs.experiment import read_experiment
+from mtljax.cli.verbs.experiment import read_experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ What they need they import when they are called, so that `--help` and a misspelt
 
 from collections.abc import Callable
 
-from mtljax.verbs.comparing import compare_verb, group_verb
-from mtljax.verbs.data import data_verb, prepare_verb
-from mtljax.verbs.listing import list_verb
-from mtljax.verbs.safety import screen_verb, sign_verb, verify_verb
-from mtljax.verbs.trained import evaluate_verb, export_verb, predict_verb
-from mtljax.verbs.training import train_verb
+from mtljax.cli.verbs.compare import compare_verb, group_verb
+from mtljax.cli.verbs.data import data_verb, prepare_verb
+from mtljax.cli.verbs.listing import list_verb
+from mtljax.cli.verbs.security import screen_verb, sign_verb, verify_verb
+from mtljax.cli.verbs.train import train_verb
+from mtljax.cli.verbs.use_run import evaluate_verb, export_verb, predict_verb
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train_verb,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from mtljax.flags import parse
+from mtljax.cli.flags import parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def predict_verb(arguments: list[str]) -> int:
     if not flags.images:
         raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
     from mtljax import compilation
-    from mtljax.console import predictions_table
+    from mtljax.cli.tables import predictions_table
     from mtljax.evaluation.predict import predict_files
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output
@@ -109,7 +109,7 @@ def predict_verb(arguments: list[str]) -> int:
 def export_verb(arguments: list[str]) -> int:
     """Writes a trained run in a format that is used without mtljax."""
     flags = parse(ExportFlags, arguments, "export")
-    from mtljax.console import export_table
+    from mtljax.cli.tables import export_table
     from mtljax.exporters.export import export_run
     from mtljax.utils.terminal import console
 

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from mtljax.catalog import Entry
+from mtljax.cli.catalog import Entry
 
 
 def predictions_table(entries: list[dict[str, Any]]) -> Table:

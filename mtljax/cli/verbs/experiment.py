@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from mtljax.flags import asks_for_help, parse, value_of
+from mtljax.cli.flags import asks_for_help, parse, value_of
 from mtljax.utils.registry import did_you_mean
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from mtljax.flags import parse
-from mtljax.verbs.experiment import read_experiment
+from mtljax.cli.flags import parse
+from mtljax.cli.verbs.experiment import read_experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

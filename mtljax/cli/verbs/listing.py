@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from mtljax.flags import parse
+from mtljax.cli.flags import parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,8 @@ class ListFlags:
 def list_verb(arguments: list[str]) -> int:
     """The experiments, and everything that is chosen by name."""
     flags = parse(ListFlags, arguments, "list")
-    from mtljax.catalog import KINDS, entries
-    from mtljax.console import catalog_table
+    from mtljax.cli.catalog import KINDS, entries
+    from mtljax.cli.tables import catalog_table
     from mtljax.utils.terminal import console
 
     for kind in flags.kinds or KINDS:
