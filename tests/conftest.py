@@ -12,8 +12,8 @@ os.environ["MTLJAX_CACHE"] = str(CACHE)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from cli_harness import TRAINED, pytest_runtest_protocol  # noqa: E402, F401
 from hypothesis import HealthCheck, settings  # noqa: E402
+from support.cli import TRAINED, pytest_runtest_protocol  # noqa: E402, F401
 
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from cli_harness import SMALL, finish, start, wait_until
+from support.cli import SMALL, finish, start, wait_until
 
 FLAGS = (
     *("compare", *SMALL, "--steps", "200", "--log-every", "5", "--eval-every", "10"),

@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from comparison_harness import EXPERIMENT, invent, invent_all
 from scipy import stats
+from support.comparison import EXPERIMENT, invent, invent_all
 
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions

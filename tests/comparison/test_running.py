@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from comparison_harness import SMALL as EXPERIMENT
+from support.comparison import SMALL as EXPERIMENT
 
 from mtljax.comparison import running
 from mtljax.comparison.compare import compare

@@ -5,8 +5,8 @@ import pickle
 import jax
 import numpy as np
 import pytest
-from folder_harness import make_folder
 from PIL import Image
+from support.folders import make_folder
 from test_elpv import make_elpv
 from test_idx import write_idx
 from test_npy_folders import make as make_npy

@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from folder_harness import (
+from PIL import Image
+from support.folders import (
     FOR,
     LABELS,
     H,
@@ -20,7 +21,6 @@ from folder_harness import (
     write_table,
     wrong_mask,
 )
-from PIL import Image
 
 from mtljax.build import load_source
 from mtljax.config import Data, Experiment

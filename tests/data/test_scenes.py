@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data.scenes_reference import first_hits, is_inside, rays, surface_points
+from support.scenes_reference import first_hits, is_inside, rays, surface_points
 
 from mtljax import tasks
 from mtljax.data import SOURCES, Wanted

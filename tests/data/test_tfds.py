@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from cli_harness import run
 from PIL import Image
+from support.cli import run
 
 from mtljax.build import load_source
 from mtljax.config import find_experiment

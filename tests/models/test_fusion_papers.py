@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from models.models_harness import (
+from support.models import (
     NAMES,
     init,
     quick_jit,
@@ -16,6 +15,7 @@ from models.models_harness import (
     small_image,
     small_trunk,
 )
+
 from mtljax.models.fusion.dselect_k import select, smooth_step
 from mtljax.models.fusion.pyramid import Gather
 from mtljax.models.trunks.base import Carry, mix

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-
-import mtljax.models.fusion.base
-from models.models_harness import (
+from support.models import (
     FITTING_TRUNK,
     NAMES,
     SMALL_TRUNKS,
@@ -21,6 +19,8 @@ from models.models_harness import (
     small_image,
     small_trunk,
 )
+
+import mtljax.models.fusion.base
 from mtljax.models import FUSIONS, TRUNKS, build, partition, task_of
 from mtljax.models.multitask import with_maps
 from mtljax.models.partition import PERTURBATIONS

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.models import quick_jit
 
-from models.models_harness import quick_jit
 from mtljax.models.layers import (
     DropPath,
     Norm,

@@ -11,7 +11,7 @@ from mtljax.transfer import Stored, match
 
 torch = pytest.importorskip("torch")
 
-from models.torch_models import MODELS, scrambled  # noqa: E402
+from support.torch_models import MODELS, scrambled  # noqa: E402
 
 
 def ours(name, theirs, image, *, mean=0.0, std=1.0, **options):

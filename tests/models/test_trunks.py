@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.models import SMALL_TRUNKS, init, quick_jit, shapes, small_image, small_trunk
 
-from models.models_harness import SMALL_TRUNKS, init, quick_jit, shapes, small_image, small_trunk
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.models.trunks.base import features_of
 from mtljax.models.trunks.segnet import pool, unpool

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_harness import run
 from PIL import Image
-from report_harness import Page, is_drawn, make_run, write
+from support.cli import run
+from support.report import Page, is_drawn, make_run, write
 
 from mtljax.tasks import Regression
 

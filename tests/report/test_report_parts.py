@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from report_harness import make_run
+from support.report import make_run
 
 from mtljax.report.curves import weights_in_words
 from mtljax.report.history import Series, series

@@ -6,9 +6,9 @@ import json
 
 import jax
 import numpy as np
-import planted
 import pytest
 from PIL import Image
+from support import planted
 
 from mtljax.build import load_source
 from mtljax.config import find_experiment

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from task_harness import assert_same, hide, rows
-from task_samples import SIZE, sample
+from support.task_samples import SIZE, sample
+from support.tasks import assert_same, hide, rows
 
 from mtljax.evaluation.evaluator import scalars, summarise
 from mtljax.models.heads import DENSE_HEADS

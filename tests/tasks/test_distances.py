@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from task_samples import sample
+from support.task_samples import sample
 
 from mtljax.tasks import TASKS as KINDS
 

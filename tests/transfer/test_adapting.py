@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models.models_harness import init, quick_jit
+from support.models import init, quick_jit
 
 from mtljax.models import TRUNKS
 from mtljax.models.trunks.base import features_of

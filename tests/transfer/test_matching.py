@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from models.models_harness import SMALL_FUSIONS
+from support.models import SMALL_FUSIONS
 
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.tasks import Classification, Regression, Segmentation

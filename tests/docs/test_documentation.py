@@ -1,0 +1,66 @@
+"""What the README and the docstrings show is run, and says what is true."""
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import mtljax
+from mtljax.balancing import BALANCERS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+MODULES = [m.name for m in pkgutil.walk_packages(mtljax.__path__, "mtljax.")]
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def test_the_first_two_bash_blocks_are_the_main_job_and_the_tests():
+    main_job, tests = blocks("bash")[:2]
+    assert "mtljax.main --experiment digits" in main_job
+    assert "pytest" in tests
+    assert all("venv" in block for block in (main_job, tests))
+
+
+def test_the_python_of_the_readme_runs_in_order_and_trains():
+    namespace = {}
+    library, alone, devices = blocks("python")
+    exec(library, namespace)
+    assert float(namespace["logs"]["loss"]["digit"]) < 2.3  # log 10: it has learned something
+    exec(alone, namespace)
+    assert namespace["direction"].shape == (2,)
+    exec(devices, namespace)
+
+
+def test_the_library_example_is_as_short_as_it_says():
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 17
+    assert "class Net(nn.Module)" in lines[1]
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_what_the_readme_links_to_is_there(link):
+    assert (ROOT / link).is_file()
+
+
+def test_the_table_of_balancers_is_what_the_code_says():
+    made = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))
+    assert made["START"] in README
+    assert made["with_table"](README) == README, "run python benchmarks/table.py"
+
+
+def test_the_cost_of_every_balancer_was_measured():
+    assert json.loads((ROOT / "docs" / "costs.json").read_text()).keys() == BALANCERS.keys()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_do_what_they_say(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
