@@ -90,7 +90,7 @@ def test_the_notebook_with_a_step_of_ones_own_learns_with_five_seeds(ran):
 def test_the_balancer_of_ones_own_has_at_most_15_lines():
     (cell,) = (
         cell.source
-        for cell in code(ROOT / "experiments/custom_step.ipynb")
+        for cell in code(ROOT / "examples/custom_step.ipynb")
         if "def equal_pull" in cell.source
     )
     function = cell.split("\n\n\n")[0]

@@ -1,6 +1,6 @@
 """The two-objective toy problem of the CAGrad and Nash-MTL papers, and every method's way over it.
 
-    python experiments/toy.py [--steps 100000] [--picture toy.png]
+    python examples/toy.py [--steps 100000] [--picture toy.png]
 
 Two losses of two parameters: valleys that pull apart lie on both sides of a flat ridge, and below
 them a bowl holds the Pareto set, a nearly straight line from (-7, -8.4) to (7, -8.4). From some

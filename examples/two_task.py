@@ -1,6 +1,6 @@
 """Two tasks, independent or dependent: separate trunks joined late, one trunk, or attention?
 
-    python experiments/two_task.py [--seeds 5] [--steps N] [--workdir runs/two_task]
+    python examples/two_task.py [--seeds 5] [--steps N] [--workdir runs/two_task]
 
 On two data sets of handwritten digits, where two tasks go well together (which digit it is, and its
 value) and where they compete (which two digits lie over each other), three ways to share features
