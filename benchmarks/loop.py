@@ -4,8 +4,8 @@
 
 Three programs train the same two-task network on the digits, one after the other in each round:
 
-- the loop: `mtljax.training.loop.train` as the command line runs it, logging and progress included, from
-  its second chunk on (the first compiles);
+- the loop: `mtljax.training.loop.train` as the command line runs it, logging and progress
+  included, from its second chunk on (the first compiles);
 - the bare step: the same step, compiled, fed with ready batches on the device; the steps are
   dispatched one by one, or looped over in one program, whichever the loop does;
 - PyTorch: a plain loop over ready tensors with Adam, reading the losses as often as the loop logs.

@@ -3,8 +3,8 @@
     python benchmarks/pullback.py [--tasks 3 10 40] [--trunks mlp cnn resnet18 vit_ti] [--rounds 3]
 
 The time of one whole `pcgrad` step by `pullback`, as a ratio to the fastest of its line, all of a
-line in one run. `auto` in `mtljax.step.objective.rows_per_pull` is what this table says for the backend;
---check ends with status 1 where auto takes more than 1.15 times the fastest.
+line in one run. `auto` in `mtljax.step.objective.rows_per_pull` is what this table says for the
+backend; --check ends with status 1 where auto takes more than 1.15 times the fastest.
 """
 
 import argparse

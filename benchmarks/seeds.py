@@ -5,8 +5,8 @@
 The network is a multilayer perceptron on the digits, trained by the whole loop: data, evaluation,
 checkpoints, result. In each round the seeds are trained
 
-- apart: `mtljax.training.loop.train` once for each, as ten commands would, but without their imports;
-- in turn: one after the other with the data and the compiled programs shared;
+- apart: `mtljax.training.loop.train` once for each, as ten commands would, but without their
+  imports; - in turn: one after the other with the data and the compiled programs shared;
 - together: side by side in one program.
 
 No report is drawn in any of them. What was compiled before is in the cache for all. Then every

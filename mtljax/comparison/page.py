@@ -43,7 +43,7 @@ def write_page(workdir: Path, found: Comparison, failures: Sequence[Failure]) ->
     with look():
         drawn = pictures(found)
     results, costs = table.result_columns(found), table.cost_columns()
-    page = template("comparison.html.jinja").render(
+    page = template("comparison.html.jinja", "mtljax.comparison").render(
         title=found.experiment.name,
         subtitle=f"{count(len(found.kind('method')), 'method')} compared",
         conclusions=conclusions(found),

@@ -12,7 +12,7 @@ from mtljax.data.reading import sampled_moments
 from mtljax.utils.files import read_text
 
 
-def _digest(split: Split, row: int) -> str | None:
+def image_digest(split: Split, row: int) -> str | None:
     """Of the image, None if it cannot be read."""
     try:
         return digest(np.asarray(split[row]["image"]))
@@ -49,7 +49,7 @@ def without(source: Source, path: Path) -> Source:
     dropped, splits = read_drop(path), source.parts()
     for place, told in dropped.items():
         split = splits.get(place.split)
-        if split is None or not place.row < len(split) or _digest(split, place.row) != told:
+        if split is None or not place.row < len(split) or image_digest(split, place.row) != told:
             raise ValueError(
                 f"{path} is of other data: {place} is not the image that was screened; screen again"
             )

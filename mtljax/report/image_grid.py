@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from mtljax.report.predictions import Predictions, take
+from mtljax.evaluation.predictions import Predictions, take
 from mtljax.tasks import Task
 
 FONT = 8.5

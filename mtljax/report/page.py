@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from mtljax.evaluation.predictions import Predictions
 from mtljax.report.figures import Picture
-from mtljax.report.predictions import Predictions
 from mtljax.report.summary import headline, main_result, remarks, trivial_result
 from mtljax.tasks import Task
 from mtljax.tasks.metric_text import metric_name, metric_value
@@ -91,10 +91,12 @@ def render(
     )
 
 
-def template(name: str) -> jinja2.Template:
-    """A template of this package."""
+def template(name: str, package: str = "mtljax.report") -> jinja2.Template:
+    """Returns a template of a package; it may include those of `mtljax.report`."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mtljax.report", "."),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name, ".") for name in dict.fromkeys([package, "mtljax.report"])]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

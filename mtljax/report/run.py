@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mtljax.evaluation.predictions import Predictions
 from mtljax.report import curves
 from mtljax.report.figures import Picture, look, picture
 from mtljax.report.image_grid import PARTS, Grid, make_tiles, make_triples, worst_first
 from mtljax.report.overview import overview
 from mtljax.report.page import TaskPart, render
-from mtljax.report.predictions import Predictions
 from mtljax.report.sheets import Sheet, make_sheet
 from mtljax.report.summary import balancer_name, main_results
 from mtljax.tasks import Task

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from mtljax.evaluation.predictions import Predictions
 from mtljax.report.image_grid import FONT, GAP, LINE, Caption, draw_caption, make_tiles, paint
-from mtljax.report.predictions import Predictions
 from mtljax.tasks import Task
 
 _NAMES = 0.95

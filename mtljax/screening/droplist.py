@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtljax.data.base import Source
+from mtljax.data.droplist import image_digest
 from mtljax.data.pool import Place
 from mtljax.screening.findings import ERRORS, Finding
 from mtljax.utils.files import write_text
@@ -35,7 +36,7 @@ def write_drop(path: Path, findings: Sequence[Finding], source: Source) -> int:
             {
                 "split": place.split,
                 "row": place.row,
-                "image": _digest(splits[place.split], place.row),
+                "image": image_digest(splits[place.split], place.row),
                 "reasons": reasons,
             }
         )

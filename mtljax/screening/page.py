@@ -39,7 +39,7 @@ def write_page(
         for kind, found in by_kind(findings)
     ]
     title = experiment.name
-    page = template("screening.html.jinja").render(
+    page = template("screening.html.jinja", "mtljax.screening").render(
         title=title, headline=headline(findings, source), parts=parts
     )
     write_text(path, page)

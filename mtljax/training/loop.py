@@ -19,7 +19,6 @@ from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import REPORT, check_folder, read_result
 from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
-from mtljax.step import telemetry
 from mtljax.step.state import TrainState
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch, require_tensorboard
@@ -135,7 +134,7 @@ def train_together(
         if not quiet:
             for line in (f"going on from step {step}",) if step else report:
                 say(line)
-        every = telemetry.interval(experiment)
+        every = telemetry_interval(experiment)
         runner = programs.feed(seeds, step)
 
         while step < experiment.steps and not all(run.failure for run in runs):
@@ -218,7 +217,7 @@ experiment does not say: one costs about T + 5 passes, a plain step three, so th
 the plainest step's time, and of small networks' too, whose steps are looped over in one program."""
 
 
-def interval(experiment: Experiment) -> int:
+def telemetry_interval(experiment: Experiment) -> int:
     """Steps between two measurements, a multiple of those between lines; 0: none are made."""
     every = experiment.telemetry_every
     if every is None:

@@ -192,16 +192,16 @@ def _draw(
     experiment: Experiment, folder: RunFolder, result: dict[str, Any], predictions: Predictions
 ) -> None:
     """Writes the report into the run folder."""
-    from mtljax import report  # matplotlib: not before it is needed
+    from mtljax.report.run import write_report  # matplotlib: not before it is needed
 
-    report.write_report(
+    write_report(
         folder.path,
         title=experiment.name,
         config=to_json(experiment),
         tasks=experiment.tasks,
         history=folder.history(),
         result=result,
-        test=report.Predictions(*predictions),
+        test=predictions,
     )
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.datasets import CELLS, make_elpv
 
 from mtljax.data import make_source
 from mtljax.data.base import Wanted
@@ -13,23 +13,6 @@ from mtljax.tasks import Classification, Regression
 
 DEFECT = Wanted(Regression(name="how_bad"), "defect")
 TYPE = Wanted(Classification(name="type", num_classes=2), "type")
-CELLS = [(defect, kind) for kind in ("mono", "poly") for defect in (0.0, 1 / 3, 2 / 3, 1.0)] * 20
-"""Labels of what `make_elpv` writes: twenty cells of each combination."""
-
-
-def make_elpv(folder):
-    """A package like elpv-dataset, of tiny images: cell i is grey i, with one white pixel."""
-    data = folder / "elpv_dataset" / "data"
-    (data / "images").mkdir(parents=True)
-    (data.parent / "__init__.py").touch()
-    lines = []
-    for i, (defect, kind) in enumerate(CELLS):
-        pixels = np.full((6, 6), i, np.uint8)
-        pixels[0, 0] = 255
-        Image.fromarray(pixels).save(data / "images" / f"cell{i:04}.png")
-        lines.append(f"images/cell{i:04}.png  {defect}  {kind}\n")
-    (data / "labels.csv").write_text("".join(lines))
-    return data / "labels.csv"
 
 
 @pytest.fixture

@@ -6,11 +6,16 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from support.datasets import (
+    SCENE,
+    builder_like,
+    made,
+    make_elpv,
+    make_npy_folders,
+    scene,
+    write_idx,
+)
 from support.folders import make_folder
-from test_elpv import make_elpv
-from test_idx import write_idx
-from test_npy_folders import make as make_npy
-from test_tfds import SCENE, builder_like, made, scene
 
 from mtljax.data import SOURCES, make_source
 from mtljax.data.base import Wanted
@@ -28,7 +33,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("sources")
     rng = np.random.default_rng(0)
     make_folder(root / "pets")
-    make_npy(root, "cityscapes")
+    make_npy_folders(root, "cityscapes")
     made(builder_like("scenes", "1.0.0", SCENE, {"train": 40}, scene), root / "tfds")
     (root / "idx").mkdir()
     for part, count in (("train", 40), ("t10k", 9)):

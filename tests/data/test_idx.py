@@ -2,11 +2,11 @@
 
 import gzip
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.datasets import write_idx
 
 from mtljax.build import load_source
 from mtljax.config import find_experiment
@@ -19,12 +19,6 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 fashion = pytest.mark.skipif(
     not FASHION.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
 )
-
-
-def write_idx(path, array):
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    data = header + array.tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 @pytest.fixture(scope="module", params=["", ".gz"], ids=["plain", "gz"])

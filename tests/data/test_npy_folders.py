@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from support.datasets import CLASSES, COUNTS, SHAPES, make_npy_folders
 
 from mtljax.build import assemble, load_source, train_step
 from mtljax.config import find_experiment
@@ -15,43 +16,12 @@ from mtljax.evaluation.evaluator import summarise
 from mtljax.step.eval_step import measure
 from mtljax.step.state import create_state
 
-SHAPES = {"nyuv2": (288, 384), "cityscapes": (128, 256)}
-CLASSES = {"nyuv2": 13, "cityscapes": 7}
-COUNTS = {"train": 5, "val": 3}
-
-
-def make(root, name):
-    """Files in the exact layout: types, axes and marks of what is missing as in the archives."""
-    height, width = SHAPES[name]
-    rng = np.random.default_rng(0)
-    for part, count in COUNTS.items():
-        for i in range(count):
-            label = rng.integers(-1, CLASSES[name], (height // 8, width // 8))
-            label = label.repeat(8, 0).repeat(8, 1).astype(np.float64)
-            depth = rng.uniform(0.5, 9, (height, width, 1)).astype(np.float32)
-            depth[rng.uniform(size=depth.shape) < 0.2] = 0
-            normal = rng.normal(size=(height, width, 3))
-            normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-            normal[rng.uniform(size=(height, width)) < 0.2] = 0
-            arrays = {
-                "image": rng.uniform(0, 1, (height, width, 3)),
-                "label": label,
-                "depth": depth,
-                "normal": normal,
-            }
-            if name == "cityscapes":
-                del arrays["normal"]
-            for kind, array in arrays.items():
-                folder = root / name / part / kind
-                folder.mkdir(parents=True, exist_ok=True)
-                np.save(folder / f"{i}.npy", array)
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("benchmarks")
     for name in SHAPES:
-        make(root, name)
+        make_npy_folders(root, name)
     return root
 
 
@@ -169,14 +139,14 @@ TASK = find_experiment("nyuv2").tasks[0]
     ],
 )
 def test_what_is_missing_is_named(tmp_path, change, key, message):
-    make(tmp_path, "cityscapes")
+    make_npy_folders(tmp_path, "cityscapes")
     change(tmp_path / "cityscapes")
     with pytest.raises(ValueError, match=message):
         make_source(f"npy_folders:{tmp_path}/cityscapes", [Wanted(TASK, key)])
 
 
 def test_a_label_of_another_class_is_named(tmp_path):
-    make(tmp_path, "cityscapes")
+    make_npy_folders(tmp_path, "cityscapes")
     where = tmp_path / "cityscapes/val/label/1.npy"
     np.save(where, np.full(SHAPES["cityscapes"], 13.0))
     source = make_source(f"npy_folders:{tmp_path}/cityscapes", [Wanted(TASK, "label")])

@@ -1,6 +1,5 @@
 """TensorFlow Datasets: prepared by the real machinery, and read without TensorFlow or a network."""
 
-import io
 import json
 import pickle
 import socket
@@ -12,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from support.cli import run
+from support.datasets import SCENE, builder_like, encoded, made, scene
 
 from mtljax.build import load_source
 from mtljax.config import find_experiment
@@ -23,77 +23,9 @@ from mtljax.main import main
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel
 
 
-def encoded(pixels, kind="PNG"):
-    """A file in memory: TFDS needs TensorFlow only where it has to encode images itself."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    file.seek(0)
-    return file
-
-
-def builder_like(name, version, features, splits, example):
-    """A builder of some name and features, whose examples are made by a function."""
-
-    class Fake(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version(version)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, manager):
-            return {
-                split: self._generate_examples(number, count)
-                for number, (split, count) in enumerate(splits.items())
-            }
-
-        def _generate_examples(self, number, count):
-            for i in range(count):
-                yield i, example(np.random.default_rng([number, i]), i)
-
-    Fake.name = name
-    return Fake
-
-
-def made(cls, folder):
-    builder = cls(data_dir=folder, file_format="array_record")
-    settings = tfds.download.DownloadConfig(try_download_gcs=False)
-    builder.download_and_prepare(download_config=settings)
-    return builder
-
-
 def real_features(name, folder):
     """The features of the builder that TFDS comes with; its code is run, nothing downloaded."""
     return tfds.builder(name, data_dir=folder, try_gcs=False).info.features
-
-
-SCENE = tfds.features.FeaturesDict(
-    {
-        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-        "label": tfds.features.ClassLabel(num_classes=3),
-        "marks": {"a": np.bool_, "b": np.bool_},
-        "nose": tfds.features.Tensor(shape=(1, 2), dtype=np.float32),
-        "objects": tfds.features.Sequence(
-            {
-                "bbox": tfds.features.BBoxFeature(),
-                "label": tfds.features.ClassLabel(num_classes=4),
-            }
-        ),
-    }
-)
-
-
-def scene(rng, i):
-    image = rng.integers(0, 256, (10 + i % 3, 12, 3), dtype=np.uint8)
-    image[:2, :2] = i  # TFDS shuffles: an image says which it is, also after resizing
-    return {
-        "image": encoded(image),
-        "label": i % 4 - 1,
-        "marks": {"a": bool(i % 2), "b": bool(i % 3)},
-        "nose": np.array([[3, i % 7]], np.float32),
-        "objects": [
-            {"bbox": tfds.features.BBox(0.0, 0.25, 0.5, 1.0), "label": j} for j in range(i % 3)
-        ],
-    }
 
 
 SCENE_TASKS = [

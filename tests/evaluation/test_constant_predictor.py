@@ -140,13 +140,13 @@ def test_of_many_examples_some_are_read_always_the_same(monkeypatch):
     values = np.random.default_rng(0).normal(3, 2, 500).astype(np.float32)
     task, data = Regression(name="size"), numbers(500, size=values)
     disk = OnDisk(data[i] for i in range(500))
-    monkeypatch.setattr(trivial, "EXAMPLES", 100)
+    monkeypatch.setattr(constant_predictor, "EXAMPLES", 100)
     exact = constant_predictor.constants([task], data, 64)["size"]
     np.testing.assert_allclose(exact, values.mean(dtype=np.float64), rtol=1e-6)
     few, again = (constant_predictor.constants([task], disk, batch)["size"] for batch in (7, 64))
     assert few == again != exact
     assert abs(few - 3) < 4 * 2 / np.sqrt(100)  # standard errors
-    monkeypatch.setattr(trivial, "BYTES", values[:10].nbytes)
+    monkeypatch.setattr(constant_predictor, "BYTES", values[:10].nbytes)
     for split in (data, disk):
         assert constant_predictor.constants([task], split, 64)["size"] not in (few, exact)
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from mtljax.report import Predictions, write_report
+from mtljax.evaluation.predictions import Predictions
+from mtljax.report.run import write_report
 from mtljax.tasks import Classification, Regression
 
 

@@ -1,13 +1,12 @@
 """Several processes that train together give what one process gives."""
 
-import json
 import re
 import signal
-import socket
 
 import numpy as np
 import pytest
 from support.cli import SMALL, finish, start, wait_until
+from support.processes import lines, start_two
 
 from mtljax.runs.checkpoints import Checkpoints
 
@@ -17,18 +16,6 @@ FLAGS = (*SMALL, "--steps", "20", "--log-every", "5", "--eval-every", "10")
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def start_two(*flags, cache):
-    """Two processes with two devices each."""
-    together = ("--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2)
-    return [start(*flags, *together, "--process-id", i, cache=cache, devices=2) for i in range(2)]
 
 
 GLOO = re.compile(
@@ -51,10 +38,6 @@ def saved(folder):
     found = checkpoints.read(20)
     checkpoints.close()
     return found
-
-
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_the_same_run(folder, alone):

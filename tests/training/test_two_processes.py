@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.cli import finish, wait_until
 from support.folders import make_folder, write_experiment
-from test_distributed import lines, start_two
+from support.processes import lines, start_two
 
 from mtljax.runs.checkpoints import Checkpoints
 

@@ -15,7 +15,7 @@ from mtljax.config import Experiment, to_json
 from mtljax.step import telemetry
 from mtljax.step.objective import task_rows
 from mtljax.step.state import TrainState
-from mtljax.training.loop import steps_to_next_line
+from mtljax.training.loop import steps_to_next_line, telemetry_interval
 from mtljax.training.programs import Programs
 from mtljax.utils.files import write_json
 
@@ -82,7 +82,7 @@ def measure_affinity(
         out_shardings=programs.placement.replicated,
         compiler_options=compiler_options(),
     )
-    every = max(telemetry.interval(experiment) // 4, experiment.log_every)
+    every = max(telemetry_interval(experiment) // 4, experiment.log_every)
     every -= every % experiment.log_every
     state, step, found = programs.create(experiment.seed), 0, []
     runner = programs.feed([experiment.seed], 0)

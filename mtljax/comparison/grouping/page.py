@@ -26,7 +26,7 @@ def write_page(
     names = [task.name for task in experiment.tasks]
     with look():
         drawn = matrix(names, found)
-    page = template("grouping.html.jinja").render(
+    page = template("grouping.html.jinja", "mtljax.comparison.grouping").render(
         title=experiment.name,
         conclusions=conclusions,
         groups=[[names[i] for i in part] for part in found.groups],

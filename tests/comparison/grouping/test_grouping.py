@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtljax.comparison.grouping import search
 from mtljax.comparison.grouping.group import affinity_table, conclusions
 from mtljax.comparison.grouping.search import best_groups, recommend, score
 
@@ -46,7 +47,7 @@ def test_no_partition_is_better(tasks, most, seed):
 
 
 def test_many_tasks_are_grouped_by_local_search(monkeypatch):
-    monkeypatch.setattr(grouping, "EXACT", 3)
+    monkeypatch.setattr(search, "EXACT", 3)
     blocks = np.kron(np.eye(3), np.ones((4, 4)))
     affinity = 2 * blocks - 1 + 0.1 * np.random.default_rng(0).normal(size=(12, 12))
     assert best_groups(affinity, most=3) == ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11))
