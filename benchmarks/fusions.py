@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from mtljax import compiler_options
-from mtljax.build import assemble, open_source, train_step
+from mtljax.build import build, open_source, train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS
@@ -55,7 +55,7 @@ def compiled(experiment: Experiment) -> Program:
     """The experiment's step, on its first batch."""
     source = open_source(experiment)
     batch = jax.device_put(read(source.train, np.arange(experiment.data.batch_size)))
-    parts = assemble(experiment, source.mean, source.std)
+    parts = build(experiment, source.mean, source.std)
     arguments = parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch
     state = jax.jit(lambda key: create_state(key, *arguments))(jax.random.key(0))
     start = time.perf_counter()

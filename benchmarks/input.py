@@ -30,7 +30,7 @@ from input_data import array_records, jpegs, npys
 from PIL import Image
 
 from mtljax import compilation, parallel
-from mtljax.build import assemble, load_source, train_step
+from mtljax.build import build, load_source, train_step
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
 from mtljax.data.base import Wanted
@@ -216,7 +216,7 @@ def measure_augmentations(seconds: float, rounds: int, size: int = 64) -> None:
 def waiting(experiment: Experiment, steps: int, workers: int) -> tuple[float, float]:
     """(share of the time that the device waits for data, seconds per step), data being streamed."""
     source = load_source(experiment)
-    parts = assemble(experiment, source.mean, source.std)
+    parts = build(experiment, source.mean, source.std)
     placement = parallel.place(experiment.data.batch_size, 1)
     state = jax.jit(fresh(experiment, parts, source))(jax.random.key(0))
     step = jax.jit(

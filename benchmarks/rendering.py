@@ -23,7 +23,7 @@ from mtljax.build import train_step
 from mtljax.config import Experiment, find_experiment
 from mtljax.data import pipeline
 from mtljax.data.sources.scenes import scenes
-from mtljax.training.executors import Resident
+from mtljax.training.executors import DeviceDataExecutor
 from mtljax.training.programs import Programs
 
 
@@ -45,7 +45,7 @@ def picking(experiment: Experiment, steps: int) -> tuple[float, float]:
     """(seconds to pick a batch, seconds of a step with it), the medians, data on the device."""
     programs = Programs(experiment)
     runner, state = programs.feed([0], 0), programs.create(0)
-    assert isinstance(runner, Resident)
+    assert isinstance(runner, DeviceDataExecutor)
     pick, step = [], []
     for i in range(steps):
         start = time.perf_counter()

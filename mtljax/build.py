@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mtljax import models
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.config import Experiment
 from mtljax.data import (
@@ -24,7 +25,7 @@ from mtljax.data import (
 )
 from mtljax.data.base import select, with_parts
 from mtljax.data.droplist import without
-from mtljax.models import FUSIONS, TRUNKS, MultiTask, build
+from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
@@ -116,9 +117,7 @@ def keeps_on_device(experiment: Experiment, split: Split) -> bool:
     return experiment.data.keep_on_device == "yes"
 
 
-def assemble(
-    experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: float = 1.0
-) -> Parts:
+def build(experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: float = 1.0) -> Parts:
     """Makes what the experiment names.
 
     Args:
@@ -132,7 +131,7 @@ def assemble(
     trunk = choose("trunk", experiment.trunk, TRUNKS)
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
     balancer = choose("balancer", experiment.balancer, BALANCERS)
-    model = build(
+    model = models.build(
         trunk.made(),
         fusion.make,
         experiment.tasks,
@@ -212,11 +211,11 @@ def train_step(
         jacobian=experiment.jacobian,
         attack=parts.attack,
         distill=distill,
-        **what_stays(experiment),
+        **freeze_options(experiment),
     )
 
 
-def what_stays(experiment: Experiment) -> dict[str, Any]:
+def freeze_options(experiment: Experiment) -> dict[str, Any]:
     """What does not learn, as `make_train_step` and all that measures the same losses take it."""
     return {"freeze": experiment.freeze, "freeze_statistics": experiment.freeze_statistics}
 

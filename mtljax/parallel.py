@@ -105,7 +105,7 @@ class Placement:
             lambda x: jax.make_array_from_process_local_data(self.batched, np.asarray(x)), tree
         )
 
-    def keep_pace(self, tree: PyTree) -> None:
+    def sync_on_virtual_cpus(self, tree: PyTree) -> None:
         """Waits for `tree` where several devices are parts of one CPU, so that steps do not queue.
 
         Such devices share one pool of threads, as many as there are devices. Steps in a queue wait

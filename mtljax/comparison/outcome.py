@@ -140,11 +140,11 @@ def collect(
         rows=tuple(rows),
         tests=tests([row for row in rows if row.kind != "front"]),
         metric_tests=metric_tests(rows, metrics),
-        **circumstances([result for _, found in chosen.values() for result in found.values()]),
+        **environment([result for _, found in chosen.values() for result in found.values()]),
     )
 
 
-def circumstances(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def environment(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How and on what the runs were made."""
     told: dict[str, dict[str, None]] = {}
     for result in results:

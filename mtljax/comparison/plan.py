@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
-from mtljax.build import assemble
+from mtljax.build import build
 from mtljax.config import Experiment, to_json
 from mtljax.runs.selection import check_select
 from mtljax.utils.registry import nearest, read_value, split_arguments
@@ -284,5 +284,5 @@ def _check(methods: Sequence[Method]) -> None:
         if names.count(method.name) > 1:
             raise ValueError(f"{method.name!r} is asked for twice; leave one out")
         for candidate in method.candidates:
-            assemble(candidate.experiment)
+            build(candidate.experiment)
             check_select(candidate.experiment)

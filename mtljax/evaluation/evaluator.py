@@ -69,7 +69,7 @@ class Evaluator:
         own = lambda run: (jax.tree.map(lambda x: x[run], part) for part in found)
         return [summarise(self.tasks, own(run)) for run in range(runs)]
 
-    def trivial(self, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    def constant_predictor_metrics(self, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The metrics of {task: output of one example}, taken to be that of every example."""
         tasks = [task for task in self.tasks if task.name in outputs]
 

@@ -13,7 +13,7 @@ from mtljax.compilation import compiler_options
 from mtljax.data.images import opaque, open_image
 from mtljax.evaluation.evaluator import Evaluator
 from mtljax.parallel import place
-from mtljax.runs.load import Trained
+from mtljax.runs.load import TrainedModel
 from mtljax.step.attacks import Attack, attacked
 from mtljax.step.axis import Axis
 from mtljax.step.eval_step import predict
@@ -28,7 +28,7 @@ PREDICTED_AT_ONCE = 64
 
 
 def evaluate_run(
-    trained: Trained, split: str, attack: Attack | None = None
+    trained: TrainedModel, split: str, attack: Attack | None = None
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """{"metrics": {task: {metric: value}}} of a trained run on one of its splits.
 
@@ -71,7 +71,7 @@ def evaluate_run(
     return found
 
 
-def read_image(path: Path, trained: Trained) -> np.ndarray:
+def read_image(path: Path, trained: TrainedModel) -> np.ndarray:
     """An image file as the network takes it: [H, W, C] in the training images' unit.
 
     PNG, JPEG and the like are laid on white where they are transparent, made grey or coloured as
@@ -109,7 +109,7 @@ def _read_array(path: Path) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def _read_picture(path: Path, trained: Trained) -> np.ndarray:
+def _read_picture(path: Path, trained: TrainedModel) -> np.ndarray:
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
@@ -130,7 +130,9 @@ def _read_picture(path: Path, trained: Trained) -> np.ndarray:
     return trained.low + (trained.high - trained.low) * pixels
 
 
-def predict_files(trained: Trained, paths: Sequence[Path], output: Path) -> list[dict[str, Any]]:
+def predict_files(
+    trained: TrainedModel, paths: Sequence[Path], output: Path
+) -> list[dict[str, Any]]:
     """Predicts every task for every file and writes `output`, JSON with an entry per image.
 
     A prediction that is itself an image goes to a `.npy` file beside `output`.

@@ -9,7 +9,7 @@ from jaxtyping import Array, Num
 
 import mtljax
 from mtljax.config import to_json
-from mtljax.runs.load import Trained
+from mtljax.runs.load import TrainedModel
 from mtljax.step.eval_step import predict
 from mtljax.tasks import Task
 from mtljax.utils.files import to_text
@@ -33,7 +33,7 @@ class Model(NamedTuple):
     """What the user of a file must know, in plain JSON; see `describe`."""
 
 
-def model_of(trained: Trained) -> Model:
+def model_of(trained: TrainedModel) -> Model:
     """What is exported of a trained run."""
     experiment, state = trained.experiment, trained.state
     image = jax.ShapeDtypeStruct(trained.shape, trained.dtype)
@@ -57,7 +57,7 @@ def model_of(trained: Trained) -> Model:
 
 
 def describe(
-    trained: Trained, outputs: Callable[[Array], dict[str, Array]], image: jax.ShapeDtypeStruct
+    trained: TrainedModel, outputs: Callable[[Array], dict[str, Array]], image: jax.ShapeDtypeStruct
 ) -> dict[str, Any]:
     """What goes into a model and what comes out.
 

@@ -11,7 +11,7 @@ import jinja2
 
 from mtljax.evaluation.predictions import Predictions
 from mtljax.report.figures import Picture
-from mtljax.report.summary import headline, main_result, remarks, trivial_result
+from mtljax.report.summary import constant_predictor_result, headline, main_result, remarks
 from mtljax.tasks import Task
 from mtljax.tasks.metric_text import metric_name, metric_value
 from mtljax.utils.text import count, number
@@ -169,7 +169,7 @@ def _summary(task: Task, result: dict, labelled: int) -> str:
     own = "" if specific is None else f", {count(specific, 'parameter')} of its own"
     if not labelled:
         return f"{kind}{own}. No test image carries its label."
-    trivial = trivial_result(task, result)
+    trivial = constant_predictor_result(task, result)
     floor = ""
     if trivial is not None and not math.isnan(trivial):
         same = metric_value(task.main_metric, trivial)

@@ -45,14 +45,14 @@ def main_results(tasks: Sequence[Task], measured: dict[str, dict[str, Any]]) -> 
     return joined(parts)
 
 
-def trivial_result(task: Task, result: dict) -> float | None:
+def constant_predictor_result(task: Task, result: dict) -> float | None:
     """The main metric on test of one answer for every image, the best on training labels."""
     return result.get("trivial", {}).get(task.name, {}).get(task.main_metric)
 
 
 def learned_nothing(task: Task, result: dict) -> bool:
     """Whether such an answer is as good as the network's."""
-    found, trivial = result["test"].get(task.name, {}), trivial_result(task, result)
+    found, trivial = result["test"].get(task.name, {}), constant_predictor_result(task, result)
     if trivial is None or task.main_metric not in found:
         return False
     value = found[task.main_metric]

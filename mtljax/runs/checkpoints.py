@@ -86,7 +86,7 @@ class Checkpoints:
         told, load = self._store.open(step)
         return jax.device_get(load(dict.fromkeys(told, here)))
 
-    def restore_for_use(self, step: int) -> TrainState:
+    def restore_for_inference(self, step: int) -> TrainState:
         """The parameters and model state of a step, to evaluate or predict with.
 
         Nothing is known of the optimizer or the balancer, so training cannot go on from it.

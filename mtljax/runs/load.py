@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.build import assemble
+from mtljax.build import build
 from mtljax.config import Experiment, read_config
 from mtljax.runs import signing
 from mtljax.runs.checkpoints import Checkpoints
@@ -12,7 +12,7 @@ from mtljax.runs.folder import CONFIG, read_input
 from mtljax.step.state import TrainState
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     """A run, ready to be used."""
 
     experiment: Experiment
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
     """Black and white in their unit."""
 
 
-def load_run(path: Path, *, verify: Path | None = None) -> Trained:
+def load_run(path: Path, *, verify: Path | None = None) -> TrainedModel:
     """The best model of a run folder; the data is not needed.
 
     Args:
@@ -53,8 +53,8 @@ def load_run(path: Path, *, verify: Path | None = None) -> Trained:
         step = checkpoints.best()
         if step is None:
             raise ValueError(f"{path} has no checkpoint yet: train it first")
-        state = checkpoints.restore_for_use(step)
+        state = checkpoints.restore_for_inference(step)
     finally:
         checkpoints.close()
     told = read_input(path)
-    return Trained(experiment, assemble(experiment).model, state, step, **told)
+    return TrainedModel(experiment, build(experiment).model, state, step, **told)

@@ -22,7 +22,7 @@ Params = tuple[Flat, Flat]
 """(shared, task-specific) parameters, or their gradient."""
 
 
-class Measured(NamedTuple):
+class BatchSignals(NamedTuple):
     """What one batch says, added up over its microbatches and not yet divided by counts."""
 
     sums: Float[Array, " R"]
@@ -35,15 +35,15 @@ class Measured(NamedTuple):
     """Gradient of all sums together with respect to task-specific parameters, beside rows."""
 
 
-class Balanced(NamedTuple):
+class BalancerOutput(NamedTuple):
     """What the balancer decided: weights, or else a direction."""
 
     signals: Signals
     scale: Float[Array, " R"]
     """1 / count, which turns a sum of losses into their mean; 0 for an absent task."""
-    own_scale: Float[Array, " R"]
+    inverse_task_count: Float[Array, " R"]
     """1 / count over all samples together."""
-    share: Float[Array, " R"]
+    row_share: Float[Array, " R"]
     """Which part of its task's count a row has; 1 where there is one sample."""
     weights: Float[Array, " R"] | None
     direction: PyTree | None
@@ -92,7 +92,7 @@ class BalancedGradient:
         batch: Mapping[str, Any],
         model_key: jax.Array,
         balancer_key: jax.Array,
-    ) -> tuple[Params, Balanced, PyTree]:
+    ) -> tuple[Params, BalancerOutput, PyTree]:
         """(gradient, what the balancer decided, new model state)."""
         if self.microbatches == 1:
             forward = self.objective.forward(*params, model_state, batch, model_key)
@@ -118,9 +118,9 @@ class BalancedGradient:
             )
         return gradient, balanced, new_state
 
-    def measure(self, forward: Forward) -> Measured:
+    def measure(self, forward: Forward) -> BatchSignals:
         """What the balancer needs of one forward pass; rows of parameters summed over devices."""
-        measured = Measured(forward.sums, forward.counts)
+        measured = BatchSignals(forward.sums, forward.counts)
         if self.balancer.needs is Needs.LOSSES:
             return measured
         lean = self.of_parameters and not self.keep_rows
@@ -135,12 +135,12 @@ class BalancedGradient:
 
     def balance(
         self,
-        measured: Measured,
+        measured: BatchSignals,
         balancer_state: PyTree,
         step: Array,
         key: jax.Array,
         lookahead: Callable | None,
-    ) -> Balanced:
+    ) -> BalancerOutput:
         """Asks the balancer, with what was measured on all devices."""
         balancer = self.balancer
         shape = (balancer.samples, -1) if balancer.samples > 1 else (-1,)
@@ -173,14 +173,16 @@ class BalancedGradient:
             weights = jnp.where(present, combined.reshape(-1), 0.0)
         else:
             direction = combined if self.of_parameters else self.axis.own_part(combined)
-        own_scale = jnp.tile(_reciprocal(together), balancer.samples)
-        share = measured.counts * own_scale
-        return Balanced(signals, scale, own_scale, share, weights, direction, new)
+        inverse_task_count = jnp.tile(_reciprocal(together), balancer.samples)
+        row_share = measured.counts * inverse_task_count
+        return BalancerOutput(
+            signals, scale, inverse_task_count, row_share, weights, direction, new
+        )
 
-    def weigh_rows(self, measured: Measured, balanced: Balanced) -> Params:
+    def weigh_rows(self, measured: BatchSignals, balanced: BalancerOutput) -> Params:
         """The gradient where the Jacobian of the shared parameters is at hand already."""
         assert measured.specific is not None
-        shared, scale = balanced.direction, balanced.own_scale
+        shared, scale = balanced.direction, balanced.inverse_task_count
         if balanced.weights is not None:
             shared = combine_rows(balanced.weights * balanced.scale, measured.rows)
             scale = scale * balanced.weights if self.heads == "weighted" else scale
@@ -190,9 +192,9 @@ class BalancedGradient:
         }
         return shared, {path: scales[task_of(path)] * x for path, x in measured.specific.items()}
 
-    def pull_back(self, forward: Forward, rows: PyTree | None, balanced: Balanced) -> Params:
+    def pull_back(self, forward: Forward, rows: PyTree | None, balanced: BalancerOutput) -> Params:
         """The gradient by one more pass backwards."""
-        own = balanced.own_scale
+        own = balanced.inverse_task_count
         if balanced.weights is None:
             # What arrives at the representation becomes the direction instead of the sum of rows;
             # what comes after it still receives the gradient of the sum of losses.
@@ -210,7 +212,7 @@ class BalancedGradient:
 
     def measure_parts(
         self, params: Params, model_state: PyTree, batches: Any, keys: jax.Array
-    ) -> tuple[Measured, PyTree]:
+    ) -> tuple[BatchSignals, PyTree]:
         """`measure` of every microbatch: what can be summed is, rows of examples are joined."""
 
         def one(model_state, batch, key):
@@ -240,7 +242,7 @@ class BalancedGradient:
         batches: Any,
         keys: jax.Array,
         rows: PyTree | None,
-        balanced: Balanced,
+        balanced: BalancerOutput,
     ) -> Params:
         """`pull_back` of every microbatch, its forward pass done again, added up."""
         split = lambda x: _split(x, self.microbatches)
@@ -295,7 +297,7 @@ class BalancedGradient:
         model_state: PyTree,
         batch: Mapping[str, Any],
         key: jax.Array,
-        balanced: Balanced,
+        balanced: BalancerOutput,
     ) -> Float[Array, "..."]:
         """The losses of the same batch at other parameters; nothing else is updated."""
         if self.microbatches == 1:

@@ -17,9 +17,9 @@ def make_eval_step(
 ) -> Callable[[TrainState, Batch], dict[str, dict]]:
     """Makes `eval_step(state, batch) -> {task: metric state of this batch}`: pure.
 
-    The states are summed by `mtljax.evaluation.evaluator.summarise`, which makes them exact over
-    any number of batches. Averaged parameters are used where the state has them. Padding is marked by `present`
-    False for every task.
+    The states are summed by `mtljax.evaluation.evaluator.summarise`, which makes the metrics exact
+    over any number of batches. Averaged parameters are used where the state has them. Padding is
+    marked by `present` False for every task.
 
     Args:
       model: See `mtljax.models`.

@@ -43,7 +43,7 @@ def summary(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-class Look(NamedTuple):
+class ProbePoint(NamedTuple):
     """The losses of a batch as a step sees them, as a function of the shared parameters."""
 
     shared: Flat
@@ -54,7 +54,7 @@ class Look(NamedTuple):
     """Each task's losses of the same batch, added up, at other shared parameters."""
 
 
-def make_look(
+def make_probe(
     model: nn.Module,
     tasks: Sequence[Task],
     *,
@@ -63,8 +63,8 @@ def make_look(
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
     distill: Distillation | None = None,
-) -> Callable[[TrainState, Mapping[str, Any]], Look]:
-    """Makes `look(state, batch) -> Look`, for what is measured beside training.
+) -> Callable[[TrainState, Mapping[str, Any]], ProbePoint]:
+    """Makes `probe(state, batch) -> ProbePoint`, for what is measured beside training.
 
     Args:
       model: See `mtljax.models`.
@@ -77,7 +77,7 @@ def make_look(
         model, tuple(tasks), "parameters", 1, dtype, Axis(None), freeze_statistics, distill
     )
 
-    def look(state: TrainState, batch: Mapping[str, Any]) -> Look:
+    def probe(state: TrainState, batch: Mapping[str, Any]) -> ProbePoint:
         key = jax.random.fold_in(state.key, state.step)
         augment_key, model_key, _ = jax.random.split(key, 3)
         if augment is not None:
@@ -86,31 +86,31 @@ def make_look(
         shared, specific = partition(learning)
         objective = every.given(frozen, state.teachers)
         rest = specific, state.model_state, batch, model_key
-        return Look(
+        return ProbePoint(
             shared=shared,
             forward=objective.forward(shared, *rest),
             sums=lambda there: objective.losses(there, *rest),
         )
 
-    return look
+    return probe
 
 
 def make_telemetry(
-    look: Callable[[TrainState, Mapping[str, Any]], Look],
+    probe: Callable[[TrainState, Mapping[str, Any]], ProbePoint],
 ) -> Callable[[TrainState, PyTree, Mapping[str, Any]], dict[str, Array]]:
     """Makes `measure(state, params, batch) -> telemetry`: pure, to be jitted or vmapped.
 
     `params` are the parameters some updates after `state`, which say where the method went.
 
     Args:
-      look: Made by `make_look`.
+      probe: Made by `make_probe`.
 
     Returns:
       The function. Its result is that of `describe`, and `curvature`.
     """
 
     def measure(state: TrainState, params: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
-        shared, forward, sums = look(state, batch)
+        shared, forward, sums = probe(state, batch)
         present = forward.counts > 0
         scale = jnp.where(present, 1 / jnp.where(present, forward.counts, 1), 0)
         products = gramian(task_rows(forward, "parameters"))

@@ -24,7 +24,7 @@ from mtljax.models.freezing import divide
 from mtljax.models.partition import Flat, join, partition
 from mtljax.step.attacks import Attack, attacked
 from mtljax.step.axis import Axis
-from mtljax.step.balanced_gradient import Balanced, BalancedGradient, Heads, Params
+from mtljax.step.balanced_gradient import BalancedGradient, BalancerOutput, Heads, Params
 from mtljax.step.distillation import Distillation
 from mtljax.step.eval_step import predict
 from mtljax.step.objective import Level, Objective, Pullback
@@ -205,7 +205,7 @@ class _TrainStep:
         gradient: BalancedGradient,
         state: TrainState,
         params: Params,
-        balanced: Balanced,
+        balanced: BalancerOutput,
         batch: Batch,
         key: jax.Array,
     ) -> PyTree:
@@ -225,11 +225,11 @@ class _TrainStep:
         average = optax.incremental_update(params, state.ema, 1 - decay)
         return join(*partition(average), frozen)  # of equal numbers it may be rounded otherwise
 
-    def logs(self, balanced: Balanced, norm: Array, skip: Array) -> dict:
+    def logs(self, balanced: BalancerOutput, norm: Array, skip: Array) -> dict:
         names = [task.name for task in self.gradient.objective.tasks]
         by_task = lambda rows: rows.reshape(-1, len(names)).sum(0)
         # Means of samples, weighted by their counts, are the mean over the batch.
-        losses = by_task(balanced.signals.losses.reshape(-1) * balanced.share)
+        losses = by_task(balanced.signals.losses.reshape(-1) * balanced.row_share)
         logs = {"loss": dict(zip(names, losses, strict=True))}
         if balanced.weights is not None:
             logs["weight"] = dict(zip(names, by_task(balanced.weights), strict=True))

@@ -14,7 +14,7 @@ from mtljax.tasks.warps import Warp
 
 
 class Metrics(abc.ABC):
-    """Streaming metrics of a data set: exact, whatever the batches and the devices were.
+    """HostDataExecutor metrics of a data set: exact, whatever the batches and the devices were.
 
     A state is a pytree of sums and counts. `update` runs on the device, for one batch, in 32 bits;
     `merge` and `compute` run on the host, on NumPy arrays of 64 bits, so that counts are exact

@@ -39,7 +39,7 @@ class Logs:
         return jax.tree.map(join, *jax.device_get(self._parts))
 
 
-class ResidentProgram:
+class DeviceDataProgram:
     """Steps over data that is on the device, where each step picks its own examples.
 
     One program serves any seed. With `together`, states and rows have an axis of runs before all
@@ -105,12 +105,12 @@ class ResidentProgram:
             self._compile(state, *arguments)
         if self.loops:
             state, logs = self._compiled(state, *arguments, np.int32(count))
-            self.placement.keep_pace(logs)
+            self.placement.sync_on_virtual_cpus(logs)
             return state, Logs([logs], count)
         parts = []
         for _ in range(count):
             state, log = self._compiled(state, *arguments)
-            self.placement.keep_pace(log)
+            self.placement.sync_on_virtual_cpus(log)
             parts.append(jax.tree.map(lambda x: x[None], log) if self.together else log)
         return state, Logs(parts, count)
 
@@ -128,10 +128,10 @@ class ResidentProgram:
         self.cost = cost(self._compiled, time.perf_counter() - began)
 
 
-class Resident:
+class DeviceDataExecutor:
     """Takes the steps of runs of certain seeds over data that is on the device."""
 
-    def __init__(self, program: ResidentProgram, orders: Sequence[Order]):
+    def __init__(self, program: DeviceDataProgram, orders: Sequence[Order]):
         """Args: program; orders, of each run."""
         self._program, self._orders = program, orders
 
@@ -158,7 +158,7 @@ class Resident:
         return np.stack(rows, 1) if self._program.together else rows[0]
 
 
-class StreamingProgram:
+class HostDataProgram:
     """The step alone, compiled at its first batch."""
 
     def __init__(self, step: Step, placement: Placement):
@@ -180,10 +180,10 @@ class StreamingProgram:
         return self._compiled(state, batch)
 
 
-class Streaming:
+class HostDataExecutor:
     """Steps over batches that come from the host, the next ones on their way to the device."""
 
-    def __init__(self, program: StreamingProgram, batches: Iterator[PyTree]):
+    def __init__(self, program: HostDataProgram, batches: Iterator[PyTree]):
         self._program, self._batches = program, batches
         self._next: PyTree = None
 
@@ -197,7 +197,7 @@ class Streaming:
         for _ in range(count):
             state, log = self._program(state, self.batch(start))
             self._next = self._fetch()  # while the device works
-            self._program.placement.keep_pace(log)
+            self._program.placement.sync_on_virtual_cpus(log)
             parts.append(log)
         return state, Logs(parts, count)
 

@@ -162,7 +162,7 @@ def train_together(
                 elif not runs[0].failure:
                     runs[0].save(state, scores[0])
                 for run in runs:
-                    run.rested()
+                    run.exclude_from_throughput()
             if stopping and step < experiment.steps:
                 raise Stopped(
                     f"stopped at step {step} and saved; --workdir {workdirs[0]} goes on from there",
@@ -188,7 +188,7 @@ def where_to_begin(
 ) -> tuple[int, TrainState]:
     """(step, joined state) of a checkpoint that all runs have, or 0 and a new state."""
     if joint is not None and (step := joint.latest()):
-        return step, joint.restore(step, programs.join([programs.blank()] * len(runs)))
+        return step, joint.restore(step, programs.join([programs.restore_template()] * len(runs)))
     step = min(run.latest() for run in runs)
     return step, programs.join([run.state(step) for run in runs])
 

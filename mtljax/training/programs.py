@@ -12,12 +12,12 @@ from jaxtyping import PyTree
 from mtljax import parallel, transfer
 from mtljax.build import (
     Parts,
-    assemble,
+    build,
     compute_dtype,
+    freeze_options,
     keeps_on_device,
     load_source,
     train_step,
-    what_stays,
 )
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment
@@ -27,12 +27,12 @@ from mtljax.evaluation.evaluator import Evaluator
 from mtljax.runs.selection import check_select
 from mtljax.step.distillation import Distillation
 from mtljax.step.state import TrainState, create_state
-from mtljax.step.telemetry import Look, make_look, make_telemetry
+from mtljax.step.telemetry import ProbePoint, make_probe, make_telemetry
 from mtljax.training.executors import (
-    Resident,
-    ResidentProgram,
-    Streaming,
-    StreamingProgram,
+    DeviceDataExecutor,
+    DeviceDataProgram,
+    HostDataExecutor,
+    HostDataProgram,
     has_convolution,
 )
 from mtljax.training.teachers import load_teachers
@@ -67,7 +67,7 @@ class Programs:
         self.source = load_source(experiment) if source is None else source
         pipeline.Order(seed=0, size=len(self.source.train), batch_size=experiment.data.batch_size)
         mean, std = statistics(experiment, self.source)
-        self.parts = assemble(experiment, mean, std, self.source.low, self.source.high)
+        self.parts = build(experiment, mean, std, self.source.low, self.source.high)
         check_select(experiment)
         self.distillation = load_teachers(experiment, self.parts.distill, self.source)
         create = fresh(experiment, self.parts, self.source, self.distillation)
@@ -78,7 +78,7 @@ class Programs:
         )
         self._step = jax.jit(train_step(experiment, self.parts, distill=self.distillation))
         self._traced = self._rehearse()
-        self._resident: dict[int, ResidentProgram] = {}
+        self._resident: dict[int, DeviceDataProgram] = {}
 
     def _rehearse(self) -> Any:
         try:
@@ -93,13 +93,13 @@ class Programs:
 
     def create(self, seed: int) -> TrainState:
         """The state of step 0, from the initial weights if the experiment names some."""
-        return self._taught(self._create(jax.random.key(seed), self.initial.variables))
+        return self._with_teachers(self._create(jax.random.key(seed), self.initial.variables))
 
-    def blank(self) -> TrainState:
+    def restore_template(self) -> TrainState:
         """A state that another is restored in the place of, whatever is in it."""
-        return self._taught(self._create(jax.random.key(0), {}))
+        return self._with_teachers(self._create(jax.random.key(0), {}))
 
-    def _taught(self, state: TrainState) -> TrainState:
+    def _with_teachers(self, state: TrainState) -> TrainState:
         """With teachers of its own, since a step takes all of a state for its own."""
         return state.replace(teachers=self.placement.replicate(self._teachers))
 
@@ -129,14 +129,14 @@ class Programs:
             high=self.source.high,
         )
 
-    def feed(self, seeds: Sequence[int], start: int) -> Resident | Streaming:
+    def feed(self, seeds: Sequence[int], start: int) -> DeviceDataExecutor | HostDataExecutor:
         """What takes the steps of runs with these seeds, from `start` on."""
         batch_size, split = self.experiment.data.batch_size, self.source.train
         orders = [
             pipeline.Order(seed=seed, size=len(split), batch_size=batch_size) for seed in seeds
         ]
         if keeps_on_device(self.experiment, split):
-            return Resident(self._resident_program(len(seeds)), orders)
+            return DeviceDataExecutor(self._resident_program(len(seeds)), orders)
         if len(orders) > 1:
             raise ValueError(
                 "runs are trained side by side only on data that is kept on the device: leave out "
@@ -151,20 +151,20 @@ class Programs:
             self.experiment.steps,
             self.experiment.data.workers,
         )
-        return Streaming(self._streaming, batches)
+        return HostDataExecutor(self._streaming, batches)
 
-    def _resident_program(self, runs: int) -> ResidentProgram:
+    def _resident_program(self, runs: int) -> DeviceDataProgram:
         if runs not in self._resident:
             placement = self.side_by_side(runs) if runs > 1 else self.placement
             data = placement.replicate(pipeline.resident(self.source.train))
-            self._resident[runs] = ResidentProgram(
+            self._resident[runs] = DeviceDataProgram(
                 self._step, data, placement, self.experiment.log_every, together=runs > 1
             )
         return self._resident[runs]
 
     @functools.cached_property
-    def _streaming(self) -> StreamingProgram:
-        return StreamingProgram(self._step, self.placement)
+    def _streaming(self) -> HostDataProgram:
+        return HostDataProgram(self._step, self.placement)
 
     @functools.cached_property
     def validation(self) -> Evaluator:
@@ -183,10 +183,10 @@ class Programs:
         return self._evaluator(self.source.test)
 
     @functools.cached_property
-    def trivial(self) -> dict[str, dict[str, Any]]:
+    def constant_predictor(self) -> dict[str, dict[str, Any]]:
         """The test split's metrics of each task's `constant`, {task: {metric: value}}."""
         tasks, batch_size = self.experiment.tasks, self.experiment.data.batch_size
-        return self.test.trivial(constants(tasks, self.source.train, batch_size))
+        return self.test.constant_predictor_metrics(constants(tasks, self.source.train, batch_size))
 
     def _evaluator(self, split: Split) -> Evaluator:
         return Evaluator(
@@ -230,17 +230,17 @@ class Programs:
 
     @functools.cached_property
     def _measure(self) -> Callable:
-        return make_telemetry(self.look)
+        return make_telemetry(self.probe)
 
     @functools.cached_property
-    def look(self) -> Callable[[TrainState, PyTree], Look]:
-        """The losses of a batch as the step sees them; see `mtljax.step.telemetry.make_look`."""
-        return make_look(
+    def probe(self) -> Callable[[TrainState, PyTree], ProbePoint]:
+        """The losses of a batch as the step sees them; see `mtljax.step.telemetry.make_probe`."""
+        return make_probe(
             self.parts.model,
             self.experiment.tasks,
             dtype=compute_dtype(self.experiment),
             augment=self.parts.augment,
-            **what_stays(self.experiment),
+            **freeze_options(self.experiment),
             distill=self.distillation,
         )
 

@@ -99,7 +99,7 @@ class Recorder:
         self._reporter.validation(line, self._experiment.tasks, score < self._best)
         self._best = min(self._best, score)
 
-    def rested(self) -> None:
+    def exclude_from_throughput(self) -> None:
         """What was done since the last step was no training."""
         self._last = time.perf_counter()
 

@@ -91,7 +91,7 @@ class Run:
     def state(self, step: int) -> TrainState:
         """The state to go on from, of step 0 or of a checkpoint."""
         if step:
-            return self.checkpoints.restore(step, self.programs.blank())
+            return self.checkpoints.restore(step, self.programs.restore_template())
         return self.programs.create(self.experiment.seed)
 
     def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
@@ -133,9 +133,9 @@ class Run:
         """Saves a state in the background."""
         self.checkpoints.save(state, score)
 
-    def rested(self) -> None:
+    def exclude_from_throughput(self) -> None:
         """What was done since the last step was no training."""
-        self._recorder.rested()
+        self._recorder.exclude_from_throughput()
 
     @contextlib.contextmanager
     def _failing(self):
@@ -163,7 +163,7 @@ class Run:
             "best_step": best,
             "validation": programs.validation.metrics(state),
             "test": test,
-            "trivial": programs.trivial,
+            "trivial": programs.constant_predictor,
             "parameters": count_parameters(state, self.experiment.freeze),
             "seconds": time.perf_counter() - self._began,
             **self._recorder.speed(),
@@ -183,7 +183,7 @@ class Run:
 
     def draw(self, result: dict[str, Any]) -> None:
         """Writes the report of the finished run."""
-        state = self.checkpoints.restore(result["best_step"], self.programs.blank())
+        state = self.checkpoints.restore(result["best_step"], self.programs.restore_template())
         _, predictions = self.programs.test.metrics_and_predictions(state)
         _draw(self.experiment, self._folder, result, predictions)
 

@@ -6,7 +6,7 @@ import jax
 
 from mtljax.config import Experiment
 from mtljax.data import Source
-from mtljax.runs.load import Trained, load_run
+from mtljax.runs.load import TrainedModel, load_run
 from mtljax.step.distillation import Distillation, Kind, Teacher
 from mtljax.utils.registry import nearest
 
@@ -45,7 +45,7 @@ def load_teachers(experiment: Experiment, kind: Kind, source: Source) -> Distill
     return Distillation(kind, tuple(teachers), tuple(variables)) if teachers else None
 
 
-def _require_same_images(run: str, trained: Trained, source: Source) -> None:
+def _require_same_images(run: str, trained: TrainedModel, source: Source) -> None:
     here = (*source.train[0]["image"].shape, float(source.low), float(source.high))
     there = (*trained.shape, trained.low, trained.high)
     if here != there:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.datasets import CLASSES, COUNTS, SHAPES, make_npy_folders
 
-from mtljax.build import assemble, load_source, train_step
+from mtljax.build import build, load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import make_augment, make_source
 from mtljax.data.base import Wanted
@@ -163,7 +163,7 @@ def test_training_goes_through_the_published_setting(benchmark):
         trunk="cnn:widths=(4,4,4)",
         tasks=tuple(dataclasses.replace(task, width=4) for task in benchmark.tasks),
     )
-    parts = assemble(small, source.mean, source.std)
+    parts = build(small, source.mean, source.std)
     batch = read(source.train, np.arange(2))
     crop = lambda x: x[:, :32, :32]
     batch = {**batch, **{part: jax.tree.map(crop, batch[part]) for part in ("image", "labels")}}

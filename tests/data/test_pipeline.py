@@ -14,7 +14,7 @@ from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, pipeline
 from mtljax.data.pipeline import Order, padded, resident, size_in_bytes, stream
 from mtljax.tasks import Classification, Regression
-from mtljax.training.executors import Streaming, StreamingProgram
+from mtljax.training.executors import HostDataExecutor, HostDataProgram
 from mtljax.training.programs import Programs
 
 sizes = st.integers(1, 40)
@@ -177,7 +177,7 @@ def test_training_goes_on_in_the_middle_of_an_epoch(from_memory):
 def test_steps_do_not_queue_on_devices_that_share_the_threads_of_a_cpu(devices):
     queued = []
 
-    class Watched(StreamingProgram):
+    class Watched(HostDataProgram):
         last = None
 
         def __call__(self, state, batch):
@@ -190,7 +190,9 @@ def test_steps_do_not_queue_on_devices_that_share_the_threads_of_a_cpu(devices):
         return state + slowly.mean(), slowly.sum()
 
     placement = parallel.place(8, devices)
-    runner = Streaming(Watched(slow, placement), iter([np.ones((8, 64, 64), np.float32)] * 5))
+    runner = HostDataExecutor(
+        Watched(slow, placement), iter([np.ones((8, 64, 64), np.float32)] * 5)
+    )
     runner.run(placement.replicate(np.float32(0)), 0, 4)
     assert any(queued) == (devices == 1)
 
@@ -204,8 +206,8 @@ def test_the_next_batch_is_on_its_way_while_the_device_works():
             yield np.full(8, i, np.float32)
 
     placement = parallel.place(8, 8)
-    program = StreamingProgram(lambda state, batch: (state + batch.sum(), batch.sum()), placement)
-    runner = Streaming(program, batches())
+    program = HostDataProgram(lambda state, batch: (state + batch.sum(), batch.sum()), placement)
+    runner = HostDataExecutor(program, batches())
     state, logs = runner.run(placement.replicate(np.float32(0)), 0, 1)
     assert asked == [0, 1]
     state, more = runner.run(state, 1, 2)

@@ -122,7 +122,7 @@ def test_the_metrics_of_a_constant_are_those_of_the_whole_set_in_64_bits(kind):
         evaluator = Evaluator(
             nn.Module(), [test.task], data, batch, placement, keep_on_device=False
         )
-        found = evaluator.trivial(constant)[kind]
+        found = evaluator.constant_predictor_metrics(constant)[kind]
         assert set(expected) <= set(found)
         assert_same(found, expected, kind)
 
@@ -166,8 +166,8 @@ def test_tasks_without_a_label_or_a_constant_are_left_out():
     assert set(found) == {"size"}
     placement = parallel.place(4, 1)
     evaluator = Evaluator(nn.Module(), tasks, data, 4, placement, keep_on_device=True)
-    assert evaluator.trivial(found)["size"]["mae"] == 0
-    assert evaluator.trivial({}) == {}
+    assert evaluator.constant_predictor_metrics(found)["size"]["mae"] == 0
+    assert evaluator.constant_predictor_metrics({}) == {}
 
 
 def test_a_rare_yes_is_said_everywhere_rather_than_nowhere():

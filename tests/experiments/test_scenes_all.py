@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtljax.build import assemble, open_source, train_step
+from mtljax.build import build, open_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data.pipeline import read
 from mtljax.models import FUSIONS
@@ -57,7 +57,7 @@ def test_a_step_is_taken_with_every_fusion(fusion):
     experiment = small(fusion)
     source = open_source(experiment)
     batch = read(source.train, np.arange(2))
-    parts = assemble(experiment, source.mean, source.std)
+    parts = build(experiment, source.mean, source.std)
     state = quick_state(parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch)
     new, logs = jax.jit(train_step(experiment, parts))(state, batch)
     assert int(logs["skipped"]) == 0

@@ -11,13 +11,13 @@ import pytest
 from support.exporters import NETWORKS, assert_equal, used_alone
 from support.models import FITTING_TRUNK, SMALL_FUSIONS, SMALL_TRUNKS, shapes
 
-from mtljax.build import assemble
+from mtljax.build import build
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.exporters import EXPORTS
 from mtljax.exporters.model import model_of
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.models.partition import OF_A_BATCH
-from mtljax.runs.load import Trained
+from mtljax.runs.load import TrainedModel
 from mtljax.step.train_step import TrainState
 from mtljax.tasks import TASKS, Classification, Depth
 
@@ -44,7 +44,7 @@ def trained(trunk, fusion="none", tasks=TWO, shape=SHAPE):
     """A network with parameters at random, as if it had been trained."""
     data = Data(source="none")
     experiment = Experiment(name="any", tasks=tasks, data=data, trunk=trunk, fusion=fusion)
-    model = assemble(experiment, mean=0.2, std=0.9).model
+    model = build(experiment, mean=0.2, std=0.9).model
     like = dict(shapes(model, jnp.zeros((1, *shape)), train=False)[1])
     for name in OF_A_BATCH:
         like.pop(name, None)
@@ -52,7 +52,7 @@ def trained(trunk, fusion="none", tasks=TWO, shape=SHAPE):
     nothing = dict.fromkeys(("opt_state", "balancer_state", "ema", "key"))
     zero = dict.fromkeys(("step", "skipped", "skipped_in_row"), 0)
     state = TrainState(params=variables.pop("params"), model_state=variables, **nothing, **zero)
-    return Trained(experiment, model, state, 0, shape, "float32", 0.0, 1.0)
+    return TrainedModel(experiment, model, state, 0, shape, "float32", 0.0, 1.0)
 
 
 def narrow(task):

@@ -208,7 +208,7 @@ def test_everything_together_goes_on_from_a_checkpoint_bit_for_bit(trained_run, 
     assert not any(name.startswith("teachers") for name in saved)
     assert any("adapters" in name for name in saved)
     undisturbed, _ = runner.run(state, 4, 3)
-    again, _ = runner.run(checkpoints.restore(4, programs.blank()), 4, 3)
+    again, _ = runner.run(checkpoints.restore(4, programs.restore_template()), 4, 3)
     checkpoints.close()
     leaves = [jax.tree.leaves(x.replace(key=())) for x in (undisturbed, again)]
     assert all(a.tobytes() == b.tobytes() for a, b in zip(*leaves, strict=True))

@@ -103,7 +103,7 @@ def test_steps_that_reuse_the_memory_do_not_spoil_what_is_being_written(tmp_path
 
 def test_parameters_can_be_used_without_the_optimizer(checkpoints):
     checkpoints.save(at_step(10), 0.0)
-    found, saved = checkpoints.restore_for_use(10), at_step(10)
+    found, saved = checkpoints.restore_for_inference(10), at_step(10)
     for part in ("params", "model_state", "ema"):
         same = jax.tree.map(lambda x, y: (x == y).all(), getattr(found, part), getattr(saved, part))
         assert all(jax.tree.leaves(same))
@@ -114,7 +114,7 @@ def test_what_was_saved_on_many_devices_is_used_on_one(checkpoints):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     checkpoints.save(jax.device_put(at_step(10), everywhere), 0.0)
-    kernel = checkpoints.restore_for_use(10).params["trunk"]["kernel"]
+    kernel = checkpoints.restore_for_inference(10).params["trunk"]["kernel"]
     assert (kernel == np.asarray(at_step(10).params["trunk"]["kernel"])).all()
     assert len(jnp.asarray(kernel).devices()) == 1
 
@@ -152,7 +152,7 @@ def test_damaged(tmp_path, keep):
     checkpoints = Checkpoints(tmp_path, read_only=True)
     for use in (
         lambda: checkpoints.restore(10, at_step(0)),
-        lambda: checkpoints.restore_for_use(10),
+        lambda: checkpoints.restore_for_inference(10),
     ):
         with pytest.raises(ValueError, match="checkpoints/10 is damaged; delete that") as error:
             use()

@@ -20,14 +20,14 @@ from mtljax.runs import signing
 from mtljax.runs.encrypted_store import AgeStore
 from mtljax.runs.encryption import parse_keys, read_keys
 from mtljax.runs.folder import check_folder, read_input, read_result
-from mtljax.runs.load import Trained, load_run
+from mtljax.runs.load import TrainedModel, load_run
 from mtljax.runs.orbax_store import OrbaxStore
 from mtljax.transfer import read
 from mtljax.utils import files
 from mtljax.utils.files import stored_bytes, write_text
 from mtljax.utils.safetensors import unpack
 
-TRAINED = Trained(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
+TRAINED = TrainedModel(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
 MOST = 2**30
 """Bytes by which the process may grow. Two numbers of `mtljax.utils.files` are far below it, and

@@ -119,7 +119,7 @@ def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
         JointCheckpoints(tmp_path / "0", SEEDS) as saved,
         pytest.raises(ValueError, match=r"joint is of other runs; delete that folder") as error,
     ):
-        saved.restore(10, like.join([like.blank()] * 3))
+        saved.restore(10, like.join([like.restore_template()] * 3))
     assert "\n" not in str(error.value)
     for file in (tmp_path / "0" / joint_checkpoints.FOLDER).rglob("d/*"):
         file.write_bytes(b"?" * 100)

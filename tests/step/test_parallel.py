@@ -61,7 +61,7 @@ def on_one_device(name, level):
 def run(state, step):
     for i in range(STEPS):
         state, _ = step(state, make_batch(i))
-        jax.block_until_ready(state)  # see Placement.keep_pace
+        jax.block_until_ready(state)  # see Placement.sync_on_virtual_cpus
     return jax.device_get(state.params)
 
 

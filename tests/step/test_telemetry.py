@@ -106,7 +106,7 @@ def test_curvature_is_that_of_the_losses_along_the_update(measured):
 
 def test_affinity_is_what_trial_steps_do(measured):
     programs, state, batch, losses, shared = measured
-    affinity = make_affinity(programs.look, 0.1)(state, batch)
+    affinity = make_affinity(programs.probe, 0.1)(state, batch)
     for i in range(2):
         gradient = jax.grad(lambda p, i=i: losses(p)[i])(shared)
         moved = jax.tree.map(lambda p, g: p - 0.1 * g, shared, gradient)

@@ -128,7 +128,7 @@ class ProbeNet(nn.Module):
         return jnp.stack([(output - 3.0) ** 2 for output in outputs]).sum(1)
 
 
-class Look(NamedTuple):
+class ProbePoint(NamedTuple):
     """What one compiled pass says about a model of several tasks."""
 
     tasks: tuple[str, ...]
@@ -138,7 +138,7 @@ class Look(NamedTuple):
 
 
 @functools.cache
-def look(fusion: str) -> Look:
+def look(fusion: str) -> ProbePoint:
     """Gradients of the tasks' losses in training mode."""
     tasks = NAMES[:2]
     model = ProbeNet(small_fusion(fusion, tasks=tasks))
@@ -149,7 +149,7 @@ def look(fusion: str) -> Look:
         values, pull = jax.vjp(losses, shared, specific)
         return jax.vmap(pull)(jnp.eye(len(values)))
 
-    return Look(tasks, *quick_jit(gradients)(*partition(variables["params"])))
+    return ProbePoint(tasks, *quick_jit(gradients)(*partition(variables["params"])))
 
 
 def losses_of(model: nn.Module, variables: dict):

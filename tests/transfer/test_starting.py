@@ -52,7 +52,7 @@ def source(trained_run):
 def saved(folder, keys=None):
     """The variables in the last checkpoint of a run, by path."""
     checkpoints = Checkpoints(folder, read_only=True, keys=keys)
-    state = checkpoints.restore_for_use(checkpoints.latest())
+    state = checkpoints.restore_for_inference(checkpoints.latest())
     checkpoints.close()
     return flat({"params": state.params, **state.model_state})
 

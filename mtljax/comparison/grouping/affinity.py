@@ -21,7 +21,7 @@ from mtljax.utils.files import write_json
 
 
 def make_affinity(
-    look: Callable[[TrainState, Mapping[str, Any]], telemetry.Look], step_size: float
+    probe: Callable[[TrainState, Mapping[str, Any]], telemetry.ProbePoint], step_size: float
 ) -> Callable[[TrainState, Mapping[str, Any]], Float[Array, "T T"]]:
     """Makes `measure(state, batch) -> affinity [T, T]`: pure.
 
@@ -30,7 +30,7 @@ def make_affinity(
     of the step. NaN where a task has no label in the batch.
 
     Args:
-      look: Made by `mtljax.step.telemetry.make_look`, of T tasks.
+      probe: Made by `mtljax.step.telemetry.make_probe`, of T tasks.
       step_size: Of the trial steps; the paper's are those of its optimizer.
 
     References:
@@ -38,7 +38,7 @@ def make_affinity(
     """
 
     def measure(state: TrainState, batch: Mapping[str, Any]) -> Float[Array, "T T"]:
-        shared, forward, sums = look(state, batch)
+        shared, forward, sums = probe(state, batch)
         scale = 1 / jnp.where(forward.counts > 0, forward.counts, jnp.nan)
         before = forward.sums * scale
         rows = task_rows(forward, "parameters")
@@ -78,7 +78,7 @@ def measure_affinity(
         if kept["config"] == config:
             return np.array(kept["affinity"], float)
     measure = jax.jit(
-        make_affinity(programs.look, experiment.learning_rate),
+        make_affinity(programs.probe, experiment.learning_rate),
         out_shardings=programs.placement.replicated,
         compiler_options=compiler_options(),
     )
