@@ -26,7 +26,7 @@ _EXPLANATIONS = {
     "cost": "Better is up, cheaper is left; with the 95 % interval over seeds.",
     "tests": "Paired t tests over seeds, p corrected by Holm's method for their number. Blue: the "
     "row is better; red: worse; bold: beyond chance.",
-    "conflict": "BatchSignals now and then on training batches, with respect to the shared "
+    "conflict": "Measured at intervals on training batches, with respect to the shared "
     "parameters; with the 95 % interval over seeds.",
     "metric": "On the test split. Large: the mean over seeds with its 95 % interval; dots: seeds.",
 }

@@ -12,9 +12,14 @@ from jaxtyping import Array, Bool, Float, Num, PyTree, UInt8
 
 from mtljax.tasks.warps import Warp
 
+TaskMetrics = dict[str, Any]
+"""Metrics of one task: name -> number, or nested lists of numbers (a confusion matrix, a curve)."""
+SplitMetrics = dict[str, TaskMetrics]
+"""Metrics of every task over one split: {task: {metric: value}}."""
+
 
 class Metrics(abc.ABC):
-    """HostDataExecutor metrics of a data set: exact, whatever the batches and the devices were.
+    """Streaming metrics of a data set, exact under any batching and any number of devices.
 
     A state is a pytree of sums and counts. `update` runs on the device, for one batch, in 32 bits;
     `merge` and `compute` run on the host, on NumPy arrays of 64 bits, so that counts are exact
