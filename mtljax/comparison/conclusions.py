@@ -5,7 +5,6 @@ import numpy as np
 from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, Row, Test
 from mtljax.comparison.statistics import Estimate, Metric, estimate
-from mtljax.tasks.metric_text import metric_name
 from mtljax.utils.text import count, joined, number
 
 MOST = 3
@@ -85,7 +84,7 @@ def by_task(found: Comparison) -> str:
         return f"Task by task, no difference is clear (smallest p = {least:.2g})."
     parts = []
     for (first, verb, second), tests in list(clear.items())[:MOST]:
-        named = [f"{_metric(test.metric)} ({_p(test)})" for test in tests[:MOST]]
+        named = [f"{_metric(found, test.metric)} ({_p(test)})" for test in tests[:MOST]]
         named += [f"{len(tests) - MOST} more"] * (len(tests) > MOST)
         parts.append(f"{first} is {verb} than {second} in {joined(named)}")
     if len(clear) > MOST:
@@ -151,8 +150,8 @@ def percent(value: Estimate) -> str:
     return f"{value.mean:+.2f}{half} %"
 
 
-def _metric(metric: Metric | None) -> str:
-    return "Δm" if metric is None else f"{metric.task} {metric_name(metric.name)}"
+def _metric(found: Comparison, metric: Metric | None) -> str:
+    return "Δm" if metric is None else f"{metric.task} {found.spec(metric).label}"
 
 
 def _p(test: Test | None) -> str:

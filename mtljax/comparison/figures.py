@@ -12,7 +12,7 @@ from mtljax.comparison.conclusions import percent
 from mtljax.comparison.outcome import Comparison, Row
 from mtljax.comparison.statistics import estimate
 from mtljax.report.figures import BLUE, COLORS, GRAY, ORANGE, Picture, picture
-from mtljax.tasks.metric_text import metric_name, metric_tick
+from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
 
 MOST_PAIRS = 3
@@ -64,7 +64,7 @@ def task_pairs(found: Comparison) -> list[tuple[int, int]]:
 
 def scatter(found: Comparison, x: int, y: int) -> Picture | None:
     """Two tasks against each other, the front of fixed weightings as a line."""
-    names = [f"{found.metrics[k].task} {metric_name(found.metrics[k].name)}" for k in (x, y)]
+    names = [f"{found.metrics[k].task} {found.spec(found.metrics[k]).label}" for k in (x, y)]
 
     def draw(axis: Axes) -> str | None:
         methods = [row for row in found.kind("method") if _known(row, x, y)]
@@ -91,7 +91,7 @@ def scatter(found: Comparison, x: int, y: int) -> Picture | None:
             of_axis = axis.xaxis if scale == "x" else axis.yaxis
             of_axis.set_major_locator(MaxNLocator(5))
             metric = found.metrics[k]
-            of_axis.set_major_formatter(_ticks(metric.name))
+            of_axis.set_major_formatter(_ticks(found.spec(metric)))
             of_axis.set_label_text(f"{name} ({'higher' if metric.higher else 'lower'} is better)")
         near = np.concatenate([row.values[:, [x, y]] for row in (base, *methods)])
         _focus(axis, near[~np.isnan(near).any(1)])
@@ -241,14 +241,14 @@ def dots(found: Comparison, k: int) -> Picture | None:
             _dots(axis, row.values[:, k], y - 0.24)
         axis.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
         axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.xaxis.set_major_formatter(_ticks(metric.name))
+        axis.xaxis.set_major_formatter(_ticks(found.spec(metric)))
         better = "right" if metric.higher else "left"
-        axis.set_xlabel(f"{metric_name(metric.name)} ({better} is better)")
+        axis.set_xlabel(f"{found.spec(metric).label} ({better} is better)")
         sign = 1 if metric.higher else -1
         best = max(rows, key=lambda row: sign * row.of(k).mean)
-        value = metric_tick(metric.name, float(f"{best.of(k).mean:.4g}"))
+        value = found.spec(metric).format_tick(float(f"{best.of(k).mean:.4g}"))
         return (
-            f"{metric.task}: best {metric_name(metric.name)} in the mean for {best.name}, {value}"
+            f"{metric.task}: best {found.spec(metric).label} in the mean for {best.name}, {value}"
         )
 
     return picture(f"metric_{k}", draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
@@ -258,8 +258,8 @@ def _dots(axis: Axes, values: np.ndarray, y: float) -> None:
     axis.plot(values, np.full(len(values), y), "o", ms=2.8, color="#14171c", alpha=0.55)
 
 
-def _ticks(metric: str) -> Callable[[float, float], str]:
-    return lambda value, _: metric_tick(metric, round(value, 9))
+def _ticks(spec: MetricSpec) -> Callable[[float, float], str]:
+    return lambda value, _: spec.format_tick(round(value, 9))
 
 
 def _half(half: float) -> float | None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from mtljax.comparison.conclusions import percent
 from mtljax.comparison.outcome import Comparison, Row
 from mtljax.comparison.statistics import Estimate, estimate
+from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
 
 
@@ -37,7 +38,7 @@ def result_columns(found: Comparison) -> list[Column]:
                 "↑" if metric.higher else "↓",
                 f"{metric.task}/{metric.name}",
                 functools.partial(_metric, k),
-                functools.partial(_metric_text, k, metric.name),
+                functools.partial(_metric_text, k, found.spec(metric)),
             )
         )
     delta = lambda row: estimate(row.delta)
@@ -56,8 +57,8 @@ def _metric(k: int, row: Row) -> Estimate:
     return row.of(k)
 
 
-def _metric_text(k: int, name: str, row: Row) -> str:
-    return with_half(name, row.of(k))
+def _metric_text(k: int, spec: MetricSpec, row: Row) -> str:
+    return with_half(spec, row.of(k))
 
 
 def cost_columns() -> list[Column]:
@@ -88,11 +89,11 @@ def cost_columns() -> list[Column]:
     ]
 
 
-def with_half(metric: str, value: Estimate) -> str:
+def with_half(spec: MetricSpec, value: Estimate) -> str:
     """A metric's mean and the half width of its interval, an accuracy in percent."""
     if np.isnan(value.mean):
         return "n/a"
-    if metric.endswith("accuracy"):
+    if spec.percent:
         half = "" if np.isnan(value.half) else f" ± {100 * value.half:.2f}"
         return f"{100 * value.mean:.2f}{half} %"
     if np.isnan(value.half) or value.half == 0:

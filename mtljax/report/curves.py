@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 from mtljax.report.figures import BLUE, COLORS, GRAY, ORANGE, scale_axis
 from mtljax.report.history import Series, series, steps_per_epoch
 from mtljax.tasks import Task
-from mtljax.tasks.metric_text import metric_name, metric_tick, metric_value
 from mtljax.utils.text import number
 
 NAMED_MARGINS = (0.85, 0.5, 1.25, 0.08)
@@ -54,21 +53,22 @@ def draw_metric(axis: Axes, task: Task, history: Sequence[dict], best: int | Non
         return None
     _line(axis, found.thinned(), color=ORANGE, marker="o", ms=4)
     _mark_best(axis, best)
-    name = metric_name(task.main_metric)
-    axis.set_ylabel(f"validation {name}")
-    axis.yaxis.set_major_formatter(lambda y, _: metric_tick(task.main_metric, y))
+    spec = task.metric_spec(task.main_metric)
+    axis.set_ylabel(f"validation {spec.label}")
+    axis.yaxis.set_major_formatter(lambda y, _: spec.format_tick(y))
     _finish(axis, history)
     first, last = found.values[0], found.values[-1]
     shown, where = last, "at the end"
     if best in found.steps:
         shown, where = found.values[found.steps == best][0], "at the chosen step"
-    shown, first = (metric_value(task.main_metric, x) for x in (shown, first))
-    return f"{task.name}: validation {name} {first} at first, {shown} {where}"
+    shown, first = (spec.format(x) for x in (shown, first))
+    return f"{task.name}: validation {spec.label} {first} at first, {shown} {where}"
 
 
 def draw_ranking(axis: Axes, tasks: Sequence[Task], result: dict) -> str | None:
     """Tasks of one main metric, ordered by it: the test split filled, validation hollow."""
     metric = tasks[0].main_metric
+    spec = tasks[0].metric_spec(metric)
     values = {
         task.name: [
             result[split].get(task.name, {}).get(metric, np.nan) for split in ("test", "validation")
@@ -87,10 +87,10 @@ def draw_ranking(axis: Axes, tasks: Sequence[Task], result: dict) -> str | None:
     axis.set_yticks(rows, [_short(name, 30) for name in names], fontsize=8)
     axis.set_ylim(-0.7, len(names) - 0.3)
     axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.xaxis.set_major_formatter(lambda x, _: metric_tick(metric, x))
-    axis.set_xlabel(metric_name(metric))
-    worst, best = (f"{_short(names[i], 30)} {metric_value(metric, tests[i])}" for i in (0, -1))
-    return f"Test {metric_name(metric)}: from {worst} to {best}"
+    axis.xaxis.set_major_formatter(lambda x, _: spec.format_tick(x))
+    axis.set_xlabel(spec.label)
+    worst, best = (f"{_short(names[i], 30)} {spec.format(tests[i])}" for i in (0, -1))
+    return f"Test {spec.label}: from {worst} to {best}"
 
 
 def weights_in_words(tasks: Sequence[Task], history: Sequence[dict], balancer: str) -> str | None:

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -13,8 +13,8 @@ from mtljax.evaluation.predictions import Predictions
 from mtljax.report.figures import Picture
 from mtljax.report.summary import constant_predictor_result, headline, main_result, remarks
 from mtljax.tasks import Task
-from mtljax.tasks.metric_text import metric_name, metric_value
 from mtljax.utils.text import count, number
+from mtljax.utils.tree import flatten_json
 
 _OPEN_TASKS = 6
 _EXPLANATIONS = {
@@ -86,7 +86,7 @@ def render(
         explanations=_EXPLANATIONS,
         weights_in_words=weights_in_words,
         examples=examples,
-        settings=list(flatten(config)),
+        settings=settings_text(config),
         environment=result.get("environment", {}),
     )
 
@@ -118,28 +118,20 @@ def metric_rows(task: Task, result: dict) -> list[Row]:
     better = "higher is better" if task.higher_is_better else "lower is better"
     return [
         Row(
-            metric_name(name),
+            spec.label,
             better if name == task.main_metric else "",
-            metric_value(name, validation.get(name), 4),
-            metric_value(name, test.get(name), 4),
-            metric_value(name, trivial[name], 4) if name in trivial else "",
+            spec.format(validation.get(name), 4),
+            spec.format(test.get(name), 4),
+            spec.format(trivial[name], 4) if name in trivial else "",
         )
-        for name in names
+        for name, spec in ((name, task.metric_spec(name)) for name in names)
     ]
 
 
-def flatten(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def settings_text(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """("data.batch_size", "64"), ... of nested JSON."""
-    parts: Iterable[tuple[Any, Any]] = ()
-    if isinstance(config, dict):
-        parts = config.items()
-    elif isinstance(config, list) and any(isinstance(x, dict | list) for x in config):
-        parts = enumerate(config)
-    if not parts:
-        yield path, config if isinstance(config, str) else json.dumps(config, ensure_ascii=False)
-        return
-    for key, value in parts:
-        yield from flatten(value, f"{path}.{key}" if path else str(key))
+    text = lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return [(path, text(value)) for path, value in flatten_json(config).items()]
 
 
 def _facts(result: dict) -> list[tuple[str, str, str]]:
@@ -172,7 +164,7 @@ def _summary(task: Task, result: dict, labelled: int) -> str:
     trivial = constant_predictor_result(task, result)
     floor = ""
     if trivial is not None and not math.isnan(trivial):
-        same = metric_value(task.main_metric, trivial)
+        same = task.metric_spec(task.main_metric).format(trivial)
         floor = f" One answer for every image, the best on training labels, gets {same}."
     main = main_result(task, result["test"])
     return f"{kind}{own}. Test: {main} ({count(labelled, 'label')}).{floor}"

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtljax.tasks import Task
-from mtljax.tasks.metric_text import metric_name, metric_value
 from mtljax.utils.text import count, joined
 
 
 def main_result(task: Task, measured: dict[str, dict[str, Any]]) -> str:
     """A task's main metric: "accuracy 98.9 % for digit"."""
     value = measured.get(task.name, {}).get(task.main_metric)
-    name = metric_name(task.main_metric)
+    spec = task.metric_spec(task.main_metric)
     if value is None or not math.isfinite(value):
-        return f"{name} not measured for {task.name}"
-    return f"{name} {metric_value(task.main_metric, value)} for {task.name}"
+        return f"{spec.label} not measured for {task.name}"
+    return f"{spec.label} {spec.format(value)} for {task.name}"
 
 
 def main_results(tasks: Sequence[Task], measured: dict[str, dict[str, Any]]) -> str:
@@ -25,21 +24,19 @@ def main_results(tasks: Sequence[Task], measured: dict[str, dict[str, Any]]) -> 
         return joined([main_result(task, measured) for task in tasks])
     parts = []
     for metric in dict.fromkeys(task.main_metric for task in tasks):
-        values = {
-            task.name: measured.get(task.name, {}).get(metric)
-            for task in tasks
-            if task.main_metric == metric
-        }
+        group = [task for task in tasks if task.main_metric == metric]
+        spec = group[0].metric_spec(metric)
+        values = {task.name: measured.get(task.name, {}).get(metric) for task in group}
         known = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
         if not known:
-            parts.append(f"{metric_name(metric)} of {count(len(values), 'task')} not measured")
+            parts.append(f"{spec.label} of {count(len(values), 'task')} not measured")
             continue
         ranked = sorted(known, key=lambda name: known[name])
         low, high = ranked[0], ranked[-1]
-        middle = metric_value(metric, statistics.median(known.values()))
+        middle = spec.format(statistics.median(known.values()))
         parts.append(
-            f"{metric_name(metric)} of {count(len(known), 'task')} between "
-            f"{metric_value(metric, known[low])} ({low}) and {metric_value(metric, known[high])} "
+            f"{spec.label} of {count(len(known), 'task')} between "
+            f"{spec.format(known[low])} ({low}) and {spec.format(known[high])} "
             f"({high}), median {middle}"
         )
     return joined(parts)

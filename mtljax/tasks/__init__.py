@@ -6,6 +6,7 @@ from mtljax.tasks.depth import Depth
 from mtljax.tasks.detection import Detection
 from mtljax.tasks.edges import Edges
 from mtljax.tasks.keypoints import Keypoints
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.multilabel import MultiLabel
 from mtljax.tasks.normals import Normals
 from mtljax.tasks.reconstruction import Reconstruction
@@ -35,6 +36,7 @@ __all__ = [
     "Detection",
     "Edges",
     "Keypoints",
+    "MetricSpec",
     "Metrics",
     "MultiLabel",
     "Normals",

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PyTree, UInt8
 
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.warps import Warp
 
 TaskMetrics = dict[str, Any]
@@ -57,8 +59,26 @@ class Task(abc.ABC):
     """What the labels, the outputs and the metrics of this task are called."""
 
     main_metric: ClassVar[str] = "loss"
-    """The metric that checkpoints are chosen by and that delta_m compares."""
+    """Metric that selects the checkpoint and that delta_m compares."""
     higher_is_better: ClassVar[bool] = False
+    """Direction of the main metric; by default that of its spec."""
+    metric_specs: ClassVar[Mapping[str, MetricSpec]] = {
+        "loss": MetricSpec("loss", higher_is_better=False)
+    }
+    """Specs of the metrics by name; those of the base classes are inherited."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        bases = [getattr(base, "metric_specs", {}) for base in reversed(cls.__mro__)]
+        cls.metric_specs = {name: spec for specs in bases for name, spec in specs.items()}
+        spec = cls.metric_specs.get(cls.main_metric)
+        if "main_metric" in vars(cls) and "higher_is_better" not in vars(cls) and spec is not None:
+            cls.higher_is_better = bool(spec.higher_is_better)
+
+    def metric_spec(self, name: str) -> MetricSpec:
+        """Returns the spec of a metric, a plain default for one without a declared spec."""
+        default = MetricSpec(name.replace("_", " "), higher_is_better=dict(self.compared).get(name))
+        return self.metric_specs.get(name, default)
 
     @property
     def compared(self) -> tuple[tuple[str, bool], ...]:

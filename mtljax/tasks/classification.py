@@ -1,7 +1,6 @@
 """Classification: one class per image."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxtyping import Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import class_of
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.soft import softmax_distance
@@ -31,8 +31,12 @@ class Classification(Task):
     class_names: tuple[str, ...] = ()
     """What to call the classes in pictures; their numbers if empty."""
 
-    main_metric: ClassVar[str] = "accuracy"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "accuracy"
+    metric_specs = {
+        "accuracy": MetricSpec("accuracy", higher_is_better=True, percent=True),
+        "macro_f1": MetricSpec("macro F1", higher_is_better=True),
+        "confusion": MetricSpec("confusion matrix"),
+    }
 
     def __post_init__(self):
         require_classes(self, 2)

@@ -1,21 +1,19 @@
 """COCO's mean average precision, as computed by pycocotools (the extra `detection`)."""
 
 import contextlib
-import importlib.util
 import io
 
 import numpy as np
+
+from mtljax.utils.optional import require_installed
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
 """IoU from which a detection counts as right."""
 
 
 def require_evaluator(name: str) -> None:
-    """Raises ModuleNotFoundError, in one line that says what to do, without pycocotools."""
-    if importlib.util.find_spec("pycocotools") is None:
-        raise ModuleNotFoundError(
-            f"task {name!r} needs pycocotools for its metrics: pip install 'mtljax[detection]'"
-        )
+    """Raises ValueError with the command to install pycocotools, if it is missing."""
+    require_installed("pycocotools", "detection", f"task {name!r}")
 
 
 def average_precision(

@@ -1,7 +1,7 @@
 """Depth: one distance per pixel."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from mtljax.tasks.base import Metrics, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import paint_values
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import plane
 from mtljax.tasks.settings import require_choice, require_positive
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
@@ -50,8 +51,16 @@ class Depth(PixelTask):
     floor: float = 0.01
     """The smallest depth that metrics let a network predict, so that logarithms exist."""
 
-    main_metric: ClassVar[str] = "rmse"
-    higher_is_better: ClassVar[bool] = False
+    main_metric = "rmse"
+    metric_specs = {
+        "rmse": MetricSpec("root mean square error", higher_is_better=False),
+        "abs_err": MetricSpec("mean absolute error", higher_is_better=False),
+        "abs_rel": MetricSpec("mean relative error", higher_is_better=False),
+        "log_rmse": MetricSpec("root mean square log error", higher_is_better=False),
+        "delta_1": MetricSpec("delta 1", higher_is_better=True),
+        "delta_2": MetricSpec("delta 2", higher_is_better=True),
+        "delta_3": MetricSpec("delta 3", higher_is_better=True),
+    }
 
     def __post_init__(self):
         super().__post_init__()

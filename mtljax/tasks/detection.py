@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,7 @@ from mtljax.tasks.centers import detections, focal_loss, targets
 from mtljax.tasks.coco import THRESHOLDS, average_precision, require_evaluator
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_box
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import class_of, numbers
 from mtljax.tasks.settings import require_classes, require_least
 from mtljax.tasks.streaming import PerExample, fill_absent
@@ -54,8 +55,13 @@ class Detection(DenseTask):
     class_names: tuple[str, ...] = ()
     """What to call the classes; their numbers if empty."""
 
-    main_metric: ClassVar[str] = "map"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "map"
+    metric_specs = {
+        "map": MetricSpec("mean average precision", higher_is_better=True),
+        "map_50": MetricSpec("mean average precision at IoU 0.5", higher_is_better=True),
+        "map_75": MetricSpec("mean average precision at IoU 0.75", higher_is_better=True),
+        "average_precision": MetricSpec("average precision"),
+    }
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,7 +1,6 @@
 """Edges: is this pixel on a boundary?"""
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from mtljax.tasks.binary_map import BinaryMap, passes
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
 
 
@@ -40,8 +40,12 @@ class Edges(BinaryMap):
     thresholds: int = 19
     """Evenly spaced in (0, 1); papers have 99, which takes as much longer."""
 
-    main_metric: ClassVar[str] = "ods"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "ods"
+    metric_specs = {
+        "ods": MetricSpec("F at the best threshold of all", higher_is_better=True),
+        "ois": MetricSpec("F at each image's best threshold", higher_is_better=True),
+        "ods_threshold": MetricSpec("best threshold of all"),
+    }
 
     def __post_init__(self):
         super().__post_init__()

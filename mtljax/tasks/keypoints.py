@@ -1,7 +1,6 @@
 """Keypoints: where in the image certain points are."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.centers import split
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import as_rgb, class_colors, draw_dot
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import numbers
 from mtljax.tasks.settings import require_least, require_positive
 from mtljax.tasks.soft import softmax_distance
@@ -53,8 +53,12 @@ class Keypoints(DenseTask):
     pairs: tuple[tuple[int, int], ...] = ()
     """Points that are each other's mirror image, as the left and the right eye."""
 
-    main_metric: ClassVar[str] = "nme"
-    higher_is_better: ClassVar[bool] = False
+    main_metric = "nme"
+    metric_specs = {
+        "nme": MetricSpec("normalised mean error", higher_is_better=False),
+        "pck": MetricSpec("share of points found", higher_is_better=True),
+        "auc": MetricSpec("area under the curve of points found", higher_is_better=True),
+    }
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import optax
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Task, require, require_shape
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import class_of, number, numbers
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.soft import sigmoid_distance
@@ -31,8 +31,12 @@ class MultiLabel(Task):
     class_names: tuple[str, ...] = ()
     """What to call the classes; their numbers if empty."""
 
-    main_metric: ClassVar[str] = "map"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "map"
+    metric_specs = {
+        "map": MetricSpec("mean average precision", higher_is_better=True),
+        "f1": MetricSpec("mean F1", higher_is_better=True),
+        "average_precision": MetricSpec("average precision"),
+    }
 
     def __post_init__(self):
         require_classes(self, 1)

@@ -1,7 +1,6 @@
 """Surface normals: a direction per pixel."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtljax.tasks.base import Metrics, require_finite, require_shape
 from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 
 LIMITS = (11.25, 22.5, 30.0)
@@ -38,8 +38,15 @@ class Normals(PixelTask):
     y_up: bool = True
     """Whether y points up in the image, or down. It matters only where images are turned."""
 
-    main_metric: ClassVar[str] = "mean"
-    higher_is_better: ClassVar[bool] = False
+    main_metric = "mean"
+    metric_specs = {
+        "mean": MetricSpec("mean angle", higher_is_better=False, unit="°"),
+        "median": MetricSpec("median angle", higher_is_better=False, unit="°"),
+        "rmse": MetricSpec("root mean square error", higher_is_better=False),
+        "within_11.25": MetricSpec("within 11.25°", higher_is_better=True),
+        "within_22.5": MetricSpec("within 22.5°", higher_is_better=True),
+        "within_30": MetricSpec("within 30°", higher_is_better=True),
+    }
 
     def head(self):
         return self.dense_head(outputs=3)

@@ -1,7 +1,7 @@
 """Image reconstruction: an image from an image."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.ndimage import correlate1d
 from mtljax.tasks.base import require, require_shape
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import as_rgb
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.settings import require_choice, require_least, require_positive
 from mtljax.tasks.streaming import PerExample
 
@@ -46,8 +47,11 @@ class Reconstruction(PixelTask):
     kind: Kind = "l1"
     """Loss of a pixel: mean over channels of |e| or e^2, e the error as a share of `peak`."""
 
-    main_metric: ClassVar[str] = "psnr"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "psnr"
+    metric_specs = {
+        "psnr": MetricSpec("PSNR", higher_is_better=True),
+        "ssim": MetricSpec("SSIM", higher_is_better=True),
+    }
 
     def __post_init__(self):
         super().__post_init__()

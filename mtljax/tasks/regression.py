@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import numbers
 from mtljax.tasks.settings import require_choice, require_least, require_positive
 from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
@@ -35,8 +36,13 @@ class Regression(Task):
     """Where the question is whether a number is below this or not: adds the metric `accuracy`, the
     share of outputs that are on their label's side."""
 
-    main_metric: ClassVar[str] = "mae"
-    higher_is_better: ClassVar[bool] = False
+    main_metric = "mae"
+    metric_specs = {
+        "mae": MetricSpec("mean absolute error", higher_is_better=False),
+        "rmse": MetricSpec("root mean square error", higher_is_better=False),
+        "r2": MetricSpec("R²", higher_is_better=True, zero_below=1e-05),
+        "accuracy": MetricSpec("accuracy", higher_is_better=True, percent=True),
+    }
 
     def __post_init__(self):
         require_least(self, 1, "size")

@@ -1,11 +1,11 @@
 """Saliency: is this pixel part of what a person looks at?"""
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
 from mtljax.tasks.binary_map import BinaryMap, passes
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
 
 BETA_SQUARED = 0.3
@@ -27,8 +27,11 @@ class Saliency(BinaryMap):
       al., 2019, arXiv:1904.08918, for the protocol
     """
 
-    main_metric: ClassVar[str] = "max_f"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "max_f"
+    metric_specs = {
+        "max_f": MetricSpec("best F", higher_is_better=True),
+        "miou": MetricSpec("mean IoU", higher_is_better=True),
+    }
 
     @property
     def limits(self):

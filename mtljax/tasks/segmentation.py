@@ -1,7 +1,6 @@
 """Semantic segmentation: one class per pixel."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from mtljax.tasks.base import Metrics, require, require_shape
 from mtljax.tasks.classification import log_frequencies
 from mtljax.tasks.dense import PixelTask
 from mtljax.tasks.drawing import class_colors, paint_classes
+from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.raw import plane
 from mtljax.tasks.settings import require_classes
 from mtljax.tasks.soft import softmax_distance
@@ -35,8 +35,12 @@ class Segmentation(PixelTask):
     class_names: tuple[str, ...] = ()
     """What to call the classes; their numbers if empty."""
 
-    main_metric: ClassVar[str] = "miou"
-    higher_is_better: ClassVar[bool] = True
+    main_metric = "miou"
+    metric_specs = {
+        "miou": MetricSpec("mean IoU", higher_is_better=True),
+        "pixel_accuracy": MetricSpec("pixel accuracy", higher_is_better=True, percent=True),
+        "iou": MetricSpec("iou"),
+    }
 
     def __post_init__(self):
         super().__post_init__()

@@ -12,7 +12,6 @@ from mtljax.report.run import file_stems
 from mtljax.report.sheets import make_sheet
 from mtljax.report.summary import main_results
 from mtljax.tasks import Classification, Regression
-from mtljax.tasks.metric_text import metric_value
 from mtljax.utils.text import joined, number
 
 
@@ -123,8 +122,8 @@ def test_numbers_in_few_characters(value, shown):
 
 
 def test_words():
-    assert metric_value("accuracy", 1.0) == "100.0 %"
-    assert metric_value("r2", -1.5e-6) == "0"
+    assert Classification(name="y", num_classes=2).metric_spec("accuracy").format(1.0) == "100.0 %"
+    assert Regression(name="x").metric_spec("r2").format(-1.5e-6) == "0"
     assert joined(["a"]) == "a"
     assert joined(["a", "b", "c"]) == "a, b and c"
     assert main_results([Regression(name="x")], {}) == "mean absolute error not measured for x"
