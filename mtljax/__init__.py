@@ -1,16 +1,16 @@
-"""Multi-task learning for computer vision in JAX: one compiled step, any sharing, any balancer.
+"""Multi-task learning for computer vision in JAX: one compiled step for any model and balancer.
 
-A step is made of a model, tasks, a balancer and an optimizer. It is a pure function of a state and
-a batch; an example without a task's label is marked in `present`.
+Run an experiment with `train`, `evaluate`, `predict`, `compare` and `export`, or use single parts.
+A train step is a pure function of a state and a batch, built from a model, tasks, a balancer and an
+optimizer; `present` marks the examples that carry a task's label. Names are imported on first use.
 
 Example:
   >>> import jax, jax.numpy as jnp, optax
-  >>> from mtljax.balancing import BALANCERS
-  >>> from mtljax.models import FUSIONS, TRUNKS, build
+  >>> from mtljax import balancing, models
   >>> from mtljax.tasks import Classification, Regression
   >>> tasks = Classification(name="kind", num_classes=3), Regression(name="size")
-  >>> model = build(TRUNKS["mlp"](widths=(8,)), FUSIONS["none"], tasks)
-  >>> parts = model, tasks, BALANCERS["pcgrad"](), optax.sgd(0.1)
+  >>> model = models.build(models.TRUNKS["mlp"](widths=(8,)), models.FUSIONS["none"], tasks)
+  >>> parts = model, tasks, balancing.pcgrad(), optax.sgd(0.1)
   >>> batch = {
   ...     "image": jnp.ones((2, 4, 4, 1)),
   ...     "labels": {"kind": jnp.array([0, 2]), "size": jnp.array([1.5, 0.0])},
@@ -23,21 +23,70 @@ Example:
   (['kind', 'size'], 1)
 """
 
-from mtljax import balancing, data, models, tasks
-from mtljax.compilation import compiler_options
-from mtljax.step.eval_step import make_eval_step
-from mtljax.step.state import TrainState, create_state
-from mtljax.step.train_step import make_train_step
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtljax import balancing, data, models, tasks
+    from mtljax.comparison.compare import compare
+    from mtljax.compilation import compiler_options
+    from mtljax.config import Data, Experiment
+    from mtljax.evaluation.predict import evaluate, predict
+    from mtljax.exporters.export import export
+    from mtljax.runs.load import load_run
+    from mtljax.step.eval_step import make_eval_step
+    from mtljax.step.state import TrainState, create_state
+    from mtljax.step.train_step import make_train_step
+    from mtljax.training.loop import train
 
 __version__ = "0.1.0"
 __all__ = [
+    "Data",
+    "Experiment",
     "TrainState",
     "balancing",
+    "compare",
     "compiler_options",
     "create_state",
     "data",
+    "evaluate",
+    "export",
+    "load_run",
     "make_eval_step",
     "make_train_step",
     "models",
+    "predict",
     "tasks",
+    "train",
 ]
+
+_MODULES = {
+    "Data": "config",
+    "Experiment": "config",
+    "TrainState": "step.state",
+    "compare": "comparison.compare",
+    "compiler_options": "compilation",
+    "create_state": "step.state",
+    "evaluate": "evaluation.predict",
+    "export": "exporters.export",
+    "load_run": "runs.load",
+    "make_eval_step": "step.eval_step",
+    "make_train_step": "step.train_step",
+    "predict": "evaluation.predict",
+    "train": "training.loop",
+}
+"""Name -> module that defines it. The remaining names of `__all__` are subpackages."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,9 +1,17 @@
-"""Balancers: how T losses or gradients become one update. Needs nothing else of mtljax."""
+"""Balancers: rules that turn T losses or task gradients into one update.
+
+The package imports no other module of mtljax.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> aggregate(cagrad(c=0.4), jnp.array([[1.0, 0.0], [0.0, 1.0]])).round(2).tolist()
+  [0.7, 0.7]
+"""
 
 from collections.abc import Callable
 
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
-from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, aggregate
+from mtljax.balancing.base import Ahead, Balancer, BalancerSpec, Needs, Signals, aggregate
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
 from mtljax.balancing.conflict import graddrop, gradvac, pcgrad
 from mtljax.balancing.dual_cone import dualproj, upgrad
@@ -60,11 +68,77 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
     "moco": moco,
     "db_mtl": db_mtl,
     "excess_mtl": excess_mtl,
-    # take a trial step, and look at a second sample of data
+    # take a trial step and read a second sample of data
     "auto_lambda": auto_lambda,
     "moml": moml,
     "forum": forum,
 }
-"""Name -> function that makes the balancer. Each is described in its docstring."""
+"""Name -> factory of the balancer."""
 
-__all__ = ["BALANCERS", "Ahead", "Balancer", "Needs", "Signals", "aggregate"]
+
+def from_spec(spec: BalancerSpec) -> Balancer:
+    """Creates the balancer again that has this spec.
+
+    Example:
+      >>> from_spec(cr_mogm(cagrad(c=0.4)).spec).spec.arguments["balancer"].arguments
+      {'c': 0.4}
+    """
+    arguments = {
+        name: from_spec(value) if isinstance(value, BalancerSpec) else value
+        for name, value in spec.arguments.items()
+    }
+    return BALANCERS[spec.name](**arguments)
+
+
+__all__ = [
+    "BALANCERS",
+    "Ahead",
+    "Balancer",
+    "BalancerSpec",
+    "Needs",
+    "Signals",
+    "aggregate",
+    "aligned_mtl",
+    "auto_lambda",
+    "cagrad",
+    "chebyshev",
+    "config",
+    "cosmos",
+    "cr_mogm",
+    "db_mtl",
+    "dualproj",
+    "dwa",
+    "ew",
+    "excess_mtl",
+    "fairgrad",
+    "famo",
+    "fixed",
+    "forum",
+    "from_spec",
+    "gls",
+    "go4align",
+    "graddrop",
+    "gradnorm",
+    "gradvac",
+    "imgrad",
+    "imtl",
+    "imtl_g",
+    "imtl_l",
+    "krum",
+    "mgda",
+    "moco",
+    "modo",
+    "moml",
+    "nash_mtl",
+    "ntkmtl",
+    "pbi",
+    "pcgrad",
+    "rlw",
+    "sdmgrad",
+    "si",
+    "stch",
+    "trimmed_mean",
+    "upgrad",
+    "uw",
+    "uw_so",
+]

@@ -1,11 +1,22 @@
 """Methods that straighten the gradients' geometry: conditioning, norms, angles."""
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Needs, stateless
+from mtljax.balancing.base import (
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    stateless,
+    with_spec,
+)
 
 
+@with_spec
 def aligned_mtl(scale: str = "min") -> Balancer:
     """Aligned-MTL: the gradients made orthogonal and of equal size, as near as can be, then summed.
 
@@ -26,8 +37,7 @@ def aligned_mtl(scale: str = "min") -> Balancer:
     if scale not in ("min", "median", "rmse"):
         raise ValueError(f"scale must be 'min', 'median' or 'rmse', not {scale!r}")
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         size = signals.gramian.shape[0]
         largest = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
         squares, vectors = jnp.linalg.eigh(signals.gramian / largest)
@@ -48,6 +58,7 @@ def aligned_mtl(scale: str = "min") -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def config() -> Balancer:
     """ConFIG: the direction at equal angles to all gradients, as long as their projections on it.
 
@@ -61,8 +72,7 @@ def config() -> Balancer:
       Liu, Chu and Thuerey, 2024, arXiv:2408.11104
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         cosines, norms, inside = solvers.unit(signals.gramian, signals.present)
         equal = inside.astype(jnp.float32)
         inverse = jnp.where(inside, solvers.pseudo_solve(cosines, equal, inside), 0.0)
@@ -76,6 +86,7 @@ def config() -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def ntkmtl(exponent: float = 0.5) -> Balancer:
     """NTKMTL: a task that would converge faster, by its neural tangent kernel, gets less weight.
 
@@ -92,8 +103,7 @@ def ntkmtl(exponent: float = 0.5) -> Balancer:
       Qin et al., 2025, arXiv:2510.18258
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         square = jnp.diagonal(signals.gramian)
         square = square / jnp.maximum(jnp.max(square), TINY)
         inside = signals.present & (square > 0)

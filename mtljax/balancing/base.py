@@ -1,89 +1,107 @@
-"""The contract between a balancer and the step that asks it how to combine T tasks."""
+"""Contract between a balancer and the train step, and `aggregate`, its use on a plain Jacobian."""
 
 import dataclasses
 import enum
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 State: TypeAlias = PyTree
-"""A balancer's own memory between steps: any pytree of arrays, saved and restored with the run."""
+"""State of a balancer between steps: any pytree of arrays, saved and restored with the run."""
+Combined: TypeAlias = tuple[Any, State]
+"""Weights [T], or a direction, and the new state."""
+P = ParamSpec("P")
+
+NOT_COMPUTED: Any = None
+"""Value of a field of `Signals` that the balancer does not need."""
 
 
 class Needs(enum.Enum):
-    """What a balancer reads, which decides how many backward passes a step costs."""
+    """Input of a balancer, which determines the number of backward passes per step."""
 
     LOSSES = "losses"
-    """The T losses. One backward pass, whatever T is. Returns weights [T]."""
+    """The T losses; one backward pass for any T. The balancer returns weights [T]."""
     GRAMIAN = "gramian"
-    """The inner products of the task gradients, [T, T]. Returns weights [T]."""
+    """The inner products of the task gradients, [T, T]. The balancer returns weights [T]."""
     JACOBIAN = "jacobian"
-    """The task gradients themselves, a pytree with leaves [T, ...]. Returns a direction."""
+    """The task gradients, a pytree with leaves [T, ...]. The balancer returns a direction."""
 
 
 class Ahead(NamedTuple):
-    """What a trial step showed: see `Signals.lookahead`."""
+    """Result of a trial step; see `Signals.lookahead`."""
 
     losses: Float[Array, "S T"]
-    """Losses of every sample after it; 0 for absent tasks."""
+    """Losses of every sample after the trial step; 0 for absent tasks."""
     products: Callable[[Float[Array, " T"]], Float[Array, " T"]]
     """`c -> p`: p[t] is the inner product, over all parameters, of the gradient of sum_s c[s] L_s
-    on the second sample after the trial step, and of that of L_t on the first sample before it. One
-    pass backwards and one forward derivative."""
+    on the second sample after the trial step and the gradient of L_t on the first sample before it.
+    Costs one backward pass and one forward derivative."""
 
 
 class Signals(NamedTuple):
-    """What the step measured on this batch. A field that a balancer does not need is None.
+    """Input of a balancer in one step. A field that the balancer does not need is None.
 
-    A balancer with `samples` S > 1 reads S independent samples: each T below is then [S, T], and
-    the Gramian [S, T, S, T], with the inner products across samples.
+    For a balancer with `samples` S > 1, each T below is [S, T], and the Gramian is [S, T, S, T]
+    with the inner products across samples.
     """
 
     losses: Float[Array, " T"]
-    """Mean loss of each task over the examples that carry its label; 0 where none does."""
+    """Mean loss of each task over the examples that carry its label; 0 if there are none."""
     present: Bool[Array, " T"]
-    """Which tasks have a label in this batch. An absent task gets weight 0."""
+    """True for tasks with a label in this batch. An absent task gets weight 0."""
     step: Int[Array, ""]
-    """How many updates were made before this one."""
-    gramian: Float[Array, "T T"] | None = None
+    """Number of updates before this one."""
+    gramian: Float[Array, "T T"] = NOT_COMPUTED
     """J J^T of the present tasks; rows and columns of absent tasks are 0."""
-    jacobian: PyTree[Float[Array, "T ..."]] | None = None
+    jacobian: PyTree[Float[Array, "T ..."]] = NOT_COMPUTED
     """Row t of each leaf is the gradient of task t's loss; rows of absent tasks are 0."""
-    lookahead: Callable[[Float[Array, " T"], float, int], Ahead] | None = None
-    """`(weights, step_size, steps)`: takes `steps` steps of -step_size times the gradient of
-    sum_t weights[t] L_t on the first sample, in all parameters, and looks from there. Nothing is
-    kept."""
+    lookahead: Callable[[Float[Array, " T"], float, int], Ahead] = NOT_COMPUTED
+    """`(weights, step_size, steps)`: takes `steps` gradient steps of size `step_size` on
+    sum_t weights[t] L_t of the first sample, in all parameters, evaluates the result, and discards
+    the steps."""
+
+
+class BalancerSpec(NamedTuple):
+    """Record of the factory call that created a balancer; see `from_spec`."""
+
+    name: str
+    """Key in `BALANCERS`."""
+    arguments: Mapping[str, Any]
+    """Arguments that were passed, by name; an inner balancer is replaced by its spec."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Balancer:
-    """A pair of pure functions, in optax's manner, and what they read.
+    """Pair of pure functions, as in optax, with a description of their inputs.
 
     Attributes:
-      init: `(num_tasks, shared) -> state`. `shared` is the pytree that the gradients are taken with
+      init: `(num_tasks, shared) -> state`. `shared` is the pytree that gradients are taken with
         respect to (the shared parameters, or the representation at `level="features"`); only
-        balancers that keep a copy of its shape look at it.
+        balancers whose state has its shape read it.
       combine: `(signals, state, key) -> (weights [T] or direction, state)`. A balancer that needs
-        LOSSES or the GRAMIAN returns weights; one that needs the JACOBIAN returns a direction, a
-        pytree like one row of `signals.jacobian`, unless its heads are `weighted`: then weights
-        (see `gives_weights`). The update then *descends* along sum_t weights[t] * gradient_t (over
-        all samples), or along the direction.
-      needs: See `Needs`.
-      heads: What task-specific parameters receive by the convention of the method's paper: the
-        gradient of their `own` loss, or of the `weighted` one.
+        LOSSES or the GRAMIAN returns weights. One that needs the JACOBIAN returns a direction, a
+        pytree like one row of `signals.jacobian`, or weights if `heads` is "weighted"; see
+        `gives_weights`. The update *descends* along sum_t weights[t] * gradient_t, over all
+        samples, or along the direction.
+      needs: Input that `combine` reads.
+      heads: Gradient for the task-specific parameters, by the convention of the method's paper:
+        "own" for the gradient of the task's loss, "weighted" for that of the weighted loss.
       observe: `(signals, losses_after, state) -> state`, called with the losses of the same batch
-        after the update, for methods that look at what the update did. None: not called, no cost.
-      samples: How many independent samples of data a step reads. The batch is split into so many
-        equal parts, the first examples first; a bilevel method's second one may as well be a
-        validation batch.
-      lookahead: Whether `combine` calls `signals.lookahead`.
-      parameters_only: Whether the state remembers gradients, which then must be those of
-        parameters: the representation's belong to the examples of one batch.
+        after the update. None: not called, at no cost.
+      samples: Number of independent samples of data per step. The batch is split into that many
+        equal parts, first examples first. The second part may be a validation batch (bilevel
+        methods).
+      lookahead: True if `combine` calls `signals.lookahead`.
+      parameters_only: True if the state contains gradients. They must then be those of parameters:
+        gradients of the representation belong to the examples of one batch.
+      spec: Factory call that created the balancer; None for a balancer created directly.
 
-    Example, every task's gradient brought to length 1:
+    Example, which scales every task gradient to length 1:
       >>> def unit(signals, state, key):
       ...     return jax.lax.rsqrt(jnp.diagonal(signals.gramian) + TINY), state
       >>> balancer = Balancer(init=stateless, combine=unit, needs=Needs.GRAMIAN)
@@ -92,52 +110,72 @@ class Balancer:
     """
 
     init: Callable[[int, PyTree], State]
-    combine: Callable[[Signals, State, jax.Array], tuple[Any, State]]
+    combine: Callable[[Signals, State, jax.Array], Combined]
     needs: Needs
     heads: str = "own"
     observe: Callable[[Signals, Float[Array, " T"], State], State] | None = None
     samples: int = 1
     lookahead: bool = False
     parameters_only: bool = False
+    spec: BalancerSpec | None = dataclasses.field(default=None, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.heads not in ("own", "weighted"):
             raise ValueError(f"heads must be 'own' or 'weighted', not {self.heads!r}")
         if self.samples > 1 and self.needs is Needs.JACOBIAN:
-            raise ValueError("several samples are combined by weights, from losses or a Gramian")
+            raise ValueError(
+                f"samples must be 1 for a balancer that needs the Jacobian, not {self.samples}: "
+                "several samples are combined by weights"
+            )
 
     @property
     def gives_weights(self) -> bool:
-        """Whether `combine` returns weights, [T] or [samples, T], rather than a direction."""
+        """True if `combine` returns weights, [T] or [samples, T], not a direction."""
         return self.needs is not Needs.JACOBIAN or self.heads == "weighted"
 
 
+def with_spec(make: Callable[P, Balancer]) -> Callable[P, Balancer]:
+    """Decorates a factory so that its balancers carry a `spec`."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> Balancer:
+        balancer = make(*args, **kwargs)
+        arguments = signature.bind(*args, **kwargs).arguments
+        inner = {k: v.spec for k, v in arguments.items() if isinstance(v, Balancer)}
+        if None in inner.values():  # an inner balancer that cannot be recorded
+            return dataclasses.replace(balancer, spec=None)
+        return dataclasses.replace(balancer, spec=BalancerSpec(make.__name__, arguments | inner))
+
+    return factory
+
+
 TINY = 1e-30
-"""Keeps a division finite where a norm is 0."""
+"""Lower bound of a divisor that may be a norm of 0."""
 LEAST_LOSS = 1e-20
-"""A loss below it counts as this: 1 / loss times a gradient of 1e10 must stay within float32."""
+"""Lower bound of a loss in 1 / loss, which times a gradient of 1e10 must not overflow float32."""
 
 
 def mean_present(values: Float[Array, " T"], present: Bool[Array, " T"]) -> Float[Array, ""]:
-    """The mean over the present tasks; 0 where there are none."""
+    """Mean over the present tasks; 0 if there are none."""
     return jnp.sum(jnp.where(present, values, 0.0)) / jnp.maximum(present.sum(), 1)
 
 
 def stateless(num_tasks: int, shared: PyTree) -> State:
-    """The `init` of a balancer that remembers nothing."""
+    """`init` of a balancer without state."""
     del num_tasks, shared
     return ()
 
 
 def gramian(jacobian: PyTree[Float[Array, "T ..."]]) -> Float[Array, "T T"]:
-    """J J^T summed over the leaves, in float32 whatever the matrix units would rather use."""
+    """J J^T summed over the leaves, in full float32 on every backend."""
 
-    def of(leaf: Array) -> Array:
+    def leaf_gramian(leaf: Array) -> Array:
         rows = leaf.reshape(leaf.shape[0], -1).astype(jnp.float32)
         return jnp.matmul(rows, rows.T, precision="highest")
 
     leaves = jax.tree.leaves(jacobian)
-    return sum((of(leaf) for leaf in leaves), start=jnp.zeros((), jnp.float32))
+    return sum((leaf_gramian(leaf) for leaf in leaves), start=jnp.zeros((), jnp.float32))
 
 
 def combine_rows(
@@ -159,22 +197,22 @@ def aggregate(
     *,
     present: Bool[Array, " T"] | None = None,
 ) -> Float[Array, " D"]:
-    """What `balancer` makes of a plain Jacobian: the code of the train step on one matrix.
+    """Combines the rows of a plain Jacobian with the code of the train step.
 
     Args:
-      balancer: One of `BALANCERS`, made: `pcgrad()`, not `pcgrad`.
-      jacobian: [T, D], row t the gradient of task t.
-      losses: [T], ones if None.
-      state: The balancer's state, a fresh one if None.
-      key: For balancers that draw random numbers; `jax.random.key(0)` if None.
-      present: [T], all tasks if None.
+      balancer: A balancer, created: `pcgrad()`, not `pcgrad`.
+      jacobian: [T, D]; row t is the gradient of task t.
+      losses: [T]; ones if None.
+      state: State of the balancer; a new one if None.
+      key: Random key; `jax.random.key(0)` if None.
+      present: [T]; all tasks if None.
 
     Returns:
       The direction [D] that an update descends along. A balancer that reads several independent
       samples gets this Jacobian as each of them.
 
     Raises:
-      ValueError: A shape is wrong, or the balancer takes a trial step, which a matrix cannot show.
+      ValueError: A shape is wrong, or the balancer takes a trial step, which needs a model.
 
     Example:
       >>> from mtljax.balancing import ew
@@ -183,8 +221,8 @@ def aggregate(
     """
     if balancer.lookahead:
         raise ValueError(
-            "this balancer takes a trial step and looks at the losses after it, which a plain "
-            "Jacobian cannot show: use it in a train step"
+            "this balancer takes a trial step and reads the losses after it, which a plain "
+            "Jacobian does not contain: use it in a train step"
         )
     jacobian = jnp.asarray(jacobian, jnp.float32)
     if jacobian.ndim != 2:
@@ -211,19 +249,19 @@ def plain_signals(
     losses: Float[Array, " T"],
     present: Bool[Array, " T"],
 ) -> Signals:
-    """What a balancer sees of one Jacobian, whose rows of absent tasks are 0."""
-    copies, num_tasks = balancer.samples, len(losses)
-    alike = lambda x: x if copies == 1 else jnp.broadcast_to(x, (copies, *x.shape))
+    """Signals of one Jacobian, whose rows of absent tasks are 0."""
+    samples, num_tasks = balancer.samples, len(losses)
+    repeat = lambda x: x if samples == 1 else jnp.broadcast_to(x, (samples, *x.shape))
     products = None
     if balancer.needs is Needs.GRAMIAN:
         products = gramian(jacobian)
-        if copies > 1:
-            shape = (copies, num_tasks, copies, num_tasks)
+        if samples > 1:
+            shape = (samples, num_tasks, samples, num_tasks)
             products = jnp.broadcast_to(products[None, :, None, :], shape)
     return Signals(
-        losses=alike(jnp.where(present, losses, 0.0)),
-        present=alike(present),
+        losses=repeat(jnp.where(present, losses, 0.0)),
+        present=repeat(present),
         step=jnp.zeros((), jnp.int32),
-        gramian=products,
-        jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
+        gramian=NOT_COMPUTED if products is None else products,
+        jacobian=jacobian if balancer.needs is Needs.JACOBIAN else NOT_COMPUTED,
     )

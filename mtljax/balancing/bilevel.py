@@ -7,12 +7,14 @@ batch, as in the papers' experiments, or a validation batch. A task must have la
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Needs
+from mtljax.balancing.base import TINY, Balancer, Combined, Needs, Signals, State, with_spec
 from mtljax.balancing.uncertainty import learn, to_learn
 
 
+@with_spec
 def auto_lambda(
     step_size: float = 0.1,
     learning_rate: float = 1e-4,
@@ -41,12 +43,10 @@ def auto_lambda(
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return to_learn(optimizer, "weights", jnp.full(num_tasks, start, jnp.float32))
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present.all(0)
         counts = present.astype(jnp.float32)
         if primary is not None:
@@ -67,6 +67,7 @@ def auto_lambda(
     )
 
 
+@with_spec
 def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
     """MOML: weights that lower every task's loss on the second sample, by MGDA.
 
@@ -86,8 +87,7 @@ def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
     """
     optimizer = optax.adam(learning_rate)
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present.all(0)
         weights = _softmax(state["logits"], present)
         ahead = signals.lookahead(weights, step_size, 1)
@@ -108,6 +108,7 @@ def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
     )
 
 
+@with_spec
 def forum(
     step_size: float = 0.1,
     steps: int = 5,
@@ -137,16 +138,14 @@ def forum(
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {
             **to_learn(optimizer, "logits", jnp.zeros(num_tasks)),
             "mean": jnp.zeros(num_tasks),
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present.all(0)
         weights = _softmax(state["logits"], present)
         ahead = signals.lookahead(weights, step_size, steps)

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import Balancer, Needs, stateless
+from mtljax.balancing.base import Balancer, Combined, Needs, Signals, State, stateless, with_spec
 
 
+@with_spec
 def pcgrad() -> Balancer:
     """Projecting conflicting gradients: each gradient loses its part against the others.
 
@@ -21,7 +23,7 @@ def pcgrad() -> Balancer:
       Yu et al., 2020, arXiv:2001.06782
     """
 
-    def combine(signals, state, key):
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         gram, present = signals.gramian, signals.present
         num_tasks = gram.shape[0]
         square = jnp.diagonal(gram)
@@ -44,6 +46,7 @@ def pcgrad() -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def gradvac(beta: float = 0.01) -> Balancer:
     """Gradient vaccine: each gradient is turned until its cosine to the others is as usual.
 
@@ -64,11 +67,10 @@ def gradvac(beta: float = 0.01) -> Balancer:
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be in [0, 1], not {beta}")
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {"cosines": jnp.zeros((num_tasks, num_tasks))}
 
-    def combine(signals, state, key):
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         gram, present = signals.gramian, signals.present
         num_tasks = gram.shape[0]
         norms = jnp.sqrt(jnp.diagonal(gram))
@@ -103,6 +105,7 @@ def gradvac(beta: float = 0.01) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def graddrop(leak: float = 0.0) -> Balancer:
     """Gradient sign dropout: each coordinate keeps the gradients of one sign, drawn at random.
 
@@ -120,7 +123,7 @@ def graddrop(leak: float = 0.0) -> Balancer:
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], not {leak}")
 
-    def combine(signals, state, key):
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         leaves, tree = jax.tree.flatten(signals.jacobian)
 
         def of(rows, key):

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import Balancer, Needs, stateless
+from mtljax.balancing.base import Balancer, Combined, Needs, Signals, State, stateless, with_spec
 
 
+@with_spec
 def upgrad() -> Balancer:
     """UPGrad: each task gradient, made harmless to all tasks, and then summed.
 
@@ -20,8 +22,7 @@ def upgrad() -> Balancer:
       Quinton and Rey, 2024, arXiv:2406.16232
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         each = jnp.diag(signals.present.astype(jnp.float32))
         solve = jax.vmap(solvers.dual_cone, in_axes=(None, 0, None))
         return solve(signals.gramian, each, signals.present).sum(0), state
@@ -29,6 +30,7 @@ def upgrad() -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def dualproj() -> Balancer:
     """DualProj: the sum of the gradients, made harmless to all tasks.
 
@@ -40,8 +42,7 @@ def dualproj() -> Balancer:
       Lopez-Paz and Ranzato, 2017, arXiv:1706.08840; Quinton and Rey, 2024, arXiv:2406.16232
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         equal = signals.present.astype(jnp.float32)
         return solvers.dual_cone(signals.gramian, equal, signals.present), state
 

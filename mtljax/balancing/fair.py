@@ -2,12 +2,23 @@
 
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Needs, stateless
+from mtljax.balancing.base import (
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    stateless,
+    with_spec,
+)
 from mtljax.balancing.uncertainty import learn, to_learn
 
 
+@with_spec
 def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0.0) -> Balancer:
     """Nash bargaining: the update to which all tasks would agree.
 
@@ -29,14 +40,12 @@ def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0
     if update_every < 1 or max_norm < 0:
         raise ValueError(f"needs update_every >= 1, max_norm >= 0, not {update_every}, {max_norm}")
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         if update_every == 1:
             return ()
         return {"weights": jnp.zeros(num_tasks), "steps": jnp.zeros((), jnp.int32)}
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         gram = signals.gramian
         scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), TINY)
         unit = gram / scale
@@ -58,6 +67,7 @@ def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0
     return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def fairgrad(alpha: float = 1.0) -> Balancer:
     """FairGrad: the update that is alpha-fair to the tasks' gains.
 
@@ -75,8 +85,7 @@ def fairgrad(alpha: float = 1.0) -> Balancer:
     if alpha <= 0:
         raise ValueError(f"alpha must be > 0, not {alpha}")
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
         weights = solvers.fair(signals.gramian / scale, alpha, signals.present)
         return weights * scale ** (-alpha / (1 + alpha)), state
@@ -84,6 +93,7 @@ def fairgrad(alpha: float = 1.0) -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def imtl_g() -> Balancer:
     """Impartial learning of gradients: the update's projections on all task gradients are equal.
 
@@ -98,13 +108,13 @@ def imtl_g() -> Balancer:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         return _impartial(signals.gramian, signals.present), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def imtl(learning_rate: float = 1e-2) -> Balancer:
     """Impartial learning of both: losses scaled by `imtl_l`, their gradients balanced by `imtl_g`.
 
@@ -121,12 +131,10 @@ def imtl(learning_rate: float = 1e-2) -> Balancer:
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         scale = jnp.exp(state["log_scale"])
         scaled = signals.gramian * scale[:, None] * scale[None, :]
         weights = _impartial(scaled, signals.present) * scale

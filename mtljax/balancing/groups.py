@@ -1,10 +1,21 @@
 """Weights shared by groups of tasks."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs
+from mtljax.balancing.base import (
+    LEAST_LOSS,
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    with_spec,
+)
 
 
+@with_spec
 def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
     """GO4Align: tasks with similar risk are grouped, and a group shares one weight.
 
@@ -26,12 +37,10 @@ def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
     if groups < 1:
         raise ValueError(f"groups must be >= 1, not {groups}")
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {"log_share": jnp.zeros(num_tasks)}
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         losses = jnp.maximum(signals.losses, LEAST_LOSS)
         log_share = jnp.where(present, state["log_share"] - step_size * losses, state["log_share"])

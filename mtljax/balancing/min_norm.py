@@ -1,11 +1,22 @@
 """Methods built on the point of smallest norm in the convex hull of the task gradients."""
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Needs, stateless
+from mtljax.balancing.base import (
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    stateless,
+    with_spec,
+)
 
 
+@with_spec
 def mgda(normalize: str = "none") -> Balancer:
     """Multiple-gradient descent: the common descent direction of least norm.
 
@@ -24,8 +35,7 @@ def mgda(normalize: str = "none") -> Balancer:
     if normalize not in ("none", "l2", "loss", "loss+"):
         raise ValueError(f"normalize must be 'none', 'l2', 'loss' or 'loss+', not {normalize!r}")
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         gram = signals.gramian
         by = jnp.ones(gram.shape[0])
         if normalize in ("l2", "loss+"):
@@ -39,6 +49,7 @@ def mgda(normalize: str = "none") -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     """Conflict-averse gradient: near the mean gradient, the direction that serves the worst task.
 
@@ -57,8 +68,7 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     """
     divisor = _divisor(c, rescale)
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         mean = _equal(signals)
         lift = solvers.conflict_averse(signals.gramian, mean, c, signals.present)
         return (mean + lift) / divisor, state
@@ -66,6 +76,7 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     """Imbalance-sensitive gradient: CAGrad whose trade-off follows the imbalance of the tasks.
 
@@ -84,8 +95,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     """
     divisor = _divisor(c, rescale)
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
         gram = signals.gramian / scale

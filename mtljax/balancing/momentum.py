@@ -2,11 +2,24 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, combine_rows, gramian
+from mtljax.balancing.base import (
+    LEAST_LOSS,
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    combine_rows,
+    gramian,
+    with_spec,
+)
 
 
+@with_spec
 def moco(
     beta: float = 0.5,
     beta_decay: float = 0.5,
@@ -42,15 +55,14 @@ def moco(
       Fernando et al., 2023, arXiv:2210.12624
     """
 
-    def init(num_tasks, shared):
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {
             "rows": _rows(num_tasks, shared),
             "weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         step = (state["steps"] + 1).astype(jnp.float32)
         jacobian = signals.jacobian
@@ -80,6 +92,7 @@ def moco(
     return Balancer(init=init, combine=combine, needs=Needs.JACOBIAN, parameters_only=True)
 
 
+@with_spec
 def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
     """DB-MTL: gradients of the log losses, smoothed, and all as long as the longest.
 
@@ -101,11 +114,10 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
       Lin et al., 2023, arXiv:2308.12029
     """
 
-    def init(num_tasks, shared):
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {"rows": _rows(num_tasks, shared), "steps": jnp.zeros((), jnp.int32)}
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         step = (state["steps"] + 1).astype(jnp.float32)
         logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, LEAST_LOSS))
@@ -119,6 +131,7 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.JACOBIAN, parameters_only=True)
 
 
+@with_spec
 def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
     """ExcessMTL: more weight for tasks that are still far from their optimum.
 
@@ -140,7 +153,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
     if warmup < 0:
         raise ValueError(f"warmup must be >= 0, not {warmup}")
 
-    def init(num_tasks, shared):
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {
             "squares": _rows(num_tasks, shared),
             "first": jnp.zeros(num_tasks),
@@ -148,8 +161,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
             "log_weights": jnp.zeros(num_tasks),
         }
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         squares = jax.tree.map(lambda s, g: s + g**2, state["squares"], signals.jacobian)
         flat = lambda x: x.reshape(x.shape[0], -1)
@@ -183,6 +195,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
     )
 
 
+@with_spec
 def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balancer:
     """CR-MOGM: another method's weights, smoothed over the steps.
 
@@ -211,14 +224,14 @@ def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balanc
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing must be in [0, 1], not {smoothing}")
 
-    def init(num_tasks, shared):
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {
             "inner": inner.init(num_tasks, shared),
             "weights": jnp.zeros(num_tasks),
             "started": jnp.zeros(num_tasks, bool),
         }
 
-    def combine(signals, state, key):
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         weights, inside = inner.combine(signals, state["inner"], key)
         mixed = smoothing * state["weights"] + (1 - smoothing) * weights
         smooth = jnp.where(state["started"], mixed, weights)

@@ -3,11 +3,24 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, mean_present
+from mtljax.balancing.base import (
+    LEAST_LOSS,
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    mean_present,
+    stateless,
+    with_spec,
+)
 from mtljax.balancing.uncertainty import learn, to_learn
 
 
+@with_spec
 def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     """Dynamic weight average: a task whose loss falls more slowly gets more weight.
 
@@ -26,8 +39,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     if temperature <= 0 or window < 1:
         raise ValueError(f"needs temperature > 0 and window >= 1, not {temperature}, {window}")
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         zeros = lambda: jnp.zeros(num_tasks)  # one buffer each: donated states must not share any
         return {
             "sum": zeros(),
@@ -38,8 +50,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         weights = jax.nn.softmax(jnp.where(present, state["ratio"] / temperature, -jnp.inf))
         weights = jnp.where(present, weights * present.sum(), 0.0)
@@ -65,6 +76,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
 
 
+@with_spec
 def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     """GradNorm: learned weights give slower tasks larger weighted gradients.
 
@@ -87,13 +99,11 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         weights = to_learn(optimizer, "weights", jnp.ones(num_tasks))
         return {**weights, "first": jnp.zeros(num_tasks)}
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         seen = state["first"] > 0
         state = {**state, "first": jnp.where(present & ~seen, signals.losses, state["first"])}
@@ -115,6 +125,7 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN, heads="weighted")
 
 
+@with_spec
 def famo(
     learning_rate: float = 0.025, decay: float = 1e-3, reference: tuple[float, ...] | None = None
 ) -> Balancer:
@@ -137,8 +148,7 @@ def famo(
     optimizer = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
     bound = 0.0 if reference is None else jnp.asarray(reference, jnp.float32)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         if reference is not None and len(reference) != num_tasks:
             raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
         return to_learn(optimizer, "logits", jnp.zeros(num_tasks))
@@ -150,8 +160,7 @@ def famo(
     def above(losses):
         return jnp.maximum(losses - bound, LEAST_LOSS)
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         # z / L, scaled by the smallest L: 1 / L of a loss near 0 is beyond float32 when summed
         height = jnp.where(signals.present, above(signals.losses), jnp.inf)
         weights = shares(state, signals.present) * (height.min() / height)
@@ -170,6 +179,7 @@ def famo(
     )
 
 
+@with_spec
 def rlw() -> Balancer:
     """Random loss weighting: new random weights for every step.
 
@@ -181,11 +191,9 @@ def rlw() -> Balancer:
       Lin et al., 2022, arXiv:2111.10603
     """
 
-    def combine(signals, state, key):
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         logits = jax.random.normal(key, signals.losses.shape)
         softmax = jax.nn.softmax(jnp.where(signals.present, logits, -jnp.inf))
         return jnp.where(signals.present, softmax, 0.0), state
 
-    return Balancer(
-        init=lambda num_tasks, shared: (), combine=combine, needs=Needs.LOSSES, heads="weighted"
-    )
+    return Balancer(init=stateless, combine=combine, needs=Needs.LOSSES, heads="weighted")

@@ -2,10 +2,21 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from mtljax.balancing.base import TINY, Balancer, Needs, stateless
+from mtljax.balancing.base import (
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    stateless,
+    with_spec,
+)
 
 
+@with_spec
 def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer:
     """(Multi-)Krum: the gradients that lie closest to their neighbours.
 
@@ -26,8 +37,7 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
     if outliers < 0 or selected < 1:
         raise ValueError(f"needs outliers >= 0 and selected >= 1, not {outliers}, {selected}")
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         gram = signals.gramian / jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
         size, count = gram.shape[0], present.sum()
@@ -49,6 +59,7 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
+@with_spec
 def trimmed_mean(trim: int = 1) -> Balancer:
     """Trimmed mean: at each coordinate, the mean without the largest and the smallest values.
 
@@ -64,8 +75,7 @@ def trimmed_mean(trim: int = 1) -> Balancer:
     if trim < 0:
         raise ValueError(f"trim must be >= 0, not {trim}")
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
         count = present.sum()
         drop = jnp.maximum(jnp.minimum(trim, (count - 1) // 2), 0)

@@ -4,12 +4,24 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import LEAST_LOSS, TINY, Balancer, Needs, mean_present
+from mtljax.balancing.base import (
+    LEAST_LOSS,
+    TINY,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    mean_present,
+    with_spec,
+)
 
 Preference = Sequence[float] | None
 
 
+@with_spec
 def ew() -> Balancer:
     """Equal weighting: every task counts 1, so the update descends the sum of the losses.
 
@@ -18,6 +30,7 @@ def ew() -> Balancer:
     return _scalarizer(lambda losses, present: present.astype(jnp.float32))
 
 
+@with_spec
 def fixed(weights: Sequence[float]) -> Balancer:
     """Fixed weights, one per task, in the order of the tasks.
 
@@ -38,6 +51,7 @@ def fixed(weights: Sequence[float]) -> Balancer:
     return _scalarizer(combine, weights)
 
 
+@with_spec
 def si() -> Balancer:
     """Scale-invariant sum: the logarithms of the losses are summed, so units do not matter.
 
@@ -52,6 +66,7 @@ def si() -> Balancer:
     return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, LEAST_LOSS))
 
 
+@with_spec
 def gls() -> Balancer:
     """Geometric loss: descends the geometric mean of the losses.
 
@@ -71,6 +86,7 @@ def gls() -> Balancer:
     return _scalarizer(combine)
 
 
+@with_spec
 def chebyshev(weights: Preference = None, reference: Preference = None) -> Balancer:
     """Chebyshev scalarization: descends the worst of the weighted losses only.
 
@@ -95,6 +111,7 @@ def chebyshev(weights: Preference = None, reference: Preference = None) -> Balan
     return _scalarizer(combine, weights, reference)
 
 
+@with_spec
 def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = None) -> Balancer:
     """Penalty-based boundary intersection: along a preferred ray, with a penalty for leaving it.
 
@@ -132,6 +149,7 @@ def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = 
     return _scalarizer(combine, weights, reference)
 
 
+@with_spec
 def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
     """COSMOS: a weighted sum that rewards losses in proportion to the preference.
 
@@ -164,6 +182,7 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
     return _scalarizer(combine, weights)
 
 
+@with_spec
 def stch(
     mu: float = 1.0,
     weights: Preference = None,
@@ -204,16 +223,14 @@ def stch(
     if not warmup:
         return _scalarizer(plain, weights, reference)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return {
             "sum": jnp.zeros(num_tasks),
             "count": jnp.zeros(num_tasks),
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present, losses = signals.present, jnp.maximum(signals.losses, LEAST_LOSS)
         warming = state["steps"] < warmup
         mean = jnp.where(state["count"] > 0, state["sum"] / jnp.maximum(state["count"], 1), 1.0)
@@ -234,15 +251,13 @@ def _scalarizer(weigh: Callable, *per_task: Preference) -> Balancer:
     for values in per_task:
         _check(values, positive=False)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         for values in per_task:
             if values is not None and len(values) != num_tasks:
                 raise ValueError(f"{len(values)} numbers {tuple(values)} for {num_tasks} tasks")
         return ()
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         return jnp.where(signals.present, weigh(signals.losses, signals.present), 0.0), state
 
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Needs
+from mtljax.balancing.base import TINY, Balancer, Combined, Needs, Signals, State, with_spec
 
 
+@with_spec
 def sdmgrad(
     regularization: float = 0.3,
     iterations: int = 20,
@@ -32,8 +34,7 @@ def sdmgrad(
       Xiao, Ban and Ji, 2023, arXiv:2305.18409
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present.all(0)
         products = jnp.where(present[:, None] & present[None, :], signals.gramian[1, :, 2, :], 0.0)
         count = jnp.maximum(present.sum(), 1)
@@ -60,6 +61,7 @@ def sdmgrad(
     return Balancer(init=_equal, combine=combine, needs=Needs.GRAMIAN, samples=3)
 
 
+@with_spec
 def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
     """MoDo: MGDA with one step on the weights per update, on two independent samples.
 
@@ -77,8 +79,7 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
       Chen et al., 2023, arXiv:2305.20057
     """
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present.all(0)
         before, mass = _start(state["weights"], present)
         pull = solvers.matvec(signals.gramian[1, :, 2, :], before) + rho * before
@@ -90,7 +91,6 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
 
 
 def _equal(num_tasks, shared):
-    del shared
     return {"weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32)}
 
 

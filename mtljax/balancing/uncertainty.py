@@ -3,10 +3,21 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import LEAST_LOSS, Balancer, Needs
+from mtljax.balancing.base import (
+    LEAST_LOSS,
+    Balancer,
+    Combined,
+    Needs,
+    Signals,
+    State,
+    stateless,
+    with_spec,
+)
 
 
+@with_spec
 def uw(learning_rate: float = 1e-2) -> Balancer:
     """Uncertainty weighting: each task's noise variance is learned with the network.
 
@@ -27,6 +38,7 @@ def uw(learning_rate: float = 1e-2) -> Balancer:
     return _learned_scale(learning_rate, factor=0.5, sign=-1.0)
 
 
+@with_spec
 def imtl_l(learning_rate: float = 1e-2) -> Balancer:
     """Impartial learning of losses: a learned scale brings every loss to the same size.
 
@@ -45,6 +57,7 @@ def imtl_l(learning_rate: float = 1e-2) -> Balancer:
     return _learned_scale(learning_rate, factor=1.0, sign=1.0)
 
 
+@with_spec
 def uw_so(temperature: float = 1.0) -> Balancer:
     """Soft optimal uncertainty weighting: the variance that is optimal for the present losses.
 
@@ -63,27 +76,22 @@ def uw_so(temperature: float = 1.0) -> Balancer:
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, not {temperature}")
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         logits = 1 / jnp.maximum(signals.losses, LEAST_LOSS) / temperature
         logits = jnp.where(signals.present, logits, -jnp.inf)
         return jnp.where(signals.present, jax.nn.softmax(logits), 0.0), state
 
-    return Balancer(
-        init=lambda num_tasks, shared: (), combine=combine, needs=Needs.LOSSES, heads="weighted"
-    )
+    return Balancer(init=stateless, combine=combine, needs=Needs.LOSSES, heads="weighted")
 
 
 def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer:
     """Descends factor * sum_t (exp(sign * s_t) L_t - sign * s_t) in s, by Adam."""
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks, shared):
-        del shared
+    def init(num_tasks: int, shared: PyTree) -> State:
         return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
 
-    def combine(signals, state, key):
-        del key
+    def combine(signals: Signals, state: State, key: Array) -> Combined:
         scale = jnp.exp(sign * state["log_scale"])
         gradient = factor * sign * (scale * signals.losses - 1)
         new = learn(optimizer, state, "log_scale", gradient, signals.present)
