@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtljax.tasks import TASKS, Task
-from mtljax.utils.files import read_text
+from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.registry import convert, nearest
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from mtljax.utils.registry import did_you_mean, nearest
+from mtljax.utils.tree import flatten_json
 
 T = TypeVar("T")
 
@@ -135,16 +136,4 @@ def _flag_names(flags: type, default: Any) -> list[str]:
         fields = [f for f in dataclasses.fields(flags) if "Positional" not in str(f.type)]
         return ["--" + field.name.replace("_", "-") for field in fields]
     parts = (dataclasses.asdict(getattr(default, f.name)) for f in dataclasses.fields(flags))
-    return ["--" + name.replace("_", "-") for part in parts for name in _paths(part)]
-
-
-def _paths(tree: Any, prefix: str = "") -> list[str]:
-    if isinstance(tree, dict):
-        items = list(tree.items())
-    elif isinstance(tree, (list, tuple)) and tree and isinstance(tree[0], dict):
-        items = list(enumerate(tree))
-    else:
-        return [prefix]
-    return [
-        p for key, value in items for p in _paths(value, f"{prefix}.{key}" if prefix else f"{key}")
-    ]
+    return ["--" + name.replace("_", "-") for part in parts for name in flatten_json(part)]

@@ -1,4 +1,4 @@
-"""The honest comparison in one call: train what is missing, then say what all of it means."""
+"""Comparison of methods with single-task baselines: trains missing runs, writes tables and page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,24 +30,29 @@ def compare(
 ) -> tuple[Comparison, list[Failure]]:
     """Trains single-task baselines and methods with several seeds, and compares them.
 
-    Whatever is finished in `workdir` is not run again, so a comparison that was interrupted goes
-    on, and one that gets another method or seed runs only that.
+    Finished runs in `workdir` are not repeated: an interrupted comparison resumes, and another
+    method or seed trains only the additional runs.
 
     Args:
-      experiment: What to compare on; its own seed is the first.
-      workdir: Where everything is written: tables, the page, and a run folder per member.
-      seeds: How many, one after the other from the experiment's own.
-      balancers, fusions, trunks, vary, grid, front: See `mtljax.comparison.plan.plan`.
-      devices: How many to use; None: all.
-      together: Whether seeds are trained side by side in one program; auto: where that pays.
+      experiment: Base experiment; its seed is the first.
+      workdir: Folder for the tables, the page, and a run folder per member.
+      seeds: Number of consecutive seeds.
+      balancers: See `mtljax.comparison.plan.plan`.
+      fusions: See `plan`.
+      trunks: See `plan`.
+      vary: See `plan`.
+      grid: See `plan`.
+      front: See `plan`.
+      devices: Number of devices to use; None: all.
+      together: Train the seeds of a method in one program; auto: where that is faster.
       quiet: Show no progress.
 
     Returns:
-      What came out, and what could not be trained.
+      The outcome, and the members that could not be trained.
 
     Raises:
-      ValueError: Something asked for is not there; then nothing was written.
-      Stopped: SIGTERM came; the same call goes on.
+      ValueError: Invalid arguments; nothing was written.
+      Stopped: SIGTERM was received; the same call resumes.
     """
     if seeds < 1:
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
@@ -60,47 +65,50 @@ def compare(
         grid=grid,
         front=front,
     )
-    check_workdir(workdir)
+    check_workdir(workdir, FOLDER, "comparison")
     numbers = range(experiment.seed, experiment.seed + seeds)
     failures = run_members(
         methods, numbers, workdir, devices=devices, together=together, quiet=quiet
     )
-    found = collect(experiment, methods, numbers, workdir)
-    write(found, failures, workdir)
-    return found, failures
+    comparison = collect(experiment, methods, numbers, workdir)
+    write(comparison, failures, workdir)
+    return comparison, failures
 
 
-def show(found: Comparison) -> None:
-    """Tables and findings on the terminal."""
-    for part in table.to_terminal(found):
+def show(comparison: Comparison) -> None:
+    """Prints tables and conclusions."""
+    for part in table.to_terminal(comparison):
         console.print(part)
-    for sentence in conclusions(found):
+    for sentence in conclusions(comparison):
         say(sentence)
 
 
-def check_workdir(path: Path) -> None:
-    """Makes sure, by looking only, that a comparison may be written to a folder.
+def check_workdir(path: Path, marker: str, kind: str) -> None:
+    """Checks, without writing, that the results of a verb may be written to a folder.
+
+    Args:
+      path: The folder; it may be missing or empty.
+      marker: Subfolder that every folder of this kind contains.
+      kind: Kind of folder, for the message.
 
     Raises:
-      ValueError: It is a file, a run folder, or holds something else.
+      ValueError: The path is a file, or a folder with other contents.
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
-    if not path.is_dir() or (path / FOLDER).is_dir():
+    if not path.is_dir() or (path / marker).is_dir():
         return
     if any(not inside.name.endswith(PART) for inside in path.iterdir()):
-        raise ValueError(
-            f"{path} is not empty and no comparison's folder; choose another --workdir"
-        )
+        raise ValueError(f"{path} is not empty and not a {kind} folder; choose another --workdir")
 
 
-def write(found: Comparison, failures: Sequence[Failure], workdir: Path) -> None:
+def write(comparison: Comparison, failures: Sequence[Failure], workdir: Path) -> None:
     """Writes the tables and the page."""
-    from mtljax.comparison.page import write_page  # matplotlib: not before it is needed
+    from mtljax.comparison.page import write_page  # imports matplotlib
 
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "results.csv", table.to_csv(found, table.result_columns(found)))
-    write_text(workdir / "costs.csv", table.to_csv(found, table.cost_columns()))
-    write_text(workdir / "results.md", table.to_markdown(found))
-    write_text(workdir / "results.tex", table.to_latex(found))
-    write_page(workdir, found, failures)
+    write_text(workdir / "results.csv", table.to_csv(comparison, table.result_columns(comparison)))
+    write_text(workdir / "costs.csv", table.to_csv(comparison, table.COST_COLUMNS))
+    write_text(workdir / "results.md", table.to_markdown(comparison))
+    write_text(workdir / "results.tex", table.to_latex(comparison))
+    write_page(workdir, comparison, failures)

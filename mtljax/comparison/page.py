@@ -13,7 +13,7 @@ from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.running import Failure
 from mtljax.config import to_json
 from mtljax.report.figures import Picture, look
-from mtljax.report.page import flatten, template
+from mtljax.report.page import settings_text, template
 from mtljax.utils.files import write_text
 from mtljax.utils.text import count
 
@@ -58,7 +58,7 @@ def write_page(workdir: Path, found: Comparison, failures: Sequence[Failure]) ->
         pictures=drawn,
         explain=lambda picture: _EXPLANATIONS[picture.name.rstrip("_0123456789")],
         seeds=found.seeds,
-        settings=list(flatten(to_json(found.experiment))),
+        settings=settings_text(to_json(found.experiment)),
         environment=found.environment,
     )
     write_plots(workdir, drawn)

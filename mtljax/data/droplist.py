@@ -1,73 +1,74 @@
-"""The list of examples that training leaves out, in a file: one JSON object a line."""
+"""List of examples that training leaves out: a JSON lines file."""
 
-import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from mtljax.data.base import Arrays, Source, Split
-from mtljax.data.pool import Place, Pool, digest
-from mtljax.data.reading import sampled_moments
-from mtljax.utils.files import read_text
+from mtljax.data.lazy import source_of_splits
+from mtljax.data.pool import ExampleId, Pool, image_digest
+from mtljax.utils.bounded_reading import read_text
 
 
-def image_digest(split: Split, row: int) -> str | None:
-    """Of the image, None if it cannot be read."""
+def example_digest(split: Split, row: int) -> str | None:
+    """Returns the hash of an example's image, or None if it cannot be read."""
     try:
-        return digest(np.asarray(split[row]["image"]))
-    except Exception:  # whatever a source's reader raises
+        return image_digest(np.asarray(split[row]["image"]))
+    except Exception:  # a source's reader may raise anything
         return None
 
 
-def read_drop(path: Path) -> dict[Place, str | None]:
-    """Example -> hash of its image.
+def read_drop(path: Path) -> dict[ExampleId, str | None]:
+    """Reads the image hash of each listed example.
 
     Raises:
-      ValueError: It is no such list.
+      ValueError: The file cannot be read, or a line is not in the format of `screen --drop`.
     """
     try:
         lines = read_text(path).splitlines()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    found: dict[Place, str | None] = {}
+    digests: dict[ExampleId, str | None] = {}
     for number, line in enumerate(lines, 1):
         try:
-            told = json.loads(line)
-            found[Place(str(told["split"]), int(told["row"]))] = told["image"]
+            entry = json.loads(line)
+            digests[ExampleId(str(entry["split"]), int(entry["row"]))] = entry["image"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(f"{path} line {number} is none that `screen --drop` wrote") from None
-    return found
+            raise ValueError(f"{path} line {number} was not written by `screen --drop`") from None
+    return digests
 
 
-def without(source: Source, path: Path) -> Source:
-    """The source without the examples in a list, and with the statistics of what is left.
+def drop_examples(source: Source, path: Path) -> Source:
+    """Returns the source without the listed examples, with the statistics of the remaining ones.
 
     Raises:
-      ValueError: It is no such list, of other data, or nothing is left of a split.
+      ValueError: The list cannot be read, belongs to other data, or leaves a split empty.
     """
-    dropped, splits = read_drop(path), source.parts()
-    for place, told in dropped.items():
+    dropped, splits = read_drop(path), source.splits()
+    for place, digest in dropped.items():
         split = splits.get(place.split)
-        if split is None or not place.row < len(split) or image_digest(split, place.row) != told:
+        if (
+            split is None
+            or place.row >= len(split)
+            or example_digest(split, place.row) != digest
+        ):
             raise ValueError(
-                f"{path} is of other data: {place} is not the image that was screened; screen again"
+                f"{path} belongs to other data: {place} is not the image that was screened; screen "
+                "again"
             )
-    kept = {name: _without(name, split, dropped) for name, split in splits.items()}
-    for name, split in kept.items():
+    remaining = {name: _remaining(name, split, dropped) for name, split in splits.items()}
+    for name, split in remaining.items():
         if not len(split):
-            raise ValueError(f"{path} leaves nothing of the {name} split")
-    mean, std = sampled_moments(kept["train"])
-    train, validation, test = kept.values()
-    return dataclasses.replace(
-        source, train=train, validation=validation, test=test, mean=mean, std=std
-    )
+            raise ValueError(f"{path} leaves the {name} split empty")
+    return source_of_splits(remaining, source.low, source.high)
 
 
-def _without(name: str, split: Split, dropped: dict[Place, str | None]) -> Split:
-    keep = [row for row in range(len(split)) if Place(name, row) not in dropped]
-    if len(keep) == len(split):
+def _remaining(name: str, split: Split, dropped: Collection[ExampleId]) -> Split:
+    rows = [row for row in range(len(split)) if ExampleId(name, row) not in dropped]
+    if len(rows) == len(split):
         return split
     if isinstance(split, Arrays):
-        return Arrays(**split.take(np.array(keep, int)))
-    return Pool({name: split}, [Place(name, row) for row in keep])
+        return Arrays(**split.take(np.array(rows, int)))
+    return Pool({name: split}, [ExampleId(name, row) for row in rows])

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.utils.files import check_bytes, stored_bytes
+from mtljax.utils.bounded_reading import check_bytes, stored_bytes
+from mtljax.utils.optional import require
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
@@ -95,11 +96,8 @@ def _jsonl(path: Path) -> Iterable[Row]:
 
 
 def _parquet(path: Path) -> Iterable[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise ValueError(f"{path} needs pyarrow: pip install 'mtljax[parquet]'") from None
+    pyarrow = require("pyarrow", "parquet", str(path))
+    parquet = require("pyarrow.parquet", "parquet", str(path))
     try:
         with parquet.ParquetFile(path) as file:
             told = file.metadata

@@ -10,8 +10,8 @@ import numpy as np
 
 from mtljax.build import load_source
 from mtljax.compilation import compiler_options
-from mtljax.data.images import opaque, open_image
-from mtljax.evaluation.evaluator import Evaluator
+from mtljax.data.images import flatten_transparency, open_image
+from mtljax.evaluation.evaluator import make_evaluator
 from mtljax.parallel import place
 from mtljax.runs.load import TrainedModel
 from mtljax.step.attacks import Attack, attacked
@@ -20,7 +20,8 @@ from mtljax.step.eval_step import predict
 from mtljax.step.state import TrainState
 from mtljax.step.train_step import example_keys
 from mtljax.tasks import Task
-from mtljax.utils.files import read_npy, write_json
+from mtljax.utils.bounded_reading import read_npy
+from mtljax.utils.files import write_json
 from mtljax.utils.registry import nearest
 
 PREDICTED_AT_ONCE = 64
@@ -41,7 +42,7 @@ def evaluate_run(
     splits = ("train", "validation", "test")
     if split not in splits:
         raise ValueError(f"unknown split {split!r}{nearest(split, splits)}")
-    tasks, batch_size = trained.experiment.tasks, trained.experiment.data.batch_size
+    tasks = trained.experiment.tasks
     examples = getattr(load_source(trained.experiment), split)
 
     def metrics(*targets: Task) -> dict[str, dict[str, Any]]:
@@ -53,13 +54,11 @@ def evaluate_run(
             keys = example_keys(jax.random.key(0), batch, Axis())
             return attacked(attack, targets, outputs, batch, keys)
 
-        evaluator = Evaluator(
+        evaluator = make_evaluator(
+            trained.experiment,
             trained.model,
-            tasks,
             examples,
-            batch_size,
-            place(batch_size, 1),
-            keep_on_device=False,
+            place(trained.experiment.data.batch_size, 1),
             change=change if targets else None,
         )
         return evaluator.metrics(trained.state)
@@ -121,7 +120,7 @@ def _read_picture(path: Path, trained: TrainedModel) -> np.ndarray:
                 pixels = np.repeat(pixels, trained.shape[-1], -1)
             else:
                 mode = "L" if trained.shape[-1] == 1 else "RGB"
-                pixels = np.asarray(opaque(image).convert(mode), np.float32) / 255.0
+                pixels = np.asarray(flatten_transparency(image).convert(mode), np.float32) / 255.0
                 pixels = pixels.reshape(*pixels.shape[:2], -1)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image (PNG, JPEG, npy and the like are)") from None

@@ -12,8 +12,8 @@ from mtljax.config import to_json
 from mtljax.runs.load import TrainedModel
 from mtljax.step.eval_step import predict
 from mtljax.tasks import Task
-from mtljax.utils.files import to_text
-from mtljax.utils.tree import by_name
+from mtljax.utils.files import json_text
+from mtljax.utils.tree import flatten
 
 INPUT, BATCH = "image", "b"
 """What the input, and its first axis, are called."""
@@ -40,7 +40,7 @@ def model_of(trained: TrainedModel) -> Model:
 
     def outputs(image: Num[Array, "b H W C"]) -> dict[str, Array]:
         found = predict(trained.model, state, image)
-        return by_name(
+        return flatten(
             {
                 task.name: {"output": found[task.name], "prediction": task.decode(found[task.name])}
                 for task in experiment.tasks
@@ -99,11 +99,11 @@ def _meaning(task: Task) -> dict[str, Any]:
 def as_words(description: Mapping[str, Any]) -> dict[str, str]:
     """The description for formats that know only words: JSON of whatever is none."""
     return {
-        key: value if isinstance(value, str) else to_text(value).rstrip()
+        key: value if isinstance(value, str) else json_text(value).rstrip()
         for key, value in description.items()
     }
 
 
 def as_bytes(description: Mapping[str, Any]) -> bytes:
     """The description as a file."""
-    return to_text(description, indent=2).encode()
+    return json_text(description, indent=2).encode()

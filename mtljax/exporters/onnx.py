@@ -1,13 +1,13 @@
 """ONNX, by jax2onnx: opened by onnxruntime and by whatever else reads the format."""
 
 import logging
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mtljax.exporters.model import BATCH, INPUT, Model, as_words
-from mtljax.models.forms import standard_forms
+from mtljax.models.cpu_ops import standard_ops
+from mtljax.utils.optional import require
 
 
 def onnx(model: Model) -> dict[str, bytes]:
@@ -22,11 +22,11 @@ def onnx(model: Model) -> dict[str, bytes]:
     References:
       https://onnx.ai, https://github.com/enpasos/jax2onnx
     """
-    jax2onnx = _require_jax2onnx()
+    jax2onnx = require("jax2onnx", "onnx", "ONNX")
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of shapes left out below
     images = jax.ShapeDtypeStruct((BATCH, *model.image.shape), model.image.dtype)
     try:
-        with standard_forms(True):
+        with standard_ops(True):
             proto = jax2onnx.to_onnx(
                 # Copies, for a value that is both output and prediction has one name only.
                 lambda image: jax.tree.map(jnp.copy, model.outputs(image)),
@@ -46,11 +46,3 @@ def onnx(model: Model) -> dict[str, bytes]:
     for key, value in as_words(model.description).items():
         proto.metadata_props.add(key=key, value=value)
     return {"": proto.SerializeToString()}
-
-
-def _require_jax2onnx() -> Any:
-    try:
-        import jax2onnx
-    except ImportError:
-        raise ValueError("ONNX needs jax2onnx: pip install 'mtljax[onnx]'") from None
-    return jax2onnx

@@ -4,7 +4,7 @@ import jax
 
 from mtljax.exporters.model import Model, as_words
 from mtljax.utils.safetensors import pack
-from mtljax.utils.tree import by_name
+from mtljax.utils.tree import flatten
 
 
 def safetensors(model: Model) -> dict[str, bytes]:
@@ -16,5 +16,5 @@ def safetensors(model: Model) -> dict[str, bytes]:
     References:
       https://huggingface.co/docs/safetensors
     """
-    arrays = jax.device_get(by_name(model.variables))
+    arrays = jax.device_get(flatten(model.variables))
     return {"": pack(arrays, as_words(model.description))}

@@ -1,8 +1,8 @@
-"""What of a model learns, and what stays as it is."""
+"""Selection of frozen parameters by name, and frozen batch statistics."""
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,74 +12,77 @@ from mtljax.models.partition import Flat
 from mtljax.utils.registry import nearest
 from mtljax.utils.tree import flat
 
-COPY = re.compile(r"[^/]+_(trunk_\d+)(?=/)")
-"""A stage of a trunk that each task, say, has a copy of: `digit_trunk_0`."""
+STAGE_COPY = re.compile(r"[^/]+_(trunk_\d+)(?=/)")
+"""A copy of a trunk stage, for example one per task: `digit_trunk_0`."""
 
 
-def divide(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
-    """(parameters that learn, frozen ones), each flat by path.
+def split_frozen(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
+    """Splits parameters into (trainable, frozen), each flat by path.
 
     Args:
-      params: Nested, as Flax has them.
-      freeze: What is frozen; see `is_in`.
+      params: Nested parameters of a Flax model.
+      freeze: Names of modules and parameters to freeze; see `path_matches`.
 
     Raises:
-      ValueError: There is nothing of such a name, or nothing is left that learns.
+      ValueError: A name matches no parameter, or no trainable parameter remains.
 
     Example:
-      >>> learning, frozen = divide({"trunk_0": {"kernel": 1}, "task_a": {"kernel": 2}}, ["trunk"])
-      >>> learning, frozen
+      >>> split_frozen({"trunk_0": {"kernel": 1}, "task_a": {"kernel": 2}}, ["trunk"])
       ({'task_a/kernel': 2}, {'trunk_0/kernel': 1})
     """
     leaves = flat(params)
     for name in freeze:
-        if not any(is_in(path, name) for path in leaves):
-            raise ValueError(f"freeze: nothing is called {name!r}{nearest(name, _modules(leaves))}")
-    frozen = {path: x for path, x in leaves.items() if any(is_in(path, name) for name in freeze)}
+        if not any(path_matches(path, name) for path in leaves):
+            raise ValueError(
+                f"freeze: no module or parameter is named {name!r}{nearest(name, _names(leaves))}"
+            )
+    frozen = {p: x for p, x in leaves.items() if any(path_matches(p, name) for name in freeze)}
     if freeze and len(frozen) == len(leaves):
-        raise ValueError(f"freeze={tuple(freeze)} leaves nothing that learns; freeze less")
+        raise ValueError(f"freeze={tuple(freeze)} leaves no trainable parameter; freeze less")
     return {path: x for path, x in leaves.items() if path not in frozen}, frozen
 
 
-def is_in(path: str, name: str) -> bool:
-    """Whether a parameter is called so, or in a module that is.
+def path_matches(path: str, name: str) -> bool:
+    """True if `name` selects the parameter at `path`.
 
-    A name is that of a module or a parameter, or several that follow each other on the path, with
-    `*` for anything: `trunk_0`, `task_digit`, `trunk_3/block_*`, `fusion/trunk_0/stem`, `bias`.
-    Without its number it means all of them, `trunk` the whole trunk; and a stage of which each task
-    has a copy is called as if there were one.
+    A name is a module, a parameter, or several consecutive parts of the path, with `*` as a
+    wildcard: `trunk_0`, `task_digit`, `trunk_3/block_*`, `fusion/trunk_0/stem`, `bias`. A name
+    without its number selects all numbers (`trunk`: the entire trunk), and the name of a stage
+    selects all of its per-task copies.
 
     Example:
-      >>> is_in("fusion/digit_trunk_0/Conv_0/kernel", "trunk"), is_in("task_a/kernel", "task_b")
+      >>> path_matches("fusion/digit_trunk_0/kernel", "trunk"), path_matches("task_a/bias", "task_b")
       (True, False)
     """
     return any(
-        fnmatchcase(f"/{form}/", f"*/{wanted}/*")
-        for form in (path, COPY.sub(r"\1", path))
-        for wanted in (name, f"{name}_[0-9]*")
+        fnmatchcase(f"/{form}/", f"*/{pattern}/*")
+        for form in (path, STAGE_COPY.sub(r"\1", path))
+        for pattern in (name, f"{name}_[0-9]*")
     )
 
 
-def _modules(paths: Mapping[str, Any]) -> set[str]:
-    """What somebody might have meant: the modules of the two outermost levels."""
-    names = {name for path in paths for name in COPY.sub(r"\1", path).split("/")[:-1][:2]}
+def _names(paths: Iterable[str]) -> set[str]:
+    """Names of the modules of the two outermost levels, with and without numbers."""
+    names = {name for path in paths for name in STAGE_COPY.sub(r"\1", path).split("/")[:-1][:2]}
     return names | {re.sub(r"_\d+$", "", name) for name in names}
 
 
 @contextlib.contextmanager
 def frozen_statistics() -> Iterator[None]:
-    """Within it, batch normalisation works as in evaluation, whatever mode the model is in.
+    """Context in which batch normalization uses its running statistics and does not update them.
 
-    It normalises by its running statistics and leaves them as they are.
+    It applies in training mode too, so that fine-tuning can preserve pretrained statistics.
     """
-    with nn.intercept_methods(_by_running_statistics):
+    with nn.intercept_methods(_use_running_average):
         yield
 
 
-def _by_running_statistics(next_fun, args, kwargs, context):
+def _use_running_average(
+    next_fun: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any
+) -> Any:
     module = context.module
     if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
-        # The module is a copy made for this call, and which mode it is in is one of its fields.
+        # The module is a copy created for this call, and its mode is one of its fields.
         object.__setattr__(module, "use_running_average", True)
         args, kwargs = args[:1], {k: x for k, x in kwargs.items() if k != "use_running_average"}
     return next_fun(*args, **kwargs)

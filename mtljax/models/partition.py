@@ -1,4 +1,4 @@
-"""Which parameters are shared, which belong to one task, and where the shared representation is."""
+"""Partition of parameters into shared and task-specific, and the shared representation."""
 
 from collections.abc import Mapping
 
@@ -10,32 +10,33 @@ from mtljax.utils.tree import flat, nested
 Flat = dict[str, Array]
 """Parameters by path: {"fusion/trunk_0/Dense_0/kernel": ...}."""
 
-PREFIX = "task_"
+TASK_PREFIX = "task_"
+"""Prefix of the names of task-specific modules."""
 PERTURBATIONS = "perturbations"
 REPRESENTATION = "representation"
-"""Collections of a model's variables while `level="features"` looks at it."""
-OF_A_BATCH = (PERTURBATIONS, REPRESENTATION)
-"""They are of one batch: `model.init` gives them too, and no state keeps them."""
+TRANSIENT_COLLECTIONS = (PERTURBATIONS, REPRESENTATION)
+"""Collections for `level="features"`. They belong to one batch: `model.init` returns them, and the
+train state does not contain them."""
 
 
 def task_of(path: str) -> str | None:
-    """The task that owns the parameter at `path`, or None if it is shared.
+    """Task that owns the parameter at `path`, or None if the parameter is shared.
 
-    A parameter is task-specific exactly if a module on its path is named `task_<name>`; only that
-    task's loss may depend on it.
+    A parameter is task-specific if a module on its path is named `task_<name>`. The loss of no
+    other task may depend on it.
 
     Example:
       >>> task_of("task_digit/Dense_0/kernel"), task_of("fusion/trunk_0/Dense_0/kernel")
       ('digit', None)
     """
     for part in path.split("/"):
-        if part.startswith(PREFIX):
-            return part[len(PREFIX) :]
+        if part.startswith(TASK_PREFIX):
+            return part[len(TASK_PREFIX) :]
     return None
 
 
 def partition(params: Mapping) -> tuple[Flat, Flat]:
-    """(shared, task-specific) parameters, each flat by path."""
+    """Splits parameters into (shared, task-specific), each flat by path."""
     leaves = flat(params)
     shared = {path: leaf for path, leaf in leaves.items() if task_of(path) is None}
     specific = {path: leaf for path, leaf in leaves.items() if task_of(path) is not None}
@@ -43,19 +44,20 @@ def partition(params: Mapping) -> tuple[Flat, Flat]:
 
 
 def join(*parts: Flat) -> dict:
-    """The parameter tree again: the inverse of `partition`. Of a path in several, the last."""
+    """Parameter tree of flat parts, the inverse of `partition`; later parts take precedence."""
     return nested({path: leaf for part in parts for path, leaf in part.items()})
 
 
 def mark_representation(
     module: nn.Module, features: PyTree[Float[Array, "B ..."]]
 ) -> PyTree[Float[Array, "B ..."]]:
-    """Call on the last features that every task's loss goes through, and go on with the result.
+    """Marks the shared representation, and returns it unchanged.
 
-    The value is unchanged. It is what `level="features"` takes gradients with respect to. A model
-    calls this at most once; one without such a point does not, and that level is then refused.
+    `level="features"` takes gradients with respect to it. A model calls this at most once, on the
+    last features that the losses of all tasks depend on, and continues with the returned value. A
+    model without such a point does not support that level.
 
-    Example, in a module of your own:
+    Example, in a custom module:
       >>> class Net(nn.Module):
       ...     @nn.compact
       ...     def __call__(self, image, *, train):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from mtljax.models.layer_depth import StageOf, distances, turns
-from mtljax.utils.tree import by_name
+from mtljax.models.layer_depth import StageOf, layer_distances, stage_distances
+from mtljax.utils.tree import flatten
 
 
 def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformation:
@@ -33,7 +33,7 @@ def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformat
 
     def scaled(updates: PyTree, params: PyTree | None) -> PyTree:
         del params
-        away = by_path(lambda paths: distances(paths, stage_of), updates)
+        away = map_by_path(lambda paths: layer_distances(paths, stage_of), updates)
         return jax.tree.map(lambda u, n: u * decay**n, updates, away)
 
     return optax.stateless(scaled)
@@ -74,7 +74,7 @@ def unfreeze(every: int, stage_of: StageOf) -> optax.GradientTransformation:
     ) -> tuple[PyTree, UnfreezeState]:
         del params
         begun = lambda u, turn: jnp.where(state.updates >= every * turn, u, jnp.zeros_like(u))
-        turn = by_path(lambda paths: turns(paths, stage_of), updates)
+        turn = map_by_path(lambda paths: stage_distances(paths, stage_of), updates)
         count = optax.safe_increment(state.updates)
         return jax.tree.map(begun, updates, turn), UnfreezeState(count)
 
@@ -87,7 +87,7 @@ class AnchorState(NamedTuple):
     start: PyTree
 
 
-def pull_to_start(strength: float) -> optax.GradientTransformation:
+def add_l2_sp(strength: float) -> optax.GradientTransformation:
     """L2-SP: adds the gradient of strength / 2 * |w - w0|^2, w0 the parameters at `init`.
 
     It begins the chain, since it belongs to the loss, as in the paper. Wrap it in `optax.masked`
@@ -121,8 +121,8 @@ def pull_to_start(strength: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def by_path(values: Callable[[dict[str, Any]], Mapping[str, Any]], tree: PyTree) -> PyTree:
+def map_by_path(values: Callable[[dict[str, Any]], Mapping[str, Any]], tree: PyTree) -> PyTree:
     """A tree like this one of what a function of {path: leaf} says of each path."""
-    leaves = by_name(tree)
+    leaves = flatten(tree)
     found = values(leaves)
     return jax.tree.unflatten(jax.tree.structure(tree), [found[path] for path in leaves])

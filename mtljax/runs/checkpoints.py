@@ -1,4 +1,4 @@
-"""Saving and restoring the train state: the latest, and the best on validation."""
+"""Checkpoints of a run: the latest, and the best on validation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +13,17 @@ from mtljax.runs.encrypted_store import AgeStore, encrypted_steps
 from mtljax.runs.encryption import Keys
 from mtljax.runs.orbax_store import OrbaxStore, Store
 from mtljax.step.state import TrainState
-from mtljax.utils.tree import by_name
+from mtljax.utils.tree import flatten
 
 FOLDER = "checkpoints"
 SEPARATOR = ":"
 
 
 class Checkpoints:
-    """The checkpoints of a run folder, plain or encrypted.
+    """Checkpoints of a run folder, plain or encrypted.
 
-    One is written in the background and gets its name only when it is complete, so a run that is
-    killed at any moment finds the last complete one.
+    A checkpoint is written in the background and gets its name when it is complete, so a run that
+    is killed resumes from the last complete one.
     """
 
     def __init__(
@@ -33,110 +33,117 @@ class Checkpoints:
         read_only: bool = False,
         keys: Keys | None = None,
     ):
-        """Args: workdir; read_only; keys, of a run that is encrypted."""
+        """Opens the checkpoints of a folder.
+
+        Args:
+          workdir: The run folder.
+          read_only: Create and delete nothing.
+          keys: Keys of an encrypted run.
+        """
         self._folder = workdir / FOLDER
         self._store = open_store(workdir, read_only=read_only, keys=keys)
 
     def save(self, state: TrainState, score: float) -> None:
         """Saves in the background. `score`: lower is better."""
-        self.save_arrays(flat(state), score)
+        self.save_arrays(state_to_arrays(state), score)
 
     def save_arrays(self, arrays: Mapping[str, Any], score: float) -> None:
-        """Saves a state that is `flat`."""
+        """Saves a state in the form of `state_to_arrays`."""
         self._store.save(int(arrays["step"]), arrays, score)
 
     def latest(self) -> int | None:
+        """Returns the last step that has a checkpoint."""
         return self._store.latest()
 
     def best(self) -> int | None:
+        """Returns the step with the lowest score."""
         return self._store.best()
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step, placed like `like`.
+    def restore(self, step: int, template: TrainState) -> TrainState:
+        """Returns the state of a step, with the shardings of the template.
 
         Raises:
-          ValueError: It is damaged, or of another model.
+          ValueError: The checkpoint is damaged, or belongs to another model.
         """
-        wanted = flat(like)
-        path, (found, load) = self._folder / str(step), self._store.open(step)
-        if wanted.keys() != found.keys():
-            name = min(wanted.keys() ^ found.keys())
+        leaves = state_to_arrays(template)
+        path, (stored, load) = self._folder / str(step), self._store.open(step)
+        if leaves.keys() != stored.keys():
+            name = min(leaves.keys() ^ stored.keys())
             raise ValueError(
-                f"checkpoint {path} is of another model: it has "
-                f"{'no ' if name in wanted else ''}{name}"
+                f"checkpoint {path} belongs to another model: it has "
+                f"{'no ' if name in leaves else ''}{name}"
             )
-        for name, leaf in wanted.items():
-            ours, theirs = (leaf.dtype, leaf.shape), (found[name].dtype, tuple(found[name].shape))
-            if ours != theirs:
+        for name, leaf in leaves.items():
+            model, file = (
+                f"{x.dtype}{list(map(int, x.shape))}" for x in (leaf, stored[name])
+            )
+            if model != file:
                 raise ValueError(
-                    f"checkpoint {path} is of another model: {name} is {theirs[0]}"
-                    f"{list(theirs[1])}, not {ours[0]}{list(ours[1])}"
+                    f"checkpoint {path} belongs to another model: {name} is {file}, not {model}"
                 )
-        places = {name: leaf.sharding for name, leaf in wanted.items()}
-        return unflat(load(places), like)
+        places = {name: leaf.sharding for name, leaf in leaves.items()}
+        return arrays_to_state(load(places), template)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
-        """Everything in the checkpoint of a step, by path, wherever it was when it was saved.
+        """Returns all arrays of the checkpoint of a step by path.
 
         Raises:
-          ValueError: It is damaged.
+          ValueError: The checkpoint is damaged.
         """
-        # On one device that is here: those it was saved from may not be.
+        # On one local device: those that the state was saved from may not exist here.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        told, load = self._store.open(step)
-        return jax.device_get(load(dict.fromkeys(told, here)))
+        stored, load = self._store.open(step)
+        return jax.device_get(load(dict.fromkeys(stored, here)))
 
     def restore_for_inference(self, step: int) -> TrainState:
-        """The parameters and model state of a step, to evaluate or predict with.
-
-        Nothing is known of the optimizer or the balancer, so training cannot go on from it.
+        """Returns the parameters and model state of a step, without optimizer and balancer.
 
         Raises:
-          ValueError: It is damaged.
+          ValueError: The checkpoint is damaged.
         """
-        found = self.read(step)
+        arrays = self.read(step)
         return TrainState(
-            step=jnp.asarray(found["step"]),
-            params=_subtree(found, "params"),
-            model_state=_subtree(found, "model_state"),
+            step=jnp.asarray(arrays["step"]),
+            params=_subtree(arrays, "params"),
+            model_state=_subtree(arrays, "model_state"),
             opt_state=None,
             balancer_state=None,
-            ema=_subtree(found, "ema") or None,
-            key=jax.random.wrap_key_data(jnp.asarray(found["key"])),
-            skipped=jnp.asarray(found["skipped"]),
-            skipped_in_row=jnp.asarray(found["skipped_in_row"]),
+            ema=_subtree(arrays, "ema") or None,
+            key=jax.random.wrap_key_data(jnp.asarray(arrays["key"])),
+            skipped=jnp.asarray(arrays["skipped"]),
+            skipped_in_row=jnp.asarray(arrays["skipped_in_row"]),
         )
 
     def wait(self) -> None:
-        """Waits for what is being written."""
+        """Waits until pending checkpoints are written."""
         self._store.wait()
 
     def tidy(self) -> None:
-        """Removes all but the latest and the best."""
+        """Deletes all checkpoints but the latest and the best."""
         self.wait()
         for step in set(self._store.steps()) - {self.latest(), self.best()}:
             self._store.delete(step)
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until pending checkpoints are written."""
         self._store.close()
 
 
 def open_store(workdir: Path, *, keys: Keys | None, read_only: bool = False) -> Store:
-    """Where the checkpoints in a folder are kept; encrypted if there are keys."""
+    """Opens the store of the checkpoints in a folder; encrypted if keys are given."""
     if keys is None:
         return OrbaxStore(workdir / FOLDER, read_only=read_only)
     return AgeStore(workdir / FOLDER, keys, read_only=read_only)
 
 
-def flat(state: TrainState) -> dict[str, jax.Array]:
-    """Arrays by path, in which empty nodes and random keys do not matter; without teachers."""
+def state_to_arrays(state: TrainState) -> dict[str, jax.Array]:
+    """Returns the arrays of a state by path, without teachers; random keys as integers."""
     state = state.replace(key=jax.random.key_data(state.key), teachers=())
-    return by_name(state, SEPARATOR)
+    return flatten(state, SEPARATOR)
 
 
 def _subtree(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """What `flat` wrote below a field whose nodes are dicts."""
+    """Returns the nested dicts that `state_to_arrays` flattened below a field."""
     inner = {
         tuple(name.split(SEPARATOR)[1:]): leaf
         for name, leaf in arrays.items()
@@ -145,16 +152,16 @@ def _subtree(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
     return unflatten_dict(inner)
 
 
-def unflat(arrays: Mapping[str, jax.Array], like: TrainState) -> TrainState:
-    """Undoes `flat`; `like` has what it left out."""
-    raw = like.replace(key=jax.random.key_data(like.key), teachers=())
-    leaves = [arrays[name] for name in flat(like)]
+def arrays_to_state(arrays: Mapping[str, jax.Array], template: TrainState) -> TrainState:
+    """Inverse of `state_to_arrays`; the template has what it leaves out."""
+    raw = template.replace(key=jax.random.key_data(template.key), teachers=())
+    leaves = [arrays[name] for name in state_to_arrays(template)]
     state = jax.tree.unflatten(jax.tree.structure(raw), leaves)
-    return state.replace(key=jax.random.wrap_key_data(state.key), teachers=like.teachers)
+    return state.replace(key=jax.random.wrap_key_data(state.key), teachers=template.teachers)
 
 
 def saved_steps(workdir: Path) -> list[int]:
-    """The steps whose checkpoints are complete, by the names that only complete ones have."""
+    """Returns the steps with complete checkpoints, by file names alone."""
     folder = workdir / FOLDER
     plain = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
     return sorted(plain + encrypted_steps(folder))

@@ -17,7 +17,7 @@ from jax.sharding import Sharding
 
 from mtljax.runs.encryption import Keys
 from mtljax.runs.orbax_store import Opened
-from mtljax.utils.files import check_bytes, stored_bytes
+from mtljax.utils.bounded_reading import check_bytes, stored_bytes
 from mtljax.utils.safetensors import pack, unpack
 
 ENDING, PART = ".age", ".part"

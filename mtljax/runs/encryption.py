@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtljax.utils.optional import require
+
 FILE, KEY, PASSPHRASE = "MTLJAX_KEY_FILE", "MTLJAX_KEY", "MTLJAX_PASSPHRASE"
 """Environment variables: the path of a key file; what would be in it; a passphrase."""
 MOST = 2**20
@@ -139,13 +141,5 @@ def parse_keys(text: str, origin: str) -> Keys:
 
 
 def require_pyrage() -> Any:
-    """The package that reads and writes the age format.
-
-    Raises:
-      ValueError: It is not installed.
-    """
-    try:
-        import pyrage
-    except ImportError:
-        raise ValueError("encryption needs pyrage: pip install 'mtljax[protect]'") from None
-    return pyrage
+    """Returns the package pyrage, which reads and writes the age format."""
+    return require("pyrage", "protect", "encryption")

@@ -11,6 +11,7 @@ JSON has no word for NaN or infinity, and strict readers refuse Python's. Such a
 as null, and the readers here give NaN for it.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -18,22 +19,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 from mtljax.config import Experiment, to_json
-from mtljax.utils.files import (
-    PART,
-    _nan_for_null,
-    _null_for_nan,
-    lock,
-    read_text,
-    to_text,
-    write_json,
-    write_text,
-)
+from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
+from mtljax.utils.tree import flatten_json
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"
+LOCK = ".lock"
+"""Locked by the process that writes the run; it stays if that process is killed."""
 
 
 def default_workdir(experiment: Experiment) -> Path:
@@ -63,8 +60,8 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         if inside.is_symlink() and not inside.resolve().is_relative_to(path.resolve()):
             raise ValueError(f"{inside} is a link that leads out of the run folder; remove it")
     if config.exists():
-        _require_same(_completed(_read(config)), _null_for_nan(to_json(experiment)), path)
-    elif any(not inside.name.endswith(PART) for inside in path.iterdir()):
+        _require_same(_completed(_read(config)), null_for_nan(to_json(experiment)), path)
+    elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
     _read_lines(path / METRICS)
 
@@ -79,15 +76,17 @@ class RunFolder:
           ValueError: It cannot be written to, may not be (see `check_folder`), or is in use.
         """
         check_folder(path, experiment)
-        self.path, self._writes, self._lock = path, writes, None
+        self.path, self._writes = path, writes
+        self._lock: filelock.BaseFileLock | None = None
         if not writes:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists():
                 write_json(path / CONFIG, to_json(experiment))
-            self._lock = lock(path / CONFIG)
-        except BlockingIOError:
+            self._lock = filelock.FileLock(path / LOCK, thread_local=False)
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
             raise ValueError(
                 f"another run is writing to {path}; choose another --workdir"
             ) from None
@@ -101,7 +100,10 @@ class RunFolder:
 
     def __exit__(self, *_: Any) -> None:
         if self._lock is not None:
-            self._lock.close()
+            # Removed while it is held: afterwards it may be another process's.
+            with contextlib.suppress(OSError):  # Windows removes no open file; filelock does then
+                (self.path / LOCK).unlink()
+            self._lock.release()
 
     def describe_input(self, image: np.ndarray, low: float, high: float) -> None:
         """Writes down what images the network takes: such as this, black `low` and white `high`."""
@@ -116,14 +118,14 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drops the lines of steps that will be taken again."""
         if self._writes:
-            lines = [to_text(line) for line in self.history() if line["step"] <= step]
+            lines = [json_text(line) for line in self.history() if line["step"] <= step]
             write_text(self.path / METRICS, "".join(lines))
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         """Adds lines to metrics.jsonl."""
         if self._writes:
             with (self.path / METRICS).open("a") as file:
-                file.write("".join(map(to_text, lines)))
+                file.write("".join(map(json_text, lines)))
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the outcome."""
@@ -165,7 +167,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{path / RESULT} is not a run's result: it has no {min(missing)!r}; {REMEDY}"
         )
-    return _nan_for_null(result)
+    return nan_for_null(result)
 
 
 REMEDY = "delete it and train again with the same --workdir"
@@ -198,7 +200,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
             break
         try:
             found = json.loads(line)
-            lines.append(_nan_for_null({**found, "step": int(found["step"])}))
+            lines.append(nan_for_null({**found, "step": int(found["step"])}))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f"{path} is damaged: line {number} is not one that a run wrote; delete that line"
@@ -210,7 +212,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration with the fields that there were not yet when it was written."""
     known = dataclasses.fields(Experiment)
     defaults = {f.name: f.default for f in known if f.default is not dataclasses.MISSING}
-    return {**json.loads(json.dumps(_null_for_nan(defaults))), **config}
+    return {**json.loads(json.dumps(null_for_nan(defaults))), **config}
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
@@ -221,23 +223,9 @@ def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> 
             f"{path} holds a run of experiment {found.get('name')!r}, not {wanted['name']!r}; "
             "choose another --workdir"
         )
-    ours, theirs = _leaves(wanted), _leaves(found)
+    ours, theirs = flatten_json(wanted), flatten_json(found)
     name = next(n for n in {**theirs, **ours} if theirs.get(n) != ours.get(n))
     raise ValueError(
         f"{path} holds a run with {name}={theirs.get(name)}, not {ours.get(name)}; choose another "
         "--workdir, or leave the flag as it was to go on with this one"
     )
-
-
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    items: Any
-    if isinstance(tree, dict):
-        items = tree.items()
-    elif isinstance(tree, list):
-        items = enumerate(tree)
-    else:
-        return {prefix: tree}
-    result = {}
-    for key, value in items:
-        result.update(_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
-    return result

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from mtljax.utils.files import check_bytes, check_files, stored_bytes
+from mtljax.utils.bounded_reading import check_bytes, check_files, stored_bytes
 
 
 class Opened(NamedTuple):

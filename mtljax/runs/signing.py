@@ -13,7 +13,9 @@ from typing import Any
 
 from mtljax.runs.checkpoints import FOLDER
 from mtljax.runs.folder import CONFIG, INPUT, RESULT
-from mtljax.utils.files import PART, check_files
+from mtljax.utils.bounded_reading import check_files
+from mtljax.utils.files import PART
+from mtljax.utils.optional import require
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
 SIGNED = (CONFIG, INPUT, RESULT, FOLDER)
@@ -135,8 +137,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _require_model_signing() -> Any:
-    try:
-        import model_signing
-    except ImportError:
-        raise ValueError("signatures need model-signing: pip install 'mtljax[protect]'") from None
-    return model_signing
+    return require("model_signing", "protect", "signatures")

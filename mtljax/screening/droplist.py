@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtljax.data.base import Source
-from mtljax.data.droplist import image_digest
-from mtljax.data.pool import Place
+from mtljax.data.droplist import example_digest
+from mtljax.data.pool import ExampleId
 from mtljax.screening.findings import ERRORS, Finding
 from mtljax.utils.files import write_text
 
@@ -14,10 +14,10 @@ LEARNED = ("train", "validation")
 """Splits that doubtful examples are left out of. The test split loses only what is broken."""
 
 
-def to_drop(findings: Sequence[Finding]) -> dict[Place, list[str]]:
+def to_drop(findings: Sequence[Finding]) -> dict[ExampleId, list[str]]:
     """What is left out, and why: all that is broken; of what is learned from, doubles and doubtful
     labels too. How images look is left to people."""
-    dropped: dict[Place, list[str]] = {}
+    dropped: dict[ExampleId, list[str]] = {}
     for finding in findings:
         broken = finding.kind in ERRORS and finding.kind != "leak"
         doubtful = finding.kind in ("leak", "duplicate", "label")
@@ -30,13 +30,13 @@ def to_drop(findings: Sequence[Finding]) -> dict[Place, list[str]]:
 def write_drop(path: Path, findings: Sequence[Finding], source: Source) -> int:
     """Writes the list and returns its length."""
     dropped = to_drop(findings)
-    splits = source.parts()
+    splits = source.splits()
     lines = [
         json.dumps(
             {
                 "split": place.split,
                 "row": place.row,
-                "image": image_digest(splits[place.split], place.row),
+                "image": example_digest(splits[place.split], place.row),
                 "reasons": reasons,
             }
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
-from mtljax.data.pool import Place
+from mtljax.data.pool import ExampleId
 from mtljax.report.page import template
 from mtljax.screening.appearance import as_bytes
 from mtljax.screening.findings import ERRORS, KINDS, Finding, by_kind
@@ -47,7 +47,7 @@ def write_page(
 
 def headline(findings: Sequence[Finding], source: Source) -> str:
     """What was found, in one sentence."""
-    count = sum(map(len, source.parts().values()))
+    count = sum(map(len, source.splits().values()))
     places = {finding.place for finding in findings}
     errors = {finding.place for finding in findings if finding.kind in ERRORS}
     if not places:
@@ -84,12 +84,12 @@ def _tile(finding: Finding, source: Source, scale: tuple[float, float]) -> dict[
     }
 
 
-def _uri(place: Place, source: Source, scale: tuple[float, float]) -> str | None:
+def _uri(place: ExampleId, source: Source, scale: tuple[float, float]) -> str | None:
     """The image as a data URI; None if it cannot be read."""
     from PIL import Image
 
     try:
-        example = source.parts()[place.split][place.row]
+        example = source.splits()[place.split][place.row]
     except Exception:  # whatever a source's reader raises
         return None
     image = Image.fromarray(as_bytes(example["image"], *scale))

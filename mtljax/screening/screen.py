@@ -1,6 +1,5 @@
 """Screening an experiment's data: every check, one list of findings."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mtljax.screening.droplist import write_drop
 from mtljax.screening.findings import ERRORS, Finding, by_kind
 from mtljax.screening.images import doubles, look
 from mtljax.screening.labels import improbable, out_of_fold
+from mtljax.utils.optional import require_installed
 
 
 def screen_images(source: Source, experiment: Experiment) -> list[Finding]:
@@ -60,8 +60,7 @@ def screen(
 
 def _require_packages() -> None:
     for package in ("cleanlab", "cleanvision"):
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"screening needs {package}: pip install 'mtljax[protect]'")
+        require_installed(package, "protect", "screening")
 
 
 def refuse_errors(source: Source, experiment: Experiment) -> None:

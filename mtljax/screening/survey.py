@@ -8,7 +8,7 @@ from rich.table import Table
 
 from mtljax.build import open_source
 from mtljax.config import Experiment
-from mtljax.data.statistics import Tally, tally
+from mtljax.data.statistics import LabelStatistics, label_statistics
 from mtljax.screening.sheet import draw_sheet
 from mtljax.utils.files import write_json
 
@@ -30,10 +30,10 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Table:
     if samples < 1:
         raise ValueError(f"--samples must be >= 1, not {samples}")
     source, tasks = open_source(experiment), experiment.tasks
-    found = {part: tally(tasks, split) for part, split in source.parts().items()}
+    found = {part: label_statistics(tasks, split) for part, split in source.splits().items()}
     plain = {
         part: {
-            "examples": len(source.parts()[part]),
+            "examples": len(source.splits()[part]),
             **{task.name: tallies[task.name].as_json(task) for task in tasks},
         }
         for part, tallies in found.items()
@@ -49,7 +49,7 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Table:
     return _table(experiment, found)
 
 
-def _table(experiment: Experiment, found: dict[str, dict[str, Tally]]) -> Table:
+def _table(experiment: Experiment, found: dict[str, dict[str, LabelStatistics]]) -> Table:
     table = Table(title=f"data of {experiment.name}", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("task", "split"):
         table.add_column(name, no_wrap=True)
@@ -62,6 +62,6 @@ def _table(experiment: Experiment, found: dict[str, dict[str, Tally]]) -> Table:
             share = 100 * one.missing / max(one.present + one.missing, 1)
             missing = f"{one.missing} ({share:.0f} %)" if one.missing else "0"
             name = task.name if part == "train" else ""
-            table.add_row(escape(name), part, str(one.present), missing, escape(one.words(task)))
+            table.add_row(escape(name), part, str(one.present), missing, escape(one.summary(task)))
         table.add_section()
     return table

@@ -11,9 +11,9 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.balancing.base import Balancer, Needs
-from mtljax.models.freezing import divide
-from mtljax.models.multitask import with_maps
-from mtljax.models.partition import OF_A_BATCH, join, partition
+from mtljax.models.freezing import split_frozen
+from mtljax.models.multitask import without_pooling
+from mtljax.models.partition import TRANSIENT_COLLECTIONS, join, partition
 from mtljax.step.distillation import Distillation
 from mtljax.step.objective import Level, representation_zeros
 from mtljax.tasks.base import Task
@@ -105,16 +105,16 @@ def create_state(
     if missing:
         raise ValueError(f"the model gives no output named {', '.join(missing)}")
 
-    for seen in OF_A_BATCH:
+    for seen in TRANSIENT_COLLECTIONS:
         variables.pop(seen, None)
     if initial is not None:
         variables = replaced(variables, initial)
     if distill is not None:
-        model = with_maps(model)
+        model = without_pooling(model)
         adapters = distill.adapters(jax.random.fold_in(init_key, 1), model, variables, image)
         variables["params"] = {**variables["params"], **adapters}
     params = variables.pop("params")
-    learning, _ = divide(params, freeze)
+    learning, _ = split_frozen(params, freeze)
     read, _ = partition(learning)
     if freeze and not read and balancer.needs is not Needs.LOSSES:
         raise ValueError(

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing.base import TINY, gramian
-from mtljax.models.freezing import divide
+from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, partition
 from mtljax.step.axis import Axis
 from mtljax.step.distillation import Distillation
@@ -25,7 +25,7 @@ from mtljax.step.objective import Forward, Objective, task_rows
 from mtljax.step.state import TrainState
 from mtljax.step.train_step import example_keys
 from mtljax.tasks.base import Task
-from mtljax.utils.tree import flat
+from mtljax.utils.tree import flatten
 
 SUMMARY = ("conflicting", "mean_cosine", "mean_magnitude_similarity", "condition", "curvature")
 """What is a single number, and so has a mean over training."""
@@ -82,7 +82,7 @@ def make_probe(
         augment_key, model_key, _ = jax.random.split(key, 3)
         if augment is not None:
             batch = augment(example_keys(augment_key, batch, every.axis), batch)
-        learning, frozen = divide(state.params, freeze)
+        learning, frozen = split_frozen(state.params, freeze)
         shared, specific = partition(learning)
         objective = every.given(frozen, state.teachers)
         rest = specific, state.model_state, batch, model_key
@@ -114,7 +114,7 @@ def make_telemetry(
         present = forward.counts > 0
         scale = jnp.where(present, 1 / jnp.where(present, forward.counts, 1), 0)
         products = gramian(task_rows(forward, "parameters"))
-        after = flat(params)
+        after = flatten(params)
         update = {path: after[path] - before for path, before in shared.items()}
         told = describe(scale[:, None] * products * scale[None, :], present)
         return {**told, "curvature": curvature(lambda p: scale @ sums(p), shared, update)}

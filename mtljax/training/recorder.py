@@ -13,6 +13,8 @@ from mtljax.runs.folder import RunFolder
 from mtljax.step.telemetry import summary
 from mtljax.training.progress import Reporter
 from mtljax.training.stopping import Stopped
+from mtljax.utils.optional import require
+from mtljax.utils.tree import flatten_json
 
 Fetch = Callable[[], dict[str, Any]]
 """Waits for logs and gives them, with the steps along the first axis."""
@@ -106,8 +108,9 @@ class Recorder:
     def _write(self, line: dict[str, Any]) -> None:
         self._folder.append([line])
         if self._board is not None:
-            for name, value in flat_scalars(line).items():
-                self._board.add_scalar(name, value, line["step"])
+            for name, value in flatten_json(line, "/").items():
+                if isinstance(value, (int, float)):
+                    self._board.add_scalar(name, value, line["step"])
 
     def speed(self) -> dict[str, float]:
         """How fast the steps were, of all processes that took a part of the run.
@@ -143,23 +146,5 @@ class Recorder:
 
 
 def require_tensorboard() -> Any:
-    """The class that writes TensorBoard's event files.
-
-    Raises:
-      ValueError: tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ValueError(
-            "--tensorboard needs tensorboardX: pip install 'mtljax[tensorboard]'"
-        ) from None
-    return SummaryWriter
-
-
-def flat_scalars(tree: Any, prefix: str = "") -> dict[str, float]:
-    """Nested dicts as {"a/b": number}; what is not a number is left out."""
-    if isinstance(tree, dict):
-        parts = [flat_scalars(v, f"{prefix}/{k}" if prefix else k) for k, v in tree.items()]
-        return {name: value for part in parts for name, value in part.items()}
-    return {prefix: tree} if isinstance(tree, (int, float)) else {}
+    """Returns the class that writes TensorBoard's event files."""
+    return require("tensorboardX", "tensorboard", "--tensorboard").SummaryWriter

@@ -18,10 +18,10 @@ from mtljax.runs.encrypted_store import ENDING, read_encrypted
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.load import load_run
 from mtljax.transfer.weights import Stored
-from mtljax.utils.files import check_bytes, check_files, read_bytes, stored_bytes
+from mtljax.utils.bounded_reading import check_bytes, check_files, read_bytes, stored_bytes
 from mtljax.utils.registry import nearest
 from mtljax.utils.safetensors import unpack
-from mtljax.utils.tree import flat
+from mtljax.utils.tree import flatten
 
 PACKAGE = "package:"
 WRAPPERS = ("state_dict", "model")
@@ -81,7 +81,7 @@ def read(path: Path) -> Stored:
 
 def _read_run(path: Path) -> Stored:
     trained = load_run(path)
-    return Stored(str(path), flat(trained.state.variables), trained.low, trained.high)
+    return Stored(str(path), flatten(trained.state.variables), trained.low, trained.high)
 
 
 def _read_safetensors(path: Path) -> Stored:

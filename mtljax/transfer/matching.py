@@ -10,11 +10,11 @@ from jaxtyping import PyTree
 
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
-from mtljax.models.partition import OF_A_BATCH, PREFIX
+from mtljax.models.partition import TASK_PREFIX, TRANSIENT_COLLECTIONS
 from mtljax.transfer.adapting import fit_channels, fit_positions, fit_statistics, in_unit
 from mtljax.transfer.torch_names import HEAD
 from mtljax.transfer.weights import Stored, Weights, by_our_names, module_of
-from mtljax.utils.tree import flat, nested
+from mtljax.utils.tree import flatten, unflatten
 
 Part = Literal["trunk", "fusion", "all"]
 PARTS = {"trunk": "the trunk", "fusion": "trunk and fusion", "all": "the network"}
@@ -79,7 +79,11 @@ def match(
     if fusion is None and part != "all":
         raise ValueError(f"part={part!r} is of models with a trunk and a fusion; take part='all'")
     weights = by_our_names(stored, fusion.trunk if fusion else ())
-    leaves = {p: x for p, x in flat(variables).items() if p.partition("/")[0] not in OF_A_BATCH}
+    leaves = {
+        p: x
+        for p, x in flatten(variables).items()
+        if p.partition("/")[0] not in TRANSIENT_COLLECTIONS
+    }
     matching = Matching(weights, fusion, leaves, _classifier_heads(weights, leaves))
     wanted = [path for path in leaves if matching.is_in(path, part)]
     sources = {path: source for path in wanted if (source := matching.source(path)) is not None}
@@ -94,7 +98,7 @@ def match(
     values = {path: matching.fit(path, sources[path]) for path in by_axes}
     if {MEAN, STD} <= weights.arrays.keys() & leaves.keys():
         values |= _statistics(weights, leaves[MEAN].shape, low, high)
-    return Initial(nested(values), _report(weights, leaves, wanted, sources, part))
+    return Initial(unflatten(values), _report(weights, leaves, wanted, sources, part))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +186,7 @@ def _classifier_heads(weights: Weights, leaves: Mapping[str, Any]) -> frozenset[
     heads = {}
     for path, leaf in leaves.items():
         collection, *module, name = path.split("/")
-        if len(module) == 2 and module[0].startswith(PREFIX) and name == "kernel":
+        if len(module) == 2 and module[0].startswith(TASK_PREFIX) and name == "kernel":
             heads["/".join(module)] = leaf.shape
     same = [module for module, shape in heads.items() if shape == kernel.shape]
     return frozenset(same or heads)

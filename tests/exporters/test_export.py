@@ -28,7 +28,7 @@ from mtljax.runs.encryption import parse_keys
 from mtljax.runs.folder import CONFIG
 from mtljax.runs.load import load_run
 from mtljax.utils.safetensors import unpack
-from mtljax.utils.tree import by_name
+from mtljax.utils.tree import flatten
 
 
 def images(count, shape=(8, 8, 1), seed=0):
@@ -58,7 +58,7 @@ def test_an_export_says_without_mtljax_what_the_run_says(to, model, trained_run,
 
 def test_the_weights_are_those_of_the_best_checkpoint(model, trained_run, tmp_path):
     file = exported(trained_run, "safetensors", tmp_path / "weights")
-    found, expected = unpack(file.read_bytes(), "it"), by_name(model.variables)
+    found, expected = unpack(file.read_bytes(), "it"), flatten(model.variables)
     assert found.keys() == expected.keys()
     assert {"params/task_digit/Dense_0/kernel", "constants/mean"} <= found.keys()
     for name, array in expected.items():

@@ -23,14 +23,15 @@ from mtljax.runs.folder import check_folder, read_input, read_result
 from mtljax.runs.load import TrainedModel, load_run
 from mtljax.runs.orbax_store import OrbaxStore
 from mtljax.transfer import read
-from mtljax.utils import files
-from mtljax.utils.files import stored_bytes, write_text
+from mtljax.utils import bounded_reading
+from mtljax.utils.bounded_reading import stored_bytes
+from mtljax.utils.files import write_text
 from mtljax.utils.safetensors import unpack
 
 TRAINED = TrainedModel(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
 MOST = 2**30
-"""Bytes by which the process may grow. Two numbers of `mtljax.utils.files` are far below it, and
+"""Bytes by which the process may grow. Two numbers of `mtljax.utils.bounded_reading` are far below it, and
 what one loader allocates is not always given back before the next."""
 
 
@@ -41,7 +42,7 @@ def opened(path):
 
 def unpacked(path):
     try:
-        return unpack(files.read_bytes(path), "it")
+        return unpack(bounded_reading.read_bytes(path), "it")
     except OSError as error:
         raise ValueError(error.strerror) from None
 
@@ -58,7 +59,7 @@ LOADERS = {
     "size of a picture": ("image.png", images.image_size),
     "label": ("label.png", images.read_map),
     "label in an array": ("label.npy", images.read_map),
-    "kind of a label": ("label.npy", images.map_kind),
+    "kind of a label": ("label.npy", images.storage_format),
     "archive of arrays": ("data.npz", lambda path: arrays(str(path))),
     "idx": ("train-images-idx3-ubyte", read_idx),
     "packed idx": ("train-images-idx3-ubyte.gz", read_idx),

@@ -9,7 +9,7 @@ from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.tasks import Classification, Regression, Segmentation
 from mtljax.transfer import Stored, match
 from mtljax.transfer.torch_names import FAMILIES, HEAD
-from mtljax.utils.tree import flat
+from mtljax.utils.tree import flatten
 
 TASKS = Classification(name="digit", num_classes=10), Regression(name="value")
 STAGES = {
@@ -46,7 +46,7 @@ def shapes(module, channels=3, side=16):
 def drawn(module, channels=3, low=0.0, high=1.0):
     """Weights of a model, all different."""
     draw = np.random.default_rng(0)
-    leaves = flat(shapes(module, channels))
+    leaves = flatten(shapes(module, channels))
     arrays = {
         path: draw.normal(size=leaf.shape).astype(leaf.dtype) for path, leaf in leaves.items()
     }
@@ -54,7 +54,7 @@ def drawn(module, channels=3, low=0.0, high=1.0):
 
 
 def values(stored, module, channels=3, **options):
-    return flat(match(stored, module, shapes(module, channels), **options).variables)
+    return flatten(match(stored, module, shapes(module, channels), **options).variables)
 
 
 def theirs(family, stages, wanted):
@@ -62,7 +62,7 @@ def theirs(family, stages, wanted):
     names, arrays, draw = family.names(stages), {}, np.random.default_rng(0)
     leaf_names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
     leaf_names |= {"mean": "running_mean", "var": "running_var"}
-    for path, leaf in flat(wanted).items():
+    for path, leaf in flatten(wanted).items():
         collection, *where, name = path.split("/")
         if collection == "constants":
             continue
@@ -85,9 +85,9 @@ def test_every_family_fills_the_whole_network_and_leaves_nothing_over(trunk):
         found = match(Stored("x.pth", state), module, wanted, part="all", high=255.0)
         (line,) = found.report
         assert line.endswith(f"of the network start from x.pth (names of {family.library})")
-        leaves = flat(found.variables)
+        leaves = flatten(found.variables)
         assert {path: leaf.shape for path, leaf in leaves.items()} == {
-            path: leaf.shape for path, leaf in flat(wanted).items()
+            path: leaf.shape for path, leaf in flatten(wanted).items()
         }
         white = 255 / family.white
         np.testing.assert_allclose(leaves["constants/mean"], np.multiply(family.mean, white))

@@ -20,7 +20,7 @@ from mtljax.runs.signing import sign
 from mtljax.tasks import Classification, Regression
 from mtljax.training.loop import train_together
 from mtljax.training.programs import Programs
-from mtljax.utils.tree import flat
+from mtljax.utils.tree import flatten
 
 EXPERIMENT = Experiment(
     name="other",
@@ -46,7 +46,7 @@ def starting_from(path, **fields):
 def source(trained_run):
     """The variables that runs start from, by path."""
     state = load_run(trained_run).state
-    return flat({"params": state.ema, **state.model_state})
+    return flatten({"params": state.ema, **state.model_state})
 
 
 def saved(folder, keys=None):
@@ -54,7 +54,7 @@ def saved(folder, keys=None):
     checkpoints = Checkpoints(folder, read_only=True, keys=keys)
     state = checkpoints.restore_for_inference(checkpoints.latest())
     checkpoints.close()
-    return flat({"params": state.params, **state.model_state})
+    return flatten({"params": state.params, **state.model_state})
 
 
 def assert_trunk(found, source):
@@ -68,8 +68,8 @@ def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source
     programs = Programs(starting_from(trained_run, ema=0.9), devices=1)
     states = [programs.create(seed) for seed in (0, 1)]
     for state in states:
-        assert_trunk(flat({"params": state.params, **state.model_state}), source)
-        assert_trunk(flat({"params": state.ema, **state.model_state}), source)
+        assert_trunk(flatten({"params": state.params, **state.model_state}), source)
+        assert_trunk(flatten({"params": state.ema, **state.model_state}), source)
     kernels = [np.asarray(s.params["task_digit"]["Dense_0"]["kernel"]) for s in states]
     assert (kernels[0] != kernels[1]).all()
     assert (kernels[0] != source["params/task_digit/Dense_0/kernel"]).all()
@@ -119,7 +119,7 @@ def test_an_encrypted_run(trained_run, source, tmp_path, monkeypatch):
         programs.create(0)
     monkeypatch.setenv("MTLJAX_KEY", identity)
     state = programs.create(0)
-    assert_trunk(flat({"params": state.params, **state.model_state}), source)
+    assert_trunk(flatten({"params": state.params, **state.model_state}), source)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""`evaluate`, `predict` and `export`."""
+"""Verbs `evaluate`, `predict` and `export`."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -10,56 +10,53 @@ from mtljax.cli.flags import parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateFlags:
-    """Metrics of a trained run, at its best checkpoint, on one of its splits."""
-
+class _RunFlags:
     run: Path
-    """The run folder."""
-    split: str = "test"
-    """train, validation or test."""
+    """Run folder."""
+    verify: Path | None = None
+    """Public key (PEM): load the run only if the owner of this key signed it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateFlags(_RunFlags):
+    """Computes the metrics of a trained run, at its best checkpoint, on one split."""
+
+    split: Literal["train", "validation", "test"] = "test"
+    """Split to evaluate."""
     attack: str = ""
-    """Also under an attack, as `list attacks` shows: fgsm, pgd or pgd:steps=20."""
+    """Also evaluate under this adversarial attack, as in `list attacks`: fgsm, pgd or
+    pgd:steps=20."""
     eps: float = 8 / 255
-    """Of the attack: largest change of a pixel, as a share of the way from black to white."""
-    verify: Path | None = None
-    """Public key (PEM): load the run only if its owner signed it."""
+    """Maximum change of a pixel by the attack, as a fraction of the range from black to white."""
     output: Path | None = None
-    """Where to write the numbers as JSON (default: RUN/evaluation-SPLIT.json)."""
+    """JSON file to write (default: RUN/evaluation-SPLIT.json)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictFlags:
-    """What a trained run, at its best checkpoint, says of image files."""
+class PredictFlags(_RunFlags):
+    """Predicts all tasks for image files with a trained run, at its best checkpoint."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """PNG, JPEG or npy files, of any size."""
-    run: Path
-    """The run folder."""
-    verify: Path | None = None
-    """Public key (PEM): load the run only if its owner signed it."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """PNG, JPEG or npy files of any size."""
     output: Path | None = None
-    """Where to write the predictions as JSON (default: RUN/predictions.json)."""
+    """JSON file to write (default: RUN/predictions.json)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportFlags:
-    """Writes a trained run, at its best checkpoint, in a format that is used without mtljax."""
+class ExportFlags(_RunFlags):
+    """Writes a trained run, at its best checkpoint, in a format that can be used without mtljax."""
 
-    run: Path
-    """The run folder."""
-    to: str
-    """The format, as `list exports` shows: stablehlo, onnx or safetensors."""
+    to: Literal["stablehlo", "onnx", "safetensors"]
+    """Format; `list exports` describes them."""
     output: Path | None = None
-    """The file (default: RUN/NAME.FORMAT); what is encrypted has .age behind it."""
+    """File to write (default: RUN/NAME.FORMAT); .age is appended if it is encrypted."""
     encrypt: bool = False
-    """Encrypt, in the age format, though the run is not; what comes of an encrypted run always is.
-    The key comes from MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
-    verify: Path | None = None
-    """Public key (PEM): load the run only if its owner signed it."""
+    """Encrypt in the age format; exports of encrypted runs are always encrypted. The key comes from
+    MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
 
 
 def evaluate_verb(arguments: list[str]) -> int:
-    """Metrics of a trained run on one of its splits."""
+    """Runs `evaluate` and returns the exit status."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import compilation
     from mtljax.build import make_attack
@@ -71,25 +68,26 @@ def evaluate_verb(arguments: list[str]) -> int:
 
     compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
-    under = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
-    output = flags.output or flags.run / f"evaluation-{flags.split}{under}.json"
+    suffix = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
+    output = flags.output or flags.run / f"evaluation-{flags.split}{suffix}.json"
     check_output(output)
     attack = make_attack(flags.attack or None, trained.low, trained.high, eps=flags.eps)
-    found, step = evaluate_run(trained, flags.split, attack), trained.step
-    console.print(metrics_table(f"{flags.run} at step {step}, {flags.split} split", **found))
-    told = {"step": step, "split": flags.split, **found}
+    metrics = evaluate_run(trained, flags.split, attack)
+    title = f"{flags.run} at step {trained.step}, {flags.split} split"
+    console.print(metrics_table(title, **metrics))
+    content = {"step": trained.step, "split": flags.split, **metrics}
     if attack is not None:
-        told["attack"] = {"attack": flags.attack, "eps": flags.eps}
-    write_json(output, told)
+        content["attack"] = {"attack": flags.attack, "eps": flags.eps}
+    write_json(output, content)
     print(f"written to {output}")
     return 0
 
 
 def predict_verb(arguments: list[str]) -> int:
-    """What a trained run says of image files."""
+    """Runs `predict` and returns the exit status."""
     flags = parse(PredictFlags, arguments, "predict")
     if not flags.images:
-        raise ValueError("which images? name PNG, JPEG or npy files after predict --run DIR")
+        raise ValueError("missing images: predict --run DIR IMAGE ... (PNG, JPEG or npy files)")
     from mtljax import compilation
     from mtljax.cli.tables import predictions_table
     from mtljax.evaluation.predict import predict_files
@@ -107,7 +105,7 @@ def predict_verb(arguments: list[str]) -> int:
 
 
 def export_verb(arguments: list[str]) -> int:
-    """Writes a trained run in a format that is used without mtljax."""
+    """Runs `export` and returns the exit status."""
     flags = parse(ExportFlags, arguments, "export")
     from mtljax.cli.tables import export_table
     from mtljax.exporters.export import export_run

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Arrays, Source
-from mtljax.utils.files import read_npz
+from mtljax.utils.bounded_reading import read_npz
+from mtljax.utils.tree import flatten
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
@@ -69,7 +70,7 @@ def from_arrays(
     labels = jax.tree.map(np.asarray, dict(labels))
     everywhere = {name: np.ones(len(image), bool) for name in labels}
     known = {**everywhere, **{n: np.asarray(p, bool) for n, p in (present or {}).items()}}
-    for name, leaf in [*_leaves(labels), *known.items()]:
+    for name, leaf in [*flatten(labels).items(), *known.items()]:
         if len(leaf) != len(image):
             raise ValueError(f"{len(leaf)} labels {name!r} for {len(image)} images")
 
@@ -86,9 +87,6 @@ def from_arrays(
         high=255.0 if image.dtype == np.uint8 else float(train.max()),
     )
 
-
-def _leaves(labels: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
-    return [(name, leaf) for name, label in labels.items() for leaf in jax.tree.leaves(label)]
 
 
 def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.ndarray]:

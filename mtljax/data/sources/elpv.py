@@ -4,10 +4,10 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.data.base import Source, Wanted
-from mtljax.data.rows import FileRows
+from mtljax.data.base import LabelRequest, Source
+from mtljax.data.file_examples import FileRows
 from mtljax.data.sources.folder import source_of_rows
-from mtljax.utils.files import read_text
+from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.registry import nearest
 
 PACKAGE = "elpv_dataset"
@@ -17,7 +17,7 @@ TEST, VALIDATION = 0.25, 0.1
 """Shares: of all cells, and of those that are left."""
 
 
-def elpv(size: int = 160, *, wanted: Sequence[Wanted]) -> Source:
+def elpv(size: int = 160, *, wanted: Sequence[LabelRequest]) -> Source:
     """Photographs of solar cells, grey: labels `defect` (a probability) and `type` (mono or poly).
 
     2,624 cells of 44 modules, 300x300 pixels, glowing under a current (electroluminescence), so

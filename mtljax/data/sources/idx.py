@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from mtljax.data.base import Arrays, Source
+from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.sources.arrays import moments
-from mtljax.data.sources.paths import find_folder
-from mtljax.data.sources.size import read_size
 from mtljax.tasks.warps import Pixels, resize_image
-from mtljax.utils.files import read_bytes
+from mtljax.utils.bounded_reading import read_bytes
 
 UNSIGNED_BYTES = 8
 """The type code of everything in this family."""
