@@ -1,81 +1,82 @@
-"""Image files and arrays in files, read whole or only looked at."""
+"""Readers of image files and array files, and of their sizes and types alone."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Num
 from PIL import Image, ImageOps
 
 from mtljax.tasks.warps import Pixels
-from mtljax.utils import files
+from mtljax.utils import bounded_reading
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 80_000_000
-"""Beyond this, Pillow takes an image for a decompression bomb."""
+"""Maximum number of pixels; Pillow treats larger images as decompression bombs."""
 ORIENTATION = 0x0112
-"""The EXIF tag that says how a camera was held; from 5 on, height and width are exchanged."""
+"""EXIF tag of the camera's orientation; from 5 on, height and width are exchanged."""
 
 
 def read_image(
     path: Path | BinaryIO, channels: int, size: Pixels | None = None
 ) -> Num[np.ndarray, "H W C"]:
-    """An image file, grey (1 channel) or coloured (3), turned as the camera says, on white.
+    """Reads a grayscale (1 channel) or color (3) image, with EXIF orientation, on white.
 
     Args:
-      path: PNG, JPEG or the like, or npy [H, W] or [H, W, C].
+      path: PNG, JPEG or another format of `FORMATS`, or npy [H, W] or [H, W, C].
       channels: 1 or 3.
-      size: What it will be resized to, so that a large JPEG need not be decoded in full.
+      size: Height and width that the image will be resized to: a large JPEG is decoded at a
+        reduced size.
 
     Raises:
-      ValueError: It is no such image.
+      ValueError: The file is not such an image.
     """
     if isinstance(path, Path) and path.suffix == ".npy":
-        found = read_npy(path)
-        found = found[..., None] if found.ndim == 2 else found
-        if found.ndim != 3 or found.shape[-1] != channels or found.dtype.kind not in "uif":
-            raise ValueError(f"an array of shape {found.shape}; must be [H, W, {channels}]")
-        return found if found.dtype == np.uint8 else found.astype(np.float32)
+        array = read_npy(path)
+        array = array[..., None] if array.ndim == 2 else array
+        if array.ndim != 3 or array.shape[-1] != channels or array.dtype.kind not in "uif":
+            raise ValueError(f"an array of shape {array.shape}; must be [H, W, {channels}]")
+        return array if array.dtype == np.uint8 else array.astype(np.float32)
     mode = {1: "L", 3: "RGB"}[channels]
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"an image of mode {image.mode}; must have 8 bits per channel")
+    with _opened(path) as file:
+        if file.mode.startswith(("I", "F")):
+            raise ValueError(f"an image of mode {file.mode}; must have 8 bits per channel")
         if size is not None:
-            image.draft(None, (2 * size[1], 2 * size[0]))
-        turned = opaque(ImageOps.exif_transpose(image))
-        found = np.asarray(turned if turned.mode == mode else turned.convert(mode))
-    return found[..., None] if channels == 1 else found
+            file.draft(None, (2 * size[1], 2 * size[0]))
+        image = flatten_transparency(ImageOps.exif_transpose(file))
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels[..., None] if channels == 1 else pixels
 
 
-def opaque(image: Image.Image) -> Image.Image:
-    """The image as it looks on white paper: what stands where it is transparent is by accident."""
+def flatten_transparency(image: Image.Image) -> Image.Image:
+    """Returns the image on a white background: colors of transparent pixels are arbitrary."""
     if not image.has_transparency_data:
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
 def image_size(path: Path) -> str:
-    """Height x width of an image file, from its first bytes.
+    """Returns "height x width" of an image file without decoding it.
 
     Raises:
-      ValueError: It cannot be read.
+      ValueError: The file cannot be read.
     """
     if path.suffix == ".npy":
-        height, width = read_npy(path, mmap_mode="r").shape[:2]
-        return f"{height} x {width}"
-    with _opened(path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
-        width, height = image.size[::-1] if turned else image.size
-        return f"{height} x {width}"
+        height, width = _map_npy(path).shape[:2]
+    else:
+        with _opened(path) as image:
+            is_turned = image.getexif().get(ORIENTATION, 1) >= 5
+            width, height = image.size[::-1] if is_turned else image.size
+    return f"{height} x {width}"
 
 
 def read_map(path: Path | BinaryIO) -> np.ndarray:
-    """A label in a file: npy, or an image as it is stored (indices of a palette, 16 bits).
+    """Reads a dense label: npy, or an image as stored (palette indices, 16 bits).
 
     Raises:
-      ValueError: It cannot be read.
+      ValueError: The file cannot be read.
     """
     if isinstance(path, Path) and path.suffix == ".npy":
         return read_npy(path)
@@ -83,43 +84,47 @@ def read_map(path: Path | BinaryIO) -> np.ndarray:
         return np.asarray(image)
 
 
-def map_kind(path: Path) -> str:
-    """How a label's file stores its numbers, from its first bytes.
+def storage_format(path: Path) -> str:
+    """Returns the number format of a label file, read without decoding it.
 
     Raises:
-      ValueError: It cannot be read.
+      ValueError: The file cannot be read.
     """
     if path.suffix == ".npy":
-        return f"an array of {read_npy(path, mmap_mode='r').dtype}"
+        return f"an array of {_map_npy(path).dtype}"
     with _opened(path) as image:
         return f"an image of mode {image.mode}"
 
 
-def read_npy(path: Path, mmap_mode: Any = None) -> np.ndarray:
-    """An array in a file.
+def read_npy(path: Path) -> np.ndarray:
+    """Reads an array file.
 
     Raises:
-      ValueError: It is none, or one of Python objects.
+      ValueError: The file is not an array, or an array of Python objects.
     """
+    return np.array(_map_npy(path))
+
+
+def _map_npy(path: Path) -> np.ndarray:
+    """Maps an array file into memory."""
     try:
-        found = files.read_npy(path)
+        return bounded_reading.read_npy(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read as an array: {_reason(error, path)}") from None
-    return found if mmap_mode else np.array(found)
 
 
 def open_image(path: Path | BinaryIO) -> Image.Image:
-    """Opens an image file, whose pixels are not yet decoded.
+    """Opens an image file without decoding its pixels.
 
-    Only formats that a decoder in this process reads: for others, as PostScript, Pillow starts
-    programs that run what is in the file.
+    Only formats with a decoder in this process are allowed: for others, such as PostScript, Pillow
+    starts programs that execute the content of the file.
 
     Raises:
-      ValueError: It has more pixels than are decoded.
-      Exception: What Pillow raises where it is no image, or a damaged one.
+      ValueError: The image has more than `MOST_PIXELS` pixels.
+      Exception: Whatever Pillow raises for a damaged file or one that is not an image.
     """
     if isinstance(path, Path):
-        files.check_regular(path)
+        bounded_reading.check_regular(path)
     Image.init()
     image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     if image.width * image.height > MOST_PIXELS:
@@ -137,7 +142,7 @@ def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
             yield image
     except ValueError:
         raise
-    except Exception as error:  # damaged files make Pillow raise anything
+    except Exception as error:  # Pillow raises many types for damaged files
         raise ValueError(f"cannot be read as an image: {_reason(error, path)}") from None
 
 

@@ -1,4 +1,4 @@
-"""A model's variables by path, across collections: `params/fusion/trunk_0/stem/kernel`."""
+"""Nested data by path: `params/fusion/trunk_0/stem/kernel`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,27 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jaxtyping import PyTree
 
 from mtljax.utils.registry import nearest
 
 
-def flat(variables: Mapping[str, PyTree]) -> dict[str, Any]:
-    """The leaves of all collections, each under `collection/path`."""
-    return flatten_dict(dict(variables), sep="/")
-
-
-def nested(leaves: Mapping[str, Any]) -> dict[str, PyTree]:
-    """Undoes `flat`."""
-    return unflatten_dict(dict(leaves), sep="/")
-
-
-def by_name(tree: PyTree, separator: str = "/") -> dict[str, Any]:
-    """The leaves of any tree by their path, in its order; empty nodes do not matter.
+def flatten(tree: PyTree, separator: str = "/") -> dict[str, Any]:
+    """Leaves of a pytree by path, in the order of `jax.tree.leaves`.
 
     Example:
-      >>> by_name({"digit": {"output": 1.0, "prediction": {"class": 2}}})
+      >>> flatten({"digit": {"output": 1.0, "prediction": {"class": 2}}})
       {'digit/output': 1.0, 'digit/prediction/class': 2}
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -34,19 +24,45 @@ def by_name(tree: PyTree, separator: str = "/") -> dict[str, Any]:
     return {name(path): leaf for path, leaf in leaves}
 
 
+def unflatten(leaves: Mapping[str, Any], separator: str = "/") -> dict[str, PyTree]:
+    """Inverse of `flatten` for nested dicts."""
+    return unflatten_dict(dict(leaves), sep=separator)
+
+
+def flatten_json(value: Any, separator: str = ".") -> dict[str, Any]:
+    """Leaves of nested JSON by path, in their order.
+
+    Unlike a pytree, JSON keeps null, and a list of plain values is one leaf.
+
+    Example:
+      >>> flatten_json({"steps": 7, "data": {"size": [8, 8], "drop": None}})
+      {'steps': 7, 'data.size': [8, 8], 'data.drop': None}
+    """
+    items = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, (list, tuple)) and any(isinstance(x, (Mapping, list)) for x in value):
+        items = enumerate(value)
+    if not items:
+        return {"": value}
+    return {
+        f"{key}{separator}{path}" if path else f"{key}": leaf
+        for key, inner in items
+        for path, leaf in flatten_json(inner, separator).items()
+    }
+
+
 def replaced(variables: Mapping[str, PyTree], initial: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The variables, with the values of `initial`, which may be of some of them only.
+    """Returns the variables with the values of `initial`, which may cover some of them only.
 
     Raises:
-      ValueError: `initial` has a variable that is not there, or is of another shape.
+      ValueError: `initial` has an unknown variable, or one of another shape.
     """
-    leaves = flat(variables)
-    for path, value in flat(initial).items():
+    leaves = flatten(variables)
+    for path, value in flatten(initial).items():
         if path not in leaves:
             raise ValueError(f"the model has no variable {path!r}{nearest(path, leaves)}")
-        here, given = leaves[path].shape, np.shape(value)
-        if here != given:
-            raise ValueError(f"{path} has shape {list(here)} in the model, not {list(given)}")
-        # A copy: one array that is given for two variables must not become one buffer.
+        expected, shape = leaves[path].shape, np.shape(value)
+        if expected != shape:
+            raise ValueError(f"{path} has shape {list(expected)} in the model, not {list(shape)}")
+        # A copy: an array that is given for two variables must not become one buffer.
         leaves[path] = jnp.array(value, leaves[path].dtype)
-    return nested(leaves)
+    return unflatten(leaves)

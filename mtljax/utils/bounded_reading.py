@@ -1,0 +1,151 @@
+"""Reading of untrusted files with bounded memory.
+
+A file of a few bytes can claim to hold terabytes, or unpack to them. The functions here allocate at
+most `FREE` bytes plus `RATIO` times the file's size on disk, and check this before they allocate.
+No pickle is loaded.
+"""
+
+import gzip
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+FREE, RATIO = 2**26, 200
+"""Real data is compressed 10 to 50 times; deflate reaches its limit of 1,000 only on empty data."""
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def check_regular(path: Path) -> None:
+    """Refuses devices and pipes, which may never end.
+
+    Raises:
+      ValueError: The path exists and is not a regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+
+
+def stored_bytes(path: Path) -> int:
+    """Returns the size on disk of a file, or of all files in a folder, without the holes of sparse files.
+
+    Raises:
+      ValueError: The path is a device or a pipe.
+      OSError: The path does not exist.
+    """
+    if path.is_dir():
+        return sum(stored_bytes(inside) for inside in path.rglob("*") if inside.is_file())
+    check_regular(path)
+    stat = path.stat()
+    return min(stat.st_size, getattr(stat, "st_blocks", stat.st_size) * 512 or stat.st_size)
+
+
+def check_bytes(size: int, stored: int) -> None:
+    """Raises ValueError if `size` bytes are too many for a file of `stored` bytes on disk."""
+    if size > FREE + RATIO * stored:
+        raise ValueError(
+            f"claims to hold {size} bytes in a file of {stored}: this is no data, or compressed "
+            "too much to be trusted; if it is correct, store it uncompressed"
+        )
+
+
+def check_files(path: Path) -> None:
+    """Checks a file, or every file in a folder.
+
+    Raises:
+      ValueError: One is a device, a pipe, a link to a folder, or a file with a huge hole.
+    """
+    for inside in path.rglob("*") if path.is_dir() else (path,):
+        if inside.is_dir() and not inside.is_symlink():
+            continue
+        check_regular(inside)
+        if inside.is_file():
+            check_bytes(inside.stat().st_size, stored_bytes(inside))
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Maps the array in a `.npy` file into memory, read-only.
+
+    Raises:
+      ValueError: The file is damaged or truncated, or holds Python objects.
+    """
+    try:
+        check_bytes(path.stat().st_size, stored_bytes(path))
+        with np.errstate(over="ignore"):  # sizes that overflow are refused
+            return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # NumPy raises anything on damaged headers
+        raise ValueError(f"no array: {error}") from None
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays in a `.npz` file by name.
+
+    Raises:
+      ValueError: The file is damaged, holds Python objects, or claims to hold too much.
+      OSError: The file cannot be read.
+    """
+    try:
+        stored = stored_bytes(path)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            check_bytes(sum(member.file_size for member in members), stored)
+            arrays = {}
+            for member in members:
+                # zipfile reads no more than `file_size`, and checks the CRC of what it read.
+                with archive.open(member) as file:
+                    arrays[member.filename.removesuffix(".npy")] = _read_member(file, member)
+            return arrays
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # zipfile raises anything on damaged archives
+        raise ValueError(f"no archive of arrays: {error}") from None
+
+
+def _read_member(file: IO[bytes], member: zipfile.ZipInfo) -> np.ndarray:
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"{member.filename} has a header of unsupported version {version}")
+    shape, fortran, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} holds Python objects, which are never loaded")
+    size = math.prod(shape) * dtype.itemsize
+    if size > member.file_size:
+        raise ValueError(f"{member.filename} claims shape {shape}, but is too short for it")
+    flat = np.frombuffer(file.read(size), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C").copy()
+
+
+def read_text(path: Path) -> str:
+    """Returns the content of a UTF-8 text file.
+
+    Raises:
+      ValueError: The file is not UTF-8, is a device, or is mostly a hole.
+      OSError: The file cannot be read.
+    """
+    check_bytes(path.stat().st_size, stored_bytes(path))
+    return path.read_text(encoding="utf-8")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of a file, decompressed if its name ends in `.gz`.
+
+    Raises:
+      ValueError: The file is damaged, or decompresses to too much.
+      OSError: The file cannot be read.
+    """
+    stored = stored_bytes(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(FREE + RATIO * stored + 1)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"cannot be decompressed: {error}") from None
+    check_bytes(len(data), stored)
+    return data
