@@ -81,9 +81,9 @@ def test_impossible_values(fields, message):
 
 
 def test_tasks_must_be_some_and_differ():
-    with pytest.raises(ValueError, match="no task: an experiment needs at least one"):
+    with pytest.raises(ValueError, match="tasks is empty: an experiment needs at least one"):
         experiment()
-    with pytest.raises(ValueError, match="two tasks are called 'a'"):
+    with pytest.raises(ValueError, match="two tasks are named 'a'"):
         experiment(Regression(name="a"), Regression(name="a"))
-    with pytest.raises(ValueError, match="a task cannot be called 'a/b'"):
+    with pytest.raises(ValueError, match="invalid task name 'a/b'"):
         experiment(Regression(name="a/b"))

@@ -53,8 +53,8 @@ def refused(capsys, tmp_path, monkeypatch):
 
 BAD_FLAGS = {
     ("--experiment", "digit"): "unknown experiment 'digit'; did you mean 'digits'?",
-    ("--experiment", "mine.py"): "no experiment file mine.py",
-    ("--experiment", "mine.json"): "no file mine.json",
+    ("--experiment", "mine.py"): "experiment file mine.py does not exist",
+    ("--experiment", "mine.json"): "mine.json does not exist",
     ("--experiment",): "which experiment? add --experiment NAME (`list experiments` shows them)",
     ("--steps", "3"): "which experiment? add --experiment NAME",
     ("--experimnt", "digits"): "unknown flag '--experimnt'; which experiment?",
@@ -106,11 +106,11 @@ BAD_VALUES = {
     "--stepz 3": "unknown flag '--stepz'; did you mean '--steps'?",
     "--batch-size 3": "unknown flag '--batch-size'; did you mean '--data.batch-size'?",
     "--tasks.0.num-classes 1": "task 'digit': num_classes must be >= 2, not 1",
-    "--tasks.1.name digit": "two tasks are called 'digit'; each needs a name of its own",
-    "--tasks.1.name a:b": "a task cannot be called 'a:b'",
-    "--tasks.1.name valu": "no labels for task 'valu'; did you mean 'value'?",
+    "--tasks.1.name digit": "two tasks are named 'digit'",
+    "--tasks.1.name a:b": "invalid task name 'a:b'",
+    "--tasks.1.name valu": "no labels 'valu' for task 'valu'; did you mean 'value'?",
     "--tasks.0.num-classes 5": "task 'digit': label of example",
-    "--name a/b": "an experiment cannot be called 'a/b'",
+    "--name a/b": "invalid experiment name 'a/b'",
     "--trunk mpl": "unknown trunk 'mpl'; did you mean 'mlp'?",
     "--trunk mlp:width=3": "trunk 'mlp' has no argument 'width'; did you mean 'widths'?",
     "--trunk mlp:widths=a": "trunk 'mlp': widths must be ",
@@ -271,11 +271,11 @@ experiment = Experiment(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("experiment =", "experimen ="), "does not define `experiment = mtljax.config.Experiment"),
+        (("experiment =", "experimen ="), "does not define `experiment = mtljax.Experiment"),
         (("steps=3", "stepz=3"), "line 5: TypeError: "),
         (("steps=3", "steps=("), "line 5: "),
         (("num_classes=10", "num_classes=1"), "num_classes must be >= 2, not 1"),
-        (('(Classification(name="digit", num_classes=10),)', "()"), "no task: an experiment needs"),
+        (('(Classification(name="digit", num_classes=10),)', "()"), "tasks is empty: an experiment needs"),
         (("tasks import", "task import"), "No module named 'mtljax.task'"),
     ],
 )
@@ -299,11 +299,11 @@ BAD_CONFIG = [
     ({"steps": "many"}, "steps must be a whole number, not 'many'"),
     ({"stepz": 3}, "experiment has no field 'stepz'; did you mean 'steps'?"),
     ({"level": "feature"}, "level must be one of parameters, features, not 'feature'"),
-    ({"data": {"batch_size": 3}}, "data lacks the field 'source'"),
+    ({"data": {"batch_size": 3}}, "data: field 'source' is missing"),
     ({"data": []}, "data must be a JSON object"),
     ({"tasks": [{"task": "clasification"}]}, "did you mean 'classification'?"),
     ({"tasks": [3]}, "a task must be a JSON object, not 3"),
-    ({"tasks": []}, "no task: an experiment needs at least one"),
+    ({"tasks": []}, "tasks is empty: an experiment needs at least one"),
     ({"ema": "x"}, "ema must be a number or none, not 'x'"),
 ]
 
@@ -319,9 +319,9 @@ def test_a_configuration_with_a_mistake(change, reason, refused, trained_run, tm
 
 def test_configurations_that_are_none(refused, tmp_path):
     (tmp_path / "cut.json").write_text('{"name": "dig')
-    assert "cut.json is damaged or no JSON" in refused("--experiment", "cut.json")
+    assert "cut.json is not valid JSON" in refused("--experiment", "cut.json")
     (tmp_path / "list.json").write_text("[]")
-    assert "is not an experiment's configuration" in refused("--experiment", "list.json")
+    assert "is not the configuration of an experiment" in refused("--experiment", "list.json")
 
 
 def test_files_that_are_no_images(refused, trained_run, tmp_path):

@@ -1,14 +1,12 @@
-"""Trunks: what turns an image into features. A trunk is a tuple of stages.
+"""Trunks: networks that compute features from an image. A trunk is a tuple of stages.
 
-A stage is a Linen module, `stage(x, train) -> x`, where x is an array, or a `Carry` of features
-and what else later stages need. Because a trunk is only its stages, a fusion can run them once,
-once per task, or one at a time with an exchange between the tasks after each. Fusions copy stages,
-so a stage's fields are plain data; what it is made of, it makes in `__call__`.
+A stage is a Linen module `stage(x, train) -> x`, where x is an array, or a `Carry` of features and
+further values for later stages. A fusion can run all stages once, once per task, or one at a time
+with an exchange between the tasks after each. Fusions clone stages, so the fields of a stage are
+plain data and its submodules are created in `__call__`.
 """
 
 from collections.abc import Callable
-
-import flax.linen as nn
 
 from mtljax.models.trunks.base import Carry
 from mtljax.models.trunks.cnn import cnn
@@ -18,9 +16,10 @@ from mtljax.models.trunks.mlp import mlp
 from mtljax.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
 from mtljax.models.trunks.rnn import rnn
 from mtljax.models.trunks.segnet import segnet
+from mtljax.models.trunks.spec import Trunk
 from mtljax.models.trunks.vit import vit_b, vit_s, vit_ti
 
-TRUNKS: dict[str, Callable[..., tuple[nn.Module, ...]]] = {
+TRUNKS: dict[str, Callable[..., Trunk]] = {
     "mlp": mlp,
     "cnn": cnn,
     "rnn": rnn,
@@ -35,6 +34,23 @@ TRUNKS: dict[str, Callable[..., tuple[nn.Module, ...]]] = {
     "vit_b": vit_b,
     "convnext_t": convnext_t,
 }
-"""Name -> function that makes the stages."""
+"""Name -> function that returns the stages."""
 
-__all__ = ["TRUNKS", "Carry"]
+__all__ = [
+    "TRUNKS",
+    "Carry",
+    "Trunk",
+    "cnn",
+    "convnext_t",
+    "efficientnet_lite0",
+    "mlp",
+    "resnet101",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "rnn",
+    "segnet",
+    "vit_b",
+    "vit_s",
+    "vit_ti",
+]

@@ -1,52 +1,56 @@
-"""What passes from one stage of a trunk to the next."""
+"""Values that pass from one stage of a trunk to the next."""
 
 import functools
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+Stages = tuple[nn.Module, ...]
+"""Trunk: its stages, each a module `stage(x, train) -> x`."""
+
 
 class Carry(NamedTuple):
-    """Features, and what else the trunk's later stages need.
+    """Features, and further values that later stages of the trunk need.
 
-    Most stages hand over plain features. A trunk whose later stages need more (where the maximum of
-    a pooling window was, tokens that belong to no place in the image) hands over this; a fusion
-    sees and exchanges the features, and passes the rest on.
+    Most stages return plain features. SegNet also passes the positions of pooled maxima, and a
+    vision transformer the tokens that belong to no position of the image. Fusions exchange the
+    features and pass on the rest.
     """
 
     features: Float[Array, "B ..."]
     rest: PyTree[Float[Array, "B ..."]]
 
 
-Signal = Array | Carry
-"""What a stage takes and gives; the first takes the image."""
+Activations = Array | Carry
+"""Input and output of a stage; the input of the first stage is the image."""
 
 
-def features_of(x: Signal) -> Array:
+def features_of(x: Activations) -> Array:
     """The features, without the rest."""
     return x.features if isinstance(x, Carry) else x
 
 
-def with_features(x: Signal, features: Array) -> Signal:
-    """`x` with other features and the same rest."""
+def with_features(x: Activations, features: Array) -> Activations:
+    """`x` with replaced features and the same rest."""
     return x._replace(features=features) if isinstance(x, Carry) else features
 
 
-def mix(weights: Float[Array, "*B N"], parts: list[Signal]) -> Signal:
-    """sum_n weights[..., n] * parts[n], rest included; weights for all examples or for each."""
+def weighted_sum(weights: Float[Array, "*B N"], parts: list[Activations]) -> Activations:
+    """sum_n weights[..., n] * parts[n], rest included; weights [N], or [B, N] per example."""
 
-    def weighted(*leaves):
+    def combine(*leaves: Array) -> Array:
         terms = []
         for n, leaf in enumerate(leaves):
             weight = weights[..., n]
             terms.append(weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim)) * leaf)
         return functools.reduce(jnp.add, terms)
 
-    return jax.tree.map(weighted, *parts)
+    return jax.tree.map(combine, *parts)
 
 
-def pooled(x: Array) -> Float[Array, "B F"]:
-    """Features averaged over space, if they are a map."""
-    return x if x.ndim == 2 else jnp.mean(x, tuple(range(1, x.ndim - 1)))
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """Rates of stochastic depth that grow linearly from 0 at the first block to `last`."""
+    return [last * i / max(1, blocks - 1) for i in range(blocks)]

@@ -1,30 +1,32 @@
-"""A plain convolutional network for small images."""
-
-from functools import partial
+"""Plain convolutional network for small images."""
 
 import flax.linen as nn
+from jaxtyping import Array
 
-from mtljax.models.layers import Norm, NormKind, max_pool
-from mtljax.models.small_conv import small_conv
+from mtljax.models.cpu_ops import max_pool, small_conv
+from mtljax.models.layers import Norm, NormKind
+from mtljax.models.trunks.base import Stages
+from mtljax.models.trunks.spec import with_spec
 
 
+@with_spec
 def cnn(
     widths: tuple[int, ...] = (16, 32, 64),
     blocks: int = 2,
     norm: NormKind = "group",
     stride: int = 1,
-) -> tuple[nn.Module, ...]:
-    """Plain convolutional network for small images, a stage per resolution.
+) -> Stages:
+    """Plain convolutional network for small images, with one stage per resolution.
 
     Args:
-      widths: Channels of each stage; every stage but the first begins by halving height and width.
-      blocks: 3x3 convolutions (each with normalisation and ReLU) in a stage.
-      norm: Normalisation after each convolution.
-      stride: Of the first convolution: 2 where the full resolution costs more than it tells.
+      widths: Channels of each stage; every stage after the first halves height and width.
+      blocks: 3x3 convolutions, each with normalization and ReLU, per stage.
+      norm: Normalization after each convolution.
+      stride: Stride of the first convolution; 2 saves time if full resolution is not needed.
 
     Returns:
-      Stages: [B, H, W, C] -> [B, H, W, widths[0]] -> [B, H/2, W/2, widths[1]] -> ..., all heights
-      and widths over `stride`.
+      Stages: [B, H, W, C] -> [B, H, W, widths[0]] -> [B, H/2, W/2, widths[1]] -> ..., with all
+      heights and widths divided by `stride`.
 
     Raises:
       ValueError: Stride below 1.
@@ -38,9 +40,9 @@ def cnn(
 
 
 class ConvStage(nn.Module):
-    """2x2 maximum (if `halve`), then `blocks` of 3x3 convolution, normalisation and ReLU.
+    """2x2 max pooling if `halve`, then `blocks` of 3x3 convolution, normalization and ReLU.
 
-    The first convolution has the stride.
+    The first convolution has stride `stride`.
     """
 
     width: int
@@ -50,11 +52,16 @@ class ConvStage(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         if self.halve:
             x = max_pool(x)
         for i in range(self.blocks):
-            conv = partial(nn.Conv, use_bias=self.norm == "none", conv_general_dilated=small_conv)
-            x = conv(self.width, (3, 3), strides=self.stride if i == 0 else 1)(x)
+            x = nn.Conv(
+                self.width,
+                (3, 3),
+                strides=self.stride if i == 0 else 1,
+                use_bias=self.norm == "none",
+                conv_general_dilated=small_conv,
+            )(x)
             x = nn.relu(Norm(self.norm)(x, train))
         return x

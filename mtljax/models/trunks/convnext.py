@@ -1,10 +1,14 @@
 """ConvNeXt."""
 
 import flax.linen as nn
+from jaxtyping import Array
 
 from mtljax.models.layers import DropPath, Norm, NormKind, conv, patches
+from mtljax.models.trunks.base import Stages, drop_path_rates
+from mtljax.models.trunks.spec import with_spec
 
 
+@with_spec
 def convnext_t(
     depths: tuple[int, ...] = (3, 3, 9, 3),
     widths: tuple[int, ...] = (96, 192, 384, 768),
@@ -12,29 +16,29 @@ def convnext_t(
     drop_path: float = 0.0,
     patch: int = 4,
     axis_name: str | None = None,
-) -> tuple[nn.Module, ...]:
-    """ConvNeXt-T: a convolutional network with the proportions of a transformer, in four stages.
+) -> Stages:
+    """ConvNeXt-T: convolutional network with the proportions of a transformer, in four stages.
 
-    The last stage ends with the final normalisation, of every position; the original averages over
-    space before it, which a trunk that gives maps cannot.
+    The last stage ends with the final normalization, applied per position; the original applies it
+    after global average pooling.
 
     Args:
       depths: Blocks of each stage.
       widths: Channels of each stage.
-      norm: Normalisation; `layer` in the original.
+      norm: Normalization; `layer` in the original.
       drop_path: Rate of stochastic depth at the last block, growing linearly from 0 at the first;
         0.1 in the original.
       patch: Stride of the first convolution; 1 or 2 for small images.
-      axis_name: For `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 
     Returns:
-      Stages: [B, H, W, 3] -> [B, H/4, W/4, 96] -> [B, H/8, W/8, 192] -> ... ; each further stage
+      Stages: [B, H, W, 3] -> [B, H/4, W/4, 96] -> [B, H/8, W/8, 192] -> ...; each further stage
       halves height and width.
 
     References:
       Liu et al., 2022, arXiv:2201.03545
     """
-    rates = [drop_path * i / max(1, sum(depths) - 1) for i in range(sum(depths))]
+    rates = drop_path_rates(drop_path, sum(depths))
     return tuple(
         ConvNeXtStage(
             first=i == 0,
@@ -50,7 +54,7 @@ def convnext_t(
 
 
 class ConvNeXtStage(nn.Module):
-    """Patches become positions of a smaller map; then blocks."""
+    """Non-overlapping convolution that reduces the resolution, then blocks."""
 
     first: bool
     last: bool
@@ -61,27 +65,27 @@ class ConvNeXtStage(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         norm = lambda name: Norm(self.norm, self.axis_name, epsilon=1e-6, name=name)
-        cut = patches(self.width, self.patch)
+        downsample = patches(self.width, self.patch)
         if self.first:
-            x = norm("patches_norm")(cut(x), train)
+            x = norm("patches_norm")(downsample(x), train)
         else:
-            x = cut(norm("patches_norm")(x, train))
+            x = downsample(norm("patches_norm")(x, train))
         for i, rate in enumerate(self.rates):
             x = ConvNeXtBlock(rate, self.norm, self.axis_name, name=f"block_{i}")(x, train)
         return norm("norm")(x, train) if self.last else x
 
 
 class ConvNeXtBlock(nn.Module):
-    """x + scale * (7x7 for each channel, normalise, widen 4 times, GELU, narrow)."""
+    """x + scale * (7x7 depthwise convolution, normalization, 4x wider, GELU, narrow)."""
 
     rate: float
     norm: NormKind
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         width, init = x.shape[-1], nn.initializers.lecun_normal()
         y = conv(width, 7, feature_group_count=width, kernel_init=init, name="filter")(x)
         y = Norm(self.norm, self.axis_name, epsilon=1e-6, name="norm")(y, train)

@@ -4,8 +4,11 @@ import functools
 from collections.abc import Callable
 
 import flax.linen as nn
+from jaxtyping import Array
 
 from mtljax.models.layers import DropPath, Norm, NormKind, conv
+from mtljax.models.trunks.base import Stages
+from mtljax.models.trunks.spec import with_spec
 
 LITE0 = (
     ((1, 3, 1, 1, 16),),
@@ -14,29 +17,30 @@ LITE0 = (
     ((3, 3, 2, 6, 80), (3, 5, 1, 6, 112)),
     ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-"""By stage, groups of blocks: (how many, kernel size, stride of the first, expansion, channels)."""
+"""Groups of blocks per stage: (blocks, kernel size, stride of the first, expansion, channels)."""
 
 
+@with_spec
 def efficientnet_lite0(
     plan: tuple = LITE0,
     norm: NormKind = "batch",
     drop_path: float = 0.0,
     head_width: int = 1280,
     axis_name: str | None = None,
-) -> tuple[nn.Module, ...]:
+) -> Stages:
     """EfficientNet-Lite0: inverted bottlenecks without squeeze-and-excitation, in five stages.
 
-    The published weights want images of bytes as (x - 127) / 128: `mean=127, std=128`. Padding,
-    the constants of the normalisation (epsilon 1e-3, momentum 0.99) and ReLU6 are those of the
+    The published weights expect 8-bit images scaled as (x - 127) / 128: `mean=127, std=128`.
+    Padding, constants of the normalization (epsilon 1e-3, momentum 0.99) and ReLU6 match the
     original.
 
     Args:
-      plan: See `LITE0`; another one makes a smaller or larger network of the same kind.
-      norm: Normalisation after each convolution.
+      plan: Groups of blocks per stage; see `LITE0`.
+      norm: Normalization after each convolution.
       drop_path: Rate of stochastic depth at the last block, growing linearly from 0 at the first;
         0.2 in the original.
-      head_width: Channels of the 1x1 convolution that ends the last stage.
-      axis_name: For `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      head_width: Channels of the 1x1 convolution at the end of the last stage.
+      axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 
     Returns:
       Stages: [B, H, W, 3] -> [B, H/2, W/2, 16] -> [B, H/4, W/4, 24] -> [B, H/8, W/8, 40] ->
@@ -47,11 +51,12 @@ def efficientnet_lite0(
       "Higher accuracy on vision models with EfficientNet-Lite"
     """
     total = sum(group[0] for groups in plan for group in groups)
-    stages, done = [], 0
+    stages: list[nn.Module] = []
+    first_block = 0
     for i, groups in enumerate(plan):
         count = sum(group[0] for group in groups)
-        rates = tuple(drop_path * (done + j) / total for j in range(count))
-        done += count
+        rates = tuple(drop_path * (first_block + j) / total for j in range(count))
+        first_block += count
         stages.append(
             LiteStage(
                 stem=32 if i == 0 else None,
@@ -76,7 +81,7 @@ class LiteStage(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         layer = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
         if self.stem is not None:
             x = nn.relu6(layer(self.stem, 3, stride=2, name="stem")(x, train))
@@ -98,7 +103,7 @@ class LiteStage(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand by 1x1, filter each channel, project by 1x1; added to its input where shapes agree."""
+    """1x1 expansion, depthwise convolution, 1x1 projection; residual where shapes agree."""
 
     width: int
     size: int
@@ -108,7 +113,7 @@ class InvertedBottleneck(nn.Module):
     layer: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         y, wide = x, x.shape[-1] * self.expansion
         if self.expansion > 1:
             y = nn.relu6(self.layer(wide, 1, name="expand")(y, train))
@@ -122,7 +127,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and normalisation with the constants of EfficientNet."""
+    """Convolution and normalization with the constants of EfficientNet."""
 
     width: int
     size: int
@@ -132,7 +137,7 @@ class ConvNorm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         x = conv(
             self.width,
             self.size,

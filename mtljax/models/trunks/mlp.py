@@ -1,27 +1,31 @@
-"""A multi-layer perceptron over the flattened image."""
+"""Multi-layer perceptron over the flattened image."""
 
 from typing import Literal
 
 import flax.linen as nn
+from jaxtyping import Array, Float
 
 from mtljax.models.layers import Norm, NormKind
+from mtljax.models.trunks.base import Stages
+from mtljax.models.trunks.spec import with_spec
 
 Activation = Literal["relu", "gelu", "tanh"]
 
 
+@with_spec
 def mlp(
     widths: tuple[int, ...] = (256, 256, 256),
     norm: NormKind = "layer",
     dropout: float = 0.0,
     activation: Activation = "relu",
-) -> tuple[nn.Module, ...]:
-    """Multi-layer perceptron over the flattened image, a stage per layer.
+) -> Stages:
+    """Multi-layer perceptron over the flattened image, with one stage per layer.
 
     Args:
       widths: Units of each layer.
-      norm: Normalisation before each activation.
-      dropout: Share of units dropped after each activation.
-      activation: What is not linear; with `gelu` or `tanh` the loss has no kinks.
+      norm: Normalization before each activation.
+      dropout: Dropout rate after each activation.
+      activation: Nonlinearity; `gelu` and `tanh` make the loss smooth.
 
     Returns:
       Stages: [B, H, W, C] -> [B, widths[0]] -> ... -> [B, widths[-1]].
@@ -32,7 +36,7 @@ def mlp(
 
 
 class DenseStage(nn.Module):
-    """Linear, normalise, activate, drop."""
+    """Linear layer, normalization, activation and dropout."""
 
     width: int
     norm: NormKind
@@ -40,7 +44,7 @@ class DenseStage(nn.Module):
     activation: Activation
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Float[Array, "B ..."], train: bool) -> Float[Array, "B F"]:
         x = nn.Dense(self.width)(x.reshape(x.shape[0], -1))
         x = getattr(nn, self.activation)(Norm(self.norm)(x, train))
         return nn.Dropout(self.dropout, deterministic=not train)(x)

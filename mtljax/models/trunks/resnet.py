@@ -5,8 +5,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
+from jaxtyping import Array
 
-from mtljax.models.layers import Norm, NormKind, conv, overlapping_max_pool
+from mtljax.models.cpu_ops import overlapping_max_pool
+from mtljax.models.layers import Norm, NormKind, conv
+from mtljax.models.trunks.base import Stages
+from mtljax.models.trunks.spec import with_spec
 
 Stem = Literal["imagenet", "small"]
 
@@ -19,28 +23,29 @@ def resnet(
     norm: NormKind = "batch",
     width: int = 64,
     axis_name: str | None = None,
-) -> tuple[nn.Module, ...]:
-    """Residual network in four stages; `resnet18`, `34`, `50`, `101` set the first two arguments.
+) -> Stages:
+    """Residual network, with one stage per resolution.
 
-    The stride of a bottleneck is in its 3x3 convolution, and padding is symmetric, as in the
-    weights that are published for PyTorch.
+    The stride of a bottleneck is in its 3x3 convolution and padding is symmetric, as in the
+    published PyTorch weights.
 
     Args:
       depths: Blocks of each stage.
-      bottleneck: Blocks of 1x1, 3x3, 1x1 convolutions with 4 times the width, else two 3x3.
-      output_stride: 32, 16 or 8: instead of striding on, the last no, one or two stages dilate.
-      stem: `imagenet`: 7x7 convolution and pooling, stride 4 together. `small`, for images of up to
-        64 pixels or so: 3x3 convolution, stride 1; every map is then 4 times as high and wide.
-      norm: Normalisation after each convolution.
-      width: Channels of the first stage; each further one has twice as many.
-      axis_name: For `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      bottleneck: True for blocks of 1x1, 3x3 and 1x1 convolutions with 4 times the output width;
+        False for blocks of two 3x3 convolutions.
+      output_stride: 32, 16 or 8; dilation replaces the stride of the last 0, 1 or 2 stages.
+      stem: `imagenet`: 7x7 convolution and max pooling, total stride 4. `small`, for images up to
+        about 64 pixels: 3x3 convolution, stride 1; all maps are 4 times as high and wide.
+      norm: Normalization after each convolution.
+      width: Channels of the first stage; they double at each further stage.
+      axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 
     Returns:
-      Stages: [B, H, W, 3] -> [B, H/4, W/4, width] -> [B, H/8, W/8, 2 * width] -> ... ; channels
-      are 4 times as many with bottlenecks.
+      Stages: [B, H, W, 3] -> [B, H/4, W/4, width] -> [B, H/8, W/8, 2 * width] -> ...; with
+      bottlenecks, 4 times as many channels.
 
     Raises:
-      ValueError: Another output stride or stem.
+      ValueError: Invalid output stride or stem.
 
     References:
       He et al., 2015, arXiv:1512.03385; dilation: Yu et al., 2017, arXiv:1705.09914
@@ -49,12 +54,13 @@ def resnet(
         raise ValueError(f"resnet: output_stride must be 32, 16 or 8, not {output_stride}")
     if stem not in get_args(Stem):
         raise ValueError(f"resnet: stem must be one of {', '.join(get_args(Stem))}, not {stem!r}")
-    stages, dilation, natural = [], 1, 4
+    stages: list[nn.Module] = []
+    dilation, total_stride = 1, 4
     for i, depth in enumerate(depths):
-        before, stride = dilation, 1 if i == 0 else 2
-        if stride == 2 and natural == output_stride:
+        first_dilation, stride = dilation, 1 if i == 0 else 2
+        if stride == 2 and total_stride == output_stride:
             stride, dilation = 1, dilation * 2
-        natural *= stride
+        total_stride *= stride
         stages.append(
             ResNetStage(
                 stem=stem if i == 0 else None,
@@ -62,7 +68,7 @@ def resnet(
                 bottleneck=bottleneck,
                 width=width * 2**i,
                 stride=stride,
-                first_dilation=before,
+                first_dilation=first_dilation,
                 dilation=dilation,
                 norm=norm,
                 axis_name=axis_name,
@@ -71,14 +77,64 @@ def resnet(
     return tuple(stages)
 
 
-resnet18 = functools.partial(resnet, depths=(2, 2, 2, 2), bottleneck=False)
-resnet34 = functools.partial(resnet, depths=(3, 4, 6, 3), bottleneck=False)
-resnet50 = functools.partial(resnet, depths=(3, 4, 6, 3), bottleneck=True)
-resnet101 = functools.partial(resnet, depths=(3, 4, 23, 3), bottleneck=True)
+@with_spec
+def resnet18(
+    depths: tuple[int, ...] = (2, 2, 2, 2),
+    bottleneck: bool = False,
+    output_stride: int = 32,
+    stem: Stem = "imagenet",
+    norm: NormKind = "batch",
+    width: int = 64,
+    axis_name: str | None = None,
+) -> Stages:
+    """ResNet-18, with plain blocks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
+    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
+
+
+@with_spec
+def resnet34(
+    depths: tuple[int, ...] = (3, 4, 6, 3),
+    bottleneck: bool = False,
+    output_stride: int = 32,
+    stem: Stem = "imagenet",
+    norm: NormKind = "batch",
+    width: int = 64,
+    axis_name: str | None = None,
+) -> Stages:
+    """ResNet-34, with plain blocks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
+    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
+
+
+@with_spec
+def resnet50(
+    depths: tuple[int, ...] = (3, 4, 6, 3),
+    bottleneck: bool = True,
+    output_stride: int = 32,
+    stem: Stem = "imagenet",
+    norm: NormKind = "batch",
+    width: int = 64,
+    axis_name: str | None = None,
+) -> Stages:
+    """ResNet-50, with bottlenecks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
+    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
+
+
+@with_spec
+def resnet101(
+    depths: tuple[int, ...] = (3, 4, 23, 3),
+    bottleneck: bool = True,
+    output_stride: int = 32,
+    stem: Stem = "imagenet",
+    norm: NormKind = "batch",
+    width: int = 64,
+    axis_name: str | None = None,
+) -> Stages:
+    """ResNet-101, with bottlenecks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
+    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
 
 
 class ResNetStage(nn.Module):
-    """The stem, if it is the first stage, and blocks of one width."""
+    """Stem, in the first stage, and blocks of one width."""
 
     stem: Stem | None
     depth: int
@@ -91,9 +147,9 @@ class ResNetStage(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Array, train: bool) -> Array:
         norm = functools.partial(Norm, self.norm, self.axis_name, momentum=0.9)
-        options = {"padding": "SAME", "use_bias": self.norm == "none"}
+        options: dict[str, Any] = {"padding": "SAME", "use_bias": self.norm == "none"}
         if self.stem == "imagenet":
             options["padding"] = 3
             x = conv(self.width, 7, strides=2, name="stem", **options)(x)
@@ -115,7 +171,7 @@ class ResNetStage(nn.Module):
 
 
 class ResNetBlock(nn.Module):
-    """x + convolutions(x), the first of them strided, with a projection where shapes differ."""
+    """x + convolutions(x), with a projection of x where shapes differ."""
 
     width: int
     bottleneck: bool
@@ -125,17 +181,17 @@ class ResNetBlock(nn.Module):
     use_bias: bool
 
     @nn.compact
-    def __call__(self, x, train):
-        spread = {"padding": self.dilation, "kernel_dilation": self.dilation}
+    def __call__(self, x: Array, train: bool) -> Array:
+        spatial: dict[str, Any] = {"padding": self.dilation, "kernel_dilation": self.dilation}
         if self.bottleneck:
-            plan = [
+            plan: list[tuple[int, int, dict[str, Any]]] = [
                 (self.width, 1, {}),
-                (self.width, 3, {**spread, "strides": self.stride}),
+                (self.width, 3, {**spatial, "strides": self.stride}),
                 (4 * self.width, 1, {}),
             ]
         else:
             plan = [
-                (self.width, 3, {**spread, "strides": self.stride}),
+                (self.width, 3, {**spatial, "strides": self.stride}),
                 (self.width, 3, {"padding": 1}),
             ]
         y = x

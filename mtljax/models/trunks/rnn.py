@@ -1,17 +1,21 @@
-"""A recurrent network that reads the image row by row."""
+"""Recurrent network over the rows of the image."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mtljax.models.trunks.base import Stages
+from mtljax.models.trunks.spec import with_spec
 
-def rnn(width: int = 64, layers: int = 2, dropout: float = 0.0) -> tuple[nn.Module, ...]:
-    """Gated recurrent network over the rows of the image, both ways, a stage per layer.
+
+@with_spec
+def rnn(width: int = 64, layers: int = 2, dropout: float = 0.0) -> Stages:
+    """Bidirectional gated recurrent network over the rows of the image, with one stage per layer.
 
     Args:
-      width: Units of each direction.
-      layers: Number of bidirectional layers; the last hands on its two final states.
-      dropout: Share of units dropped after each layer.
+      width: Units per direction.
+      layers: Number of bidirectional layers; the last one returns its two final states.
+      dropout: Dropout rate after each layer.
 
     Returns:
       Stages: [B, H, W, C] -> [B, H, 2 * width] -> ... -> [B, 2 * width].
@@ -25,14 +29,14 @@ def rnn(width: int = 64, layers: int = 2, dropout: float = 0.0) -> tuple[nn.Modu
 
 
 class GRUStage(nn.Module):
-    """Two GRUs over the second axis, one from each end."""
+    """Two GRUs over the second axis, one per direction."""
 
     width: int
     last: bool
     dropout: float
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Float[Array, "B H ..."], train: bool) -> Float[Array, "B ..."]:
         rows = x.reshape(x.shape[0], x.shape[1], -1)
         down, up = RNN(self.width)(rows), RNN(self.width, reverse=True)(rows)
         if self.last:
@@ -43,11 +47,11 @@ class GRUStage(nn.Module):
 
 
 class RNN(nn.Module):
-    """A GRU over the second axis: its states, in the rows' order.
+    """GRU over the second axis; returns its states in the order of the rows.
 
     Attributes:
       width: Units.
-      reverse: Whether it reads from the last row on.
+      reverse: True to read from the last row to the first.
     """
 
     width: int

@@ -1,40 +1,44 @@
 """SegNet."""
 
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.layers import Norm, NormKind, conv, max_pool
-from mtljax.models.trunks.base import Carry
+from mtljax.models.cpu_ops import max_pool
+from mtljax.models.layers import Norm, NormKind, conv
+from mtljax.models.trunks.base import Activations, Carry, Stages
+from mtljax.models.trunks.spec import with_spec
 
 
+@with_spec
 def segnet(
     widths: tuple[int, ...] = (64, 128, 256, 512, 512),
     depths: tuple[int, ...] = (2, 2, 3, 3, 3),
     norm: NormKind = "batch",
     axis_name: str | None = None,
-) -> tuple[nn.Module, ...]:
-    """SegNet: VGG-16's convolutions down, their mirror image up to the full resolution again.
+) -> Stages:
+    """SegNet: the convolutions of VGG-16 as encoder, and a mirrored decoder to full resolution.
 
-    As in the protocol of MTAN and Nash-MTL on NYUv2 and Cityscapes: convolutions have biases and
-    batch normalisation, the way up puts values back where each maximum was, and heads read the last
-    map, of `widths[0]` channels.
+    Follows the protocol of MTAN and Nash-MTL on NYUv2 and Cityscapes: convolutions have biases and
+    batch normalization, the decoder restores values at the positions of the pooled maxima, and
+    heads read the last map, of `widths[0]` channels.
 
     Args:
-      widths: Channels of each stage down.
-      depths: 3x3 convolutions of each stage down, and of its mirror image.
-      norm: Normalisation after each convolution.
-      axis_name: For `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      widths: Channels of each encoder stage.
+      depths: 3x3 convolutions of each encoder stage, and of its decoder stage.
+      norm: Normalization after each convolution.
+      axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 
     Returns:
       Stages, `len(widths)` down and as many up: [B, H, W, 3] -> [B, H/2, W/2, 64] -> ... ->
       [B, H/32, W/32, 512] -> [B, H/16, W/16, 512] -> ... -> [B, H, W, 64].
 
     Raises:
-      ValueError: Height or width is not a multiple of the stride of the way down.
+      ValueError: Height or width is not a multiple of the stride of the encoder.
 
     References:
       Badrinarayanan et al., 2015, arXiv:1511.00561; Liu et al., 2018, arXiv:1803.10704
@@ -44,43 +48,41 @@ def segnet(
         stage(way="down", widths=(width,) * depth)
         for width, depth in zip(widths, depths, strict=True)
     ]
-    narrower = (widths[0], *widths[:-1])
     up = [
         stage(way="up", widths=(width,) * depth)
-        for width, depth in zip(narrower, depths, strict=True)
+        for width, depth in zip((widths[0], *widths[:-1]), depths, strict=True)
     ]
     return (*down, *up[::-1])
 
 
 class SegNetStage(nn.Module):
-    """Convolutions, then 2x2 maximum on the way down; the reverse on the way up.
+    """Convolutions, then 2x2 max pooling (`way="down"`); or unpooling, then convolutions (`"up"`).
 
-    What travels beside the features are the marks of the maxima of all resolutions above: maps that
-    are 1 where a maximum was.
+    `Carry.rest` holds a mask of the maxima for every higher resolution: 1 at a maximum, else 0.
     """
 
-    way: str
+    way: Literal["down", "up"]
     widths: tuple[int, ...]
     norm: NormKind
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x, train):
-        features, marks = (x.features, x.rest) if isinstance(x, Carry) else (x, ())
+    def __call__(self, x: Activations, train: bool) -> Carry:
+        features, masks = (x.features, x.rest) if isinstance(x, Carry) else (x, ())
         if self.way == "up":
-            *marks, last = marks
-            features = unpool(features, last)
+            *masks, mask = masks
+            features = unpool(features, mask)
         for width in self.widths:
             features = conv(width, 3)(features)
             features = nn.relu(Norm(self.norm, self.axis_name, momentum=0.9)(features, train))
         if self.way == "down":
-            features, mark = pool(features)
-            marks = (*marks, mark)
-        return Carry(features, tuple(marks))
+            features, mask = pool(features)
+            masks = (*masks, mask)
+        return Carry(features, tuple(masks))
 
 
 def pool(x: Float[Array, "B H W C"]) -> tuple[Float[Array, "B h w C"], Float[Array, "B H W C"]]:
-    """2x2 maximum, and a map that is 1 at each window's first maximum, else 0."""
+    """2x2 max pooling, and a mask that is 1 at the first maximum of each window, else 0."""
     batch, height, width, channels = x.shape
     if height % 2 or width % 2:
         raise ValueError(
@@ -89,11 +91,11 @@ def pool(x: Float[Array, "B H W C"]) -> tuple[Float[Array, "B h w C"], Float[Arr
         )
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
     where = windows.reshape(batch, height // 2, width // 2, 4, channels).argmax(3)
-    mark = jax.nn.one_hot(where, 4, dtype=x.dtype, axis=3)
-    mark = mark.reshape(windows.shape).swapaxes(2, 3).reshape(x.shape)
-    return max_pool(x), mark
+    mask = jax.nn.one_hot(where, 4, dtype=x.dtype, axis=3)
+    mask = mask.reshape(windows.shape).swapaxes(2, 3).reshape(x.shape)
+    return max_pool(x), mask
 
 
-def unpool(x: Float[Array, "B h w C"], mark: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Each value where the maximum was, zeros around it."""
-    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) * mark
+def unpool(x: Float[Array, "B h w C"], mask: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """Puts each value at the position of the maximum, with zeros elsewhere."""
+    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) * mask

@@ -1,14 +1,13 @@
 """Vision transformers."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.layers import DropPath, dense, patches, resize
-from mtljax.models.trunks.base import Carry
+from mtljax.models.trunks.base import Activations, Carry, Stages, drop_path_rates
+from mtljax.models.trunks.spec import with_spec
 
 
 def vit(
@@ -20,26 +19,25 @@ def vit(
     stages: int = 4,
     dropout: float = 0.0,
     drop_path: float = 0.0,
-) -> tuple[nn.Module, ...]:
-    """Vision transformer; `vit_ti`, `vit_s`, `vit_b` set the first two arguments.
+) -> Stages:
+    """Vision transformer.
 
-    Every stage is a group of blocks and gives its patches' tokens as a map; the class token and,
-    with the fusion `task_prompt`, the tasks' tokens travel beside it. The last stage ends with the
-    final layer normalisation.
+    Each stage is a group of blocks and returns the tokens of the patches as a map. `Carry.rest`
+    holds the class token and, with the fusion `task_prompt`, the task tokens. The last stage ends
+    with the final layer normalization.
 
     Args:
       width: Channels of a token.
       heads: Attention heads.
       depth: Blocks.
       patch: Height and width of a patch in pixels.
-      image_size: Whose patches the position embeddings are made for; for images of another size
-        they are interpolated, so weights serve any size.
-      stages: How many groups the blocks are cut into; must divide `depth`.
-      dropout: Share of a block's outputs dropped in training.
+      image_size: Image size of the position embeddings; they are interpolated for other sizes.
+      stages: Number of groups of blocks; must divide `depth`.
+      dropout: Dropout rate of the outputs of a block.
       drop_path: Rate of stochastic depth at the last block, growing linearly from 0 at the first.
 
     Returns:
-      Stages: [B, H, W, 3] -> [B, H/patch, W/patch, width] -> ... all alike.
+      Stages: [B, H, W, 3] -> [B, H/patch, W/patch, width] -> ..., the same for all stages.
 
     Raises:
       ValueError: `stages` does not divide `depth`, `heads` not `width`, or `patch` not the image.
@@ -51,8 +49,8 @@ def vit(
         raise ValueError(f"vit: stages={stages} does not divide depth={depth}")
     if width % heads:
         raise ValueError(f"vit: heads={heads} does not divide width={width}")
-    each = depth // stages
-    rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+    blocks = depth // stages
+    rates = drop_path_rates(drop_path, depth)
     return tuple(
         ViTStage(
             first=i == 0,
@@ -62,19 +60,59 @@ def vit(
             patch=patch,
             grid=image_size // patch,
             dropout=dropout,
-            rates=tuple(rates[i * each : (i + 1) * each]),
+            rates=tuple(rates[i * blocks : (i + 1) * blocks]),
         )
         for i in range(stages)
     )
 
 
-vit_ti = functools.partial(vit, width=192, heads=3)
-vit_s = functools.partial(vit, width=384, heads=6)
-vit_b = functools.partial(vit, width=768, heads=12)
+@with_spec
+def vit_ti(
+    width: int = 192,
+    heads: int = 3,
+    depth: int = 12,
+    patch: int = 16,
+    image_size: int = 224,
+    stages: int = 4,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> Stages:
+    """ViT-Ti/16 (Touvron et al., 2020, arXiv:2012.12877); see `vit`."""
+    return vit(width, heads, depth, patch, image_size, stages, dropout, drop_path)
+
+
+@with_spec
+def vit_s(
+    width: int = 384,
+    heads: int = 6,
+    depth: int = 12,
+    patch: int = 16,
+    image_size: int = 224,
+    stages: int = 4,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> Stages:
+    """ViT-S/16 (Touvron et al., 2020, arXiv:2012.12877); see `vit`."""
+    return vit(width, heads, depth, patch, image_size, stages, dropout, drop_path)
+
+
+@with_spec
+def vit_b(
+    width: int = 768,
+    heads: int = 12,
+    depth: int = 12,
+    patch: int = 16,
+    image_size: int = 224,
+    stages: int = 4,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> Stages:
+    """ViT-B/16 (Dosovitskiy et al., 2020, arXiv:2010.11929); see `vit`."""
+    return vit(width, heads, depth, patch, image_size, stages, dropout, drop_path)
 
 
 class ViTStage(nn.Module):
-    """Patches become tokens, if it is the first stage; then blocks; then, if the last, the norm."""
+    """Patch embedding in the first stage, blocks, and layer normalization in the last stage."""
 
     first: bool
     last: bool
@@ -86,7 +124,7 @@ class ViTStage(nn.Module):
     rates: tuple[float, ...]
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Activations, train: bool) -> Carry:
         if self.first:
             x = self.embed(x)
         batch, height, width, channels = x.features.shape
@@ -98,8 +136,8 @@ class ViTStage(nn.Module):
         count = x.rest.shape[1]
         return Carry(tokens[:, count:].reshape(x.features.shape), tokens[:, :count])
 
-    def embed(self, image: Float[Array, "B H W C"] | Carry) -> Carry:
-        """Patches and the class token, in front of it the tokens that came with the image."""
+    def embed(self, image: Activations) -> Carry:
+        """Patches as a map; `rest` is the tokens passed with the image, then the class token."""
         extra = [image.rest] if isinstance(image, Carry) else []
         image = image.features if isinstance(image, Carry) else image
         if image.shape[1] % self.patch or image.shape[2] % self.patch:
@@ -118,14 +156,14 @@ class ViTStage(nn.Module):
 
 
 class ViTBlock(nn.Module):
-    """Self-attention, then a two-layer perceptron, each on normalised tokens and added to them."""
+    """Pre-normalized residual self-attention, then a pre-normalized two-layer perceptron."""
 
     heads: int
     dropout: float
     rate: float
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Float[Array, "B N F"], train: bool) -> Float[Array, "B N F"]:
         drop = lambda x: nn.Dropout(self.dropout, deterministic=not train)(x)
         width = x.shape[-1]
         y = SelfAttention(self.heads, name="attention")(nn.LayerNorm()(x))
@@ -136,12 +174,12 @@ class ViTBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens to each other; the softmax is in float32."""
+    """Multi-head self-attention with the softmax in float32."""
 
     heads: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N F"]:
         width = x.shape[-1]
         qkv = dense(3 * width, name="qkv")(x)
         query, key, value = jnp.moveaxis(

@@ -1,0 +1,253 @@
+"""Experiment: complete description of one training run as plain data."""
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from mtljax.balancing import Balancer
+from mtljax.models import FUSIONS
+from mtljax.models.fusion import Fusion
+from mtljax.models.trunks import Trunk
+from mtljax.tasks import Task
+from mtljax.utils.spec import Spec, to_text
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    class AsText(Generic[T]):
+        """Field that accepts text or an object with a spec, and reads as text."""
+
+        def __get__(self, instance: object, owner: type) -> str: ...
+
+        def __set__(self, instance: object, value: str | T) -> None: ...
+
+else:
+
+    class AsText:
+        """`str`, the type of the field's value."""
+
+        def __class_getitem__(cls, accepted):
+            return str
+
+
+def _default(text: str) -> Any:
+    return text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Data source and input pipeline."""
+
+    source: str
+    """Data source with its arguments; see `list sources`."""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> name of its labels in the source (a label, column, feature or folder), if that
+    differs from the task's name."""
+    drop: str | None = None
+    """File that lists examples to leave out, written by `screen --drop FILE`."""
+    batch_size: int = 64
+    """Examples per step, over all devices and processes."""
+    augment: tuple[str, ...] = ()
+    """Augmentations of training examples, applied in order inside the step; see `list
+    augmentations`."""
+    keep_on_device: Literal["auto", "yes", "no"] = "auto"
+    """Keep the full data set in device memory and index it there. auto: if it is below 1 GiB."""
+    workers: int = 0
+    """Processes that read data that is not kept on the device. 0: threads of the main process."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.augment, str):  # a single one, given without a comma
+            object.__setattr__(self, "augment", (self.augment,))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Complete description of one training run.
+
+    `trunk`, `fusion` and `balancer` accept the text of the command line or an object: a trunk of
+    `mtljax.models`, a fusion class or a `functools.partial` of one, a balancer of
+    `mtljax.balancing`. Objects are stored as text.
+
+    Example:
+      >>> from mtljax.balancing import cagrad
+      >>> from mtljax.config import from_json, to_json
+      >>> from mtljax.tasks import Classification, Regression
+      >>> experiment = Experiment(
+      ...     name="mine",
+      ...     tasks=(Classification(name="digit", num_classes=10), Regression(name="value")),
+      ...     data=Data(source="digits"),
+      ...     balancer=cagrad(c=0.4),
+      ... )
+      >>> experiment.balancer
+      'cagrad:c=0.4'
+      >>> from_json(to_json(experiment)) == experiment
+      True
+    """
+
+    name: str
+    """Name of the experiment, used in the name of the run folder."""
+    tasks: tuple[Task, ...]
+    """Tasks to learn, each named like its labels in the data source."""
+    data: Data
+
+    trunk: AsText[Trunk] = _default("cnn")
+    """Shared network with its arguments; see `list trunks`."""
+    fusion: AsText[type[Fusion] | functools.partial[Fusion]] = _default("none")
+    """Architecture by which tasks share the trunk and exchange features; see `list fusions`."""
+    init: str | None = None
+    """Pretrained weights: a run folder, a .safetensors file, a PyTorch state dict (.pth), or
+    package:NAME/FILE for a file in a Python package. none: random weights."""
+    init_part: Literal["trunk", "fusion", "all"] = "trunk"
+    """Part to initialize from `init`. trunk: for any tasks. fusion: also the fusion's remaining
+    parameters. all: also the heads, which requires the same tasks."""
+    remat: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    balancer: AsText[Balancer] = _default("ew")
+    """Rule that turns the tasks' losses or gradients into one update; see `list balancers`."""
+    level: Literal["parameters", "features"] = "parameters"
+    """Gradients that the balancer reads. parameters: exact, with respect to the shared parameters.
+    features: with respect to the shared representation, at about the cost of a plain step."""
+    jacobian: Literal["rows", "gramian"] = "rows"
+    """Storage of the task gradients. rows: each of them. gramian: only their inner products, with
+    less memory and one more backward pass."""
+    pullback: Literal["auto", "vmap", "loop"] | int = "auto"
+    """Computation of the task gradients: all at once (vmap), one at a time (loop), or N at a time.
+    auto: the fastest in benchmarks on the backend."""
+    heads: Literal["auto", "own", "weighted"] = "auto"
+    """Gradient for the heads: that of the task's loss (own) or of the weighted loss (weighted).
+    auto: as in the balancer's paper."""
+
+    steps: int = 1000
+    """Number of updates."""
+    optimizer: str = "adamw"
+    """optax optimizer with its arguments; see `list optimizers`."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """Learning rate schedule: constant, cosine, linear or step, each with warmup=N."""
+    clip_norm: float | None = None
+    """Maximum norm of the gradient; longer ones are scaled down to it. none: no clipping."""
+    decay_biases: bool = False
+    """Also apply weight decay to biases and normalization parameters."""
+    microbatches: int = 1
+    """Number of parts that a batch is processed in to save memory; the result is the same."""
+    ema: float | None = None
+    """Decay of the parameters' moving average, which is then evaluated. none: no average."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Computation type of the model; parameters and losses stay float32."""
+    max_skipped: int = 10
+    """Consecutive updates with non-finite values after which training stops."""
+
+    freeze: tuple[str, ...] = ()
+    """Modules whose parameters are frozen: trunk (all of it), trunk_0, trunk_1, ... (a stage),
+    task_NAME (a head), fusion/..., with * as wildcard. Modules below all trainable ones need no
+    backward pass. Batch statistics are not parameters: see `freeze_statistics`."""
+    freeze_statistics: bool = False
+    """Use batch normalization in evaluation mode, with its statistics unchanged."""
+    layer_decay: float = 1.0
+    """Layer-wise learning rate decay: factor of each trunk block's learning rate relative to the
+    block above it; heads use the full rate. 1: no decay; 0.65 to 0.9 is usual."""
+    unfreeze_every: int | None = None
+    """Gradual unfreezing: train heads and fusion from the start, the trunk's last stage after N
+    updates, the stage below it after N more, and so on. none: train all from the start."""
+    l2_sp: float = 0.0
+    """Strength of the L2 pull towards the weights of `init` (L2-SP). It replaces weight decay for
+    the parameters that `init` sets."""
+
+    teachers: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> run folder of a teacher for knowledge distillation."""
+    distill: str = "outputs"
+    """Kind of distillation with its arguments, such as outputs:weight=0.5,temperature=4 or
+    features:weight=1; see `list distillations`."""
+
+    adversarial: str | None = None
+    """Adversarial training with an attack and its arguments, such as pgd:eps=0.03,steps=7, where
+    eps is a fraction of the range from black to white; see `list attacks`."""
+
+    encrypt: bool = False
+    """Encrypt checkpoints and exports in the age format with the key in MTLJAX_KEY_FILE, MTLJAX_KEY
+    or MTLJAX_PASSPHRASE."""
+
+    seed: int = 0
+    """Random seed of parameters, data order, augmentation and balancer."""
+    log_every: int = 10
+    """Steps per line of metrics.jsonl, which contains their mean."""
+    eval_every: int = 100
+    """Steps between evaluations on the validation split; each writes a checkpoint."""
+    telemetry_every: int | None = None
+    """Steps between measurements of the agreement of task gradients. none: often enough for a cost
+    below 5 % (50 per task, at least ten log lines). 0: no measurements."""
+    select: str = "loss"
+    """Validation criterion of the best checkpoint: loss (lowest geometric mean of the tasks'
+    losses) or a task's metric, such as digit/accuracy."""
+
+    def __post_init__(self) -> None:
+        for field in ("trunk", "fusion", "balancer", "optimizer"):
+            object.__setattr__(self, field, as_text(field, getattr(self, field)))
+        for field in ("steps", "microbatches", "max_skipped", "log_every", "eval_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be >= 1, not {getattr(self, field)}")
+        if isinstance(self.freeze, str):  # a single one, given without a comma
+            object.__setattr__(self, "freeze", (self.freeze,))
+        if isinstance(self.pullback, int) and self.pullback < 1:
+            raise ValueError(f"pullback must be auto, vmap, loop or >= 1, not {self.pullback}")
+        if self.telemetry_every is not None and self.telemetry_every < 0:
+            raise ValueError(f"telemetry_every must be >= 0, not {self.telemetry_every}")
+        if self.data.batch_size < 1:
+            raise ValueError(f"data.batch_size must be >= 1, not {self.data.batch_size}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be in [0, 1), not {self.ema}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, not {self.seed}")
+        if not self.tasks:
+            raise ValueError("tasks is empty: an experiment needs at least one task")
+        names = [task.name for task in self.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tasks are named {name!r}: task names must be unique")
+            if not name or {"/", ":"} & set(name):
+                raise ValueError(
+                    f"invalid task name {name!r}: it must not be empty or contain / or :"
+                )
+        if not self.name or {"/", "\\", "\0"} & set(self.name):
+            raise ValueError(f"invalid experiment name {self.name!r}: it must be a folder name")
+
+
+def as_text(field: str, value: Any) -> str:
+    """Text form of the value of an experiment's field.
+
+    Args:
+      field: Name of the field: trunk, fusion, balancer or optimizer.
+      value: Text, or an object that was created by a factory of the field's registry.
+
+    Raises:
+      ValueError: The object has no spec, so that it could not be created again from config.json.
+    """
+    if isinstance(value, str):
+        return value
+    spec = _fusion_spec(value) if field == "fusion" else getattr(value, "spec", None)
+    if spec is None:
+        name = getattr(value, "__name__", type(value).__name__)
+        raise ValueError(
+            f"{field}: {name} cannot be recorded in config.json; {RECORDABLE[field]}, or build the "
+            "step yourself with mtljax.make_train_step"
+        )
+    return to_text(spec)
+
+
+RECORDABLE = {
+    "trunk": "call a function of mtljax.models, as resnet18(norm='group')",
+    "fusion": "use a class of mtljax.models.FUSIONS or a functools.partial of one with keywords",
+    "balancer": "call a function of mtljax.balancing, as cagrad(c=0.4)",
+    "optimizer": "name an optimizer, as 'adamw:weight_decay=1e-2'",
+}
+"""Field -> description of the objects that it accepts."""
+
+
+def _fusion_spec(value: Any) -> Spec | None:
+    make, arguments = value, {}
+    if isinstance(value, functools.partial) and not value.args:
+        make, arguments = value.func, value.keywords
+    return next((Spec(n, arguments) for n, fusion in FUSIONS.items() if fusion is make), None)
