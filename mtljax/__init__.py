@@ -6,7 +6,7 @@ optimizer; `present` marks the examples that carry a task's label. Names are imp
 
 Example:
   >>> import jax, jax.numpy as jnp, optax
-  >>> from mtljax import balancing, models
+  >>> from mtljax import balancing, compiler_options, create_state, make_train_step, models
   >>> from mtljax.tasks import Classification, Regression
   >>> tasks = Classification(name="kind", num_classes=3), Regression(name="size")
   >>> model = models.build(models.TRUNKS["mlp"](widths=(8,)), models.FUSIONS["none"], tasks)

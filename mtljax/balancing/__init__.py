@@ -4,8 +4,8 @@ The package imports no other module of mtljax.
 
 Example:
   >>> import jax.numpy as jnp
-  >>> aggregate(cagrad(c=0.4), jnp.array([[1.0, 0.0], [0.0, 1.0]])).round(2).tolist()
-  [0.7, 0.7]
+  >>> aggregate(pcgrad(), jnp.array([[1.0, 0.0], [-1.0, 1.0]])).tolist()
+  [0.5, 1.5]
 """
 
 from collections.abc import Callable

@@ -3,24 +3,27 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtljax.balancing import Balancer
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.outcome import Comparison, collect
 from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.running import Failure, Together, run_members
 from mtljax.config import Experiment
+from mtljax.config.experiment import FusionFactory, as_text
+from mtljax.models.trunks import Trunk
 from mtljax.utils.files import PART, write_text
 from mtljax.utils.terminal import console, say
 
 
 def compare(
     experiment: Experiment,
-    workdir: Path,
+    workdir: Path | str,
     *,
     seeds: int = 5,
-    balancers: Sequence[str] = (),
-    fusions: Sequence[str] = (),
-    trunks: Sequence[str] = (),
+    balancers: Sequence[str | Balancer] = (),
+    fusions: Sequence[str | FusionFactory] = (),
+    trunks: Sequence[str | Trunk] = (),
     vary: Sequence[str] = (),
     grid: Sequence[str] = (),
     front: int = 0,
@@ -37,7 +40,7 @@ def compare(
       experiment: Base experiment; its seed is the first.
       workdir: Folder for the tables, the page, and a run folder per member.
       seeds: Number of consecutive seeds.
-      balancers: See `mtljax.comparison.plan.plan`.
+      balancers: See `mtljax.comparison.plan.plan`; text or objects, as in `Experiment`.
       fusions: See `plan`.
       trunks: See `plan`.
       vary: See `plan`.
@@ -56,11 +59,12 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
+    workdir = Path(workdir)
     methods = plan(
         experiment,
-        balancers=balancers,
-        fusions=fusions,
-        trunks=trunks,
+        balancers=[as_text("balancer", balancer) for balancer in balancers],
+        fusions=[as_text("fusion", fusion) for fusion in fusions],
+        trunks=[as_text("trunk", trunk) for trunk in trunks],
         vary=vary,
         grid=grid,
         front=front,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from mtljax.balancing import Balancer
 from mtljax.models import FUSIONS
@@ -12,6 +12,8 @@ from mtljax.tasks import Task
 from mtljax.utils.spec import Spec, to_text
 
 T = TypeVar("T")
+FusionFactory: TypeAlias = type[Fusion] | functools.partial[Fusion]
+"""A class of `mtljax.models.FUSIONS`, or a partial of one with its arguments."""
 
 if TYPE_CHECKING:
 
@@ -93,7 +95,7 @@ class Experiment:
 
     trunk: AsText[Trunk] = _default("cnn")
     """Shared network with its arguments; see `list trunks`."""
-    fusion: AsText[type[Fusion] | functools.partial[Fusion]] = _default("none")
+    fusion: AsText[FusionFactory] = _default("none")
     """Architecture by which tasks share the trunk and exchange features; see `list fusions`."""
     init: str | None = None
     """Pretrained weights: a run folder, a .safetensors file, a PyTorch state dict (.pth), or

@@ -7,19 +7,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Num, PyTree
 
 from mtljax.build import load_source
 from mtljax.compilation import compiler_options
+from mtljax.data import Source
 from mtljax.data.images import flatten_transparency, open_image
 from mtljax.evaluation.evaluator import make_evaluator
 from mtljax.parallel import place
-from mtljax.runs.load import TrainedModel
+from mtljax.runs.load import TrainedModel, load_run
+from mtljax.step import eval_step
 from mtljax.step.attacks import Attack, attacked
 from mtljax.step.axis import Axis
-from mtljax.step.eval_step import predict
 from mtljax.step.state import TrainState
 from mtljax.step.train_step import example_keys
 from mtljax.tasks import Task
+from mtljax.tasks.base import SplitMetrics
 from mtljax.utils.bounded_reading import read_npy
 from mtljax.utils.files import write_json
 from mtljax.utils.registry import nearest
@@ -28,8 +31,61 @@ PREDICTED_AT_ONCE = 64
 """Most images that go through the network together."""
 
 
+def evaluate(
+    run: TrainedModel | Path | str, split: str = "test", *, source: Source | None = None
+) -> SplitMetrics:
+    """Evaluates a trained run on one of its splits.
+
+    Args:
+      run: Run folder, or the result of `load_run`.
+      split: train, validation or test.
+      source: Data in memory, as in `train`; None: the experiment's `data.source`.
+
+    Returns:
+      {task: {metric: value}} over the full split.
+
+    Raises:
+      ValueError: The run cannot be loaded, the split does not exist, or the data is missing.
+    """
+    return evaluate_run(_loaded(run), split, source=source)["metrics"]
+
+
+def predict(
+    run: TrainedModel | Path | str,
+    images: Num[np.ndarray, "B H W C"] | Array | Sequence[Path | str] | Path | str,
+) -> dict[str, PyTree[np.ndarray]]:
+    """Predicts every task with a trained run.
+
+    Args:
+      run: Run folder, or the result of `load_run`.
+      images: [B, H, W, C] in the size and unit of the training images, or image files of any size.
+
+    Returns:
+      {task: predictions of all images in the form of labels, with leading axis B}.
+
+    Raises:
+      ValueError: The run cannot be loaded, an image cannot be read, or the shape is wrong.
+    """
+    trained = _loaded(run)
+    if isinstance(images, str | Path):
+        images = [images]
+    if not hasattr(images, "shape"):
+        images = np.stack([read_image(Path(path), trained) for path in images])
+    if images.shape[1:] != trained.shape:
+        raise ValueError(f"images must be of shape (B, *{trained.shape}), not {images.shape}")
+    outputs = _outputs(trained, np.asarray(images))
+    return {
+        task.name: jax.tree.map(np.asarray, task.decode(outputs[task.name]))
+        for task in trained.experiment.tasks
+    }
+
+
+def _loaded(run: TrainedModel | Path | str) -> TrainedModel:
+    return run if isinstance(run, TrainedModel) else load_run(run)
+
+
 def evaluate_run(
-    trained: TrainedModel, split: str, attack: Attack | None = None
+    trained: TrainedModel, split: str, attack: Attack | None = None, source: Source | None = None
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """{"metrics": {task: {metric: value}}} of a trained run on one of its splits.
 
@@ -43,14 +99,14 @@ def evaluate_run(
     if split not in splits:
         raise ValueError(f"unknown split {split!r}{nearest(split, splits)}")
     tasks = trained.experiment.tasks
-    examples = getattr(load_source(trained.experiment), split)
+    examples = getattr(load_source(trained.experiment, source), split)
 
     def metrics(*targets: Task) -> dict[str, dict[str, Any]]:
         """When the losses of some tasks are attacked."""
 
         def change(state: TrainState, batch: Any) -> Any:
             assert attack is not None
-            outputs = lambda image: predict(trained.model, state, image)
+            outputs = lambda image: eval_step.predict(trained.model, state, image)
             keys = example_keys(jax.random.key(0), batch, Axis())
             return attacked(attack, targets, outputs, batch, keys)
 
@@ -139,26 +195,28 @@ def predict_files(
     Returns:
       What was written: `{"image": path, task: {"prediction": ..., "text": ...}}`.
     """
-    images = np.stack([read_image(path, trained) for path in paths])
-    run = jax.jit(
-        lambda state, images: predict(trained.model, state, images),
-        compiler_options=compiler_options(),
-    )
-    parts = np.split(images, range(PREDICTED_AT_ONCE, len(images), PREDICTED_AT_ONCE))
-    outputs = jax.tree.map(
-        lambda *parts: np.concatenate(parts),
-        *(jax.device_get(run(trained.state, part)) for part in parts),
-    )
+    predictions = predict(trained, paths)
     entries = []
     for i, path in enumerate(paths):
         entry: dict[str, Any] = {"image": str(path)}
         for task in trained.experiment.tasks:
-            raw = jax.tree.map(lambda x, i=i: x[i : i + 1], outputs[task.name])
-            value = jax.tree.map(lambda x: np.asarray(x)[0], task.decode(raw))
+            value = jax.tree.map(lambda x, i=i: x[i], predictions[task.name])
             entry[task.name] = _as_json(value, task, output, f"{i}_{path.stem}_{task.name}")
         entries.append(entry)
     write_json(output, entries)
     return entries
+
+
+def _outputs(trained: TrainedModel, images: np.ndarray) -> dict[str, PyTree[np.ndarray]]:
+    run = jax.jit(
+        lambda state, images: eval_step.predict(trained.model, state, images),
+        compiler_options=compiler_options(),
+    )
+    parts = np.split(images, range(PREDICTED_AT_ONCE, len(images), PREDICTED_AT_ONCE))
+    return jax.tree.map(
+        lambda *parts: np.concatenate(parts),
+        *(jax.device_get(run(trained.state, part)) for part in parts),
+    )
 
 
 def _as_json(value: Any, task: Any, output: Path, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from mtljax.exporters import EXPORTS
 from mtljax.exporters.model import model_of
 from mtljax.runs.encrypted_store import ENDING, write_encrypted
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.load import load_run
+from mtljax.runs.load import TrainedModel, load_run
 from mtljax.utils.files import check_output, write_bytes
 from mtljax.utils.registry import nearest
 
@@ -20,34 +20,38 @@ class Exported(NamedTuple):
     """See `mtljax.exporters.model.describe`."""
 
 
-def export_run(
-    run: Path,
+def export(
+    run: TrainedModel | Path | str,
     to: str,
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
     encrypt: bool = False,
     verify: Path | None = None,
 ) -> Exported:
-    """Writes the best model of a run folder in one of the formats of `EXPORTS`.
+    """Exports the best model of a run in one of the formats of `EXPORTS`.
 
     Args:
-      run: The run folder.
-      to: The format.
-      output: The file; None: in the run folder, called after the experiment and the format. What
-        is encrypted has `.age` behind its name, always.
-      encrypt: Encrypt, in the age format, though the run is not encrypted; one that is always is.
-      verify: File of a public key, whose owner must have signed the run.
+      run: Run folder, or the result of `load_run`.
+      to: Name of the format.
+      output: Output file; None: NAME.FORMAT in the run folder. Encrypted files always end in `.age`.
+      encrypt: Encrypt in the age format. Exports of encrypted runs are always encrypted.
+      verify: File with a public key, whose owner must have signed the run folder.
 
     Raises:
-      ValueError: No such format, a run that cannot be loaded, a file that cannot be written, a
-        package that is missing, or a network that the format has no words for.
+      ValueError: The format is unknown or does not support the network, the run cannot be loaded, a
+        package is missing, the file cannot be written, or a loaded model lacks `output`.
     """
     if to not in EXPORTS:
         raise ValueError(f"unknown format {to!r}{nearest(to, EXPORTS)}")
-    trained = load_run(run, verify=verify)
+    if isinstance(run, TrainedModel):
+        if output is None or verify is not None:
+            raise ValueError("a loaded model has no run folder: give output=FILE, and no verify")
+        trained, plain = run, Path(output)
+    else:
+        trained = load_run(run, verify=verify)
+        plain = Path(output or Path(run) / f"{trained.experiment.name}.{to}")
     keys = read_keys() if encrypt or trained.experiment.encrypt else None
     ending = "" if keys is None else ENDING
-    plain = output or run / f"{trained.experiment.name}.{to}"
     if ending and plain.suffix == ending:
         plain = plain.with_suffix("")
     name = lambda added: plain.with_name(f"{plain.name}{added}{ending}")

@@ -7,7 +7,7 @@ import numpy as np
 import pyrage
 import pytest
 
-from mtljax.exporters.export import export_run
+from mtljax.exporters.export import export
 from mtljax.runs.encrypted_store import write_encrypted
 from mtljax.runs.encryption import parse_keys
 from mtljax.runs.load import load_run
@@ -39,7 +39,7 @@ def test_an_export_says_what_black_and_white_are_and_other_files_do_not(tmp_path
 
 def test_what_is_exported_of_a_run_is_what_the_run_gives(trained_run, tmp_path):
     path = tmp_path / "digits.safetensors"
-    export_run(trained_run, "safetensors", path)
+    export(trained_run, "safetensors", path)
     ours, theirs = read(path), read(trained_run)
     assert (ours.low, ours.high) == (theirs.low, theirs.high)
     assert ours.arrays.keys() == theirs.arrays.keys()

@@ -108,10 +108,10 @@ def export_verb(arguments: list[str]) -> int:
     """Runs `export` and returns the exit status."""
     flags = parse(ExportFlags, arguments, "export")
     from mtljax.cli.tables import export_table
-    from mtljax.exporters.export import export_run
+    from mtljax.exporters.export import export
     from mtljax.utils.terminal import console
 
-    exported = export_run(
+    exported = export(
         flags.run, flags.to, flags.output, encrypt=flags.encrypt, verify=flags.verify
     )
     console.print(export_table(exported.description))
