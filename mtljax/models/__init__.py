@@ -1,16 +1,79 @@
-"""Models: trunks, fusions, heads, and how they are assembled."""
+"""Models: trunks, fusions and heads, and the function `build` that combines them."""
 
-from mtljax.models.fusion import FUSIONS
-from mtljax.models.multitask import MultiTask, build
+from mtljax.models.fusion import (
+    CGC,
+    FUSIONS,
+    MTAN,
+    NDDR,
+    PLE,
+    CrossStitch,
+    CrossTaskAttention,
+    DSelectK,
+    Fusion,
+    HardSharing,
+    Independent,
+    InvPT,
+    LearningToBranch,
+    MMoE,
+    MTINet,
+    PADNet,
+    TaskPrompt,
+)
+from mtljax.models.multitask import HeadSpec, MultiTask, build
 from mtljax.models.partition import mark_representation, partition, task_of
-from mtljax.models.trunks import TRUNKS
+from mtljax.models.trunks import (
+    TRUNKS,
+    cnn,
+    convnext_t,
+    efficientnet_lite0,
+    mlp,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    rnn,
+    segnet,
+    vit_b,
+    vit_s,
+    vit_ti,
+)
 
 __all__ = [
+    "CGC",
     "FUSIONS",
+    "MTAN",
+    "NDDR",
+    "PLE",
     "TRUNKS",
+    "CrossStitch",
+    "CrossTaskAttention",
+    "DSelectK",
+    "Fusion",
+    "HardSharing",
+    "HeadSpec",
+    "Independent",
+    "InvPT",
+    "LearningToBranch",
+    "MMoE",
+    "MTINet",
     "MultiTask",
+    "PADNet",
+    "TaskPrompt",
     "build",
+    "cnn",
+    "convnext_t",
+    "efficientnet_lite0",
     "mark_representation",
+    "mlp",
     "partition",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "rnn",
+    "segnet",
     "task_of",
+    "vit_b",
+    "vit_s",
+    "vit_ti",
 ]

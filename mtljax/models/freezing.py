@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from mtljax.models.partition import Flat
 from mtljax.utils.registry import nearest
-from mtljax.utils.tree import flat
+from mtljax.utils.tree import flatten
 
 STAGE_COPY = re.compile(r"[^/]+_(trunk_\d+)(?=/)")
 """A copy of a trunk stage, for example one per task: `digit_trunk_0`."""
@@ -30,7 +30,7 @@ def split_frozen(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
       >>> split_frozen({"trunk_0": {"kernel": 1}, "task_a": {"kernel": 2}}, ["trunk"])
       ({'task_a/kernel': 2}, {'trunk_0/kernel': 1})
     """
-    leaves = flat(params)
+    leaves = flatten(params)
     for name in freeze:
         if not any(path_matches(path, name) for path in leaves):
             raise ValueError(
@@ -51,7 +51,7 @@ def path_matches(path: str, name: str) -> bool:
     selects all of its per-task copies.
 
     Example:
-      >>> path_matches("fusion/digit_trunk_0/kernel", "trunk"), path_matches("task_a/bias", "task_b")
+      >>> path_matches("fusion/digit_trunk_0/kernel", "trunk"), path_matches("task_a/b", "task_b")
       (True, False)
     """
     return any(

@@ -1,58 +1,55 @@
-"""How far from the heads a parameter is: what layer-wise decay and gradual unfreezing go by."""
+"""Distances of parameters from the heads, for layer-wise decay and gradual unfreezing."""
 
 import re
 from collections.abc import Callable, Iterable
 
 StageOf = Callable[[str], int | None]
-"""Which stage of the trunk a module of the fusion is, or is a copy of; `Fusion.stage_of`."""
+"""Maps a module of the fusion to its trunk stage, or None; see `Fusion.stage_of`."""
 
 BLOCK = re.compile(r"(?:block|Conv|Dense|Norm)_(\d+)(?:_(\d+))?")
 AFTER_BLOCKS = ("norm", "head")
-"""What ends a trunk: the last normalisation, a last convolution."""
-NO_STAGES = (
-    "layer_decay and unfreeze_every go by the stages of the trunk, of which none learns here; "
-    "leave them out, or freeze less"
-)
+"""Modules after the last block of a trunk: final normalization, final convolution."""
 
 
-def distances(paths: Iterable[str], stage_of: StageOf) -> dict[str, int]:
-    """How many layers each parameter is away from the heads.
+def layer_distances(paths: Iterable[str], stage_of: StageOf) -> dict[str, int]:
+    """Number of layers between each parameter and the heads.
 
-    A layer is a block of the trunk, or what a stage has before its blocks. Heads, what the fusion
-    adds, and what ends the trunk are at 0, the last block at 1: the convention of BEiT and timm.
-    All copies of a stage are equally far.
+    A layer is a block of the trunk, or the part of a stage before its blocks. Heads, modules of the
+    fusion and modules after the last block have distance 0, the last block has distance 1, as in
+    BEiT and timm. All copies of a stage have the same distance.
 
     Raises:
-      ValueError: None of them is in a stage of the trunk.
+      ValueError: No parameter belongs to a stage of the trunk.
     """
-    layers = {path: _layer(_place(path, stage_of)) for path in paths}
-    return _ranks(layers)
+    return _ranks({path: _layer(_location(path, stage_of)) for path in paths})
 
 
-def turns(paths: Iterable[str], stage_of: StageOf) -> dict[str, int]:
-    """The same, by stages: 0 for heads and fusion, 1 for the trunk's last stage, and so on.
+def stage_distances(paths: Iterable[str], stage_of: StageOf) -> dict[str, int]:
+    """Number of stages between each parameter and the heads.
+
+    Heads and modules of the fusion have distance 0, the last stage of the trunk has distance 1.
 
     Raises:
-      ValueError: None of them is in a stage of the trunk.
+      ValueError: No parameter belongs to a stage of the trunk.
     """
-    places = {path: _place(path, stage_of) for path in paths}
-    return _ranks({path: place and place[:1] for path, place in places.items()})
+    locations = {path: _location(path, stage_of) for path in paths}
+    return _ranks({path: location and location[:1] for path, location in locations.items()})
 
 
 def is_in_part(path: str, part: str, stage_of: StageOf) -> bool:
-    """Whether a parameter is in a part of the model: `trunk`, `fusion` (trunk included), or `all`.
+    """True if a parameter is in a part of the model: `trunk`, `fusion` (with trunk) or `all`.
 
     Example:
       >>> is_in_part("fusion/trunk_0/kernel", "trunk", {"trunk_0": 0}.get)
       True
     """
     if part == "trunk":
-        return _place(path, stage_of) is not None
+        return _location(path, stage_of) is not None
     return part == "all" or path.startswith("fusion/")
 
 
-def _place(path: str, stage_of: StageOf) -> tuple[int, str] | None:
-    """(stage, what in it) of a parameter, None outside the trunk."""
+def _location(path: str, stage_of: StageOf) -> tuple[int, str] | None:
+    """(stage, module within the stage) of a parameter, None outside the trunk."""
     first, *names = path.split("/")
     for end in range(1, len(names) if first == "fusion" else 0):
         stage = stage_of("/".join(names[:end]))
@@ -61,19 +58,22 @@ def _place(path: str, stage_of: StageOf) -> tuple[int, str] | None:
     return None
 
 
-def _layer(place: tuple[int, str] | None) -> tuple[int, ...] | None:
-    """What sorts as the layers follow each other."""
-    if place is None or place[1] in AFTER_BLOCKS:
+def _layer(location: tuple[int, str] | None) -> tuple[int, ...] | None:
+    """Sort key of a layer, ascending with depth; None for distance 0."""
+    if location is None or location[1] in AFTER_BLOCKS:
         return None
-    stage, module = place
+    stage, module = location
     block = BLOCK.fullmatch(module)
     return (stage, -1) if block is None else (stage, *(int(n) for n in block.groups() if n))
 
 
 def _ranks(keys: dict[str, tuple | None]) -> dict[str, int]:
-    """1 for the highest key, 2 for the next; 0 where there is none."""
+    """Rank of each key in descending order, from 1; 0 for None."""
     order = sorted({key for key in keys.values() if key is not None}, reverse=True)
     if not order:
-        raise ValueError(NO_STAGES)
+        raise ValueError(
+            "layer_decay and unfreeze_every need trainable parameters in the stages of the trunk, "
+            "and this model has none; remove these options, or freeze less"
+        )
     rank = {key: 1 + i for i, key in enumerate(order)}
     return {path: 0 if key is None else rank[key] for path, key in keys.items()}

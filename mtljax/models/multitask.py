@@ -1,17 +1,32 @@
-"""The model: image -> normalise -> trunk and fusion -> a head per task."""
+"""Multi-task model: image -> normalization -> trunk and fusion -> one head per task."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from mtljax.models.fusion.base import Fusion
-from mtljax.models.partition import PREFIX
-from mtljax.tasks import Task
+from mtljax.models.partition import OVERWRITE, TASK_PREFIX
 
 FEATURES = "features"
-"""A collection, for whoever asks for it: the last features that each task's head reads."""
+"""Optional mutable collection: the last features that the head of each task reads."""
+
+
+class HeadSpec(Protocol):
+    """Task as seen by the model; implemented by `mtljax.tasks.Task`."""
+
+    @property
+    def name(self) -> str:
+        """Key of the task in the outputs."""
+
+    @property
+    def taps(self) -> int:
+        """Number of last trunk stages that the head reads."""
+
+    def head(self) -> nn.Module:
+        """Module `(features, size=(H, W), train=...) -> output`; see `mtljax.models.heads`."""
 
 
 class MultiTask(nn.Module):
@@ -19,13 +34,13 @@ class MultiTask(nn.Module):
 
     Attributes:
       fusion: Trunk and fusion.
-      tasks: In the order of the Jacobian's rows.
-      mean, std: Statistics of the training images, in the images' own unit. They are kept with the
-        model's variables (collection `constants`), so whoever loads the weights has them.
+      tasks: Tasks, in the order of the rows of the Jacobian.
+      mean, std: Statistics of the training images, in the unit of the images. They are variables of
+        the model (collection `constants`) and therefore part of its checkpoints.
     """
 
     fusion: Fusion
-    tasks: tuple[Task, ...]
+    tasks: tuple[HeadSpec, ...]
     mean: float | tuple[float, ...] = 0.0
     std: float | tuple[float, ...] = 1.0
 
@@ -40,17 +55,16 @@ class MultiTask(nn.Module):
         features = self.fusion(image, train=train)
         outputs = {}
         for task in self.tasks:
-            head = task.head().clone(parent=self, name=PREFIX + task.name)
-            own = features[task.name][-task.taps :]
-            if not self.is_initializing():  # else they would be among the model's variables
-                last = lambda _, new: new
-                self.sow(FEATURES, task.name, own[-1], init_fn=lambda: None, reduce_fn=last)
-            outputs[task.name] = head(own, size=image.shape[1:3], train=train)
+            head = task.head().clone(parent=self, name=TASK_PREFIX + task.name)
+            inputs = features[task.name][-task.taps :]
+            if not self.is_initializing():  # `init` would return this collection
+                self.sow(FEATURES, task.name, inputs[-1], **OVERWRITE)
+            outputs[task.name] = head(inputs, size=image.shape[1:3], train=train)
         return outputs
 
 
-def with_maps(model: nn.Module) -> nn.Module:
-    """The same function of the same variables, whose `FEATURES` are never averaged over space."""
+def without_pooling(model: nn.Module) -> nn.Module:
+    """The same function of the same variables, with unpooled maps in the collection `FEATURES`."""
     if isinstance(model, MultiTask) and model.fusion.pools:
         return model.clone(fusion=model.fusion.clone(pools=False))
     return model
@@ -59,25 +73,25 @@ def with_maps(model: nn.Module) -> nn.Module:
 def build(
     trunk: Sequence[nn.Module],
     fusion: Callable[..., Fusion],
-    tasks: Sequence[Task],
+    tasks: Sequence[HeadSpec],
     *,
     mean: float | tuple[float, ...] = 0.0,
     std: float | tuple[float, ...] = 1.0,
     remat: bool = False,
-    **fusion_args,
+    **fusion_args: Any,
 ) -> MultiTask:
-    """Assembles a model from a trunk's stages and a kind of fusion.
+    """Builds a multi-task model.
 
     Args:
-      trunk: Stages, from `TRUNKS`.
-      fusion: From `FUSIONS`, or anything that is called as those are.
-      tasks: At least one, with different names.
+      trunk: Stages, from a function of `TRUNKS`.
+      fusion: Class from `FUSIONS`, or a callable with the same arguments.
+      tasks: At least one task; names are unique.
       mean, std: Statistics of the training images.
-      remat: Recompute each stage's activations in the backward pass: less memory, more time.
-      **fusion_args: The fusion's own arguments.
+      remat: Recompute the activations of each stage in the backward pass: less memory, more time.
+      **fusion_args: Further arguments of the fusion.
 
     Raises:
-      ValueError: No task, two of the same name, or a task reads more stages than the trunk has.
+      ValueError: No task, duplicate names, or a task reads more stages than the trunk has.
     """
     names = tuple(task.name for task in tasks)
     if not names:

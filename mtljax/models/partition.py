@@ -1,11 +1,11 @@
 """Partition of parameters into shared and task-specific, and the shared representation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from mtljax.utils.tree import flat, nested
+from mtljax.utils.tree import flatten, unflatten
 
 Flat = dict[str, Array]
 """Parameters by path: {"fusion/trunk_0/Dense_0/kernel": ...}."""
@@ -17,6 +17,8 @@ REPRESENTATION = "representation"
 TRANSIENT_COLLECTIONS = (PERTURBATIONS, REPRESENTATION)
 """Collections for `level="features"`. They belong to one batch: `model.init` returns them, and the
 train state does not contain them."""
+OVERWRITE: dict[str, Callable] = {"init_fn": lambda: None, "reduce_fn": lambda _, new: new}
+"""Arguments of `nn.Module.sow` that keep the latest value instead of a tuple of all values."""
 
 
 def task_of(path: str) -> str | None:
@@ -37,7 +39,7 @@ def task_of(path: str) -> str | None:
 
 def partition(params: Mapping) -> tuple[Flat, Flat]:
     """Splits parameters into (shared, task-specific), each flat by path."""
-    leaves = flat(params)
+    leaves = flatten(params)
     shared = {path: leaf for path, leaf in leaves.items() if task_of(path) is None}
     specific = {path: leaf for path, leaf in leaves.items() if task_of(path) is not None}
     return shared, specific
@@ -45,7 +47,7 @@ def partition(params: Mapping) -> tuple[Flat, Flat]:
 
 def join(*parts: Flat) -> dict:
     """Parameter tree of flat parts, the inverse of `partition`; later parts take precedence."""
-    return nested({path: leaf for part in parts for path, leaf in part.items()})
+    return unflatten({path: leaf for part in parts for path, leaf in part.items()})
 
 
 def mark_representation(
@@ -65,6 +67,5 @@ def mark_representation(
       ...         return {"digit": nn.Dense(10, name="task_digit")(x)}
     """
     features = module.perturb("marked", features, PERTURBATIONS)
-    last = lambda _, new: new
-    module.sow(REPRESENTATION, "marked", features, init_fn=lambda: None, reduce_fn=last)
+    module.sow(REPRESENTATION, "marked", features, **OVERWRITE)
     return features

@@ -10,7 +10,7 @@ import optax.contrib
 from jaxtyping import PyTree
 
 from mtljax.models.layer_depth import StageOf
-from mtljax.optim.finetune import by_path, pull_to_start, scale_by_depth, unfreeze
+from mtljax.optim.finetune import add_l2_sp, map_by_path, scale_by_depth, unfreeze
 from mtljax.utils.registry import choose
 
 
@@ -36,10 +36,10 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-MASKS = ("mask", "weight_decay_mask")
+DECAY_MASKS = ("mask", "weight_decay_mask")
 """Arguments of optax's optimizers that say which parameters decay."""
-NOT_WORDS = (
-    *MASKS,
+NON_LITERAL_ARGUMENTS = (
+    *DECAY_MASKS,
     "trust_ratio_mask",
     "mu_dtype",
     "dtype_momentum",
@@ -93,7 +93,7 @@ def make_optimizer(
     clip_norm: float | None = None,
     decay_biases: bool = False,
     l2_sp: float = 0.0,
-    started: Callable[[str], bool] = lambda path: True,
+    is_pretrained: Callable[[str], bool] = lambda path: True,
     layer_decay: float = 1.0,
     unfreeze_every: int | None = None,
     stage_of: StageOf = lambda module: None,
@@ -111,8 +111,8 @@ def make_optimizer(
       clip_norm: Longest gradient that is let through as it is; None: any.
       decay_biases: Also apply weight decay to biases and normalisation parameters (those with
         fewer than two axes), which are otherwise left alone.
-      l2_sp: Strength of `pull_to_start`, 0 for none. What it pulls does not decay besides.
-      started: Whether a parameter, by its path, started from something that l2_sp pulls it to.
+      l2_sp: Strength of `add_l2_sp`, 0 for none. What it pulls does not decay besides.
+      is_pretrained: Whether a parameter, by its path, is_pretrained from something that l2_sp pulls it to.
       layer_decay: See `scale_by_depth`; 1 for none.
       unfreeze_every: See `unfreeze`; None for not at all.
       stage_of: Of the model's fusion; what the last two go by.
@@ -123,15 +123,17 @@ def make_optimizer(
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be > 0 and finite, not {learning_rate}")
     plan = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
-    rule = choose("optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate", *NOT_WORDS))
+    rule = choose(
+        "optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate", *NON_LITERAL_ARGUMENTS)
+    )
     known = inspect.signature(rule.make).parameters
-    pulled = started if l2_sp else lambda path: False
+    pulled = is_pretrained if l2_sp else lambda path: False
     decays = lambda path, leaf: (decay_biases or leaf.ndim > 1) and not pulled(path)
     all_decay = decay_biases and not l2_sp
-    masks = {} if all_decay else {name: _mask(decays) for name in known if name in MASKS}
+    masks = {} if all_decay else {name: _mask(decays) for name in known if name in DECAY_MASKS}
     links: list[optax.GradientTransformation] = []
     if l2_sp:
-        links.append(optax.masked(pull_to_start(l2_sp), _mask(lambda path, leaf: pulled(path))))
+        links.append(optax.masked(add_l2_sp(l2_sp), _mask(lambda path, leaf: pulled(path))))
     if clip_norm is not None:
         if not clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
@@ -147,7 +149,7 @@ def make_optimizer(
 def _mask(chosen: Callable[[str, Any], bool]) -> Callable[[PyTree], PyTree]:
     """What optax takes for a choice of parameters, from one by path and leaf."""
     of_all = lambda flat: {path: chosen(path, leaf) for path, leaf in flat.items()}
-    return lambda params: by_path(of_all, params)
+    return lambda params: map_by_path(of_all, params)
 
 
 def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:

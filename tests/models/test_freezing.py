@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.models.freezing import divide, frozen_statistics, is_in
+from mtljax.models.freezing import frozen_statistics, path_matches, split_frozen
 
 PARAMS = {
     "fusion": {
@@ -38,20 +38,20 @@ COPIES = {
     ],
 )
 def test_names_freeze_what_they_say(names, frozen):
-    learning, found = divide(PARAMS, names)
+    learning, found = split_frozen(PARAMS, names)
     assert set(found.values()) == frozen
     assert set(learning.values()) == set(range(7)) - frozen
 
 
 def test_a_stage_is_frozen_in_every_tasks_copy_or_in_one():
-    assert set(divide(COPIES, ["trunk_0"])[1].values()) == {0, 1}
-    assert set(divide(COPIES, ["trunk"])[1].values()) == {0, 1}
-    assert set(divide(COPIES, ["digit_trunk_0"])[1].values()) == {0}
+    assert set(split_frozen(COPIES, ["trunk_0"])[1].values()) == {0, 1}
+    assert set(split_frozen(COPIES, ["trunk"])[1].values()) == {0, 1}
+    assert set(split_frozen(COPIES, ["digit_trunk_0"])[1].values()) == {0}
 
 
 def test_a_name_ends_where_a_module_ends():
-    assert not is_in("fusion/trunk_12/kernel", "trunk_1")
-    assert not is_in("fusion/my_stem/kernel", "stem")
+    assert not path_matches("fusion/trunk_12/kernel", "trunk_1")
+    assert not path_matches("fusion/my_stem/kernel", "stem")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_name_ends_where_a_module_ends():
 )
 def test_names_of_nothing_and_of_everything_are_refused(names, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        divide(PARAMS, names)
+        split_frozen(PARAMS, names)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 

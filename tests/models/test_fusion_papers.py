@@ -18,7 +18,7 @@ from support.models import (
 
 from mtljax.models.fusion.dselect_k import select, smooth_step
 from mtljax.models.fusion.pyramid import Gather
-from mtljax.models.trunks.base import Carry, mix
+from mtljax.models.trunks.base import Carry, weighted_sum
 
 TASKS = NAMES[:2]
 
@@ -199,10 +199,10 @@ def test_the_coarsest_gathered_map_tells_of_the_finest():
 
 def test_a_mixture_takes_what_travels_beside_the_features_along():
     parts = [Carry(jnp.full((2, 3), value), (jnp.full((2, 4, 5), -value),)) for value in (1.0, 3.0)]
-    same = mix(jnp.asarray([0.5, 0.5]), parts)
+    same = weighted_sum(jnp.asarray([0.5, 0.5]), parts)
     assert (same.features == 2).all()
     assert (same.rest[0] == -2).all()
-    each = mix(jnp.asarray([[1.0, 0.0], [0.0, 1.0]]), parts)
+    each = weighted_sum(jnp.asarray([[1.0, 0.0], [0.0, 1.0]]), parts)
     np.testing.assert_array_equal(each.features[:, 0], [1, 3])
 
 

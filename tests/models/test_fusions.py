@@ -22,7 +22,7 @@ from support.models import (
 
 import mtljax.models.fusion.base
 from mtljax.models import FUSIONS, TRUNKS, build, partition, task_of
-from mtljax.models.multitask import with_maps
+from mtljax.models.multitask import without_pooling
 from mtljax.models.partition import PERTURBATIONS
 from mtljax.tasks import Classification, Regression, Segmentation
 
@@ -194,7 +194,7 @@ def test_heads_that_average_over_space_share_it_and_a_vector_is_represented(fusi
     def outputs(model):
         return quick_jit(lambda v: model.apply(v, image, train=False))(variables)
 
-    found, expected = outputs(model), outputs(with_maps(model))
+    found, expected = outputs(model), outputs(without_pooling(model))
     for name in found:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 

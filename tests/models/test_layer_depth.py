@@ -5,7 +5,7 @@ import pytest
 from support.models import shapes
 
 from mtljax.models import FUSIONS, TRUNKS, build, partition
-from mtljax.models.layer_depth import distances, turns
+from mtljax.models.layer_depth import layer_distances, stage_distances
 from mtljax.tasks import Classification
 
 TASKS = (Classification(name="a", num_classes=2), Classification(name="b", num_classes=2))
@@ -48,12 +48,12 @@ TABLES = {
 
 
 def layout(trunk, fusion, size, **arguments):
-    """(paths of all parameters, distances, turns)."""
+    """(paths of all parameters, layer_distances, stage_distances)."""
     model = build(TRUNKS[trunk](**arguments), FUSIONS[fusion], TASKS)
     image = jax.ShapeDtypeStruct((2, size, size, 3), "float32")
     paths = [p for part in partition(shapes(model, image, train=False)[1]["params"]) for p in part]
     stage_of = model.fusion.stage_of
-    return paths, distances(paths, stage_of), turns(paths, stage_of)
+    return paths, layer_distances(paths, stage_of), stage_distances(paths, stage_of)
 
 
 @pytest.mark.parametrize("trunk", TABLES)
@@ -88,10 +88,10 @@ def test_copies_of_a_stage_are_as_far_as_the_stage(fusion, modules):
 def test_layers_that_are_not_there_do_not_count():
     paths = ["fusion/trunk_0/block_0/kernel", "fusion/trunk_2/block_5/kernel", "task_a/kernel"]
     stage_of = FUSIONS["none"](trunk=(), tasks=(), taps=1).stage_of
-    assert list(distances(paths, stage_of).values()) == [2, 1, 0]
-    assert list(turns(paths, stage_of).values()) == [2, 1, 0]
+    assert list(layer_distances(paths, stage_of).values()) == [2, 1, 0]
+    assert list(stage_distances(paths, stage_of).values()) == [2, 1, 0]
 
 
 def test_a_model_without_stages_is_refused():
     with pytest.raises(ValueError, match="none learns here"):
-        distances(["Dense_0/kernel", "task_a/kernel"], lambda module: None)
+        layer_distances(["Dense_0/kernel", "task_a/kernel"], lambda module: None)

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 from support.models import quick_jit
 
-from mtljax.models.layers import (
-    DropPath,
-    Norm,
-    conv,
-    dense,
-    max_pool,
-    overlapping_max_pool,
-    resize,
-)
+from mtljax.models.cpu_ops import max_pool, overlapping_max_pool
+from mtljax.models.layers import DropPath, Norm, conv, dense, resize
 
 
 def draw(shape, seed=0):

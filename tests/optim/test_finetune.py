@@ -24,7 +24,7 @@ from mtljax.balancing.base import Balancer, Needs
 from mtljax.config import read_config, to_json
 from mtljax.main import main
 from mtljax.models import partition
-from mtljax.models.freezing import divide
+from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import join
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.step.state import create_state
@@ -32,6 +32,7 @@ from mtljax.step.train_step import make_train_step
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Recorder
 from mtljax.training.run import count_parameters
+from mtljax.training.setup import set_up
 
 WIDTHS = (16, 12, 8)
 ADAM = optax.adamw(1e-2, weight_decay=0.1)
@@ -63,7 +64,7 @@ def test_frozen_parameters_stay_and_the_others_move_as_optax_moves_them(freeze):
     model = make_model(widths=WIDTHS)
     state, step = make(model=model, freeze=freeze)
     start, step = state.params, jax.jit(step)
-    labels = join(*(dict.fromkeys(part, i) for i, part in enumerate(divide(start, freeze))))
+    labels = join(*(dict.fromkeys(part, i) for i, part in enumerate(split_frozen(start, freeze))))
     reference = optax.partition({0: ADAM, 1: optax.set_to_zero()}, labels)
     gradient = jax.jit(jax.grad(lambda p, batch: sum_of_losses(model, state, batch, p)))
     params, memory = start, reference.init(start)
@@ -71,12 +72,12 @@ def test_frozen_parameters_stay_and_the_others_move_as_optax_moves_them(freeze):
         updates, memory = reference.update(gradient(params, make_batch(i)), memory, params)
         params = optax.apply_updates(params, updates)
         state, _ = step(state, make_batch(i))
-    learned, frozen = divide(state.params, freeze)
-    before = divide(start, freeze)[1]
+    learned, frozen = split_frozen(state.params, freeze)
+    before = split_frozen(start, freeze)[1]
     assert frozen
     assert all(frozen[path].tobytes() == before[path].tobytes() for path in frozen)
     # Adam divides by the root of its second moment, which enlarges rounding where that is small.
-    assert relative_difference(divide(params, freeze)[0], learned) <= 1e-4
+    assert relative_difference(split_frozen(params, freeze)[0], learned) <= 1e-4
     assert sum(x.size for x in jax.tree.leaves(state.opt_state)) < 2 * sum(
         x.size for x in jax.tree.leaves(start)
     )
@@ -114,7 +115,7 @@ def test_what_is_frozen_is_counted_and_what_only_distillation_uses_is_not():
     adapters = {"task_digit": {"kernel": jnp.ones((3, 3))}}
     state = state.replace(params={**state.params, "adapters": adapters})
     assert count_parameters(state) == plain
-    frozen = sum(x.size for x in divide(state.params, ["trunk"])[1].values())
+    frozen = sum(x.size for x in split_frozen(state.params, ["trunk"])[1].values())
     assert count_parameters(state, ["trunk"]) == {**plain, "frozen": frozen}
 
 
@@ -144,9 +145,9 @@ def test_freezing_goes_with_devices_microbatches_averages_and_statistics():
     )
     several, _ = jax.jit(mapped)(state, batch)
     assert relative_difference((one.params, one.ema), (several.params, several.ema)) <= 1e-5
-    before = divide(state.params, frozen)[1]
+    before = split_frozen(state.params, frozen)[1]
     for tree in (one.params, one.ema, several.params, several.ema):
-        after = divide(tree, frozen)[1]
+        after = split_frozen(tree, frozen)[1]
         assert all(after[path].tobytes() == before[path].tobytes() for path in before)
     for after in (one, several):
         jax.tree.map(np.testing.assert_array_equal, after.model_state, state.model_state)
@@ -198,8 +199,8 @@ def everything(run):
 
 
 def test_everything_together_goes_on_from_a_checkpoint_bit_for_bit(trained_run, tmp_path):
-    programs = Programs(everything(trained_run), devices=1)
-    runner = programs.feed([0], 0)
+    programs = Programs(set_up(everything(trained_run), devices=1))
+    runner = programs.executor([0], 0)
     state, _ = runner.run(programs.create(0), 0, 4)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, 0.0)
@@ -247,9 +248,9 @@ def test_a_run_with_everything_that_is_stopped_ends_like_one_that_is_not(
 def test_seeds_are_fine_tuned_side_by_side(trained_run):
     # Plain descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
     programs = Programs(dataclasses.replace(everything(trained_run), optimizer="sgd"), devices=1)
-    states = programs.join([programs.create(seed) for seed in (0, 7)])
-    together, _ = programs.feed([0, 7], 0).run(states, 0, 5)
+    states = programs.stack([programs.create(seed) for seed in (0, 7)])
+    together, _ = programs.executor([0, 7], 0).run(states, 0, 5)
     for seed, ours in zip((0, 7), programs.split(together, 2), strict=True):
-        alone, _ = programs.feed([seed], 0).run(programs.create(seed), 0, 5)
+        alone, _ = programs.executor([seed], 0).run(programs.create(seed), 0, 5)
         for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(alone.params), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -186,7 +186,7 @@ def test_l2_sp_pulls_to_the_start_as_its_formula_says():
         for _ in range(2)
     )
     optimizer = make_optimizer(
-        "sgd", 0.1, "constant", 9, l2_sp=0.7, started=lambda path: path.startswith("fusion/")
+        "sgd", 0.1, "constant", 9, l2_sp=0.7, is_pretrained=lambda path: path.startswith("fusion/")
     )
     found = train(optimizer, 5, gradient, start)
     wide = lambda tree: [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
@@ -208,7 +208,7 @@ def test_what_l2_sp_pulls_does_not_decay_besides_and_the_rest_does(decay_biases)
         9,
         decay_biases=decay_biases,
         l2_sp=0.7,
-        started=lambda path: path.startswith("fusion/"),
+        is_pretrained=lambda path: path.startswith("fusion/"),
     )
     zeros = jax.tree.map(jnp.zeros_like, STAGES)
     np.testing.assert_allclose(of_stages(train(optimizer, 1, zeros, STAGES)), [1, 1, 0.95])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.models import FUSIONS, TRUNKS, partition
-from mtljax.models.partition import PERTURBATIONS, PREFIX, join
+from mtljax.models.partition import PERTURBATIONS, TASK_PREFIX, join
 
 SMALL_TRUNKS = {
     "mlp": {"widths": (16, 8, 8)},
@@ -124,7 +124,7 @@ class ProbeNet(nn.Module):
     @nn.compact
     def __call__(self, image):
         features = self.fusion(image, train=True)
-        outputs = [ProbeHead(name=PREFIX + task)(x) for task, x in features.items()]
+        outputs = [ProbeHead(name=TASK_PREFIX + task)(x) for task, x in features.items()]
         return jnp.stack([(output - 3.0) ** 2 for output in outputs]).sum(1)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.fusion.base import Fusion
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 
 
 class CrossTaskAttention(Fusion):
@@ -68,6 +68,6 @@ class CrossTaskAttention(Fusion):
             raise ValueError(
                 f"fusion attention: heads={self.heads} does not divide the token width {width}"
             )
-        attention = nn.MultiHeadDotProductAttention(self.heads, name=PREFIX + task)
+        attention = nn.MultiHeadDotProductAttention(self.heads, name=TASK_PREFIX + task)
         seen = jnp.concatenate(others, 1)
         return attention(query, seen, seen, sow_weights=True)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
+from mtljax.models.layers import global_average_pool
 from mtljax.models.partition import mark_representation
-from mtljax.models.trunks.base import Signal, features_of, pooled
+from mtljax.models.trunks.base import Activations, features_of
 
 Features = tuple[Array, ...]
 """Outputs of the last stages, coarsest last; a head reads as many as its task's `taps`. Where all
@@ -49,13 +50,13 @@ class Fusion(nn.Module):
         found = re.fullmatch(r"(?:[^/]+_)?trunk_(\d+)", module)
         return int(found[1]) if found else None
 
-    def run_stage(self, stage: nn.Module, x: Signal, train: bool) -> Signal:
+    def run_stage(self, stage: nn.Module, x: Activations, train: bool) -> Activations:
         """One stage, with `remat` as asked."""
         return run_stage(stage, x, train, self.remat)
 
     def run_stages(
-        self, stages: tuple[nn.Module, ...], x: Signal, train: bool
-    ) -> tuple[Signal, ...]:
+        self, stages: tuple[nn.Module, ...], x: Activations, train: bool
+    ) -> tuple[Activations, ...]:
         """The outputs of all stages, each with what travels beside its features."""
         outputs = []
         for stage in stages:
@@ -63,7 +64,7 @@ class Fusion(nn.Module):
             outputs.append(x)
         return tuple(outputs)
 
-    def run_trunk(self, stages: tuple[nn.Module, ...], x: Signal, train: bool) -> Features:
+    def run_trunk(self, stages: tuple[nn.Module, ...], x: Activations, train: bool) -> Features:
         """The features of the last `taps` stages."""
         outputs = self.run_stages(stages, x, train)
         return tuple(features_of(x) for x in outputs[-self.taps :])
@@ -79,11 +80,11 @@ class Fusion(nn.Module):
         represented is a vector.
         """
         if self.pools:
-            features = (pooled(features[-1]),)
+            features = (global_average_pool(features[-1]),)
         return dict.fromkeys(self.tasks, self.represent(features))
 
 
-def run_stage(stage: nn.Module, x: Signal, train: bool, remat: bool) -> Signal:
+def run_stage(stage: nn.Module, x: Activations, train: bool, remat: bool) -> Activations:
     """One stage; with `remat` its activations are computed again in the backward pass."""
     run = lambda stage, x: stage(x, train)
     return (nn.remat(run) if remat else run)(stage, x)

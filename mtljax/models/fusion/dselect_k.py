@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.fusion.experts import Mixture
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 
 
 class DSelectK(Mixture):
@@ -45,7 +45,7 @@ class DSelectK(Mixture):
             gamma=self.gamma,
             per_example=self.per_example,
             parent=self,
-            name=PREFIX + task,
+            name=TASK_PREFIX + task,
         )
 
 

@@ -4,8 +4,8 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from mtljax.models.fusion.base import Features, Fusion
-from mtljax.models.partition import PREFIX
-from mtljax.models.trunks.base import Signal, features_of, with_features
+from mtljax.models.partition import TASK_PREFIX
+from mtljax.models.trunks.base import Activations, features_of, with_features
 
 
 class Exchange(Fusion):
@@ -23,7 +23,7 @@ class Exchange(Fusion):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         trunks = {task: self.copy_trunk(task) for task in self.tasks}
-        flows: dict[str, Signal] = dict.fromkeys(self.tasks, image)
+        flows: dict[str, Activations] = dict.fromkeys(self.tasks, image)
         levels: list[list[Array]] = []
         for i in range(len(self.trunk)):
             flows = {t: self.run_stage(trunks[t][i], x, train) for t, x in flows.items()}
@@ -40,7 +40,10 @@ class Exchange(Fusion):
             levels.append(features)
         *lower, last = self.represent(levels[-self.taps :])
         return {
-            task: (*(level[own] for level in lower), self.unit(own, PREFIX + task)(last, train))
+            task: (
+                *(level[own] for level in lower),
+                self.unit(own, TASK_PREFIX + task)(last, train),
+            )
             for own, task in enumerate(self.tasks)
         }
 

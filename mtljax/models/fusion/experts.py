@@ -6,10 +6,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mtljax.models.fusion.base import Fusion, run_stage
-from mtljax.models.partition import PREFIX
-from mtljax.models.trunks.base import Signal, features_of, mix, pooled
+from mtljax.models.layers import global_average_pool
+from mtljax.models.partition import TASK_PREFIX
+from mtljax.models.trunks.base import Activations, features_of, weighted_sum
 
-Entrance = tuple[list[Signal], Float[Array, "B F"] | None]
+Entrance = tuple[list[Activations], Float[Array, "B F"] | None]
 """What the gate before a level mixes, and what it reads: None before the first, without a gate."""
 
 
@@ -25,10 +26,10 @@ class SoftmaxGate(nn.Module):
         return gate
 
 
-def summary(x: Signal, is_image: bool) -> Float[Array, "B F"]:
+def summary(x: Activations, is_image: bool) -> Float[Array, "B F"]:
     """What gates read: features averaged over space, or every pixel of the image."""
     features = features_of(x)
-    return features.reshape(features.shape[0], -1) if is_image else pooled(features)
+    return features.reshape(features.shape[0], -1) if is_image else global_average_pool(features)
 
 
 class Mixture(Fusion):
@@ -66,7 +67,7 @@ class Mixture(Fusion):
         fused = {}
         for task in self.tasks:
             weights = self.gate(task)(seen)
-            mixed = [mix(weights, level) for level in zip(*runs, strict=True)]
+            mixed = [weighted_sum(weights, level) for level in zip(*runs, strict=True)]
             fused[task] = (*lower, *mixed)[-self.taps :]
         return fused
 
@@ -79,7 +80,7 @@ class Layered(Fusion):
 
     @nn.nowrap
     def stage_of(self, module: str) -> int | None:
-        if re.fullmatch(rf"{PREFIX}[^/]+/expert_\d+", module):
+        if re.fullmatch(rf"{TASK_PREFIX}[^/]+/expert_\d+", module):
             return len(self.trunk) - 1
         found = re.fullmatch(r"[^/]+_expert_(\d+)_\d+", module)
         return int(found[1]) if found else super().stage_of(module)
@@ -107,7 +108,7 @@ class Layered(Fusion):
             }
             everything = [*shared, *(x for experts in private.values() for x in experts)]
             gate = SoftmaxGate(len(everything), name=f"shared_gate_{level}")
-            common = mix(gate(summary(common, is_image)), everything)
+            common = weighted_sum(gate(summary(common, is_image)), everything)
             entering = {
                 task: ([*private[task], *shared], summary(x, is_image)) for task, x in own.items()
             }
@@ -120,15 +121,15 @@ class Layered(Fusion):
                 experts=self.task_experts,
                 is_image=len(self.trunk) == 1,
                 remat=self.remat,
-                name=PREFIX + task,
+                name=TASK_PREFIX + task,
             )
             made = branch(*entering[task], shared, train)
             fused[task] = (*lower[task], *made)[-self.taps :]
         return fused
 
     def run_copies(
-        self, owner: str, stage: int, count: int, x: Signal, train: bool
-    ) -> list[Signal]:
+        self, owner: str, stage: int, count: int, x: Activations, train: bool
+    ) -> list[Activations]:
         """What `count` copies of a stage, the experts of `owner`, give."""
         copies = [self.copy_stage(stage, f"{owner}_expert_{stage}_{n}") for n in range(count)]
         return [self.run_stage(expert, x, train) for expert in copies]
@@ -150,15 +151,15 @@ class TaskExperts(nn.Module):
             expert = self.stage.clone(parent=self, name=f"expert_{n}")
             made.append(run_stage(expert, own, train, self.remat))
         gate = SoftmaxGate(len(made) + len(shared), name="gate")
-        out = features_of(mix(gate(summary(own, self.is_image)), [*made, *shared]))
+        out = features_of(weighted_sum(gate(summary(own, self.is_image)), [*made, *shared]))
         return (out,) if seen is None else (features_of(own), out)
 
 
-def enter(parts: list[Signal], seen: Float[Array, "B F"] | None, name: str) -> Signal:
+def enter(parts: list[Activations], seen: Float[Array, "B F"] | None, name: str) -> Activations:
     """What a gate called `name` makes of a level's experts; what came in where there is no gate."""
     if seen is None:
         return parts[0]
-    return mix(SoftmaxGate(len(parts), name=name)(seen), parts)
+    return weighted_sum(SoftmaxGate(len(parts), name=name)(seen), parts)
 
 
 def first_expert_stage(fusion: Fusion, levels: int) -> int:

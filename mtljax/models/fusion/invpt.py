@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from mtljax.models.fusion.base import Fusion
 from mtljax.models.fusion.pyramid import Gather, last_scales
 from mtljax.models.layers import conv, dense, resize
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 
 
 class InvPT(Fusion):
@@ -54,7 +54,7 @@ class InvPT(Fusion):
             features, scores = block(features, scores)
             levels.insert(0, dict(zip(self.tasks, jnp.moveaxis(features, 1, 0), strict=True)))
         lower, levels = self.represent((lower, levels))
-        gather = lambda task: Gather(name=PREFIX + task)([level[task] for level in levels])
+        gather = lambda task: Gather(name=TASK_PREFIX + task)([level[task] for level in levels])
         return {task: (*lower, *gather(task))[-self.taps :] for task in self.tasks}
 
 

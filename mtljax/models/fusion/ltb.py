@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.fusion.base import Fusion
-from mtljax.models.partition import PREFIX
-from mtljax.models.trunks.base import features_of, mix
+from mtljax.models.partition import TASK_PREFIX
+from mtljax.models.trunks.base import features_of, weighted_sum
 
 
 class LearningToBranch(Fusion):
@@ -55,7 +55,9 @@ class LearningToBranch(Fusion):
                 choices.append(choice(train))
             parents, chosen = nodes, choices[-1]
             nodes = [
-                self.run_stage(self.copy_stage(i, f"node_{i}_{n}"), mix(chosen[n], parents), train)
+                self.run_stage(
+                    self.copy_stage(i, f"node_{i}_{n}"), weighted_sum(chosen[n], parents), train
+                )
                 for n in range(count)
             ]
             levels.append(nodes)
@@ -63,11 +65,11 @@ class LearningToBranch(Fusion):
         levels = self.represent(levels)
         fused = {}
         for task in self.tasks:
-            leaf = Choice(1, count, self.temperature, name=PREFIX + task)(train)[0]
-            features = [mix(leaf, levels[-1])]
+            leaf = Choice(1, count, self.temperature, name=TASK_PREFIX + task)(train)[0]
+            features = [weighted_sum(leaf, levels[-1])]
             for choice, nodes in zip(choices[::-1], levels[-2::-1], strict=False):
                 leaf = leaf @ jax.lax.stop_gradient(choice)
-                features.insert(0, mix(leaf, nodes))
+                features.insert(0, weighted_sum(leaf, nodes))
             fused[task] = tuple(features)
         return fused
 

@@ -1,7 +1,7 @@
 """Multi-gate mixture of experts."""
 
 from mtljax.models.fusion.experts import Mixture, SoftmaxGate
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 
 
 class MMoE(Mixture):
@@ -22,4 +22,4 @@ class MMoE(Mixture):
     """
 
     def gate(self, task):
-        return SoftmaxGate(self.experts, parent=self, name=PREFIX + task)
+        return SoftmaxGate(self.experts, parent=self, name=TASK_PREFIX + task)

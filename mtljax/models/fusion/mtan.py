@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mtljax.models.fusion.base import Fusion, require_maps
 from mtljax.models.layers import Norm, NormKind, conv, resize
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 from mtljax.models.trunks.base import features_of
 
 
@@ -36,7 +36,7 @@ class MTAN(Fusion):
         shared = [features_of(x) for x in self.run_stages(self.trunk, image, train)]
         require_maps("mtan", shared)
         masks = {
-            task: Masks(norm=self.norm, axis_name=self.axis_name, name=PREFIX + task)
+            task: Masks(norm=self.norm, axis_name=self.axis_name, name=TASK_PREFIX + task)
             for task in self.tasks
         }
         bias = self.norm == "none"

@@ -7,9 +7,8 @@ from jaxtyping import Array
 from mtljax.models.fusion.base import Features, Fusion
 from mtljax.models.fusion.pad_net import Distillation, FirstFeatures
 from mtljax.models.fusion.pyramid import Gather, last_scales
-from mtljax.models.layers import NormKind, conv, dense, resize
-from mtljax.models.partition import PREFIX
-from mtljax.models.trunks.base import pooled
+from mtljax.models.layers import NormKind, conv, dense, global_average_pool, resize
+from mtljax.models.partition import TASK_PREFIX
 
 
 class MTINet(Fusion):
@@ -62,7 +61,7 @@ class MTINet(Fusion):
         for task in self.tasks:
             own = [level[task] for level in levels]
             others = [[level[other] for other in self.tasks if other != task] for level in levels]
-            fused[task] = (*lower, *Branch(name=PREFIX + task)(own, others))[-self.taps :]
+            fused[task] = (*lower, *Branch(name=TASK_PREFIX + task)(own, others))[-self.taps :]
         return fused
 
 
@@ -83,7 +82,9 @@ class Propagation(nn.Module):
         joint = nn.relu(conv(width, 1, name="joint")((share * stacked).reshape(joined.shape)))
         passed = {}
         for task in self.tasks:
-            squeezed = nn.relu(dense(max(1, width // 4), name=f"{task}_squeeze")(pooled(joint)))
+            squeezed = nn.relu(
+                dense(max(1, width // 4), name=f"{task}_squeeze")(global_average_pool(joint))
+            )
             excited = nn.sigmoid(dense(width, name=f"{task}_excite")(squeezed))
             passed[task] = features[task] + excited[:, None, None] * joint
         return passed

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from mtljax.models.fusion.base import Fusion, require_maps
 from mtljax.models.layers import Norm, NormKind, conv
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 
 
 class PADNet(Fusion):
@@ -46,7 +46,7 @@ class PADNet(Fusion):
         fused = {}
         for task in self.tasks:
             others = [first[other] for other in self.tasks if other != task]
-            fused[task] = (*lower, Distillation(name=PREFIX + task)(first[task], others))
+            fused[task] = (*lower, Distillation(name=TASK_PREFIX + task)(first[task], others))
         return fused
 
 

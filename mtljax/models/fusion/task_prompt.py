@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mtljax.models.fusion.base import Fusion
 from mtljax.models.layers import dense
-from mtljax.models.partition import PREFIX
+from mtljax.models.partition import TASK_PREFIX
 from mtljax.models.trunks.base import Carry
 from mtljax.models.trunks.vit import ViTStage
 
@@ -50,7 +50,7 @@ class TaskPrompt(Fusion):
         fused = {}
         for i, task in enumerate(self.tasks):
             mine = slice(i * self.prompts, (i + 1) * self.prompts)
-            read = PromptReader(name=PREFIX + task)
+            read = PromptReader(name=TASK_PREFIX + task)
             fused[task] = read([(x, prompts[:, mine]) for x, prompts in levels])
         return fused
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.trunks.base import pooled
+from mtljax.models.layers import global_average_pool
 
 
 class VectorHead(nn.Module):
@@ -33,5 +33,5 @@ class VectorHead(nn.Module):
         self, features: tuple[Array, ...], *, size: tuple[int, int], train: bool
     ) -> Float[Array, "B ..."]:
         del size, train
-        out = self.center + self.scale * nn.Dense(self.outputs)(pooled(features[-1]))
+        out = self.center + self.scale * nn.Dense(self.outputs)(global_average_pool(features[-1]))
         return jnp.squeeze(out, -1) if self.squeeze else out
