@@ -23,7 +23,7 @@ import numpy as np
 from mtljax import compiler_options
 from mtljax.build import build, open_source, train_step
 from mtljax.config import Experiment, find_experiment
-from mtljax.data.pipeline import read
+from mtljax.data.pipeline import read_batch
 from mtljax.models import FUSIONS
 from mtljax.step.state import create_state
 
@@ -54,7 +54,7 @@ class Program(NamedTuple):
 def compiled(experiment: Experiment) -> Program:
     """The experiment's step, on its first batch."""
     source = open_source(experiment)
-    batch = jax.device_put(read(source.train, np.arange(experiment.data.batch_size)))
+    batch = jax.device_put(read_batch(source.train, np.arange(experiment.data.batch_size)))
     parts = build(experiment, source.mean, source.std)
     arguments = parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch
     state = jax.jit(lambda key: create_state(key, *arguments))(jax.random.key(0))

@@ -30,16 +30,16 @@ from input_data import array_records, jpegs, npys
 from PIL import Image
 
 from mtljax import compilation, parallel
-from mtljax.build import build, load_source, train_step
+from mtljax.build import load_source, train_step
 from mtljax.config import Data, Experiment, find_experiment
 from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
-from mtljax.data.base import Wanted
+from mtljax.data.base import LabelRequest
 from mtljax.tasks import Classification
-from mtljax.training.programs import fresh
+from mtljax.training.setup import set_up
 
 BATCH = 64
 FASHION = "/usr/share/datasets/fashion-mnist"
-LABEL = [Wanted(Classification(name="label", num_classes=10), "label")]
+LABEL = [LabelRequest(Classification(name="label", num_classes=10), "label")]
 
 
 def sources(root: Path) -> dict[str, Callable[[], Source]]:
@@ -54,7 +54,7 @@ def sources(root: Path) -> dict[str, Callable[[], Source]]:
             f"folder:{root}/jpegs,size=(128,128)", LABEL
         ),
         "npy_folders, 288x384 and a mask": lambda: make_source(
-            f"npy_folders:{root}/npy", [Wanted(mask, "label")]
+            f"npy_folders:{root}/npy", [LabelRequest(mask, "label")]
         ),
         "tfds, PNGs of 32x32": lambda: make_source(f"tfds:bench,data_dir={root}/tfds", LABEL),
     }
@@ -74,7 +74,9 @@ def rate(batches: Iterator, seconds: float) -> float:
 
 
 def ours(source: Source, workers: int) -> Iterator:
-    order = pipeline.Order(seed=0, size=len(source.train), batch_size=min(BATCH, len(source.train)))
+    order = pipeline.BatchSampler(
+        seed=0, size=len(source.train), batch_size=min(BATCH, len(source.train))
+    )
     return pipeline.stream(source.train, order, slice(0, order.batch_size), 0, 10**6, workers)
 
 
@@ -215,17 +217,16 @@ def measure_augmentations(seconds: float, rounds: int, size: int = 64) -> None:
 
 def waiting(experiment: Experiment, steps: int, workers: int) -> tuple[float, float]:
     """(share of the time that the device waits for data, seconds per step), data being streamed."""
-    source = load_source(experiment)
-    parts = build(experiment, source.mean, source.std)
-    placement = parallel.place(experiment.data.batch_size, 1)
-    state = jax.jit(fresh(experiment, parts, source))(jax.random.key(0))
+    setup = set_up(experiment, devices=1)
+    source, placement = setup.source, setup.placement
+    state = jax.jit(setup.new_state)(jax.random.key(0))
     step = jax.jit(
-        train_step(experiment, parts),
+        train_step(experiment, setup.parts),
         donate_argnums=0,
         compiler_options=compilation.compiler_options(),
     )
     size = experiment.data.batch_size
-    order = pipeline.Order(seed=0, size=len(source.train), batch_size=size)
+    order = pipeline.BatchSampler(seed=0, size=len(source.train), batch_size=size)
     batches = pipeline.stream(source.train, order, slice(0, size), 0, 10**6, workers)
     state, _ = jax.block_until_ready(step(state, placement.spread(next(batches))))
     asked, began = 0.0, time.perf_counter()

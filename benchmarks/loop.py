@@ -31,6 +31,7 @@ from mtljax.config import find_experiment
 from mtljax.data import pipeline
 from mtljax.training.loop import train
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 CASES = {
     "mlp": {"trunk": "mlp:widths=(64,),norm=none", "batch": 32, "steps": 12000, "log_every": 400},
@@ -70,9 +71,9 @@ def loop(case: dict) -> float:
 def bare(case: dict) -> float:
     """Examples/s of the compiled step alone, on batches that are ready on the device."""
     experiment = experiment_of(case)
-    programs = Programs(experiment, devices=1)
-    state, step = programs.create(0), train_step(experiment, programs.parts)
-    runner = programs.feed([0], 0)
+    programs = Programs(set_up(experiment, devices=1))
+    state, step = programs.create(0), train_step(experiment, programs.setup.parts)
+    runner = programs.executor([0], 0)
     state, logs = runner.run(state, 0, case["log_every"])
     count = case["steps"] - case["log_every"]
     batches = [runner.batch(i) for i in range(case["log_every"])]
@@ -123,7 +124,9 @@ def torch_loop(case: dict) -> float:
     params = [*trunk.parameters(), *heads.parameters()]
     optimizer = torch.optim.Adam(params, lr=6e-3)
     order = torch.tensor(
-        pipeline.Order(seed=0, size=len(image), batch_size=case["batch"]).batches(0, case["steps"])
+        pipeline.BatchSampler(seed=0, size=len(image), batch_size=case["batch"]).batches(
+            0, case["steps"]
+        )
     ).long()
 
     def step(rows):

@@ -25,6 +25,7 @@ from mtljax.data import pipeline
 from mtljax.data.sources.scenes import scenes
 from mtljax.training.executors import DeviceDataExecutor
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 
 def rendering(size: int, images: int) -> tuple[float, float]:
@@ -43,8 +44,8 @@ def rendering(size: int, images: int) -> tuple[float, float]:
 
 def picking(experiment: Experiment, steps: int) -> tuple[float, float]:
     """(seconds to pick a batch, seconds of a step with it), the medians, data on the device."""
-    programs = Programs(experiment)
-    runner, state = programs.feed([0], 0), programs.create(0)
+    programs = Programs(set_up(experiment))
+    runner, state = programs.executor([0], 0), programs.create(0)
     assert isinstance(runner, DeviceDataExecutor)
     pick, step = [], []
     for i in range(steps):
@@ -62,12 +63,12 @@ def waiting(experiment: Experiment, steps: int) -> tuple[float, float]:
     """(seconds of waiting for a batch, seconds of a step with it), the means, data streamed."""
     data = dataclasses.replace(experiment.data, keep_on_device="no")
     experiment = dataclasses.replace(experiment, data=data)
-    programs = Programs(experiment)
-    size, split = data.batch_size, programs.source.train
-    order = pipeline.Order(seed=0, size=len(split), batch_size=size)
+    programs = Programs(set_up(experiment))
+    size, split = data.batch_size, programs.setup.source.train
+    order = pipeline.BatchSampler(seed=0, size=len(split), batch_size=size)
     batches = pipeline.stream(split, order, slice(0, size), 0, steps + 10)
     step = jax.jit(
-        train_step(experiment, programs.parts),
+        train_step(experiment, programs.setup.parts),
         donate_argnums=0,
         compiler_options=compilation.compiler_options(),
     )
@@ -77,7 +78,7 @@ def waiting(experiment: Experiment, steps: int) -> tuple[float, float]:
         if i == 10:  # compiled, and running evenly
             asked, began = 0.0, time.perf_counter()
         start = time.perf_counter()
-        batch = programs.placement.spread(next(batches))
+        batch = programs.setup.placement.spread(next(batches))
         asked += time.perf_counter() - start
         state, _ = jax.block_until_ready(step(state, batch))
     return asked / steps, (time.perf_counter() - began) / steps

@@ -32,8 +32,9 @@ import mtljax.report
 from mtljax import compilation, parallel
 from mtljax.config import find_experiment
 from mtljax.evaluation.evaluator import scalars
-from mtljax.training.loop import train, train_together
+from mtljax.training.loop import train, train_group
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 
 def experiment_of(steps: int, activation: str = "tanh"):
@@ -58,14 +59,14 @@ def apart(runs, folder: Path) -> list[dict]:
 
 
 def in_turn(runs, folder: Path) -> list[dict]:
-    programs = Programs(runs[0])
+    programs = Programs(set_up(runs[0]))
     settings = {"quiet": True, "page": False}
-    return [train_together([r], [folder / str(r.seed)], programs, **settings)[0] for r in runs]
+    return [train_group([r], [folder / str(r.seed)], programs, **settings)[0] for r in runs]
 
 
 def together(runs, folder: Path) -> list[dict]:
     folders = [folder / str(run.seed) for run in runs]
-    return train_together(runs, folders, Programs(runs[0]), quiet=True, page=False)
+    return train_group(runs, folders, Programs(set_up(runs[0])), quiet=True, report=False)
 
 
 def nudged(runs, folder: Path, draw: int) -> list[dict]:

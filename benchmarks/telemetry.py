@@ -17,6 +17,7 @@ from mtljax import compilation, parallel
 from mtljax.config import find_experiment
 from mtljax.step import telemetry
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 CASES = {
     "digits, mlp": ("digits", {"trunk": "mlp:widths=(64,)"}),
@@ -34,8 +35,8 @@ def seconds(call) -> float:
 
 def case(experiment, rounds: int) -> tuple[float, float]:
     """Median seconds of a step and of a measurement, taken in turn."""
-    programs = Programs(experiment, devices=1)
-    state, runner = programs.create(0), programs.feed([0], 0)
+    programs = Programs(set_up(experiment, devices=1))
+    state, runner = programs.create(0), programs.executor([0], 0)
     chunk = experiment.log_every
     steps, measurements = [], []
     for k in range(rounds + 1):

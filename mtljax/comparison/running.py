@@ -1,4 +1,4 @@
-"""Training the members of a comparison: only those that are not finished, seeds side by side."""
+"""Training of the unfinished runs of a comparison, seeds side by side where that is faster."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,9 @@ from mtljax.data import Source
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result
 from mtljax.runs.joint_checkpoints import joint_step
-from mtljax.training.loop import train_together
+from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
 from mtljax.utils.terminal import console, say
 
@@ -21,7 +22,7 @@ Together = Literal["auto", "yes", "no"]
 
 
 class Member(NamedTuple):
-    """One run."""
+    """One run of a comparison."""
 
     method: Method
     candidate: Candidate
@@ -30,20 +31,20 @@ class Member(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for messages."""
         settings = f" ({self.candidate.settings})" if self.candidate.settings else ""
         return f"{self.method.name}{settings}, seed {self.seed}"
 
 
 class Failure(NamedTuple):
-    """A member that could not be trained to the end."""
+    """Run that did not finish."""
 
     member: str
     reason: str
 
 
 def members(methods: Sequence[Method], seeds: Sequence[int], workdir: Path) -> list[Member]:
-    """All runs of a comparison."""
+    """Returns all runs of a comparison."""
     return [
         Member(method, candidate, seed, candidate.folder(workdir, seed))
         for method in methods
@@ -61,15 +62,15 @@ def run_members(
     together: Together = "auto",
     quiet: bool = False,
 ) -> list[Failure]:
-    """Trains what is not finished, and says what could not be.
+    """Trains the unfinished runs and returns those that failed.
 
     Raises:
-      Stopped: SIGTERM came; the states are saved.
+      Stopped: SIGTERM was received; the states are saved.
     """
-    everything = members(methods, seeds, workdir)
-    pending = [member for member in everything if not _finished(member)]
+    all_members = members(methods, seeds, workdir)
+    pending = [member for member in all_members if not _is_finished(member)]
     failures: list[Failure] = []
-    with Watch(everything, pending, quiet=quiet) as watch:
+    with ComparisonProgress(all_members, pending, quiet=quiet) as progress:
         sources: dict[str, Source] = {}
         for candidate in dict.fromkeys(id(member.candidate) for member in pending):
             group = [member for member in pending if id(member.candidate) == candidate]
@@ -77,34 +78,35 @@ def run_members(
                 programs = _programs(group[0].candidate, devices, sources)
                 side_by_side = {"yes": True, "no": False, "auto": programs.pays_together}[together]
             except Exception as error:
-                failures += [watch.failed(member, error) for member in group]
+                failures += [progress.failed(member, error) for member in group]
                 continue
             for part in rounds(group) if side_by_side else ([member] for member in group):
-                failures += _train(part, programs, watch)
+                failures += _train(part, programs, progress)
     return failures
 
 
-def _finished(member: Member) -> bool:
+def _is_finished(member: Member) -> bool:
     try:
         check_folder(member.folder, member.candidate.member(member.seed))
         return read_result(member.folder) is not None
     except ValueError:
-        return False  # said when it is trained
+        return False  # reported when it is trained
 
 
 def _programs(candidate: Candidate, devices: int | None, sources: dict[str, Source]) -> Programs:
-    """The programs of a candidate, on data that is loaded once for all that read the same."""
+    """Makes the programs of a candidate; candidates with the same data share its source."""
     data = candidate.experiment.data
     names = [task.name for task in candidate.experiment.tasks]
     key = repr((data.source, data.labels, data.drop, names))
-    programs = Programs(candidate.experiment, devices=devices, source=sources.get(key))
-    sources[key] = programs.source
-    return programs
+    setup = set_up(candidate.experiment, devices=devices, source=sources.get(key))
+    sources[key] = setup.source
+    return Programs(setup)
 
 
 def rounds(group: Sequence[Member]) -> Iterator[list[Member]]:
-    """Members that can go on together: all of them, or from the first step that one has to go on
-    from.
+    """Yields the members that can train side by side.
+
+    All of them if they have stacked checkpoints; else those that can start at the same step.
     """
     pending = list(group)
     if joint_step(group[0].folder, [member.seed for member in group]):
@@ -118,40 +120,42 @@ def rounds(group: Sequence[Member]) -> Iterator[list[Member]]:
         pending = [member for member in pending if member not in part]
 
 
-def _train(part: Sequence[Member], programs: Programs, watch: "Watch") -> list[Failure]:
-    watch.begin(part)
+def _train(
+    part: Sequence[Member], programs: Programs, progress: "ComparisonProgress"
+) -> list[Failure]:
+    progress.start(part)
     try:
-        outcomes = train_together(
+        outcomes = train_group(
             [member.candidate.member(member.seed) for member in part],
             [member.folder for member in part],
             programs,
             quiet=True,
-            page=False,
-            progress=watch.step,
+            report=False,
+            progress=progress.step,
         )
     except Stopped:
         raise
     except Exception as error:
-        return [watch.failed(member, error) for member in part]
+        return [progress.failed(member, error) for member in part]
     failures = []
     for member, outcome in zip(part, outcomes, strict=True):
         if isinstance(outcome, Stopped):
-            failures.append(watch.failed(member, outcome))
+            failures.append(progress.failed(member, outcome))
         else:
-            watch.finished(member)
+            progress.finished(member)
     return failures
 
 
-class Watch:
-    """Progress over all members: a bar on a terminal, a line per member elsewhere."""
+class ComparisonProgress:
+    """Progress over all runs: a bar on a terminal, elsewhere one line per run."""
 
-    def __init__(self, everything: Sequence[Member], pending: Sequence[Member], *, quiet: bool):
-        self._quiet, self._total = quiet, len(everything)
-        self._done = len(everything) - len(pending)
-        self._work = sum(_steps(member) for member in pending)
-        self._behind, self._part = 0, 0
+    def __init__(self, members: Sequence[Member], pending: Sequence[Member], *, quiet: bool):
+        self._quiet, self._total = quiet, len(members)
+        self._done = len(members) - len(pending)
+        self._total_steps = sum(_steps(member) for member in pending)
+        self._steps_done, self._steps_now = 0, 0
         self._runs = 1
-        self._began = time.perf_counter()
+        self._start_time = time.perf_counter()
         self._live = None
         if console.is_terminal and not quiet and pending:
             self._live = Progress(
@@ -162,9 +166,9 @@ class Watch:
                 console=console,
                 transient=True,
             )
-            self._bar = self._live.add_task("", total=self._work, left="", now="")
+            self._bar = self._live.add_task("", total=self._total_steps, left="", now="")
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "ComparisonProgress":
         if self._done and not self._quiet:
             say(f"{self._done} of {self._total} runs are finished already")
         if self._live is not None:
@@ -175,8 +179,8 @@ class Watch:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, part: Sequence[Member]) -> None:
-        """These are trained now, side by side."""
+    def start(self, part: Sequence[Member]) -> None:
+        """Announces the runs that train now, side by side."""
         self._runs = len(part)
         self._now = part[0].name
         if len(part) > 1:
@@ -185,24 +189,24 @@ class Watch:
         self.step(0)
 
     def step(self, step: int) -> None:
-        """So many steps of the present runs are behind."""
-        self._part = step * self._runs
+        """Updates the number of steps that the present runs have taken."""
+        self._steps_now = step * self._runs
         if self._live is not None:
             self._live.update(
                 self._bar,
-                completed=self._behind + self._part,
+                completed=self._steps_done + self._steps_now,
                 left=self._left(),
                 now=self._now,
             )
 
     def finished(self, member: Member) -> None:
-        """A member is finished."""
+        """Reports a finished run."""
         self._count(member)
         if not self._quiet:
             say(f"[{self._done}/{self._total}] {member.name}  {self._left()}")
 
     def failed(self, member: Member, error: BaseException) -> Failure:
-        """A member could not be trained."""
+        """Reports a run that failed."""
         self._count(member)
         failure = Failure(member.name, " ".join(str(error).split()) or type(error).__name__)
         if not self._quiet:
@@ -211,16 +215,15 @@ class Watch:
 
     def _count(self, member: Member) -> None:
         self._done += 1
-        self._part = 0
-        self._behind += _steps(member)
+        self._steps_now = 0
+        self._steps_done += _steps(member)
 
     def _left(self) -> str:
-        """About how long the rest takes, at the pace so far."""
-        behind = self._behind + self._part
-        if not behind or behind >= self._work:
+        """Returns the estimated remaining time as text."""
+        steps = self._steps_done + self._steps_now
+        if not steps or steps >= self._total_steps:
             return ""
-        passed = time.perf_counter() - self._began
-        left = passed * (self._work / behind - 1)
+        left = (time.perf_counter() - self._start_time) * (self._total_steps / steps - 1)
         return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
 
 

@@ -74,9 +74,7 @@ class Checkpoints:
                 f"{'no ' if name in leaves else ''}{name}"
             )
         for name, leaf in leaves.items():
-            model, file = (
-                f"{x.dtype}{list(map(int, x.shape))}" for x in (leaf, stored[name])
-            )
+            model, file = (f"{x.dtype}{list(map(int, x.shape))}" for x in (leaf, stored[name]))
             if model != file:
                 raise ValueError(
                     f"checkpoint {path} belongs to another model: {name} is {file}, not {model}"

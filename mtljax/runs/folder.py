@@ -1,14 +1,14 @@
-"""The run folder: what a run writes, and whether a folder may be written to.
+"""The run folder: its files, and the checks before a run may write to it.
 
-config.json     the experiment, complete; it alone reruns the run
-metrics.jsonl   a line per log step, and one per evaluation
-result.json     the outcome; it is there only when the run is finished
-checkpoints/    the latest state and the best
-joint/          those of runs that are trained side by side, in the first one's folder, meanwhile
-report.html     the outcome for people; its pictures are in plots/
+config.json     the experiment; it alone reruns the run
+input.json      shape, dtype and range of the images that the network takes
+metrics.jsonl   a record per log step and per evaluation; see `mtljax.runs.records`
+result.json     the result of a finished run; see `mtljax.runs.result`
+checkpoints/    the latest checkpoint and the best
+joint/          stacked checkpoints of a group that trains side by side, in its first run's folder
+report.html     the report; its figures are in plots/
 
-JSON has no word for NaN or infinity, and strict readers refuse Python's. Such a number is written
-as null, and the readers here give NaN for it.
+JSON has no NaN or infinity. Such numbers are written as null, and null is read as NaN.
 """
 
 import contextlib
@@ -17,12 +17,14 @@ import datetime
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
 
 from mtljax.config import Experiment, to_json
+from mtljax.runs.records import LogRecord, record_from_json
+from mtljax.runs.result import RunResult
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.tree import flatten_json
@@ -30,11 +32,24 @@ from mtljax.utils.tree import flatten_json
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"
 LOCK = ".lock"
-"""Locked by the process that writes the run; it stays if that process is killed."""
+"""Locked by the process that writes the run; the file remains if that process is killed."""
+REMEDY = "delete it and train again with the same --workdir"
+
+
+class ImageSpec(NamedTuple):
+    """Images that a network takes."""
+
+    shape: tuple[int, int, int]
+    """Height, width, channels."""
+    dtype: str
+    low: float
+    """Value of black."""
+    high: float
+    """Value of white."""
 
 
 def default_workdir(experiment: Experiment) -> Path:
-    """`runs/NAME-<date>-<time>`, a number behind it if that is taken."""
+    """Returns `runs/NAME-<date>-<time>`, with a number appended if that exists."""
     plain = Path("runs") / f"{experiment.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     path, n = plain, 2
     while path.exists():
@@ -43,11 +58,11 @@ def default_workdir(experiment: Experiment) -> Path:
 
 
 def check_folder(path: Path, experiment: Experiment) -> None:
-    """Makes sure, by looking only, that an experiment may be run in a folder.
+    """Checks, without writing, that an experiment may be run in a folder.
 
     Raises:
-      ValueError: It is of another experiment, damaged, no run folder, or not a folder at all, or a
-        link in it leads out of it.
+      ValueError: The path is not a folder, holds another experiment or other files, is damaged, or
+        contains a link that leads out of it.
     """
     config = path / CONFIG
     if path.exists() and not path.is_dir():
@@ -63,17 +78,22 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         _require_same(_completed(_read(config)), null_for_nan(to_json(experiment)), path)
     elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
-    _read_lines(path / METRICS)
+    _read_records(path / METRICS)
 
 
 class RunFolder:
-    """One run folder, open for writing. Only process 0 writes, and only one run at a time."""
+    """A run folder that is open for writing, by process 0 of one run only."""
 
     def __init__(self, path: Path, experiment: Experiment, writes: bool = True):
-        """Makes the folder, if it is not there, and keeps other runs out of it until `close`.
+        """Creates the folder if necessary, and locks it until `__exit__`.
+
+        Args:
+          path: The run folder.
+          experiment: The experiment that is run in it.
+          writes: False in all processes but the first, which then write and lock nothing.
 
         Raises:
-          ValueError: It cannot be written to, may not be (see `check_folder`), or is in use.
+          ValueError: The folder is unusable (see `check_folder`), not writable, or in use.
         """
         check_folder(path, experiment)
         self.path, self._writes = path, writes
@@ -106,126 +126,120 @@ class RunFolder:
             self._lock.release()
 
     def describe_input(self, image: np.ndarray, low: float, high: float) -> None:
-        """Writes down what images the network takes: such as this, black `low` and white `high`."""
-        told = {"shape": list(image.shape), "dtype": str(image.dtype), "low": low, "high": high}
+        """Writes input.json for images like this one, with black at `low` and white at `high`."""
         if self._writes:
-            write_json(self.path / INPUT, told)
+            spec = ImageSpec(image.shape, str(image.dtype), low, high)
+            write_json(self.path / INPUT, spec._asdict())
 
-    def history(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that was cut off by a crash is left out."""
-        return _read_lines(self.path / METRICS)
+    def history(self) -> list[LogRecord]:
+        """Returns the records of metrics.jsonl, without a line that a crash has cut off."""
+        return _read_records(self.path / METRICS)
 
-    def forget_after(self, step: int) -> None:
-        """Drops the lines of steps that will be taken again."""
+    def truncate_history(self, step: int) -> None:
+        """Drops the records of later steps, which will be taken again."""
         if self._writes:
-            lines = [json_text(line) for line in self.history() if line["step"] <= step]
+            lines = [json_text(r.to_json()) for r in self.history() if r.step <= step]
             write_text(self.path / METRICS, "".join(lines))
 
-    def append(self, lines: list[dict[str, Any]]) -> None:
-        """Adds lines to metrics.jsonl."""
+    def append(self, record: LogRecord) -> None:
+        """Adds a record to metrics.jsonl."""
         if self._writes:
             with (self.path / METRICS).open("a") as file:
-                file.write("".join(map(json_text, lines)))
+                file.write(json_text(record.to_json()))
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Writes the outcome."""
+    def finish(self, result: RunResult) -> None:
+        """Writes result.json."""
         if self._writes:
-            write_json(self.path / RESULT, result)
+            write_json(self.path / RESULT, result.to_json())
 
 
-def read_input(path: Path) -> dict[str, Any]:
-    """What images the network of the run in a folder takes: `shape`, `dtype`, `low`, `high`.
+def read_input(path: Path) -> ImageSpec:
+    """Returns the images that the network of a run folder takes.
 
     Raises:
-      ValueError: It is not there, or damaged.
+      ValueError: input.json is missing or damaged.
     """
-    told = _read(path / INPUT)
+    spec = _read(path / INPUT)
     try:
-        height, width, channels = map(int, told["shape"])
-        return {
-            "shape": (height, width, channels),
-            # Runs of version 0.1.0 do not say it; their networks take numbers of any type.
-            "dtype": str(np.dtype(told.get("dtype", "float32"))),
-            "low": float(told["low"]),
-            "high": float(told["high"]),
-        }
+        height, width, channels = map(int, spec["shape"])
+        # Runs of version 0.1.0 have no dtype; their networks take any.
+        dtype = str(np.dtype(spec.get("dtype", "float32")))
+        return ImageSpec((height, width, channels), dtype, float(spec["low"]), float(spec["high"]))
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path / INPUT} does not say shape, low and high; {REMEDY}") from None
+        raise ValueError(f"{path / INPUT} lacks shape, low or high; {REMEDY}") from None
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """The outcome of the run in a folder, None if it is not finished.
+def read_result(path: Path) -> RunResult | None:
+    """Returns the result of the run in a folder; None if it is not finished.
 
     Raises:
-      ValueError: It is damaged.
+      ValueError: result.json is damaged.
     """
     if not (path / RESULT).exists():
         return None
-    result = _read(path / RESULT)
-    missing = {"experiment", "best_step", "validation", "test"} - result.keys()
-    if missing:
+    try:
+        return RunResult.from_json(nan_for_null(_read(path / RESULT)))
+    except KeyError as name:
         raise ValueError(
-            f"{path / RESULT} is not a run's result: it has no {min(missing)!r}; {REMEDY}"
-        )
-    return nan_for_null(result)
-
-
-REMEDY = "delete it and train again with the same --workdir"
+            f"{path / RESULT} is not a run's result: it has no {name}; {REMEDY}"
+        ) from None
+    except TypeError as error:
+        raise ValueError(f"{path / RESULT} is damaged: {error}; {REMEDY}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path))
+        value = json.loads(read_text(path))
     except FileNotFoundError:
-        raise ValueError(f"there is no {path}; {REMEDY}") from None
+        raise ValueError(f"{path} does not exist; {REMEDY}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise ValueError(f"{path} is damaged (no valid JSON); {REMEDY}") from None
-    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (invalid JSON); {REMEDY}") from None
+    if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged (not a JSON object); {REMEDY}")
-    return found
+    return value
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_records(path: Path) -> list[LogRecord]:
     try:
         text = read_text(path)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    lines = []
+    records = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         try:
-            found = json.loads(line)
-            lines.append(nan_for_null({**found, "step": int(found["step"])}))
+            values = json.loads(line)
+            records.append(record_from_json(nan_for_null({**values, "step": int(values["step"])})))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
-                f"{path} is damaged: line {number} is not one that a run wrote; delete that line"
+                f"{path} is damaged: line {number} is not a record of a run; delete that line"
             ) from None
-    return lines
+    return records
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the fields that there were not yet when it was written."""
-    known = dataclasses.fields(Experiment)
-    defaults = {f.name: f.default for f in known if f.default is not dataclasses.MISSING}
+    """Adds the defaults of fields that did not exist when a configuration was written."""
+    fields = dataclasses.fields(Experiment)
+    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
     return {**json.loads(json.dumps(null_for_nan(defaults))), **config}
 
 
-def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    if found == wanted:
+def _require_same(stored: dict[str, Any], requested: dict[str, Any], path: Path) -> None:
+    if stored == requested:
         return
-    if found.get("name") != wanted["name"]:
+    if stored.get("name") != requested["name"]:
         raise ValueError(
-            f"{path} holds a run of experiment {found.get('name')!r}, not {wanted['name']!r}; "
+            f"{path} holds a run of experiment {stored.get('name')!r}, not {requested['name']!r}; "
             "choose another --workdir"
         )
-    ours, theirs = flatten_json(wanted), flatten_json(found)
-    name = next(n for n in {**theirs, **ours} if theirs.get(n) != ours.get(n))
+    old, new = flatten_json(stored), flatten_json(requested)
+    name = next(n for n in {**old, **new} if old.get(n) != new.get(n))
     raise ValueError(
-        f"{path} holds a run with {name}={theirs.get(name)}, not {ours.get(name)}; choose another "
-        "--workdir, or leave the flag as it was to go on with this one"
+        f"{path} holds a run with {name}={old.get(name)}, not {new.get(name)}; choose another "
+        "--workdir, or restore the flag to resume this run"
     )

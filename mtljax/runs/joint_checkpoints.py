@@ -142,7 +142,8 @@ class JointCheckpoints:
 
     def _distribute(self, run: int, checkpoints: Checkpoints) -> None:
         best, last = (
-            {name: leaf[run] for name, leaf in states.items()} for states in (self._best, self._last)
+            {name: leaf[run] for name, leaf in states.items()}
+            for states in (self._best, self._last)
         )
         best_score, last_score = self._scores[:, run].tolist()
         if np.isfinite(best_score) and best["step"] != last["step"]:

@@ -13,33 +13,33 @@ from mtljax.step.state import TrainState
 
 
 class TrainedModel(NamedTuple):
-    """A run, ready to be used."""
+    """Model of a run at its best checkpoint, for inference."""
 
     experiment: Experiment
     model: Any
     state: TrainState
     step: int
-    """Of the checkpoint, the best on validation."""
+    """Step of the checkpoint, the best on validation."""
     shape: tuple[int, int, int]
-    """Height, width and channels of the images that it was trained on."""
+    """Height, width and channels of the training images."""
     dtype: str
-    """Their type."""
+    """Dtype of the training images."""
     low: float
     high: float
-    """Black and white in their unit."""
+    """Values of black and white."""
 
 
-def load_run(path: Path, *, verify: Path | None = None) -> TrainedModel:
-    """The best model of a run folder; the data is not needed.
+def load_run(path: Path | str, *, verify: Path | None = None) -> TrainedModel:
+    """Loads the best model of a run folder; the data is not needed.
 
     Args:
       path: The run folder.
-      verify: File of a public key, whose owner must have signed the run.
+      verify: File with a public key, whose owner must have signed the run.
 
     Raises:
-      ValueError: It is no run folder, has no checkpoint that can be read, or its signature does not
-        hold.
+      ValueError: The path is no run folder, no checkpoint can be read, or the signature is invalid.
     """
+    path = Path(path)
     if not path.is_dir():
         raise ValueError(f"no run folder {path}")
     if not (path / CONFIG).is_file():
@@ -56,5 +56,4 @@ def load_run(path: Path, *, verify: Path | None = None) -> TrainedModel:
         state = checkpoints.restore_for_inference(step)
     finally:
         checkpoints.close()
-    told = read_input(path)
-    return TrainedModel(experiment, build(experiment).model, state, step, **told)
+    return TrainedModel(experiment, build(experiment).model, state, step, *read_input(path))

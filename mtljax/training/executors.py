@@ -1,14 +1,14 @@
-"""How steps reach the device: many at once where that pays, one at a time where it does not.
+"""Executors of train steps: over data on the device, or over batches from the host.
 
-A step of a small network takes microseconds, less than Python needs to ask for it. So where the
-data is on the device, a whole chunk of steps is one program with a loop in it, except on CPUs with
-convolutions, which are many times slower inside a loop there.
+A step of a small network takes less time than its dispatch from Python. Where the data is on the
+device, a chunk of steps is therefore one program with a loop in it, except for convolutions on
+CPU, which are many times slower inside a loop.
 """
 
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,61 +16,87 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from mtljax.compilation import compiler_options
-from mtljax.data.pipeline import Order
+from mtljax.data.pipeline import BatchSampler
 from mtljax.parallel import Placement
 from mtljax.step.state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
 
 
+class Cost(NamedTuple):
+    """Cost of a compiled step, apart from its time; None if unknown."""
+
+    compile_seconds: float | None = None
+    memory_bytes: int | None = None
+    """Peak memory of the program, data on the device included."""
+
+
 class Logs:
-    """The logs of some steps, on the device until somebody reads them."""
+    """Logs of consecutive steps, left on the device until they are read."""
 
     def __init__(self, parts: list[PyTree], count: int):
-        """Args: parts, of one step each, or of a chunk with the steps along the first axis, which
-        may be longer than it has steps, as those of a whole chunk are; count, the steps.
+        """Initializes the logs.
+
+        Args:
+          parts: Logs of single steps, or of a chunk with a leading axis of steps.
+          count: Number of steps; a chunk may be longer, the rest is ignored.
         """
         self._parts, self._count = parts, count
 
     @functools.cached_property
     def values(self) -> PyTree[np.ndarray]:
-        """NumPy arrays with the steps along the first axis; waits for the device."""
+        """NumPy arrays with a leading axis of steps; waits for the device."""
         join = lambda *x: np.concatenate([np.atleast_1d(v) for v in x])[: self._count]
         return jax.tree.map(join, *jax.device_get(self._parts))
 
 
 class DeviceDataProgram:
-    """Steps over data that is on the device, where each step picks its own examples.
+    """Compiled steps over data on the device, where each step gathers its own examples.
 
-    One program serves any seed. With `together`, states and rows have an axis of runs before all
-    others, and the runs are trained side by side.
+    One program serves any seed. If `stacked`, states and rows have a leading axis of runs.
     """
 
     def __init__(
-        self, step: Step, data: PyTree, placement: Placement, chunk: int, *, together: bool = False
+        self, step: Step, data: PyTree, placement: Placement, chunk: int, *, stacked: bool = False
     ):
-        """Args: step; data, one batch of all examples, replicated; placement; chunk, the most steps
-        that are asked for at once; together, whether several runs share the program.
-        """
-        self.data, self.placement, self.chunk, self.together = data, placement, chunk, together
+        """Initializes the program; it is compiled at its first use.
 
-        def pick(data: PyTree, rows: Int[Array, " B"]) -> PyTree:
+        Args:
+          step: The train step.
+          data: All examples as one batch, replicated.
+          placement: Devices; runs are spread over them if `stacked`, else batches.
+          chunk: Largest number of steps per call.
+          stacked: True if several runs train side by side.
+        """
+        self.data, self.placement, self.chunk, self.stacked = data, placement, chunk, stacked
+
+        def gather(data: PyTree, rows: Int[Array, " B"]) -> PyTree:
             spread = lambda x: x
-            if not together:  # else the runs are what is spread
+            if not stacked:
                 spread = lambda x: jax.lax.with_sharding_constraint(x, placement.batched)
             return spread(jax.tree.map(lambda x: jnp.take(x, spread(rows), axis=0), data))
 
-        def one_run(state, data, rows):
-            return step(state, pick(data, rows))
+        def step_of_run(
+            state: TrainState, data: PyTree, rows: Int[Array, " B"]
+        ) -> tuple[TrainState, PyTree]:
+            return step(state, gather(data, rows))
 
-        over_runs = jax.vmap(one_run, in_axes=(0, None, 0)) if together else one_run
+        step_of_all = jax.vmap(step_of_run, in_axes=(0, None, 0)) if stacked else step_of_run
 
-        def one(state, data, rows, start):
-            number = state.step[0] if together else state.step
-            return over_runs(state, data, rows[number - start])
+        def one(
+            state: TrainState, data: PyTree, rows: Int[Array, "chunk *S B"], start: Int[Array, ""]
+        ) -> tuple[TrainState, PyTree]:
+            number = state.step[0] if stacked else state.step
+            return step_of_all(state, data, rows[number - start])
 
-        def many(state, data, rows, start, count):
-            def body(i, carry):
+        def many(
+            state: TrainState,
+            data: PyTree,
+            rows: Int[Array, "chunk *S B"],
+            start: Int[Array, ""],
+            count: Int[Array, ""],
+        ) -> tuple[TrainState, PyTree]:
+            def body(i: Array, carry: PyTree) -> PyTree:
                 state, logs = carry
                 state, new = one(state, data, rows, start)
                 return state, jax.tree.map(lambda all, x: all.at[i].set(x), logs, new)
@@ -79,26 +105,26 @@ class DeviceDataProgram:
             empty = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
-        places = (placement.batched if together else placement.replicated), None
         options = compiler_options()
         settings: dict[str, Any] = {
             "donate_argnums": 0,
-            "out_shardings": places,
+            "out_shardings": (placement.batched if stacked else placement.replicated, None),
             "compiler_options": options,
         }
         self._one = jax.jit(one, **settings)
         self._many = jax.jit(many, **settings)
-        self._pick = jax.jit(
-            jax.vmap(pick, in_axes=(None, 0)) if together else pick, compiler_options=options
+        self._gather = jax.jit(
+            jax.vmap(gather, in_axes=(None, 0)) if stacked else gather, compiler_options=options
         )
         self._compiled: Any = None
         self.loops: bool | None = None
-        self.cost: dict[str, float] = {}
+        """True if the steps of a chunk are a loop in one program; None before the first call."""
+        self.cost = Cost()
 
     def run(
         self, state: TrainState, rows: Int[np.ndarray, "chunk *S B"], start: int, count: int
     ) -> tuple[TrainState, Logs]:
-        """Steps start ... start + count - 1, whose examples are the first `count` of `rows`."""
+        """Takes steps start ... start + count - 1, on the first `count` batches of `rows`."""
         rows, first = self.placement.replicate((rows, np.int32(start)))
         arguments = self.data, rows, first
         if self._compiled is None:
@@ -111,55 +137,55 @@ class DeviceDataProgram:
         for _ in range(count):
             state, log = self._compiled(state, *arguments)
             self.placement.sync_on_virtual_cpus(log)
-            parts.append(jax.tree.map(lambda x: x[None], log) if self.together else log)
+            parts.append(jax.tree.map(lambda x: x[None], log) if self.stacked else log)
         return state, Logs(parts, count)
 
     def batch(self, rows: Int[np.ndarray, "*S B"]) -> PyTree:
-        """The examples at `rows`."""
-        return self._pick(self.data, self.placement.replicate(rows))
+        """Returns the examples at `rows`."""
+        return self._gather(self.data, self.placement.replicate(rows))
 
     def _compile(self, *arguments: Any) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         traced = self._one.trace(*arguments)
         self.loops = jax.default_backend() != "cpu" or not has_convolution(traced.jaxpr)
         if self.loops:
             traced = self._many.trace(*arguments, np.int32(0))
         self._compiled = traced.lower().compile()
-        self.cost = cost(self._compiled, time.perf_counter() - began)
+        self.cost = _cost(self._compiled, time.perf_counter() - start)
 
 
 class DeviceDataExecutor:
-    """Takes the steps of runs of certain seeds over data that is on the device."""
+    """Executor of the steps of runs with certain seeds over data on the device."""
 
-    def __init__(self, program: DeviceDataProgram, orders: Sequence[Order]):
-        """Args: program; orders, of each run."""
-        self._program, self._orders = program, orders
+    def __init__(self, program: DeviceDataProgram, samplers: Sequence[BatchSampler]):
+        self._program, self._samplers = program, samplers
 
     @property
-    def cost(self) -> dict[str, float]:
+    def cost(self) -> Cost:
+        """Cost of the compiled step; unknown before it is compiled."""
         return self._program.cost
 
     @property
     def loops(self) -> bool | None:
-        """Whether the steps of a chunk are a loop in one program; known from the first run on."""
+        """See `DeviceDataProgram.loops`."""
         return self._program.loops
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
-        """Steps start ... start + count - 1."""
-        # Always as many rows: one compiled program.
+        """Takes steps start ... start + count - 1."""
+        # The same number of rows for any count, so that one program serves all.
         return self._program.run(state, self._rows(start, self._program.chunk), start, count)
 
     def batch(self, start: int) -> PyTree:
-        """The batch of the step that is next, `start`."""
+        """Returns the batch of step `start`, the next one."""
         return self._program.batch(self._rows(start, 1)[0])
 
     def _rows(self, start: int, count: int) -> Int[np.ndarray, "count *S B"]:
-        rows = [order.batches(start, count) for order in self._orders]
-        return np.stack(rows, 1) if self._program.together else rows[0]
+        rows = [sampler.batches(start, count) for sampler in self._samplers]
+        return np.stack(rows, 1) if self._program.stacked else rows[0]
 
 
 class HostDataProgram:
-    """The step alone, compiled at its first batch."""
+    """Compiled single step over batches from the host."""
 
     def __init__(self, step: Step, placement: Placement):
         self.placement = placement
@@ -170,39 +196,40 @@ class HostDataProgram:
             compiler_options=compiler_options(),
         )
         self._compiled: Any = None
-        self.cost: dict[str, float] = {}
+        self.cost = Cost()
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, PyTree]:
         if self._compiled is None:
-            began = time.perf_counter()
+            start = time.perf_counter()
             self._compiled = self._step.lower(state, batch).compile()
-            self.cost = cost(self._compiled, time.perf_counter() - began)
+            self.cost = _cost(self._compiled, time.perf_counter() - start)
         return self._compiled(state, batch)
 
 
 class HostDataExecutor:
-    """Steps over batches that come from the host, the next ones on their way to the device."""
+    """Executor of steps over batches from the host; the next batch is transferred meanwhile."""
 
     def __init__(self, program: HostDataProgram, batches: Iterator[PyTree]):
         self._program, self._batches = program, batches
         self._next: PyTree = None
 
     @property
-    def cost(self) -> dict[str, float]:
+    def cost(self) -> Cost:
+        """Cost of the compiled step; unknown before it is compiled."""
         return self._program.cost
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
-        """`count` more steps; `start` is where the batches are."""
+        """Takes the next `count` steps; `start` must be the step of the next batch."""
         parts = []
         for _ in range(count):
             state, log = self._program(state, self.batch(start))
-            self._next = self._fetch()  # while the device works
+            self._next = self._fetch()  # while the device computes
             self._program.placement.sync_on_virtual_cpus(log)
             parts.append(log)
         return state, Logs(parts, count)
 
     def batch(self, start: int) -> PyTree:
-        """The batch of the step that is next."""
+        """Returns the batch of the next step."""
         del start
         if self._next is None:
             self._next = self._fetch()
@@ -213,20 +240,16 @@ class HostDataExecutor:
         return None if batch is None else self._program.placement.spread(batch)
 
 
-def cost(compiled: Any, seconds: float) -> dict[str, float]:
-    """What a compiled step costs beside its time: the seconds until it was compiled, and the most
-    memory that it needs at once, in bytes, the data on the device included.
-    """
+def _cost(compiled: Any, seconds: float) -> Cost:
     memory = compiled.memory_analysis()
-    found = {"compile_seconds": seconds}
-    if memory is not None:
-        kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
-        found["memory_bytes"] = kept - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-    return found
+    if memory is None:
+        return Cost(seconds)
+    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return Cost(seconds, arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes)
 
 
 def has_convolution(jaxpr: Any) -> bool:
-    """Whether a convolution is anywhere in a (closed) jaxpr."""
+    """Returns True if a jaxpr, closed or not, contains a convolution at any depth."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":

@@ -1,12 +1,9 @@
-"""The host's loop: data -> steps -> log -> evaluate -> checkpoint, and the result at the end."""
+"""The training loop: steps, records, evaluations, checkpoints, and the result at the end."""
 
-import contextlib
-import functools
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -16,46 +13,52 @@ from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.tables import result_table
 from mtljax.runs.checkpoints import saved_steps
-from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import REPORT, check_folder, read_result
-from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
-from mtljax.step.state import TrainState
+from mtljax.runs.joint_checkpoints import joint_step
+from mtljax.runs.result import RunResult
+from mtljax.training.executors import Cost
+from mtljax.training.group import RunGroup
 from mtljax.training.programs import Programs
-from mtljax.training.recorder import Fetch, require_tensorboard
-from mtljax.training.run import Run, draw_again
+from mtljax.training.recorder import require_tensorboard
+from mtljax.training.run import redraw_report
+from mtljax.training.setup import set_up
+from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.training.stopping import Stopped, stop_signal
 from mtljax.utils.terminal import console, say
 
 
 def train(
     experiment: Experiment,
-    workdir: Path,
+    workdir: Path | str,
     *,
     source: Source | None = None,
+    load: Callable[[Experiment], Source] | None = None,
     devices: int | None = None,
     tensorboard: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
-    """Trains an experiment in a run folder, or goes on with it, and returns its result.
+) -> RunResult:
+    """Trains an experiment in a run folder, or resumes it, and returns its result.
 
     Args:
-      experiment: What to train.
-      workdir: The run folder. If it holds this experiment unfinished, training goes on from its
-        latest checkpoint, bit for bit; if finished, its result is returned, after its report was
-        drawn if it has none.
-      source: The data, if it is in memory, as in a notebook (`mtljax.data.from_arrays`); the
-        experiment's `data.source` is then only what it is called. None: what that names.
-      devices: How many to use; None: all.
-      tensorboard: Also write event files to `workdir/tensorboard`.
+      experiment: The experiment.
+      workdir: The run folder. An unfinished run of the same experiment is resumed from its latest
+        checkpoint, bit for bit; of a finished one the result is returned, and the report drawn if
+        it is missing.
+      source: The data, if it is in memory (`mtljax.data.from_arrays`); None: the experiment's
+        `data.source`, which is otherwise only a name.
+      load: Replacement for `mtljax.build.load_source`, called if the run is unfinished.
+      devices: Number of devices to use; None: all.
+      tensorboard: Write event files to `workdir/tensorboard` too.
       quiet: Print nothing.
 
     Raises:
-      ValueError: The experiment, the data, the folder or the devices are not as they must be;
-        then nothing was written.
-      Stopped: SIGTERM came (the state is saved), or too many updates in a row were not finite.
+      ValueError: The experiment, the data, the folder or the devices are unusable; nothing was
+        written.
+      Stopped: SIGTERM was received (the state is saved), or too many consecutive updates were not
+        finite.
     """
-    began = time.perf_counter()
-    quiet = quiet or jax.process_index() > 0
+    start_time = time.perf_counter()
+    workdir, quiet = Path(workdir), quiet or jax.process_index() > 0
     check_folder(workdir, experiment)
     if source is not None:
         source = load_source(experiment, source)
@@ -63,165 +66,94 @@ def train(
     parallel.same_everywhere(result is not None, "whether the run is finished")
     if result is not None:
         if not quiet:
-            say(f"{workdir} is finished already; for a new run choose another --workdir")
-            console.print(result_table(result))
+            say(f"{workdir} is finished already; choose another --workdir for a new run")
+            console.print(result_table(result.to_json()))
         if not (workdir / REPORT).exists() and jax.process_count() == 1:
-            draw_again(experiment, workdir, result, devices, source)
+            redraw_report(experiment, workdir, result, devices, source)
         return result
 
     if tensorboard:
         require_tensorboard()
-    programs = Programs(experiment, devices=devices, source=source)
-    (outcome,) = train_together(
-        [experiment], [workdir], programs, tensorboard=tensorboard, quiet=quiet, began=began
+    if load is not None:
+        source = load(experiment)
+    programs = Programs(set_up(experiment, devices=devices, source=source))
+    (outcome,) = train_group(
+        [experiment],
+        [workdir],
+        programs,
+        tensorboard=tensorboard,
+        quiet=quiet,
+        start_time=start_time,
     )
     if isinstance(outcome, Stopped):
         raise outcome
     return outcome
 
 
-def train_together(
+def train_group(
     experiments: Sequence[Experiment],
     workdirs: Sequence[Path],
     programs: Programs,
     *,
     tensorboard: bool = False,
     quiet: bool = False,
-    page: bool = True,
+    report: bool = True,
     progress: Callable[[int], None] = lambda step: None,
-    began: float | None = None,
-) -> list[dict[str, Any] | Stopped]:
-    """Trains runs that differ only in their seed, side by side in one program if they are several.
+    start_time: float | None = None,
+) -> list[RunResult | Stopped]:
+    """Trains runs that differ only in their seed, side by side in one program.
 
-    Each writes its own run folder, as if it were alone.
+    Each run writes its own folder, as if it were the only one.
 
     Args:
-      experiments: The same one with different seeds.
-      workdirs: The run folder of each, unfinished.
-      programs: Of the experiment.
-      tensorboard: Also write event files.
+      experiments: The same experiment with different seeds.
+      workdirs: Folder of each run, without a result.
+      programs: Programs of the experiment.
+      tensorboard: Write event files too.
       quiet: Print nothing.
-      page: Draw the report of each.
-      progress: Called with the number of steps that are behind.
-      began: When the runs began, by `time.perf_counter`; None: now.
+      report: Draw the report of each run.
+      progress: Called with the number of steps taken, before the first and after every chunk.
+      start_time: Start of the runs, from `time.perf_counter`; None: now.
 
     Returns:
-      Of each, in their order, its result, or why it could not be trained to the end.
+      Per run its result, or the reason why it failed.
 
     Raises:
-      ValueError: A folder is not as it must be.
-      Stopped: SIGTERM came; the states are saved.
+      ValueError: A folder cannot be used.
+      Stopped: SIGTERM was received; the states are saved.
     """
-    experiment, count_runs = experiments[0], len(experiments)
-    seeds, none = [experiment.seed for experiment in experiments], [None] * count_runs
-    begins = not joint_step(workdirs[0], seeds) and not all(map(saved_steps, workdirs))
-    report = programs.initial.report if begins else ()  # read before anything is written
-    with contextlib.ExitStack() as stack:
-        runs = [
-            stack.enter_context(
-                Run(experiment, workdir, programs, together=count_runs, began=began)
-            )
-            for experiment, workdir in zip(experiments, workdirs, strict=True)
-        ]
-        stop = stack.enter_context(stop_signal())
-        joint = None
-        if count_runs > 1:
-            keys = read_keys() if experiment.encrypt else None
-            joint = stack.enter_context(JointCheckpoints(workdirs[0], seeds, keys=keys))
-        step, state = where_to_begin(runs, joint, programs)
-        for run in runs:
-            run.start(step, tensorboard=tensorboard, quiet=quiet)
-        if not quiet:
-            for line in (f"going on from step {step}",) if step else report:
-                say(line)
+    experiment = experiments[0]
+    seeds = [experiment.seed for experiment in experiments]
+    is_new = not joint_step(workdirs[0], seeds) and not all(map(saved_steps, workdirs))
+    messages = programs.setup.initial.report if is_new else ()  # read before anything is written
+    with (
+        RunGroup(experiments, workdirs, programs, start_time=start_time) as group,
+        stop_signal() as stop,
+    ):
+        step, state = group.start(tensorboard=tensorboard, quiet=quiet)
+        cost = Cost()
+        for message in () if quiet else (f"resuming from step {step}",) if step else messages:
+            say(message)
+        progress(step)
         every = telemetry_interval(experiment)
-        runner = programs.feed(seeds, step)
-
-        while step < experiment.steps and not all(run.failure for run in runs):
-            progress(step)
-            count = steps_to_next_line(experiment, step)
-            measuring = every and step % every == 0
-            if measuring:
-                before, batch = programs.keep(state), runner.batch(step)
-            state, logs = runner.run(state, step, count)
-            step += count
-            agreement: Sequence[Fetch | None] = none
-            if measuring:
-                measured = programs.measure(before, state, batch, count_runs)
-                agreement = of_each(functools.partial(jax.device_get, measured), count_runs, 0)
-            own_logs = of_each(functools.partial(getattr, logs, "values"), count_runs, 1)
-            for run, own_log, own_agreement in zip(runs, own_logs, agreement, strict=True):
-                run.add(step, count, own_log, own_agreement)
-            stopping = stop.came()
+        measure = programs.telemetry if every else None
+        for chunk in take_steps(programs, seeds, state, step, measure=measure, measure_every=every):
+            step, state, cost = chunk.step, chunk.state, chunk.cost
+            group.record(chunk)
+            stopping = stop.received()
             evaluating = step % experiment.eval_every == 0 or step == experiment.steps
             if evaluating or stopping:
-                metrics = programs.validate(state, count_runs) if evaluating else none
-                scores = [run.score(step, own) for run, own in zip(runs, metrics, strict=True)]
-                if joint is not None:
-                    joint.save(step, state, scores)
-                elif not runs[0].failure:
-                    runs[0].save(state, scores[0])
-                for run in runs:
-                    run.exclude_from_throughput()
+                group.save(step, state, evaluate=evaluating)
             if stopping and step < experiment.steps:
                 raise Stopped(
-                    f"stopped at step {step} and saved; --workdir {workdirs[0]} goes on from there",
+                    f"stopped at step {step} and saved; --workdir {workdirs[0]} resumes from there",
                     status=128 + signal.SIGTERM,
                 )
-        # No result before every run's last checkpoint is there: the runs that are still to be
-        # finished by another process, if this one dies, then have no step to take any more.
-        for number, run in enumerate(runs):
-            if joint is not None:
-                joint.hand_out(number, run.checkpoints)
-            run.checkpoints.wait()
-        forget_joint(workdirs[0])
-        outcomes: list[dict[str, Any] | Stopped] = []
-        for run, own in zip(runs, programs.split(state, count_runs), strict=True):
-            outcomes.append(run.failure or run.finish(own, runner.cost, page=page))
-            if not quiet and isinstance(outcomes[-1], dict):
-                console.print(result_table(outcomes[-1]))
+            if group.has_failed:
+                break
+            progress(step)
+        outcomes = group.finish(state, cost, report=report)
+    for outcome in outcomes:
+        if isinstance(outcome, RunResult) and not quiet:
+            console.print(result_table(outcome.to_json()))
     return outcomes
-
-
-def where_to_begin(
-    runs: Sequence[Run], joint: JointCheckpoints | None, programs: Programs
-) -> tuple[int, TrainState]:
-    """(step, joined state) of a checkpoint that all runs have, or 0 and a new state."""
-    if joint is not None and (step := joint.latest()):
-        return step, joint.restore(step, programs.join([programs.restore_template()] * len(runs)))
-    step = min(run.latest() for run in runs)
-    return step, programs.join([run.state(step) for run in runs])
-
-
-def of_each(fetch: Fetch, runs: int, axis: int) -> list[Fetch]:
-    """How to get each run's own part of what is fetched once, along an axis if they are several."""
-    if runs == 1:
-        return [fetch]
-    whole = functools.cache(fetch)
-    pick = lambda run: jax.tree.map(lambda x: x.take(run, axis), whole())
-    return [functools.partial(pick, run) for run in range(runs)]
-
-
-def steps_to_next_line(experiment: Experiment, step: int) -> int:
-    """Steps until the next log line, evaluation or the end, whichever comes first."""
-    return min(
-        experiment.log_every - step % experiment.log_every,
-        experiment.eval_every - step % experiment.eval_every,
-        experiment.steps - step,
-    )
-
-
-STEPS_PER_TASK, LINES = 50, 10
-"""At least so many steps for each task, and so many log lines, are between two measurements if the
-experiment does not say: one costs about T + 5 passes, a plain step three, so this is below 5 % of
-the plainest step's time, and of small networks' too, whose steps are looped over in one program."""
-
-
-def telemetry_interval(experiment: Experiment) -> int:
-    """Steps between two measurements, a multiple of those between lines; 0: none are made."""
-    every = experiment.telemetry_every
-    if every is None:
-        every = max(STEPS_PER_TASK * len(experiment.tasks), LINES * experiment.log_every)
-    if len(experiment.tasks) < 2:
-        return 0
-    return -(-every // experiment.log_every) * experiment.log_every

@@ -1,7 +1,6 @@
 """Progress of training on the terminal."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.progress import (
     BarColumn,
@@ -11,12 +10,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mtljax.runs.records import TrainRecord, ValidationRecord
 from mtljax.tasks import Task
 from mtljax.utils.terminal import console, say
 
+_MAX_TASKS = 4
+"""Tasks whose losses are printed on a line."""
+
 
 class Reporter:
-    """Progress of training: a bar on a terminal, a line per evaluation elsewhere."""
+    """Progress of training: a bar on a terminal, elsewhere one line per evaluation."""
 
     def __init__(self, total: int, done: int, *, quiet: bool = False):
         self._quiet = quiet
@@ -34,39 +37,39 @@ class Reporter:
             self._bar = self._live.add_task("", total=total, completed=done, numbers="compiling")
             self._live.start()
         self._total = total
-        self._last: dict[str, Any] | None = None
+        self._last: TrainRecord | None = None
 
-    def train(self, line: dict[str, Any]) -> None:
-        """A training line of metrics.jsonl."""
-        self._last = line
+    def train(self, record: TrainRecord) -> None:
+        """Updates the bar."""
+        self._last = record
         if self._live is not None:
-            self._live.update(self._bar, completed=line["step"], numbers=_numbers(line))
+            self._live.update(self._bar, completed=record.step, numbers=_summary(record))
 
-    def validation(self, line: dict[str, Any], tasks: Sequence[Task], best: bool) -> None:
-        """A validation line of metrics.jsonl."""
+    def validation(self, record: ValidationRecord, tasks: Sequence[Task], is_best: bool) -> None:
+        """Prints a line about an evaluation."""
         if self._quiet:
             return
         values = "  ".join(
-            f"{task.name} {task.main_metric} {line['validation'][task.name][task.main_metric]:.4g}"
+            f"{task.name} {task.main_metric} {record.validation[task.name][task.main_metric]:.4g}"
             for task in tasks
         )
-        numbers = _numbers(self._last) if self._last is not None else ""
-        mark = "  best so far" if best else ""
-        say(f"step {line['step']:>{len(str(self._total))}}  {numbers}  validation: {values}{mark}")
+        numbers = _summary(self._last) if self._last is not None else ""
+        mark = "  best so far" if is_best else ""
+        say(f"step {record.step:>{len(str(self._total))}}  {numbers}  validation: {values}{mark}")
 
     def close(self) -> None:
+        """Removes the bar."""
         if self._live is not None:
             self._live.stop()
 
 
-def _numbers(line: dict[str, Any]) -> str:
-    """Losses, weights and speed in one short line; many tasks are cut short."""
-    losses = list(line["loss"].items())
-    weights = line.get("weight", {})
+def _summary(record: TrainRecord) -> str:
+    """Formats losses, weights and throughput as one short line."""
+    losses, weights = list(record.loss.items()), record.weight or {}
     parts = []
-    for name, loss in losses[:4]:
+    for name, loss in losses[:_MAX_TASKS]:
         weight = f" (x{weights[name]:.2f})" if name in weights else ""
         parts.append(f"{name} {loss:.3g}{weight}")
-    if len(losses) > 4:
-        parts.append(f"+{len(losses) - 4} tasks")
-    return f"loss {', '.join(parts)}  {line['examples_per_second']:,.0f} examples/s"
+    if len(losses) > _MAX_TASKS:
+        parts.append(f"+{len(losses) - _MAX_TASKS} tasks")
+    return f"loss {', '.join(parts)}  {record.examples_per_second:,.0f} examples/s"

@@ -1,40 +1,58 @@
-"""What training writes down: a line per log step and evaluation, for files, people and boards."""
+"""Recorder of a run: a record per log step and evaluation, to file, terminal and TensorBoard."""
 
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.runs.folder import RunFolder
+from mtljax.runs.records import LogRecord, TrainRecord, ValidationRecord
 from mtljax.step.telemetry import summary
+from mtljax.tasks.base import SplitMetrics
 from mtljax.training.progress import Reporter
 from mtljax.training.stopping import Stopped
-from mtljax.utils.optional import require
 from mtljax.utils.tree import flatten_json
 
 Fetch = Callable[[], dict[str, Any]]
-"""Waits for logs and gives them, with the steps along the first axis."""
+"""Waits for arrays on the device and returns them; logs have a leading axis of steps."""
+
+
+class Speed(NamedTuple):
+    """Speed of a run."""
+
+    train_seconds: float
+    ms_per_step: float
+    examples_per_second: float
 
 
 class Recorder:
-    """Turns the logs of steps into lines, one chunk later, so that the device need not wait."""
+    """Turns the logs of steps into records, one chunk late, so that the device never waits."""
 
     def __init__(
         self,
         experiment: Experiment,
         folder: RunFolder,
+        *,
         train_size: int,
         step: int,
         tensorboard: bool,
         quiet: bool,
         together: int = 1,
     ):
-        """Args: experiment; folder; train_size, examples; step, where the run goes on; tensorboard;
-        quiet; together, how many runs share the time that passes here.
+        """Initializes the recorder, and reads the records of earlier processes.
+
+        Args:
+          experiment: The experiment.
+          folder: The run folder.
+          train_size: Number of training examples.
+          step: Step that the run starts or resumes from.
+          tensorboard: Write event files too.
+          quiet: Print nothing.
+          together: Number of runs that share the measured time.
         """
         self._together = together
         self._experiment, self._folder, self._train_size = experiment, folder, train_size
@@ -43,102 +61,104 @@ class Recorder:
         if tensorboard and jax.process_index() == 0:
             self._board = require_tensorboard()(str(folder.path / "tensorboard"), purge_step=step)
         self._pending: tuple[int, int, Fetch, Fetch | None] | None = None
-        self._began = self._last = time.perf_counter()
-        self._in_row = 0
+        self._start = self._last = time.perf_counter()
         history = folder.history()
-        self._lines = [line for line in history if "loss" in line]
-        self._best = min((line["score"] for line in history if "score" in line), default=math.inf)
-        self.skipped = sum(line["skipped"] for line in self._lines)
+        self._records = [record for record in history if isinstance(record, TrainRecord)]
+        scores = (record.score for record in history if isinstance(record, ValidationRecord))
+        self._best = min(scores, default=math.inf)
 
-    def add(self, step: int, count: int, logs: Fetch, telemetry: Fetch | None = None) -> None:
-        """The logs of the `count` steps up to `step`, which may not yet be there, and what was
-        measured before them, if anything.
+    def add(self, step: int, count: int, logs: Fetch, measurement: Fetch | None = None) -> None:
+        """Takes the logs of the `count` steps up to `step`; they may not be computed yet.
+
+        `measurement` is the telemetry of the first of these steps, if any.
         """
         self.flush()
-        self._pending = (step, count, logs, telemetry)
+        self._pending = (step, count, logs, measurement)
 
     def flush(self) -> None:
-        """Writes the line of the chunk that was added last.
+        """Writes the record of the chunk that was added last.
 
         Raises:
-          Stopped: Too many updates in a row were not finite.
+          Stopped: Too many consecutive updates were not finite.
         """
         if self._pending is None:
             return
-        (step, count, logs, telemetry), self._pending = self._pending, None
+        (step, count, logs, measurement), self._pending = self._pending, None
         values = dict(logs())
         now = time.perf_counter()
-        skipped = values.pop("skipped")
-        mean = jax.tree.map(lambda x: float(np.mean(x, dtype=np.float64)), values)
+        skipped, in_row = values.pop("skipped"), values.pop("skipped_in_row")
         batch_size = self._experiment.data.batch_size
-        line = {
-            "step": step,
-            "epoch": step * batch_size / self._train_size,
-            **mean,
-            "skipped": int(skipped.sum()),
-            "examples_per_second": self._together * count * batch_size / (now - self._last),
-            "seconds": now - self._began,
-        }
-        if telemetry is not None:
-            line["telemetry"] = jax.tree.map(lambda x: np.asarray(x, float).tolist(), telemetry())
+        record = TrainRecord(
+            step=step,
+            epoch=step * batch_size / self._train_size,
+            **jax.tree.map(lambda x: float(np.mean(x, dtype=np.float64)), values),
+            skipped=int(skipped.sum()),
+            examples_per_second=self._together * count * batch_size / (now - self._last),
+            seconds=now - self._start,
+            telemetry=None
+            if measurement is None
+            else jax.tree.map(lambda x: np.asarray(x, float).tolist(), measurement()),
+        )
         self._last = now
-        self._lines.append(line)
-        self.skipped += line["skipped"]
-        self._write(line)
-        self._reporter.train(line)
-        for skip in skipped:
-            self._in_row = (self._in_row + 1) * int(skip)
-            if self._in_row >= self._experiment.max_skipped:
-                raise Stopped(
-                    f"the last {self._in_row} updates up to step {step} were not finite and were "
-                    "skipped; lower learning_rate, set clip_norm, or look for NaN in the data"
-                )
+        self._records.append(record)
+        self._write(record)
+        self._reporter.train(record)
+        if in_row.max() >= self._experiment.max_skipped:
+            raise Stopped(
+                f"{in_row.max()} consecutive updates up to step {step} were not finite and were "
+                "skipped; lower learning_rate, set clip_norm, or look for NaN in the data"
+            )
 
-    def validation(self, step: int, metrics: dict[str, dict[str, Any]], score: float) -> None:
-        """The line of an evaluation."""
-        line = {"step": step, "validation": metrics, "score": score}
-        self._write(line)
-        self._reporter.validation(line, self._experiment.tasks, score < self._best)
+    def validation(self, step: int, metrics: SplitMetrics, score: float) -> None:
+        """Writes the record of an evaluation."""
+        record = ValidationRecord(step=step, validation=metrics, score=score)
+        self._write(record)
+        self._reporter.validation(record, self._experiment.tasks, score < self._best)
         self._best = min(self._best, score)
 
     def exclude_from_throughput(self) -> None:
-        """What was done since the last step was no training."""
+        """Leaves the time since the last record out of the throughput."""
         self._last = time.perf_counter()
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._folder.append([line])
+    def _write(self, record: LogRecord) -> None:
+        self._folder.append(record)
         if self._board is not None:
-            for name, value in flatten_json(line, "/").items():
+            for name, value in flatten_json(record.to_json(), "/").items():
                 if isinstance(value, (int, float)):
-                    self._board.add_scalar(name, value, line["step"])
+                    self._board.add_scalar(name, value, record.step)
 
-    def speed(self) -> dict[str, float]:
-        """How fast the steps were, of all processes that took a part of the run.
+    @property
+    def skipped(self) -> int:
+        """Number of skipped updates of the run, earlier processes included."""
+        return sum(record.skipped for record in self._records)
 
-        The first line of each, which compiles, counts for the time but not for the speed.
+    def speed(self) -> Speed:
+        """Returns the speed of the run.
+
+        Every process that trained a part of the run counts. Its first record, which includes the
+        compilation, counts towards the seconds, not towards the speed.
         """
-        before, clock = 0, math.inf
-        every, steady = [], []
-        for line in self._lines:
-            examples = (line["step"] - before) * self._experiment.data.batch_size
-            chunk = (line["step"] - before, examples / line["examples_per_second"])
-            every.append(chunk)
-            if line["seconds"] > clock:
-                steady.append(chunk)
-            before, clock = line["step"], line["seconds"]
-        count, seconds = map(sum, zip(*(steady or every), strict=True))
-        return {
-            "train_seconds": sum(seconds for _, seconds in every),
-            "ms_per_step": 1e3 * seconds / count,
-            "examples_per_second": count * self._experiment.data.batch_size / seconds,
-        }
+        step, clock = 0, math.inf
+        chunks, after_compilation = [], []
+        for record in self._records:
+            examples = (record.step - step) * self._experiment.data.batch_size
+            chunks.append((record.step - step, examples / record.examples_per_second))
+            if record.seconds > clock:
+                after_compilation.append(chunks[-1])
+            step, clock = record.step, record.seconds
+        count, seconds = map(sum, zip(*(after_compilation or chunks), strict=True))
+        return Speed(
+            train_seconds=sum(seconds for _, seconds in chunks),
+            ms_per_step=1e3 * seconds / count,
+            examples_per_second=count * self._experiment.data.batch_size / seconds,
+        )
 
     def telemetry(self) -> dict[str, float]:
-        """Means over training of what was measured."""
-        return summary([line["telemetry"] for line in self._lines if "telemetry" in line])
+        """Returns means of the telemetry over the run."""
+        return summary([record.telemetry for record in self._records if record.telemetry])
 
     def close(self) -> None:
-        """Ends the live line and the event file; a second time does nothing."""
+        """Ends the live line and the event file; may be called twice."""
         self._reporter.close()
         if self._board is not None:
             self._board.close()
@@ -146,5 +166,15 @@ class Recorder:
 
 
 def require_tensorboard() -> Any:
-    """Returns the class that writes TensorBoard's event files."""
-    return require("tensorboardX", "tensorboard", "--tensorboard").SummaryWriter
+    """Returns the class that writes TensorBoard's event files.
+
+    Raises:
+      ValueError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ValueError(
+            "--tensorboard needs tensorboardX: pip install 'mtljax[tensorboard]'"
+        ) from None
+    return SummaryWriter

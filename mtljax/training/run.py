@@ -1,15 +1,15 @@
-"""One training run: its folder, its checkpoints, what it writes down and what came out of it."""
+"""A single run in training: its folder, checkpoints, records and result."""
 
 import contextlib
+import dataclasses
 import math
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
 
@@ -18,24 +18,29 @@ from mtljax.config import Experiment, to_json
 from mtljax.data import Source
 from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
-from mtljax.models.freezing import divide
+from mtljax.models.freezing import split_frozen
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import RunFolder
+from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score
 from mtljax.step.distillation import ADAPTERS
 from mtljax.step.state import TrainState
+from mtljax.tasks.base import SplitMetrics
+from mtljax.training.executors import Cost
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch, Recorder
+from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
 
 
 class Run:
-    """A run while it is trained, alone or beside others of the same `Programs`.
+    """A run in training, the only one of its group or one of several.
 
     Attributes:
-      failure: Why it cannot go on, if so.
-      checkpoints: Its own.
+      experiment: The experiment, with the run's seed.
+      checkpoints: The run's own checkpoints.
+      failure: Reason why the run cannot continue, if any.
     """
 
     def __init__(
@@ -45,33 +50,34 @@ class Run:
         programs: Programs,
         *,
         together: int = 1,
-        began: float | None = None,
+        start_time: float | None = None,
     ):
-        """Opens the folder, and keeps other runs out of it until `close`.
+        """Opens and locks the folder until `__exit__`.
 
         Args:
-          experiment: With this run's seed.
+          experiment: The experiment, with the run's seed.
           workdir: The run folder.
-          programs: Of the experiment.
-          together: How many runs are trained side by side.
-          began: When the run began, by `time.perf_counter`; None: now.
+          programs: Programs of the experiment.
+          together: Number of runs in the group.
+          start_time: Start of the run, from `time.perf_counter`; None: now.
 
         Raises:
-          ValueError: It is not a folder for this run.
+          ValueError: The folder cannot be used for this run.
         """
-        self.experiment, self.programs, self.together = experiment, programs, together
-        self.failure: Stopped | None = None
-        self._began = time.perf_counter() if began is None else began
-        keys = read_keys() if experiment.encrypt else None
-        self._stack = contextlib.ExitStack()
-        with self._stack:
+        self.experiment, self.failure = experiment, None
+        self._programs, self._together = programs, together
+        self._start_time = time.perf_counter() if start_time is None else start_time
+        with contextlib.ExitStack() as stack:
             folder = RunFolder(workdir, experiment, jax.process_index() == 0)
-            self._folder = self._stack.enter_context(folder)
-            source = programs.source
+            self._folder = stack.enter_context(folder)
+            source = programs.setup.source
             folder.describe_input(source.train[0]["image"], source.low, source.high)
+            keys = read_keys() if experiment.encrypt else None
             self.checkpoints = Checkpoints(workdir, keys=keys)
-            self._stack.enter_context(contextlib.closing(self.checkpoints))
-            self._stack = self._stack.pop_all()
+            stack.enter_context(contextlib.closing(self.checkpoints))
+            self._stack = stack.pop_all()
+
+    failure: Stopped | None
 
     def __enter__(self) -> "Run":
         return self
@@ -85,41 +91,40 @@ class Run:
         self._stack.__exit__(kind, error, trace)
 
     def latest(self) -> int:
-        """The step that it can go on from."""
+        """Returns the step of the run's latest checkpoint; 0 if there is none."""
         return self.checkpoints.latest() or 0
 
     def state(self, step: int) -> TrainState:
-        """The state to go on from, of step 0 or of a checkpoint."""
+        """Returns the state of a checkpoint, or the initial state for step 0."""
         if step:
-            return self.checkpoints.restore(step, self.programs.restore_template())
-        return self.programs.create(self.experiment.seed)
+            return self.checkpoints.restore(step, self._programs.restore_template())
+        return self._programs.create(self.experiment.seed)
 
-    def start(self, step: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
-        """Begins to write down what happens from a step on."""
-        self._folder.forget_after(step)
+    def start_recording(self, step: int, *, tensorboard: bool, quiet: bool) -> None:
+        """Records the training from a step on; later records in the folder are dropped."""
+        self._folder.truncate_history(step)
         self._recorder = Recorder(
             self.experiment,
             self._folder,
-            len(self.programs.source.train),
-            step,
-            tensorboard,
-            quiet,
-            self.together,
+            train_size=len(self._programs.setup.source.train),
+            step=step,
+            tensorboard=tensorboard,
+            quiet=quiet,
+            together=self._together,
         )
         self._stack.enter_context(contextlib.closing(self._recorder))
 
-    def add(self, step: int, count: int, logs: Fetch, telemetry: Fetch | None) -> None:
-        """The logs of the `count` steps up to `step`, and what was measured before them."""
-        with self._failing():
-            self._recorder.add(step, count, logs, telemetry)
+    def record(self, step: int, count: int, logs: Fetch, measurement: Fetch | None) -> None:
+        """Records the `count` steps up to `step`; see `Recorder.add`."""
+        with self._catch_failure():
+            self._recorder.add(step, count, logs, measurement)
 
-    def score(self, step: int, metrics: dict[str, dict[str, Any]] | None) -> float:
-        """Writes down a step's metrics on validation; None: it was not evaluated.
+    def record_validation(self, step: int, metrics: SplitMetrics | None) -> float:
+        """Records validation metrics, if any, and returns the score of the step's checkpoint.
 
-        Returns:
-          What the best checkpoint has least of; NaN if the run has failed.
+        Lower is better: the largest float without metrics, NaN if the run has failed.
         """
-        with self._failing():
+        with self._catch_failure():
             self._recorder.flush()
         if self.failure is not None:
             return math.nan
@@ -129,122 +134,118 @@ class Run:
             self._recorder.validation(step, metrics, score)
         return score
 
-    def save(self, state: TrainState, score: float) -> None:
-        """Saves a state in the background."""
-        self.checkpoints.save(state, score)
-
     def exclude_from_throughput(self) -> None:
-        """What was done since the last step was no training."""
+        """Leaves the time since the last step out of the throughput."""
         self._recorder.exclude_from_throughput()
 
     @contextlib.contextmanager
-    def _failing(self):
+    def _catch_failure(self) -> Iterator[None]:
         try:
             yield
         except Stopped as stopped:
             self.failure = stopped
 
-    def finish(self, last: TrainState, cost: dict[str, float], *, page: bool) -> dict[str, Any]:
-        """Evaluates the test split at the best checkpoint, and writes what came out."""
+    def finish(self, last: TrainState, cost: Cost, *, report: bool) -> RunResult:
+        """Evaluates the test split at the best checkpoint, and writes the result.
+
+        Args:
+          last: State after the last step.
+          cost: Cost of the compiled step.
+          report: Draw the report too.
+        """
         self._recorder.close()
         best = self.checkpoints.best()
         assert best is not None
         state = last if best == int(last.step) else self.checkpoints.restore(best, last)
-        programs = self.programs
-        predictions = None
-        if page:
+        programs, predictions = self._programs, None
+        if report:
             test, predictions = programs.test.metrics_and_predictions(state)
         else:
             test = programs.test.metrics(state)
-        result = {
-            "experiment": self.experiment.name,
-            "seed": self.experiment.seed,
-            "steps": self.experiment.steps,
-            "best_step": best,
-            "validation": programs.validation.metrics(state),
-            "test": test,
-            "trivial": programs.constant_predictor,
-            "parameters": count_parameters(state, self.experiment.freeze),
-            "seconds": time.perf_counter() - self._began,
-            **self._recorder.speed(),
-            **cost,
-            "together": self.together,
-            "telemetry": self._recorder.telemetry(),
-            "skipped": self._recorder.skipped,
-            "device": parallel.describe(programs.placement.mesh.size),
-            "environment": environment(),
-        }
+        result = RunResult(
+            experiment=self.experiment.name,
+            seed=self.experiment.seed,
+            steps=self.experiment.steps,
+            best_step=best,
+            validation=programs.validation.metrics(state),
+            test=test,
+            constant_predictor=programs.constant_predictor,
+            parameters=count_parameters(state, self.experiment.freeze),
+            seconds=time.perf_counter() - self._start_time,
+            **self._recorder.speed()._asdict(),
+            **cost._asdict(),
+            together=self._together,
+            telemetry=self._recorder.telemetry(),
+            skipped=self._recorder.skipped,
+            device=parallel.describe(programs.setup.placement.mesh.size),
+            environment=environment(),
+        )
         if predictions is not None and jax.process_index() == 0:
-            _draw(self.experiment, self._folder, result, predictions)
-        result["seconds"] = time.perf_counter() - self._began
+            _write_report(self.experiment, self._folder, result, predictions)
+        result = dataclasses.replace(result, seconds=time.perf_counter() - self._start_time)
         self.checkpoints.tidy()
         self._folder.finish(result)
         return result
 
-    def draw(self, result: dict[str, Any]) -> None:
+    def write_report(self, result: RunResult) -> None:
         """Writes the report of the finished run."""
-        state = self.checkpoints.restore(result["best_step"], self.programs.restore_template())
-        _, predictions = self.programs.test.metrics_and_predictions(state)
-        _draw(self.experiment, self._folder, result, predictions)
+        state = self.checkpoints.restore(result.best_step, self._programs.restore_template())
+        _, predictions = self._programs.test.metrics_and_predictions(state)
+        _write_report(self.experiment, self._folder, result, predictions)
 
 
-def _draw(
-    experiment: Experiment, folder: RunFolder, result: dict[str, Any], predictions: Predictions
+def _write_report(
+    experiment: Experiment, folder: RunFolder, result: RunResult, predictions: Predictions
 ) -> None:
-    """Writes the report into the run folder."""
-    from mtljax.report.run import write_report  # matplotlib: not before it is needed
+    from mtljax.report.run import write_report  # lazy: matplotlib takes long to import
 
     write_report(
         folder.path,
         title=experiment.name,
         config=to_json(experiment),
         tasks=experiment.tasks,
-        history=folder.history(),
-        result=result,
+        history=[record.to_json() for record in folder.history()],
+        result=result.to_json(),
         test=predictions,
     )
 
 
-def draw_again(
+def redraw_report(
     experiment: Experiment,
     workdir: Path,
-    result: dict[str, Any],
+    result: RunResult,
     devices: int | None,
     source: Source | None = None,
 ) -> None:
-    """Writes the report of a finished run, one of a comparison for instance, that has none."""
-    programs = Programs(experiment, devices=devices, source=source)
+    """Writes the report of a finished run that has none, such as a member of a comparison."""
+    programs = Programs(set_up(experiment, devices=devices, source=source))
     with Run(experiment, workdir, programs) as run:
-        run.draw(result)
+        run.write_report(result)
 
 
-def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> dict[str, Any]:
-    """Numbers of parameters: in all, shared, of each task, and frozen if some are.
-
-    Those that only distillation uses are left out: the network does not need them.
-    """
+def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> ParameterCounts:
+    """Counts a model's parameters."""
     params = {name: part for name, part in state.params.items() if name != ADAPTERS}
     shared, specific = partition(params)
-    of_tasks: dict[str, int] = {}
+    task_specific: dict[str, int] = {}
     for path, leaf in specific.items():
-        of_tasks[str(task_of(path))] = of_tasks.get(str(task_of(path)), 0) + leaf.size
-    frozen = sum(leaf.size for leaf in divide(params, freeze)[1].values())
-    return {
-        "total": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "shared": sum(x.size for x in shared.values()),
-        "task_specific": of_tasks,
-        **({"frozen": frozen} if frozen else {}),
-    }
+        task_specific[str(task_of(path))] = task_specific.get(str(task_of(path)), 0) + leaf.size
+    return ParameterCounts(
+        total=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        shared=sum(leaf.size for leaf in shared.values()),
+        task_specific=task_specific,
+        frozen=sum(leaf.size for leaf in split_frozen(params, freeze)[1].values()),
+    )
 
 
 def environment() -> dict[str, str]:
-    """Versions that the numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Returns the versions that the numbers depend on."""
+    versions = {"python": platform.python_version()}
     for package in ("jax", "jaxlib", "flax", "optax", "numpy", "mtljax"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # run from the repository, not installed
             from mtljax import __version__
 
-            found[package] = __version__
-    return {**found, "platform": platform.platform()}
+            versions[package] = __version__
+    return {**versions, "platform": platform.platform()}

@@ -1,4 +1,4 @@
-"""Stopping before the end: on SIGTERM, with everything saved, or because training went wrong."""
+"""Early end of training: on SIGTERM, with the state saved, or because training has failed."""
 
 import contextlib
 import signal
@@ -10,10 +10,10 @@ import numpy as np
 
 
 class Stopped(Exception):
-    """Training was asked to stop, or had to; the message is for the user.
+    """Training ended early; the message is for the user.
 
     Attributes:
-      status: The exit status that says so.
+      status: Exit status of the program.
     """
 
     def __init__(self, message: str, status: int = 1):
@@ -22,33 +22,36 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Whether SIGTERM came."""
+    """Record of SIGTERM."""
 
-    came_here = False
+    received_here = False
 
-    def came(self) -> bool:
-        """Whether it came to any process. All of them must ask at the same step."""
+    def received(self) -> bool:
+        """Returns True if any process received it; all processes must ask at the same step."""
         if jax.process_count() == 1:
-            return self.came_here
+            return self.received_here
         from jax.experimental.multihost_utils import process_allgather
 
-        return bool(np.any(process_allgather(np.asarray(self.came_here))))
+        return bool(np.any(process_allgather(np.asarray(self.received_here))))
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Notes SIGTERM instead of dying of it, so that the loop can save; only in the main thread."""
+    """Records SIGTERM instead of ending the process, so that the loop can save.
+
+    Outside the main thread, which alone may handle signals, nothing is recorded.
+    """
     stop = StopSignal()
 
-    def note(*_: Any) -> None:
-        stop.came_here = True
+    def record(*_: Any) -> None:
+        stop.received_here = True
 
     try:
-        before = signal.signal(signal.SIGTERM, note)
-    except ValueError:  # not the main thread: whoever runs us handles signals
+        previous = signal.signal(signal.SIGTERM, record)
+    except ValueError:
         yield stop
         return
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -11,8 +11,9 @@ from mtljax.comparison import running
 from mtljax.comparison.compare import compare
 from mtljax.main import main
 from mtljax.runs.checkpoints import Checkpoints
-from mtljax.training.loop import train, train_together
+from mtljax.training.loop import train, train_group
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 ASKED = {"balancers": ("ew",), "seeds": 2, "devices": 1, "quiet": True}
 
@@ -54,9 +55,9 @@ def close(ours, theirs, rtol=1e-5):
 def test_seeds_side_by_side_are_separate_runs(tmp_path):
     runs = [dataclasses.replace(EXPERIMENT, seed=seed) for seed in (0, 7, 3)]
     folders = [tmp_path / f"together-{run.seed}" for run in runs]
-    programs = Programs(EXPERIMENT, devices=1)
+    programs = Programs(set_up(EXPERIMENT, devices=1))
     assert programs.pays_together
-    train_together(runs, folders, programs, quiet=True, page=False)
+    train_group(runs, folders, programs, quiet=True, report=False)
     for run, folder in zip(runs, folders, strict=True):
         alone = tmp_path / f"alone-{run.seed}"
         train(run, alone, devices=1, quiet=True)
@@ -86,13 +87,13 @@ def test_seeds_side_by_side_are_separate_runs(tmp_path):
 @pytest.mark.slow
 def test_seeds_are_spread_over_devices(tmp_path):
     runs = [dataclasses.replace(EXPERIMENT, seed=seed, steps=10) for seed in range(4)]
-    one, several = (Programs(runs[0], devices=devices) for devices in (1, 8))
-    assert several.side_by_side(4).mesh.size == 4
-    assert several.side_by_side(6).mesh.size == 6
-    assert several.side_by_side(9).mesh.size == 3
+    one, several = (Programs(set_up(runs[0], devices=devices)) for devices in (1, 8))
+    assert several.runs_placement(4).mesh.size == 4
+    assert several.runs_placement(6).mesh.size == 6
+    assert several.runs_placement(9).mesh.size == 3
     for name, programs in (("one", one), ("several", several)):
         folders = [tmp_path / f"{name}-{run.seed}" for run in runs]
-        train_together(runs, folders, programs, quiet=True, page=False)
+        train_group(runs, folders, programs, quiet=True, report=False)
     for seed in range(4):
         ours, theirs = (
             json.loads((tmp_path / f"{name}-{seed}" / "result.json").read_text())
@@ -103,7 +104,7 @@ def test_seeds_are_spread_over_devices(tmp_path):
 
 def test_finished_members_are_not_run_again(folder, monkeypatch):
     before, said = results(folder), tables(folder)
-    monkeypatch.setattr(running, "train_together", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(running, "train_group", lambda *_, **__: 1 / 0)
     compare(EXPERIMENT, folder, **ASKED)
     assert results(folder) == before
     assert tables(folder) == said

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from mtljax import parallel
 from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, pipeline
-from mtljax.data.pipeline import Order, padded, resident, size_in_bytes, stream
+from mtljax.data.pipeline import BatchSampler, padded_batches, read_split, size_in_bytes, stream
 from mtljax.tasks import Classification, Regression
 from mtljax.training.executors import HostDataExecutor, HostDataProgram
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 sizes = st.integers(1, 40)
 
@@ -47,11 +48,11 @@ def numbered(size):
 @given(seed=st.integers(0, 2**31), size=sizes, batch=sizes, start=st.integers(0, 200))
 def test_order_is_a_pure_function_of_seed_and_step(seed, size, batch, start):
     batch = min(batch, size)
-    order = Order(seed=seed, size=size, batch_size=batch)
+    order = BatchSampler(seed=seed, size=size, batch_size=batch)
     together = order.batches(start, 5)
     assert together.shape == (5, batch)
     one_by_one = [
-        Order(seed=seed, size=size, batch_size=batch).batches(start + i, 1)[0] for i in range(5)
+        BatchSampler(seed=seed, size=size, batch_size=batch).batches(start + i, 1)[0] for i in range(5)
     ]
     np.testing.assert_array_equal(together, one_by_one)
 
@@ -60,26 +61,26 @@ def test_order_is_a_pure_function_of_seed_and_step(seed, size, batch, start):
 @given(seed=st.integers(0, 2**31), size=sizes, batch=sizes)
 def test_every_epoch_has_every_example_once(seed, size, batch):
     batch = min(batch, size)
-    order = Order(seed=seed, size=size, batch_size=batch)
+    order = BatchSampler(seed=seed, size=size, batch_size=batch)
     flat = order.batches(0, -(-4 * size // batch)).ravel()[: 4 * size]
     for epoch in flat.reshape(4, size):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(size))
 
 
 def test_epochs_and_seeds_are_shuffled_anew():
-    orders = [Order(seed=seed, size=100, batch_size=100).batches(0, 3) for seed in (0, 1)]
+    orders = [BatchSampler(seed=seed, size=100, batch_size=100).batches(0, 3) for seed in (0, 1)]
     for a, b in itertools.combinations(np.concatenate(orders), 2):
         assert (a != b).any()
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="a batch of 11 is larger than .* make data.batch_size at"):
-        Order(seed=0, size=10, batch_size=11)
+        BatchSampler(seed=0, size=10, batch_size=11)
 
 
 @pytest.mark.parametrize("kind", [lambda x: x, OneByOne], ids=["arrays", "examples"])
 def test_parts_of_processes_tile_the_batch(kind):
-    order = Order(seed=3, size=10, batch_size=4)
+    order = BatchSampler(seed=3, size=10, batch_size=4)
     split = kind(numbered(10))
     parts = [list(stream(split, order, slice(2 * i, 2 * i + 2), 0, 7)) for i in range(2)]
     assert len(parts[0]) == len(parts[1]) == 7
@@ -89,7 +90,7 @@ def test_parts_of_processes_tile_the_batch(kind):
 
 
 def test_a_stream_goes_on_in_the_middle_of_an_epoch():
-    order = Order(seed=3, size=10, batch_size=4)
+    order = BatchSampler(seed=3, size=10, batch_size=4)
     whole = list(stream(numbered(10), order, slice(0, 4), 0, 12))
     rest = list(stream(numbered(10), order, slice(0, 4), 7, 12))
     assert len(rest) == 5
@@ -100,7 +101,7 @@ def test_a_stream_goes_on_in_the_middle_of_an_epoch():
 @pytest.mark.parametrize("batch", [1, 3, 10, 64])
 @pytest.mark.parametrize("kind", [lambda x: x, OneByOne], ids=["arrays", "examples"])
 def test_padded_shows_everything_once_and_marks_the_rest(batch, kind):
-    batches = list(padded(kind(numbered(10)), batch))
+    batches = list(padded_batches(kind(numbered(10)), batch))
     assert {len(b["image"]) for b in batches} == {batch}
     seen = np.concatenate([b["labels"]["box"]["at"][b["present"]["box"]] for b in batches])
     np.testing.assert_array_equal(seen, np.arange(10))
@@ -109,8 +110,8 @@ def test_padded_shows_everything_once_and_marks_the_rest(batch, kind):
 
 
 def test_padded_parts_tile_the_whole():
-    whole = list(padded(numbered(10), 4))
-    halves = [list(padded(numbered(10), 4, slice(2 * i, 2 * i + 2))) for i in range(2)]
+    whole = list(padded_batches(numbered(10), 4))
+    halves = [list(padded_batches(numbered(10), 4, slice(2 * i, 2 * i + 2))) for i in range(2)]
     for batch, *parts in zip(whole, *halves, strict=True):
         joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), *parts)
         jax.tree.map(np.testing.assert_array_equal, joined, batch)
@@ -118,8 +119,8 @@ def test_padded_parts_tile_the_whole():
 
 def test_resident_is_the_split_and_its_size_is_known():
     for split in (numbered(10), OneByOne(numbered(10))):
-        whole = resident(split)
-        jax.tree.map(np.testing.assert_array_equal, whole, resident(numbered(10)))
+        whole = read_split(split)
+        jax.tree.map(np.testing.assert_array_equal, whole, read_split(numbered(10)))
         assert size_in_bytes(split) == sum(x.nbytes for x in jax.tree.leaves(whole))
 
 
@@ -139,9 +140,9 @@ def trained(keep, workers=0, start=0, state=None):
     data = Data(
         source="digits", batch_size=64, augment="affine", keep_on_device=keep, workers=workers
     )
-    programs = Programs(Experiment(**{**vars(EXPERIMENT), "data": data}))
+    programs = Programs(set_up(Experiment(**{**vars(EXPERIMENT), "data": data})))
     state = programs.create(0) if state is None else state
-    runner = programs.feed([0], start)
+    runner = programs.executor([0], start)
     middle = None
     while start < 30:
         if start == 20:

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "experiments").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
 
@@ -39,7 +39,7 @@ def ran(tmp_path_factory):
 
     def run(name):
         if name not in done:
-            notebook = read(ROOT / "experiments" / f"{name}.ipynb")
+            notebook = read(ROOT / "examples" / f"{name}.ipynb")
             folder = tmp_path_factory.mktemp(name)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("PYTHONPATH", str(ROOT))

@@ -137,7 +137,7 @@ def test_what_was_saved_on_many_devices_is_used_on_one(checkpoints):
 )
 def test_of_another_model(checkpoints, change, reason):
     checkpoints.save(at_step(10), 0.0)
-    with pytest.raises(ValueError, match=f"checkpoints/10 is of another model: {reason}"):
+    with pytest.raises(ValueError, match=f"checkpoints/10 belongs to another model: {reason}"):
         checkpoints.restore(10, at_step(0).replace(**change))
 
 

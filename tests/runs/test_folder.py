@@ -30,7 +30,7 @@ def test_what_is_not_finite_is_null_in_files_and_nan_when_read(tmp_path):
     line = {"step": 1, "loss": {"size": math.nan}, "grad_norm": -math.inf, "skipped": 1}
     with RunFolder(tmp_path / "run", EXPERIMENT) as folder:
         folder.append([line, {"step": 2, "skipped": 0}])
-        folder.forget_after(1)
+        folder.truncate_history(1)
         folder.finish(RESULT)
         (found,) = folder.history()
     assert (found["step"], found["skipped"]) == (1, 1)

@@ -11,18 +11,19 @@ from support.comparison import SMALL as EXPERIMENT
 
 from mtljax.comparison import running
 from mtljax.runs import joint_checkpoints
-from mtljax.runs.checkpoints import Checkpoints, flat
+from mtljax.runs.checkpoints import Checkpoints, state_to_arrays
 from mtljax.runs.encryption import parse_keys
-from mtljax.runs.joint_checkpoints import JointCheckpoints, forget_joint, joint_step
-from mtljax.training.loop import train_together
+from mtljax.runs.joint_checkpoints import JointCheckpoints, delete_joint, joint_step
+from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 SEEDS = (0, 7, 3)
 
 
 @pytest.fixture(scope="module")
 def programs():
-    return Programs(EXPERIMENT, devices=1)
+    return Programs(set_up(EXPERIMENT, devices=1))
 
 
 def run(programs, folder, seeds=SEEDS, die_at=None):
@@ -32,9 +33,9 @@ def run(programs, folder, seeds=SEEDS, die_at=None):
         if step == die_at:
             raise KeyboardInterrupt
 
-    runs = [dataclasses.replace(programs.experiment, seed=seed) for seed in seeds]
+    runs = [dataclasses.replace(programs.setup.experiment, seed=seed) for seed in seeds]
     folders = [folder / str(seed) for seed in seeds]
-    return train_together(runs, folders, programs, quiet=True, page=False, progress=progress)
+    return train_group(runs, folders, programs, quiet=True, report=False, progress=progress)
 
 
 def outcome(folder, keys=None):
@@ -74,7 +75,7 @@ def test_what_was_handed_out_is_handed_out_again(programs, undisturbed, tmp_path
     def die(folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mtljax.training.loop.forget_joint", die)
+    monkeypatch.setattr("mtljax.training.group.delete_joint", die)
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path)
     assert joint_step(tmp_path / "0", SEEDS) == 30
@@ -114,12 +115,14 @@ def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path, die_at=15)
     other = dataclasses.replace(EXPERIMENT, trunk="mlp:widths=(9,),norm=none")
-    like = Programs(other, devices=1)
+    like = Programs(set_up(other, devices=1))
     with (
         JointCheckpoints(tmp_path / "0", SEEDS) as saved,
-        pytest.raises(ValueError, match=r"joint is of other runs; delete that folder") as error,
+        pytest.raises(
+            ValueError, match=r"joint belongs to other runs; delete that folder"
+        ) as error,
     ):
-        saved.restore(10, like.join([like.restore_template()] * 3))
+        saved.restore(10, like.stack([like.restore_template()] * 3))
     assert "\n" not in str(error.value)
     for file in (tmp_path / "0" / joint_checkpoints.FOLDER).rglob("d/*"):
         file.write_bytes(b"?" * 100)
@@ -138,7 +141,7 @@ def test_a_run_can_go_on_alone_after_all(programs, tmp_path):
 
 def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
     states = [programs.create(seed) for seed in SEEDS]
-    at = lambda step: programs.join(
+    at = lambda step: programs.stack(
         [s.replace(step=np.int32(step), skipped=np.int32(step + i)) for i, s in enumerate(states)]
     )
     nan, found = np.nan, []
@@ -150,25 +153,26 @@ def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
     with JointCheckpoints(tmp_path, SEEDS) as saved:
         assert saved.latest() == 30
         restored = saved.restore(30, at(0))
-        jax.tree.map(np.testing.assert_array_equal, flat(restored), flat(at(30)))
+        jax.tree.map(
+            np.testing.assert_array_equal, state_to_arrays(restored), state_to_arrays(at(30))
+        )
         assert saved._scores[0].tolist() == [2.0, 1 / 3, 2.0]
-        for number in range(3):
-            own = Checkpoints(tmp_path / str(number))
-            saved.hand_out(number, own)
-            own.wait()
+        runs = [Checkpoints(tmp_path / str(number)) for number in range(3)]
+        saved.distribute(runs)
+        for number, own in enumerate(runs):
             found.append((own.best(), own.latest()))
             for step in {own.best(), own.latest()}:
                 assert own.read(step)["skipped"] == step + number
             own.close()
     assert found == [(30, 30), (10, 10), (10, 10)]
-    forget_joint(tmp_path)
+    delete_joint(tmp_path)
     assert not (tmp_path / joint_checkpoints.FOLDER).exists()
 
 
 def test_an_encrypted_group_writes_nothing_that_can_be_read(tmp_path, monkeypatch):
     identity = str(pyrage.x25519.Identity.generate())
     monkeypatch.setenv("MTLJAX_KEY", identity)
-    secret = Programs(dataclasses.replace(EXPERIMENT, encrypt=True), devices=1)
+    secret = Programs(set_up(dataclasses.replace(EXPERIMENT, encrypt=True), devices=1))
     with pytest.raises(KeyboardInterrupt):
         run(secret, tmp_path, die_at=25)
     files = [

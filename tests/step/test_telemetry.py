@@ -16,6 +16,8 @@ from mtljax.models.partition import join, partition
 from mtljax.step import telemetry
 from mtljax.tasks import Classification, Regression
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
+from mtljax.training.steps import telemetry_interval
 
 EXPERIMENT = Experiment(
     name="measured",
@@ -65,12 +67,12 @@ def test_an_absent_task_is_left_out():
 @pytest.fixture(scope="module")
 def measured():
     """(programs, state, batch, mean losses as a function of shared parameters)."""
-    programs = Programs(EXPERIMENT, devices=1)
-    state, batch = programs.create(0), programs.feed([0], 0).batch(0)
+    programs = Programs(set_up(EXPERIMENT, devices=1))
+    state, batch = programs.create(0), programs.executor([0], 0).batch(0)
     shared, specific = partition(state.params)
 
     def losses(shared):
-        outputs = programs.parts.model.apply(
+        outputs = programs.setup.parts.model.apply(
             {"params": join(shared, specific), **state.model_state}, batch["image"], train=False
         )
         pairs = [
@@ -106,7 +108,7 @@ def test_curvature_is_that_of_the_losses_along_the_update(measured):
 
 def test_affinity_is_what_trial_steps_do(measured):
     programs, state, batch, losses, shared = measured
-    affinity = make_affinity(programs.probe, 0.1)(state, batch)
+    affinity = make_affinity(programs.setup.probe, 0.1)(state, None, batch)
     for i in range(2):
         gradient = jax.grad(lambda p, i=i: losses(p)[i])(shared)
         moved = jax.tree.map(lambda p, g: p - 0.1 * g, shared, gradient)
@@ -115,7 +117,7 @@ def test_affinity_is_what_trial_steps_do(measured):
 
 
 def test_the_interval_is_a_multiple_of_lines_and_none_for_one_task():
-    every = lambda **changes: telemetry.interval(dataclasses.replace(EXPERIMENT, **changes))
+    every = lambda **changes: telemetry_interval(dataclasses.replace(EXPERIMENT, **changes))
     assert every() == 100
     assert every(log_every=400) == 4000
     assert every(telemetry_every=25) == 30

@@ -3,7 +3,7 @@ be met, of which the nearest counts that lies on the solid."""
 
 import numpy as np
 
-from mtljax.data.scenes.furnish import KIND_OF_SOLID, SOLIDS
+from mtljax.data.scenes.objects import KIND_OF_SOLID, SOLIDS
 from mtljax.data.scenes.solids import KINDS
 
 

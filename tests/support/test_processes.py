@@ -52,8 +52,8 @@ def is_alive(process):
 )
 def test_children_and_grandchildren_end_with_their_test(end, fixtures, status, tmp_path):
     (tmp_path / "test_it.py").write_text(TEST.format(end=end, fixtures=fixtures))
-    quick = ["-p", "cli_harness", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli_harness.__file__).parent)}
+    quick = ["-p", "support.cli", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli_harness.__file__).parents[1])}
     command = [sys.executable, "-m", "pytest", *quick, "--rootdir", tmp_path, "test_it.py"]
     done = run(command, cwd=tmp_path, env=environment)
     started = [int(word) for word in (tmp_path / "started").read_text().split()]

@@ -18,8 +18,9 @@ from mtljax.runs.encryption import parse_keys
 from mtljax.runs.load import load_run
 from mtljax.runs.signing import sign
 from mtljax.tasks import Classification, Regression
-from mtljax.training.loop import train_together
+from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 from mtljax.utils.tree import flatten
 
 EXPERIMENT = Experiment(
@@ -65,7 +66,7 @@ def assert_trunk(found, source):
 
 
 def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source):
-    programs = Programs(starting_from(trained_run, ema=0.9), devices=1)
+    programs = Programs(set_up(starting_from(trained_run, ema=0.9), devices=1))
     states = [programs.create(seed) for seed in (0, 1)]
     for state in states:
         assert_trunk(flatten({"params": state.params, **state.model_state}), source)
@@ -73,7 +74,7 @@ def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source
     kernels = [np.asarray(s.params["task_digit"]["Dense_0"]["kernel"]) for s in states]
     assert (kernels[0] != kernels[1]).all()
     assert (kernels[0] != source["params/task_digit/Dense_0/kernel"]).all()
-    assert programs.initial.report[1] == "fresh: task_digit/Dense_0, task_half/Dense_0"
+    assert programs.setup.initial.report[1] == "fresh: task_digit/Dense_0, task_half/Dense_0"
 
 
 def test_going_on_and_using_a_run_does_not_need_what_it_started_from(trained_run, tmp_path):
@@ -82,27 +83,27 @@ def test_going_on_and_using_a_run_does_not_need_what_it_started_from(trained_run
     experiment = starting_from(source)
 
     def run(name, programs, progress=lambda step: None):
-        train_together(
-            [experiment], [tmp_path / name], programs, quiet=True, page=False, progress=progress
+        train_group(
+            [experiment], [tmp_path / name], programs, quiet=True, report=False, progress=progress
         )
 
     def interrupt(step):
         if step == 2:
             raise KeyboardInterrupt
 
-    programs = Programs(experiment, devices=1)
+    programs = Programs(set_up(experiment, devices=1))
     run("undisturbed", programs)
     with pytest.raises(KeyboardInterrupt):
         run("run", programs, interrupt)
     shutil.rmtree(source)
-    run("run", Programs(experiment, devices=1))
+    run("run", Programs(set_up(experiment, devices=1)))
     ours, theirs = saved(tmp_path / "run"), saved(tmp_path / "undisturbed")
     assert ours.keys() == theirs.keys()
     for path, leaf in ours.items():
         assert leaf.tobytes() == theirs[path].tobytes(), path
     assert load_run(tmp_path / "run").step == load_run(tmp_path / "undisturbed").step
     with pytest.raises(ValueError, match="there are no initial weights"):
-        run("new", Programs(experiment, devices=1))
+        run("new", Programs(set_up(experiment, devices=1)))
     assert not (tmp_path / "new").exists()
 
 
@@ -114,7 +115,7 @@ def test_an_encrypted_run(trained_run, source, tmp_path, monkeypatch):
     checkpoints = Checkpoints(folder, keys=parse_keys(identity, "KEY"))
     checkpoints.save(load_run(trained_run).state, 0.0)
     checkpoints.close()
-    programs = Programs(starting_from(folder), devices=1)
+    programs = Programs(set_up(starting_from(folder), devices=1))
     with pytest.raises(ValueError, match="no key to encrypt or decrypt with"):
         programs.create(0)
     monkeypatch.setenv("MTLJAX_KEY", identity)

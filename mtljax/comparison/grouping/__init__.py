@@ -1,1 +1,1 @@
-"""Task grouping: affinities measured in training, and the best partition into networks."""
+"""Task grouping: affinity measured during training, and the best partition into networks."""

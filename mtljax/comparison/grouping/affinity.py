@@ -1,4 +1,4 @@
-"""Task affinity: what a step on one task's loss does to the losses of the others."""
+"""Task affinity: effect of a step on one task's loss on the losses of the other tasks."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,42 +8,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from mtljax.compilation import compiler_options
 from mtljax.config import Experiment, to_json
-from mtljax.step import telemetry
 from mtljax.step.objective import task_rows
 from mtljax.step.state import TrainState
-from mtljax.training.loop import steps_to_next_line, telemetry_interval
-from mtljax.training.programs import Programs
+from mtljax.step.telemetry import ProbePoint
+from mtljax.training.programs import Measure, Programs
+from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.utils.files import write_json
 
 
 def make_affinity(
-    probe: Callable[[TrainState, Mapping[str, Any]], telemetry.ProbePoint], step_size: float
-) -> Callable[[TrainState, Mapping[str, Any]], Float[Array, "T T"]]:
-    """Makes `measure(state, batch) -> affinity [T, T]`: pure.
+    probe: Callable[[TrainState, Mapping[str, Any]], ProbePoint], step_size: float
+) -> Measure:
+    """Makes `measure(state, params, batch) -> affinity [T, T]`: pure; `params` are ignored.
 
-    Entry (i, j) is 1 - L_j(after) / L_j(before), where a gradient step of `step_size` on task i's
-    loss alone was taken in the shared parameters: positive where i's step helps j. Nothing is kept
-    of the step. NaN where a task has no label in the batch.
+    Entry (i, j) is 1 - L_j(after) / L_j(before) for a gradient step of `step_size` on the loss of
+    task i alone, taken in the shared parameters: positive where it helps task j. The step is
+    discarded. NaN where a task has no label in the batch.
 
     Args:
-      probe: Made by `mtljax.step.telemetry.make_probe`, of T tasks.
-      step_size: Of the trial steps; the paper's are those of its optimizer.
+      probe: Made by `mtljax.step.telemetry.make_probe`, for T tasks.
+      step_size: Size of the trial steps; the paper takes those of its optimizer.
 
     References:
       Fifty et al., 2021, arXiv:2109.04617
     """
 
-    def measure(state: TrainState, batch: Mapping[str, Any]) -> Float[Array, "T T"]:
+    def measure(state: TrainState, params: PyTree, batch: Mapping[str, Any]) -> Array:
+        del params
         shared, forward, sums = probe(state, batch)
         scale = 1 / jnp.where(forward.counts > 0, forward.counts, jnp.nan)
         before = forward.sums * scale
         rows = task_rows(forward, "parameters")
         after = []
-        # One after the other: a batch of convolutions with different kernels is slow on CPUs.
+        # In turn: on CPU, a batch of convolutions with different kernels is slow.
         for i in range(len(scale)):
             moved = jax.tree.map(lambda p, g, i=i: p - step_size * scale[i] * g[i], shared, rows)
             after.append(sums(moved) * scale)
@@ -53,48 +53,32 @@ def make_affinity(
 
 
 def measure_affinity(
-    experiment: Experiment,
-    folder: Path,
-    programs: Programs,
-    progress: Callable[[int], None] = lambda step: None,
+    experiment: Experiment, folder: Path, programs: Programs, measure: Measure
 ) -> Float[np.ndarray, "N T T"]:
-    """Trains all tasks together with one seed, and measures their affinity on the way.
+    """Trains all tasks together with one seed, and measures their affinity N times.
 
-    What was measured is kept in `folder/seed-N.json`, and not measured again.
+    The measurements are stored in `folder/seed-N.json` and not repeated.
 
     Args:
-      experiment: With its seed.
-      folder: Where the measurements are kept.
-      programs: Of the experiment.
-      progress: Called with the number of steps that are behind.
-
-    Returns:
-      N measurements.
+      experiment: The experiment with its seed.
+      folder: Folder of the measurements.
+      programs: Programs of the experiment.
+      measure: Compiled measurement; see `make_affinity`.
     """
     file = folder / f"seed-{experiment.seed}.json"
     config = to_json(experiment)
     if file.is_file():
-        kept = json.loads(file.read_text())
-        if kept["config"] == config:
-            return np.array(kept["affinity"], float)
-    measure = jax.jit(
-        make_affinity(programs.probe, experiment.learning_rate),
-        out_shardings=programs.placement.replicated,
-        compiler_options=compiler_options(),
-    )
+        stored = json.loads(file.read_text())
+        if stored["config"] == config:
+            return np.array(stored["affinity"], float)
     every = max(telemetry_interval(experiment) // 4, experiment.log_every)
     every -= every % experiment.log_every
-    state, step, found = programs.create(experiment.seed), 0, []
-    runner = programs.feed([experiment.seed], 0)
-    while step < experiment.steps:
-        progress(step)
-        if step % every == 0:
-            slim = state.replace(opt_state=None, balancer_state=None, ema=None)
-            found.append(jax.device_get(measure(slim, runner.batch(step))))
-        count = steps_to_next_line(experiment, step)
-        state, _ = runner.run(state, step, count)
-        step += count
+    state, seeds = programs.create(experiment.seed), [experiment.seed]
+    chunks = take_steps(programs, seeds, state, 0, measure=measure, measure_every=every)
+    affinity = np.array(
+        [jax.device_get(chunk.measurement) for chunk in chunks if chunk.measurement is not None],
+        float,
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    affinity = np.array(found, float)
     write_json(file, {"config": config, "affinity": affinity.tolist()})
     return affinity

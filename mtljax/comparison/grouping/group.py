@@ -1,4 +1,4 @@
-"""Which tasks to train together: their affinity, measured while all of them train, and groups."""
+"""Task grouping: measures affinity while all tasks train, and recommends a partition."""
 
 import dataclasses
 import sys
@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from rich.table import Table
 
-from mtljax.comparison.grouping.affinity import measure_affinity
+from mtljax.comparison.compare import check_workdir
+from mtljax.comparison.grouping.affinity import make_affinity, measure_affinity
 from mtljax.comparison.grouping.search import Grouping, recommend
 from mtljax.config import Experiment
 from mtljax.training.programs import Programs
-from mtljax.utils.files import PART, write_json
+from mtljax.training.setup import set_up
+from mtljax.utils.files import write_json
 from mtljax.utils.terminal import console, say
 from mtljax.utils.text import count, joined
 
@@ -30,132 +33,121 @@ def group(
 ) -> Grouping:
     """Measures task affinity with several seeds and recommends which tasks to train together.
 
-    Seeds that were measured before are not measured again.
+    Measurements of finished seeds in `workdir` are reused.
 
     Args:
-      experiment: Its tasks are trained together, as it says.
-      workdir: Where measurements, the recommendation and the page are written.
-      seeds: How many, one after the other from the experiment's own.
-      groups: At most so many groups, that is networks; None: as many as are best.
-      devices: How many to use; None: all.
+      experiment: Experiment that trains all tasks.
+      workdir: Folder for the measurements, the recommendation and the page.
+      seeds: Number of consecutive seeds, from the experiment's.
+      groups: Maximum number of groups, one network each; None: no limit.
+      devices: Number of devices to use; None: all.
       quiet: Print nothing.
 
     Raises:
-      ValueError: There is but one task, or something else is not as it must be.
+      ValueError: Invalid arguments, or an experiment with one task.
     """
     if len(experiment.tasks) < 2:
-        raise ValueError("group needs at least two tasks")
+        raise ValueError("group needs an experiment with at least two tasks")
     if seeds < 1 or (groups is not None and groups < 1):
         raise ValueError("--seeds and --groups must be >= 1")
-    check_workdir(workdir)
-    programs, measured = Programs(experiment, devices=devices), []
+    check_workdir(workdir, FOLDER, "grouping")
+    setup, measured = set_up(experiment, devices=devices), []
+    programs = Programs(setup)
+    measure = programs.compile_measure(make_affinity(setup.probe, experiment.learning_rate))
     if not quiet:
-        for line in programs.initial.report:
+        for line in setup.initial.report:
             say(line)
     for number in range(experiment.seed, experiment.seed + seeds):
         member = dataclasses.replace(experiment, seed=number)
-        measured.append(measure_affinity(member, workdir / FOLDER, programs))
+        measured.append(measure_affinity(member, workdir / FOLDER, programs, measure))
         if not quiet:
             say(f"[{len(measured)}/{seeds}] seed {number}: {len(measured[-1])} measurements")
-    found = recommend(measured, groups)
-    names = [task.name for task in experiment.tasks]
-    write(experiment, found, [len(part) for part in measured], workdir)
+    grouping = recommend(measured, groups)
+    write(experiment, grouping, workdir)
     if not quiet:
-        console.print(affinity_table(names, found.affinity, console.width))
-        for sentence in conclusions(names, found, [len(part) for part in measured]):
+        names = [task.name for task in experiment.tasks]
+        console.print(affinity_table(names, grouping.affinity, console.width))
+        for sentence in conclusions(names, grouping):
             say(sentence)
-    return found
+    return grouping
 
 
-def check_workdir(path: Path) -> None:
-    """Makes sure, by looking only, that a grouping may be written to a folder.
+def affinity_table(names: Sequence[str], affinity: Float[np.ndarray, "T T"], width: int) -> Table:
+    """Table for the terminal: decrease (+) or increase (-) of a loss by a step on another task.
 
-    Raises:
-      ValueError: It is a file, or holds something else.
+    The full matrix, or the extremes of each task if the matrix is wider than `width` characters.
     """
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
-    if not path.is_dir() or (path / FOLDER).is_dir():
-        return
-    if any(not inside.name.endswith(PART) for inside in path.iterdir()):
-        raise ValueError(f"{path} is not empty and no grouping's folder; choose another --workdir")
-
-
-def affinity_table(names: Sequence[str], affinity: np.ndarray, width: int) -> Table:
-    """For the terminal: by how much a step on one task helps (+) or hurts (-) another's loss.
-
-    The whole matrix, or, where that is wider than `width` characters, the extremes of each task.
-    """
-    table = Table("a step on ...", title="affinity, % of the other's loss", title_justify="left")
+    table = Table("step on", title="affinity, % of the other loss", title_justify="left")
     for name in names:
         table.add_column(f"helps {name}", justify="right")
     for name, row in zip(names, affinity, strict=True):
         table.add_row(name, *(f"{100 * value:+.3g}" for value in row))
-    wide = console.options.update(max_width=sys.maxsize)
-    if console.measure(table, options=wide).maximum <= width:
+    unlimited = console.options.update(max_width=sys.maxsize)
+    if console.measure(table, options=unlimited).maximum <= width:
         return table
 
     table = Table(
-        "the loss of",
-        "is helped most by",
-        "is helped least by",
-        title="affinity, % of the loss (all of it is on the page)",
+        "loss of",
+        "most helpful",
+        "least helpful",
+        title="affinity, % of the loss (the page has the full matrix)",
         title_justify="left",
     )
     for j, name in enumerate(names):
-        others = sorted(set(range(len(names))) - {j}, key=lambda i: affinity[i, j])
-        cells = [f"{names[i]}  {100 * affinity[i, j]:+.2g}" for i in (others[-1], others[0])]
+        order = sorted(set(range(len(names))) - {j}, key=lambda i: affinity[i, j])
+        cells = [f"{names[i]}  {100 * affinity[i, j]:+.2g}" for i in (order[-1], order[0])]
         table.add_row(name, *cells)
     return table
 
 
-def conclusions(names: Sequence[str], found: Grouping, counts: Sequence[int]) -> list[str]:
-    """The recommendation in words, and how sure it is."""
-    together = [joined([names[i] for i in part]) for part in found.groups if len(part) > 1]
-    alone = [names[part[0]] for part in found.groups if len(part) == 1]
-    said = []
-    if len(together) == 1 and not alone:
-        said.append(f"Train all together: {together[0]}.")
-    elif together:
-        said.append(f"Train together: {'; '.join(together)}.")
-    if alone:
-        verb = "are" if len(alone) > 1 else "is"
-        reason = "the others do not help them" if len(alone) > 1 else "the others do not help it"
-        said.append(f"{joined(alone)} {verb} better trained alone: {reason}.")
-    off = ~np.eye(len(names), dtype=bool)
-    pairs = [(int(i), int(j)) for i, j in np.argwhere(off)]
-    best = max(pairs, key=lambda pair: found.affinity[pair])
-    worst = min(pairs, key=lambda pair: found.affinity[pair])
-    said.append(
-        f"A step on {names[best[0]]} changes {names[best[1]]}'s loss by "
-        f"{-100 * found.affinity[best]:+.2g} %, the most helpful; one on {names[worst[0]]} changes "
-        f"{names[worst[1]]}'s by {-100 * found.affinity[worst]:+.2g} %, the least."
+def conclusions(names: Sequence[str], grouping: Grouping) -> list[str]:
+    """Returns the recommendation and its confidence as sentences."""
+    groups = [joined([names[i] for i in part]) for part in grouping.groups if len(part) > 1]
+    single = [names[part[0]] for part in grouping.groups if len(part) == 1]
+    sentences = []
+    if len(groups) == 1 and not single:
+        sentences.append(f"Train all tasks together: {groups[0]}.")
+    elif groups:
+        sentences.append(f"Train together: {'; '.join(groups)}.")
+    if single:
+        sentences.append(
+            f"Train separately: {joined(single)}; grouping does not improve the score."
+        )
+    affinity = grouping.affinity
+    pairs = [(int(i), int(j)) for i, j in np.argwhere(~np.eye(len(names), dtype=bool))]
+    (a, b), (c, d) = (pick(pairs, key=lambda pair: affinity[pair]) for pick in (max, min))
+    sentences.append(
+        f"Highest affinity: a step on {names[a]} changes the loss of {names[b]} by "
+        f"{-100 * affinity[a, b]:+.2g} %; lowest: a step on {names[c]} changes the loss of "
+        f"{names[d]} by {-100 * affinity[c, d]:+.2g} %."
     )
-    sure = "surely" if found.support >= 0.95 else "probably" if found.support >= 0.7 else "unsurely"
-    search = "the best of all partitions" if found.exact else "found by local search"
-    said.append(
-        f"How sure: {sure}. {100 * found.support:.0f} % of resamplings of {sum(counts)} "
-        f"measurements from {count(len(counts), 'seed')} lead to the same groups ({search}). "
-        "Affinity looks one step ahead; only a comparison shows what training together brings."
+    support, seeds = grouping.support, len(grouping.measurements)
+    confidence = "high" if support >= 0.95 else "moderate" if support >= 0.7 else "low"
+    method = "exact search" if grouping.is_exact else "local search"
+    sentences.append(
+        f"Confidence: {confidence}. {100 * support:.0f} % of bootstrap resamples of "
+        f"{sum(grouping.measurements)} measurements from {count(seeds, 'seed')} give the same "
+        f"groups ({method}). Affinity predicts the effect of one step; run compare to measure the "
+        "effect of training together."
     )
-    return said
+    return sentences
 
 
-def write(experiment: Experiment, found: Grouping, counts: Sequence[int], workdir: Path) -> None:
+def write(experiment: Experiment, grouping: Grouping, workdir: Path) -> None:
     """Writes `group.json` and the page."""
-    from mtljax.comparison.grouping.page import write_page  # matplotlib: not before it is needed
+    from mtljax.comparison.grouping.page import write_page  # imports matplotlib
 
     names = [task.name for task in experiment.tasks]
     write_json(
         workdir / "group.json",
         {
             "tasks": names,
-            "groups": [[names[i] for i in part] for part in found.groups],
-            "affinity": found.affinity.tolist(),
-            "score": found.score,
-            "score_together": found.together,
-            "support": found.support,
-            "measurements": list(counts),
+            "groups": [[names[i] for i in part] for part in grouping.groups],
+            "affinity": grouping.affinity.tolist(),
+            "score": grouping.score,
+            "score_together": grouping.joint_score,
+            "support": grouping.support,
+            "measurements": list(grouping.measurements),
         },
     )
-    write_page(workdir, experiment, found, conclusions(names, found, counts))
+    write_page(workdir, experiment, grouping, conclusions(names, grouping))

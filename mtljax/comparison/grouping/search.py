@@ -1,35 +1,37 @@
-"""Which tasks to train together, by their affinity, and how sure that is. Pure NumPy."""
+"""Search for the partition of tasks with the highest affinity, and its bootstrap support."""
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Groups = tuple[tuple[int, ...], ...]
-"""A partition of 0 ... T - 1, in order."""
+"""Partition of the task indices 0 ... T - 1, sorted."""
 EXACT = 10
-"""Most tasks for which all partitions are looked at."""
+"""Maximum number of tasks for which the search is exact."""
 
 
 class Grouping(NamedTuple):
-    """A recommendation and its evidence."""
+    """Recommended partition and its evidence."""
 
     groups: Groups
     affinity: Float[np.ndarray, "T T"]
-    """The mean over all measurements: row helps column."""
+    """Mean over all measurements: relative decrease of the column's loss by a step on the row."""
     score: float
-    together: float
-    """The score of one group of all tasks; that of every task alone is 0."""
+    joint_score: float
+    """Score of one group of all tasks. The score of T groups of one task is 0."""
     support: float
-    """The share of resamplings of the measurements that lead to the same groups."""
-    exact: bool
-    """Whether no partition is better, or none was found by local search."""
+    """Fraction of bootstrap resamples of the measurements with the same groups."""
+    is_exact: bool
+    """True if the groups are optimal; False if a local search returned them."""
+    measurements: tuple[int, ...]
+    """Number of measurements of each seed."""
 
 
 def score(affinity: Float[np.ndarray, "T T"], group: Sequence[int]) -> float:
-    """What a group's tasks bring each other: the mean affinity onto each, added up; alone 0."""
+    """Sum over the group's tasks of the mean affinity from its other tasks; 0 for one task."""
     if len(group) < 2:
         return 0.0
     inside = affinity[np.ix_(group, group)]
@@ -37,31 +39,31 @@ def score(affinity: Float[np.ndarray, "T T"], group: Sequence[int]) -> float:
 
 
 def best_groups(affinity: Float[np.ndarray, "T T"], most: int | None = None) -> Groups:
-    """The partition with the highest score, into at most `most` groups.
+    """Returns the partition into at most `most` groups with the highest score.
 
-    Up to 10 tasks it is the best of all, by dynamic programming over subsets; for more it is the
-    best that moves of single tasks lead to, from all together and from pairs merged greedily.
+    Up to `EXACT` tasks the result is optimal, by dynamic programming over subsets. For more tasks a
+    local search moves single tasks, from one group of all tasks and from greedily merged pairs.
     """
     size = len(affinity)
     most = size if most is None else min(most, size)
     if size <= EXACT:
         return _exact(affinity, most)
-    starts = [[list(range(size))], _merged(affinity, most)]
-    found = [_moved(affinity, start, most) for start in starts]
-    return _ordered(max(found, key=lambda groups: sum(score(affinity, g) for g in groups)))
+    starts = [[list(range(size))], _greedy_merge(affinity, most)]
+    optima = [_local_search(affinity, start, most) for start in starts]
+    return _sorted(max(optima, key=lambda groups: sum(score(affinity, g) for g in groups)))
 
 
 def _exact(affinity: np.ndarray, most: int) -> Groups:
-    """By dynamic programming: a set of tasks is the group of its first task and the rest."""
+    """Dynamic programming: a set of tasks is the group of its first task, and the remainder."""
     size = len(affinity)
     sets, groups, starts = _subsets(size)
     members = [[i for i in range(size) if mask >> i & 1] for mask in range(1 << size)]
     value = np.array([score(affinity, group) for group in members])
-    layers = [value]  # layers[k][set]: the best score in at most k + 1 groups
+    layers = [value]  # layers[k][set]: best score with at most k + 1 groups
     while len(layers) < most:
         totals = value[groups] + layers[-1][sets ^ groups]
         layers.append(np.concatenate([[0.0], np.maximum.reduceat(totals, starts)]))
-    found, left = [], (1 << size) - 1
+    chosen, left = [], (1 << size) - 1
     for fewer in [*reversed(layers[:-1]), None]:
         if not left:
             break
@@ -69,17 +71,19 @@ def _exact(affinity: np.ndarray, most: int) -> Groups:
         if fewer is not None:
             options = groups[sets == left]
             totals = value[options] + fewer[left ^ options]
-            # Of equals the largest group: a split must bring something.
+            # Ties go to the largest group: a split must improve the score.
             best = options[totals >= totals.max() - 1e-12]
             group = int(best[np.argmax([len(members[option]) for option in best])])
-        found.append(members[group])
+        chosen.append(members[group])
         left ^= group
-    return _ordered(found)
+    return _sorted(chosen)
 
 
 @functools.lru_cache(maxsize=2)
-def _subsets(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every set (but the empty one), every subset with its first task, and where a set starts."""
+def _subsets(
+    size: int,
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"], Int[np.ndarray, " sets"]]:
+    """Returns (set, subset with the set's first task) for all pairs, and each set's first row."""
     sets, groups = [], []
     for mask in range(1, 1 << size):
         lowest, part = mask & -mask, mask & (mask - 1)
@@ -90,12 +94,11 @@ def _subsets(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if not part:
                 break
             part = (part - 1) & rest
-    of_sets = np.array(sets)
-    starts = np.flatnonzero(np.diff(of_sets, prepend=0))
-    return of_sets, np.array(groups), starts
+    starts = np.flatnonzero(np.diff(np.array(sets), prepend=0))
+    return np.array(sets), np.array(groups), starts
 
 
-def _merged(affinity: np.ndarray, most: int) -> list[list[int]]:
+def _greedy_merge(affinity: np.ndarray, most: int) -> list[list[int]]:
     groups = [[i] for i in range(len(affinity))]
     while len(groups) > 1:
         gains = {
@@ -112,70 +115,68 @@ def _merged(affinity: np.ndarray, most: int) -> list[list[int]]:
     return groups
 
 
-def _moved(affinity: np.ndarray, groups: list[list[int]], most: int) -> list[list[int]]:
-    """Moves single tasks to other groups, or to one of their own, while that brings something."""
+def _local_search(affinity: np.ndarray, groups: list[list[int]], most: int) -> list[list[int]]:
+    """Moves single tasks to another or a new group while that improves the score."""
     groups, improved = [list(group) for group in groups], True
     while improved:
         improved = False
         for task in range(len(affinity)):
-            home = next(group for group in groups if task in group)
-            left = [other for other in home if other != task]
-            others = [group for group in groups if group is not home]
-            if len(groups) < most and left:
-                others.append([])
-            loss = score(affinity, home) - score(affinity, left)
-            gains = [score(affinity, [*o, task]) - score(affinity, o) - loss for o in others]
+            source = next(group for group in groups if task in group)
+            rest = [other for other in source if other != task]
+            targets = [group for group in groups if group is not source]
+            if len(groups) < most and rest:
+                targets.append([])
+            loss = score(affinity, source) - score(affinity, rest)
+            gains = [score(affinity, [*t, task]) - score(affinity, t) - loss for t in targets]
             if gains and max(gains) > 1e-12:
-                chosen = others[int(np.argmax(gains))]
-                groups = [g for g in groups if g is not home and g is not chosen]
-                groups += [part for part in (left, [*chosen, task]) if part]
+                target = targets[int(np.argmax(gains))]
+                groups = [g for g in groups if g is not source and g is not target]
+                groups += [part for part in (rest, [*target, task]) if part]
                 improved = True
     return groups
 
 
-def _ordered(groups: Sequence[Sequence[int]]) -> Groups:
+def _sorted(groups: Sequence[Sequence[int]]) -> Groups:
     return tuple(sorted(tuple(sorted(group)) for group in groups if group))
 
 
 def recommend(
-    measured: Sequence[Float[np.ndarray, "N T T"]],
+    measured: Sequence[Float[np.ndarray, "_ T T"]],
     most: int | None = None,
-    resamplings: int | None = None,
+    resamples: int | None = None,
 ) -> Grouping:
-    """The groups by the mean over all measurements, and how often chance would change them.
+    """Returns the best groups by the mean affinity, and their bootstrap support.
 
     Args:
-      measured: Affinities of each seed; a resampling draws seeds, and measurements within each.
-      most: At most so many groups.
-      resamplings: How many; None: 200, but 20 where the search is long.
+      measured: Affinities of each seed. A resample draws seeds, and measurements within each.
+      most: Maximum number of groups.
+      resamples: Number of resamples; None: 200, or 20 for more than `EXACT` tasks.
     """
-    mean = lambda parts: np.nan_to_num(_mean([_mean(part) for part in parts]))
+    mean = lambda parts: np.nan_to_num(_nanmean(np.stack([_nanmean(part) for part in parts])))
     affinity = mean(measured)
     groups = best_groups(affinity, most)
-    if resamplings is None:
-        resamplings = 200 if len(affinity) <= EXACT else 20
-    chance, same = np.random.default_rng(0), 0
-    for _ in range(resamplings):
-        seeds = chance.integers(len(measured), size=len(measured))
-        parts = []
-        for seed in seeds:
-            whole = measured[seed]
-            parts.append(whole[chance.integers(len(whole), size=len(whole))])
-        same += best_groups(mean(parts), most) == groups
+    is_exact = len(affinity) <= EXACT
+    if resamples is None:
+        resamples = 200 if is_exact else 20
+    rng, equal = np.random.default_rng(0), 0
+    for _ in range(resamples):
+        drawn = [measured[seed] for seed in rng.integers(len(measured), size=len(measured))]
+        drawn = [part[rng.integers(len(part), size=len(part))] for part in drawn]
+        equal += best_groups(mean(drawn), most) == groups
     return Grouping(
         groups=groups,
         affinity=affinity,
         score=sum(score(affinity, group) for group in groups),
-        together=score(affinity, range(len(affinity))),
-        support=same / resamplings,
-        exact=len(affinity) <= EXACT,
+        joint_score=score(affinity, range(len(affinity))),
+        support=equal / resamples,
+        is_exact=is_exact,
+        measurements=tuple(map(len, measured)),
     )
 
 
-def _mean(measured: Any) -> Float[np.ndarray, "T T"]:
-    """The mean over the first axis of what is not NaN; NaN where there is nothing."""
-    measured = np.asarray(measured, float)
-    known = ~np.isnan(measured)
+def _nanmean(values: Float[np.ndarray, "N T T"]) -> Float[np.ndarray, "T T"]:
+    """Mean over the first axis without NaN; NaN where all values are, without a warning."""
+    known = ~np.isnan(values)
     counts = known.sum(0)
-    sums = np.where(known, measured, 0.0).sum(0)
+    sums = np.where(known, values, 0.0).sum(0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
