@@ -1,0 +1,88 @@
+"""Result of a finished run, as `result.json` holds it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mtljax.tasks.base import SplitMetrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParameterCounts:
+    """Numbers of parameters. Parameters that only distillation uses are not counted."""
+
+    total: int
+    shared: int
+    task_specific: dict[str, int]
+    """Task -> parameters that belong to it alone."""
+    frozen: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """Result of a run: metrics at the best checkpoint, cost, and the environment.
+
+    Fields with a default may be missing in the files of earlier versions.
+    """
+
+    experiment: str
+    """Name of the experiment."""
+    seed: int = 0
+    steps: int = 0
+    """Length of the training, in updates."""
+    best_step: int
+    """Step of the checkpoint with the best validation score."""
+    validation: SplitMetrics
+    test: SplitMetrics
+    constant_predictor: SplitMetrics = dataclasses.field(default_factory=dict)
+    """Test metrics of the constant-predictor baseline; `trivial` in JSON."""
+    parameters: ParameterCounts | None = None
+    seconds: float | None = None
+    """Wall time from the start of the process's training to the result."""
+    train_seconds: float | None = None
+    ms_per_step: float | None = None
+    """Time per step after compilation; `examples_per_second` likewise."""
+    examples_per_second: float | None = None
+    compile_seconds: float | None = None
+    memory_bytes: int | None = None
+    """Peak device memory of the compiled step, in bytes, data on the device included."""
+    together: int = 1
+    """Number of runs that were trained side by side in one program."""
+    telemetry: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Means over training; see `mtljax.step.telemetry`."""
+    skipped: int = 0
+    """Updates that were not finite and therefore skipped."""
+    device: str = ""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Versions of the packages that the numbers depend on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the contents of `result.json`; unknown quantities are left out."""
+        values = {_JSON_NAMES.get(k, k): v for k, v in dataclasses.asdict(self).items()}
+        if self.parameters is not None and not self.parameters.frozen:
+            del values["parameters"]["frozen"]
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunResult":
+        """Inverse of `to_json`; names that this version does not know are ignored.
+
+        Raises:
+          KeyError: A required name is missing.
+        """
+        json_names = {field.name: _JSON_NAMES.get(field.name, field.name) for field in _FIELDS}
+        read: dict[str, Any] = {k: values[n] for k, n in json_names.items() if n in values}
+        missing = {f.name for f in _FIELDS if _is_required(f)} - read.keys()
+        if missing:
+            raise KeyError(min(missing))
+        if "parameters" in read:
+            read["parameters"] = ParameterCounts(**read["parameters"])
+        return cls(**read)
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+_FIELDS = dataclasses.fields(RunResult)
+_JSON_NAMES = {"constant_predictor": "trivial"}

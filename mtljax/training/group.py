@@ -1,0 +1,154 @@
+"""Group of runs that differ only in their seed and train side by side in one program."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import jax
+import numpy as np
+
+from mtljax.config import Experiment
+from mtljax.runs.encryption import read_keys
+from mtljax.runs.joint_checkpoints import (
+    GroupCheckpoints,
+    JointCheckpoints,
+    SingleCheckpoints,
+    delete_joint,
+)
+from mtljax.runs.result import RunResult
+from mtljax.step.state import TrainState
+from mtljax.tasks.base import SplitMetrics
+from mtljax.training.executors import Cost
+from mtljax.training.programs import Programs
+from mtljax.training.recorder import Fetch
+from mtljax.training.run import Run
+from mtljax.training.steps import Chunk
+from mtljax.training.stopping import Stopped
+
+
+class RunGroup:
+    """Runs that train side by side; a single run is a group of one.
+
+    Attributes:
+      runs: The runs, in the order of the stacked state.
+      seeds: Their seeds.
+    """
+
+    def __init__(
+        self,
+        experiments: Sequence[Experiment],
+        workdirs: Sequence[Path],
+        programs: Programs,
+        *,
+        start_time: float | None = None,
+    ):
+        """Opens and locks the folders until `__exit__`.
+
+        Args:
+          experiments: The same experiment with different seeds.
+          workdirs: Folder of each run.
+          programs: Programs of the experiment.
+          start_time: Start of the runs, from `time.perf_counter`; None: now.
+
+        Raises:
+          ValueError: A folder cannot be used.
+        """
+        self.seeds = [experiment.seed for experiment in experiments]
+        self._programs, self._workdir = programs, workdirs[0]
+        start_time = time.perf_counter() if start_time is None else start_time
+        with contextlib.ExitStack() as stack:
+            self.runs = [
+                stack.enter_context(
+                    Run(
+                        experiment,
+                        workdir,
+                        programs,
+                        together=len(experiments),
+                        start_time=start_time,
+                    )
+                )
+                for experiment, workdir in zip(experiments, workdirs, strict=True)
+            ]
+            self._checkpoints: GroupCheckpoints = SingleCheckpoints(self.runs[0].checkpoints)
+            if len(self.runs) > 1:
+                keys = read_keys() if experiments[0].encrypt else None
+                self._checkpoints = stack.enter_context(
+                    JointCheckpoints(self._workdir, self.seeds, keys=keys)
+                )
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "RunGroup":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def has_failed(self) -> bool:
+        """True if no run can continue."""
+        return all(run.failure for run in self.runs)
+
+    def start(self, *, tensorboard: bool, quiet: bool) -> tuple[int, TrainState]:
+        """Returns the latest step that all runs have a checkpoint of, or 0, and its state."""
+        if step := self._checkpoints.latest():
+            template = self._programs.stack([self._programs.restore_template()] * len(self.runs))
+            state = self._checkpoints.restore(step, template)
+        else:
+            step = min(run.latest() for run in self.runs)
+            state = self._programs.stack([run.state(step) for run in self.runs])
+        for run in self.runs:
+            run.start_recording(step, tensorboard=tensorboard, quiet=quiet)
+        return step, state
+
+    def record(self, chunk: Chunk) -> None:
+        """Records a chunk of steps for every run."""
+        logs = self._per_run(lambda: chunk.logs.values, axis=1)
+        measurements: Sequence[Fetch | None] = [None] * len(self.runs)
+        if chunk.measurement is not None:
+            measurements = self._per_run(lambda: jax.device_get(chunk.measurement), axis=0)
+        for run, log, measurement in zip(self.runs, logs, measurements, strict=True):
+            run.record(chunk.step, chunk.count, log, measurement)
+
+    def _per_run(self, fetch: Fetch, axis: int) -> list[Fetch]:
+        """Splits what is fetched once along the axis of runs."""
+        if len(self.runs) == 1:
+            return [fetch]
+        fetch_all = functools.cache(fetch)
+        take = lambda run: jax.tree.map(lambda x: np.take(x, run, axis), fetch_all())
+        return [functools.partial(take, run) for run in range(len(self.runs))]
+
+    def save(self, step: int, state: TrainState, *, evaluate: bool) -> None:
+        """Saves a checkpoint of every run, after its evaluation on validation if requested."""
+        metrics: Sequence[SplitMetrics | None] = [None] * len(self.runs)
+        if evaluate:
+            metrics = self._programs.validation.metrics_per_run(state)
+        scores = [
+            run.record_validation(step, values)
+            for run, values in zip(self.runs, metrics, strict=True)
+        ]
+        self._checkpoints.save(step, state, scores)
+        for run in self.runs:
+            run.exclude_from_throughput()
+
+    def finish(self, state: TrainState, cost: Cost, *, report: bool) -> list[RunResult | Stopped]:
+        """Evaluates the runs on the test split and writes their results.
+
+        Returns:
+          Per run its result, or the reason why it failed.
+        """
+        # All checkpoints before the first result: if this process is killed meanwhile, the next
+        # one has no step left to take for the unfinished runs.
+        self._checkpoints.distribute([run.checkpoints for run in self.runs])
+        delete_joint(self._workdir)
+        return [
+            run.failure or run.finish(own_state, cost, report=report)
+            for run, own_state in zip(self.runs, self._programs.unstack(state), strict=True)
+        ]

@@ -1,0 +1,139 @@
+"""Set-up of an experiment: data, device placement, model parts, teachers, initial weights."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from mtljax import parallel, transfer
+from mtljax.build import Parts, build, compute_dtype, freeze_options, load_source
+from mtljax.config import Experiment
+from mtljax.data import Source
+from mtljax.data.pipeline import BatchSampler
+from mtljax.runs.selection import check_select
+from mtljax.step.distillation import Distillation
+from mtljax.step.state import TrainState, create_state
+from mtljax.step.telemetry import ProbePoint, make_probe
+from mtljax.training.teachers import load_teachers
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """An experiment with all that it names loaded and checked; valid for any seed."""
+
+    experiment: Experiment
+    """The seed is ignored."""
+    source: Source
+    placement: parallel.Placement
+    """Placement of one run, with its batches spread over the devices."""
+    parts: Parts
+    distillation: Distillation | None
+
+    @functools.cached_property
+    def initial(self) -> transfer.Initial:
+        """Initial weights, read on first access, so not for runs that resume.
+
+        Raises:
+          ValueError: The weights cannot be read, or do not fit the model.
+        """
+        init = self.experiment.init
+        if init is None:
+            return transfer.NOTHING
+        shapes = jax.eval_shape(self.new_state, jax.random.key(0), {})
+        return transfer.match(
+            transfer.read(transfer.locate(init))._replace(where=init),
+            self.parts.model,
+            {"params": shapes.params, **shapes.model_state},
+            part=self.experiment.init_part,
+            low=self.source.low,
+            high=self.source.high,
+        )
+
+    @property
+    def teachers(self) -> PyTree:
+        """Variables of the distillation's teachers."""
+        return () if self.distillation is None else self.distillation.variables
+
+    def new_state(self, key: jax.Array, initial: PyTree = None) -> TrainState:
+        """Creates the state of step 0 from initial variables, if any; pure, to be jitted.
+
+        The teachers are left out: a program that returned them would have to contain them.
+        """
+        zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+        state = create_state(
+            key,
+            self.parts.model,
+            self.experiment.tasks,
+            self.parts.balancer,
+            self.parts.optimizer,
+            jax.tree.map(zeros, self.batch_shapes()),
+            level=self.experiment.level,
+            ema=self.experiment.ema is not None,
+            initial=initial,
+            freeze=self.experiment.freeze,
+            distill=self.distillation,
+        )
+        return state.replace(teachers=())
+
+    def batch_shapes(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of a training batch, from the first example."""
+
+        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+            leaf = np.asarray(leaf)
+            return jax.ShapeDtypeStruct((self.experiment.data.batch_size, *leaf.shape), leaf.dtype)
+
+        return jax.tree.map(shape, dict(self.source.train[0]))
+
+    @functools.cached_property
+    def probe(self) -> Callable[[TrainState, PyTree], ProbePoint]:
+        """The losses of a batch as the train step computes them; see `make_probe`."""
+        return make_probe(
+            self.parts.model,
+            self.experiment.tasks,
+            dtype=compute_dtype(self.experiment),
+            augment=self.parts.augment,
+            **freeze_options(self.experiment),
+            distill=self.distillation,
+        )
+
+
+def set_up(
+    experiment: Experiment, *, devices: int | None = None, source: Source | None = None
+) -> Setup:
+    """Loads and checks all that an experiment names.
+
+    Args:
+      experiment: The experiment.
+      devices: Number of devices to use; None: all.
+      source: The data if it is in memory already; it may have labels of further tasks.
+
+    Raises:
+      ValueError: The experiment, its data, its teachers or the devices are unusable.
+    """
+    placement = parallel.place(experiment.data.batch_size, devices)
+    if source is None:
+        source = load_source(experiment)
+    BatchSampler(
+        seed=0, size=len(source.train), batch_size=experiment.data.batch_size
+    )  # checks the size
+    parts = build(experiment, *_statistics(experiment, source), source.low, source.high)
+    check_select(experiment)
+    distillation = load_teachers(experiment, parts.distill, source)
+    return Setup(experiment, source, placement, parts, distillation)
+
+
+def _statistics(experiment: Experiment, source: Source) -> tuple[Any, Any]:
+    """Returns mean and standard deviation for normalisation.
+
+    They have one value per channel where initial weights may replace them.
+    """
+    if experiment.init is None:
+        return source.mean, source.std
+    channels = np.shape(source.train[0]["image"])[-1]
+    mean, std = (np.broadcast_to(x, channels).tolist() for x in (source.mean, source.std))
+    return tuple(mean), tuple(std)

@@ -1,0 +1,89 @@
+"""The steps of a run or of a group of runs, chunk by chunk."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from jaxtyping import PyTree
+
+from mtljax.config import Experiment
+from mtljax.step.state import TrainState
+from mtljax.training.executors import Cost, Logs
+from mtljax.training.programs import Measure, Programs, copy_for_measurement
+
+STEPS_PER_TASK = 50
+"""Steps between two measurements, per task: keeps the cost of telemetry below 5 %."""
+LINES = 10
+"""Log lines between two measurements, at least."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Consecutive steps that were taken, or dispatched, at once."""
+
+    step: int
+    """Number of steps taken, these included."""
+    count: int
+    """Number of steps of this chunk."""
+    state: TrainState
+    """State after them, valid until the next chunk."""
+    logs: Logs
+    measurement: PyTree | None
+    """Measurement at the first step, if one was due."""
+    cost: Cost
+    """Cost of the compiled step."""
+
+
+def take_steps(
+    programs: Programs,
+    seeds: Sequence[int],
+    state: TrainState,
+    start: int,
+    *,
+    measure: Measure | None = None,
+    measure_every: int = 0,
+) -> Iterator[Chunk]:
+    """Takes the steps of an experiment, from `start` to its end.
+
+    Args:
+      programs: Programs of the experiment.
+      seeds: Seeds of the runs, which say the order of their data.
+      state: State at `start`, stacked if there are several runs. It is donated.
+      start: Number of steps taken before.
+      measure: Measurement beside training.
+      measure_every: Steps between two measurements, a multiple of `log_every`; 0: none.
+
+    Yields:
+      Chunks that end at log steps, evaluations and the last step.
+    """
+    experiment = programs.setup.experiment
+    executor = programs.executor(seeds, start)
+    step = start
+    while step < experiment.steps:
+        count = steps_to_next_stop(experiment, step)
+        before, measurement = None, None
+        if measure is not None and measure_every and step % measure_every == 0:
+            before, batch = copy_for_measurement(state), executor.batch(step)
+        state, logs = executor.run(state, step, count)
+        if measure is not None and before is not None:
+            measurement = measure(before, state.params, batch)
+        step += count
+        yield Chunk(step, count, state, logs, measurement, executor.cost)
+
+
+def steps_to_next_stop(experiment: Experiment, step: int) -> int:
+    """Returns the number of steps until the next log step, evaluation or the end."""
+    return min(
+        experiment.log_every - step % experiment.log_every,
+        experiment.eval_every - step % experiment.eval_every,
+        experiment.steps - step,
+    )
+
+
+def telemetry_interval(experiment: Experiment) -> int:
+    """Returns the steps between two measurements, a multiple of `log_every`; 0: none."""
+    every = experiment.telemetry_every
+    if every is None:
+        every = max(STEPS_PER_TASK * len(experiment.tasks), LINES * experiment.log_every)
+    if len(experiment.tasks) < 2:
+        return 0
+    return -(-every // experiment.log_every) * experiment.log_every
