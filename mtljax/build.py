@@ -1,10 +1,10 @@
-"""From an experiment, which is only words and numbers, to the things it names."""
+"""Construction of the data, model, balancer and optimizer that an experiment names."""
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +16,35 @@ from mtljax.config import Experiment
 from mtljax.data import (
     Arrays,
     Augment,
+    LabelRequest,
     Source,
     Split,
-    Wanted,
     make_augment,
     make_source,
     pipeline,
 )
-from mtljax.data.base import select, with_parts
-from mtljax.data.droplist import without
+from mtljax.data.base import map_splits, select_labels
+from mtljax.data.droplist import drop_examples
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
 from mtljax.step.attacks import ATTACKS, Attack
 from mtljax.step.distillation import DISTILLATIONS, Distillation, Kind
+from mtljax.step.state import Batch, TrainState
 from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Task
 from mtljax.utils.registry import choose
 
 FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
-"""Arguments of a fusion that the model gives it, not the user."""
+"""Arguments of a fusion that the model sets, not the user."""
 RESIDENT_LIMIT = 2**30
-"""Bytes up to which data is kept on the device if the experiment does not say."""
+"""Maximum bytes of a split that keep_on_device=auto keeps on the device."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What an experiment is made of."""
+    """Objects that an experiment names."""
 
     model: MultiTask
     balancer: Balancer
@@ -51,31 +52,38 @@ class Parts:
     augment: Augment | None
     attack: Attack | None
     distill: Kind
-    """What is imitated of teachers, if there are any."""
+    """Kind of distillation; used only with teachers."""
 
 
-def load_source(experiment: Experiment, given: Source | None = None) -> Source:
-    """The data, with a label for each task.
-
-    What is kept on the device is read here, and all of its labels checked against the tasks.
+def load_source(experiment: Experiment, source: Source | None = None) -> Source:
+    """Opens the data, and reads and checks the splits that are kept on the device.
 
     Args:
-      experiment: Whose data.
-      given: The data, if it is there already; None: what the experiment names.
+      experiment: The experiment.
+      source: Data in memory; None: the experiment's `data.source`.
 
     Raises:
-      ValueError: An unknown source, a task without labels in it, or labels that a task refuses.
+      ValueError: The source is unknown, has no labels for a task, or has labels that are invalid
+        for their task.
     """
-    source = open_source(experiment, given)
+    return load_resident(experiment, open_source(experiment, source))
+
+
+def load_resident(experiment: Experiment, source: Source) -> Source:
+    """Reads the splits that are kept on the device and checks their labels.
+
+    Raises:
+      ValueError: A label is invalid for its task.
+    """
     name = experiment.data.source.partition(":")[0]
 
-    def kept(split: Split) -> Split:
+    def read(split: Split) -> Split:
         if isinstance(split, Arrays) or not keeps_on_device(experiment, split):
             return split
-        return Arrays(**pipeline.resident(split))
+        return Arrays(**pipeline.read_split(split))
 
-    source = with_parts(source, kept)
-    for part, split in source.parts().items():
+    source = map_splits(source, read)
+    for part, split in source.splits().items():
         if isinstance(split, Arrays):
             try:
                 check_labels(experiment.tasks, split)
@@ -84,49 +92,59 @@ def load_source(experiment: Experiment, given: Source | None = None) -> Source:
     return source
 
 
-def open_source(experiment: Experiment, given: Source | None = None) -> Source:
-    """The data, not read further than its source must to know what is there.
+def open_source(experiment: Experiment, source: Source | None = None) -> Source:
+    """Opens the data with a label for each task, without reading the examples.
 
     Args:
-      experiment: Whose data.
-      given: The data, if it is there already; None: what the experiment names.
+      experiment: The experiment.
+      source: Data in memory; None: the experiment's `data.source`.
 
     Raises:
-      ValueError: An unknown source, or a task without labels in it.
+      ValueError: The source is unknown or has no labels for a task.
     """
     data = experiment.data
-    wanted = [Wanted(task, data.labels.get(task.name, task.name)) for task in experiment.tasks]
-    if given is None:
-        source = make_source(data.source, wanted)
+    requests = [
+        LabelRequest(task, data.labels.get(task.name, task.name)) for task in experiment.tasks
+    ]
+    if source is None:
+        source = make_source(data.source, requests)
     else:
-        source = select(given, wanted, data.source)
-    return source if data.drop is None else without(source, Path(data.drop).expanduser())
+        source = select_labels(source, requests, data.source)
+    return source if data.drop is None else drop_examples(source, Path(data.drop).expanduser())
 
 
 def check_labels(tasks: Sequence[Task], split: Arrays) -> None:
-    """Raises ValueError for a label that its task cannot learn."""
+    """Raises ValueError if a label is invalid for its task."""
     for task in tasks:
         present = split.present[task.name]
         task.check(jax.tree.map(lambda x, keep=present: x[keep], split.labels[task.name]))
 
 
 def keeps_on_device(experiment: Experiment, split: Split) -> bool:
-    """Whether a split is kept on the device."""
+    """Returns True if a split is kept on the device."""
     if experiment.data.keep_on_device == "auto":
         return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
     return experiment.data.keep_on_device == "yes"
 
 
-def build(experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: float = 1.0) -> Parts:
-    """Makes what the experiment names.
+def build(
+    experiment: Experiment,
+    mean: float | tuple[float, ...] = 0.0,
+    std: float | tuple[float, ...] = 1.0,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Parts:
+    """Builds the objects that an experiment names.
 
     Args:
-      experiment: What to make.
-      mean, std: Statistics of the training images; leave them where they come from a checkpoint.
-      low, high: Black and white in their unit; read by adversarial training only.
+      experiment: The experiment.
+      mean: Mean of the training images; not needed if a checkpoint is restored.
+      std: Standard deviation of the training images, likewise.
+      low: Value of black in the images, for adversarial training.
+      high: Value of white in the images, for adversarial training.
 
     Raises:
-      ValueError: A name or an argument that is not there, in one line with the nearest.
+      ValueError: A name or argument is unknown or invalid.
     """
     trunk = choose("trunk", experiment.trunk, TRUNKS)
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
@@ -143,8 +161,8 @@ def build(experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: flo
     stage_of = model.fusion.stage_of
     if experiment.l2_sp and experiment.init is None:
         raise ValueError(
-            "l2_sp pulls to what training starts from: name it with init, or leave out l2_sp and "
-            "let the optimizer decay, as adamw:weight_decay=1e-2"
+            "l2_sp needs init, the weights to pull towards; set init, or use weight decay instead "
+            "of l2_sp, such as adamw:weight_decay=1e-2"
         )
     return Parts(
         model=model,
@@ -157,7 +175,7 @@ def build(experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: flo
             clip_norm=experiment.clip_norm,
             decay_biases=experiment.decay_biases,
             l2_sp=experiment.l2_sp,
-            started=lambda path: is_in_part(path, experiment.init_part, stage_of),
+            is_pretrained=lambda path: is_in_part(path, experiment.init_part, stage_of),
             layer_decay=experiment.layer_decay,
             unfreeze_every=experiment.unfreeze_every,
             stage_of=stage_of,
@@ -171,15 +189,16 @@ def build(experiment: Experiment, mean=0.0, std=1.0, low: float = 0.0, high: flo
 def make_attack(
     text: str | None, low: float, high: float, eps: float | None = None
 ) -> Attack | None:
-    """An attack by its name and arguments, on images between black and white.
+    """Creates an attack from its name and arguments.
 
     Args:
-      text: As `pgd:eps=0.03,steps=7`. None: none.
-      low, high: Black and white.
-      eps: Where the text does not say it.
+      text: Text such as `pgd:eps=0.03,steps=7`; None: no attack.
+      low: Value of black in the images.
+      high: Value of white in the images.
+      eps: Value of `eps`, which the text must then not contain.
 
     Raises:
-      ValueError: A name or an argument that is not there, or no eps.
+      ValueError: The name or an argument is unknown, or `eps` is missing.
     """
     if text is None:
         return None
@@ -193,8 +212,8 @@ def train_step(
     parts: Parts,
     axis_name: str | None = None,
     distill: Distillation | None = None,
-):
-    """The experiment's train step; see `make_train_step`."""
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+    """Makes the experiment's train step; see `make_train_step`."""
     return make_train_step(
         parts.model,
         experiment.tasks,
@@ -215,11 +234,18 @@ def train_step(
     )
 
 
-def freeze_options(experiment: Experiment) -> dict[str, Any]:
-    """What does not learn, as `make_train_step` and all that measures the same losses take it."""
+class FreezeOptions(TypedDict):
+    """Freezing arguments of `make_train_step`."""
+
+    freeze: Sequence[str]
+    freeze_statistics: bool
+
+
+def freeze_options(experiment: Experiment) -> FreezeOptions:
+    """Freezing arguments of `make_train_step` and of functions that compute the same losses."""
     return {"freeze": experiment.freeze, "freeze_statistics": experiment.freeze_statistics}
 
 
-def compute_dtype(experiment: Experiment):
-    """What the model computes in; None: as its parameters are."""
+def compute_dtype(experiment: Experiment) -> type[jnp.bfloat16] | None:
+    """Computation type of the model; None: the type of its parameters."""
     return jnp.bfloat16 if experiment.dtype == "bfloat16" else None

@@ -67,13 +67,14 @@ def predict(
       ValueError: The run cannot be loaded, an image cannot be read, or the shape is wrong.
     """
     trained = _loaded(run)
-    if isinstance(images, str | Path):
-        images = [images]
-    if not hasattr(images, "shape"):
-        images = np.stack([read_image(Path(path), trained) for path in images])
-    if images.shape[1:] != trained.shape:
-        raise ValueError(f"images must be of shape (B, *{trained.shape}), not {images.shape}")
-    outputs = _outputs(trained, np.asarray(images))
+    if isinstance(images, np.ndarray | Array):
+        pixels = np.asarray(images)
+    else:
+        paths = [images] if isinstance(images, str | Path) else images
+        pixels = np.stack([read_image(Path(path), trained) for path in paths])
+    if pixels.shape[1:] != tuple(trained.shape):
+        raise ValueError(f"images must be of shape (B, *{trained.shape}), not {pixels.shape}")
+    outputs = _outputs(trained, pixels)
     return {
         task.name: jax.tree.map(np.asarray, task.decode(outputs[task.name]))
         for task in trained.experiment.tasks

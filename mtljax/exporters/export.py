@@ -33,7 +33,7 @@ def export(
     Args:
       run: Run folder, or the result of `load_run`.
       to: Name of the format.
-      output: Output file; None: NAME.FORMAT in the run folder. Encrypted files always end in `.age`.
+      output: Output file; None: NAME.FORMAT in the run folder. `.age` is added if encrypted.
       encrypt: Encrypt in the age format. Exports of encrypted runs are always encrypted.
       verify: File with a public key, whose owner must have signed the run folder.
 

@@ -171,7 +171,7 @@ def test_what_leaves_nothing_to_balance_is_refused():
         (("--freeze", "trunk", "--balancer", "pcgrad"), "no shared parameter"),
         (("--layer-decay", "0"), "layer_decay must be in (0, 1], not 0.0"),
         (("--freeze", "trunk", "--unfreeze-every", "9"), "of which none learns here"),
-        (("--l2-sp", "0.1"), "l2_sp pulls to what training starts from: name it with init"),
+        (("--l2-sp", "0.1"), "l2_sp needs init, the weights to pull towards; set init"),
     ],
 )
 def test_mistakes_are_told_in_one_line(flags, reason, tmp_path, capsys):
