@@ -1,12 +1,41 @@
-"""Eight virtual CPU devices for every test, and a compile cache that only tests share."""
+"""Eight virtual CPU devices, fast compilation and a shared compile cache for every test.
 
+Markers: tests without one are the README's tier, `full` and `slow` are the other two; see
+CONTRIBUTING.md. The fixture `user_flags` undoes the fast compilation for the processes of a test.
+"""
+
+import importlib.util
+import mmap
 import os
 import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile far more than they compute: half the time without the backend's optimisations.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
+# Tests compile far more than they compute: a quarter of the time with little optimization.
+FAST_COMPILATION = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+    "xla_llvm_disable_expensive_passes": "true",
+}
+USER_FLAGS = "MTLJAX_TEST_USER_XLA_FLAGS"
+
+
+def known_flags():
+    """Returns those flags of FAST_COMPILATION that jaxlib has: it aborts on an unknown one."""
+    folder = Path(importlib.util.find_spec("jaxlib").origin).parent
+    library = max(folder.glob("*.so"), key=lambda path: path.stat().st_size)
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return [
+            f"--{name}={value}"
+            for name, value in FAST_COMPILATION.items()
+            if text.find(b"\0%s\0" % name.encode()) >= 0
+        ]
+
+
+if USER_FLAGS not in os.environ:  # the workers of pytest-xdist inherit both
+    os.environ[USER_FLAGS] = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = " ".join([*known_flags(), os.environ[USER_FLAGS]])
 CACHE = Path(os.environ.get("MTLJAX_TEST_CACHE") or Path(tempfile.gettempdir()) / "mtljax-tests")
 os.environ["MTLJAX_CACHE"] = str(CACHE)
 
@@ -25,6 +54,16 @@ use_compile_cache()
 # A slow, busy machine is no failure.
 settings.register_profile("mtljax", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mtljax")
+
+
+@pytest.fixture
+def user_flags(monkeypatch):
+    """Starts the processes of this test with the XLA flags that a user has.
+
+    For tests that run JAX only in processes of their own: this process keeps its flags, and would
+    store its programs in the compile cache under the keys of the others.
+    """
+    monkeypatch.setenv("XLA_FLAGS", os.environ[USER_FLAGS])
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Several processes that train together give what one process gives."""
 
+import json
 import re
 import signal
 
