@@ -1,7 +1,7 @@
-"""Data: sources of labelled images, their order, and their way to the device."""
+"""Data: sources of labeled images, augmentation, batching and transfer to the device."""
 
 from mtljax.data.augment import AUGMENTATIONS, Augment, make_augment
-from mtljax.data.base import Arrays, Source, Split, Wanted
+from mtljax.data.base import Arrays, LabelRequest, Source, Split
 from mtljax.data.sources import SOURCES, make_source
 from mtljax.data.sources.arrays import from_arrays
 from mtljax.data.sources.multi import overlay
@@ -11,9 +11,9 @@ __all__ = [
     "SOURCES",
     "Arrays",
     "Augment",
+    "LabelRequest",
     "Source",
     "Split",
-    "Wanted",
     "from_arrays",
     "make_augment",
     "make_source",

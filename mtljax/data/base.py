@@ -1,7 +1,7 @@
-"""What a data source gives: three splits of labelled images, and the statistics of one of them."""
+"""Interface of data sources: splits of labeled images, and statistics of the training split."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,30 +10,35 @@ import numpy as np
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
 
+Example = dict[str, Any]
+"""{"image": [H, W, C], "labels": {task: label}, "present": {task: bool}}"""
+Batch = Mapping[str, Any]
+"""Examples stacked along a leading axis B."""
 
-class Wanted(NamedTuple):
-    """A label that a task wants of a source."""
+
+class LabelRequest(NamedTuple):
+    """Label that a source must provide for a task."""
 
     task: Task
     key: str
-    """Where the source has it: the name of a label, a column, a feature, a folder."""
+    """Name of the label in the source: a label, a column, a feature or a folder."""
 
 
 class Split(Protocol):
-    """Labelled images with random access.
+    """Labeled images with random access.
 
-    An example is `{"image": [H, W, C], "labels": {task: ...}, "present": {task: bool}}`. A split
-    that makes several at once faster than one by one also has `take(rows [n]) -> batch`.
+    A split that reads several examples faster together than one by one also has
+    `take(rows [n]) -> batch`.
     """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Example: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A split that is in memory: NumPy arrays with the examples along the first axis."""
+    """Split in memory: NumPy arrays with the examples along the first axis."""
 
     image: np.ndarray
     labels: Mapping[str, Any]
@@ -42,24 +47,28 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, index: int | slice) -> dict[str, Any]:
-        """One example, or several as a batch."""
+    def __getitem__(self, index: int | slice) -> Example:
+        """Returns one example, or a batch for a slice."""
         return self.take(index)
 
     def take(self, index: int | slice | np.ndarray) -> dict[str, Any]:
-        """The examples at `index`, in its order."""
+        """Returns the examples at `index`, in its order."""
         batch = {"image": self.image, "labels": dict(self.labels), "present": dict(self.present)}
         return jax.tree.map(lambda x: x[index], batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set, split.
+    """Data set with disjoint training, validation and test splits.
 
     Attributes:
-      train, validation, test: The splits; no example is in two of them.
-      mean, std: Of the *training* images, over all examples and positions, in the images' own unit.
-      low, high: What black and white are in that unit, for images that come from files.
+      train: Training split.
+      validation: Validation split.
+      test: Test split.
+      mean: Mean of the *training* images over all examples and positions, in the images' unit.
+      std: Standard deviation of the training images, likewise.
+      low: Value of black in that unit.
+      high: Value of white in that unit.
     """
 
     train: Split
@@ -70,68 +79,74 @@ class Source:
     low: float
     high: float
 
-    def parts(self) -> dict[str, Split]:
-        """The three splits by name."""
+    def splits(self) -> dict[str, Split]:
+        """Returns the three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 @dataclasses.dataclass(frozen=True)
-class Selected:
-    """A split with some of its labels only, under other names."""
+class SelectedLabels:
+    """Split restricted to some labels, under new names."""
 
     split: Split
     keys: Mapping[str, str]
-    """New name -> the split's own."""
+    """New name -> name in `split`."""
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._pick(self.split[index])
+    def __getitem__(self, index: int) -> Example:
+        return self._select(self.split[index])
 
-    def _pick(self, examples: dict[str, Any]) -> dict[str, Any]:
-        own = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
-        return {**examples, "labels": own("labels"), "present": own("present")}
+    def _select(self, examples: dict[str, Any]) -> dict[str, Any]:
+        pick = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
+        return {**examples, "labels": pick("labels"), "present": pick("present")}
 
 
-class SelectedBatches(Selected):
-    """The same of a split that makes several examples at once."""
+class SelectedLabelBatches(SelectedLabels):
+    """`SelectedLabels` of a split with `take`."""
 
     def take(self, rows: np.ndarray) -> dict[str, Any]:
-        """The examples at `rows`, in their order."""
-        return self._pick(self.split.take(rows))  # type: ignore[attr-defined]
+        """Returns the examples at `rows`, in their order."""
+        return self._select(self.split.take(rows))  # type: ignore[attr-defined]  # optional method
 
 
-def select(source: Source, wanted: Sequence[Wanted], name: str) -> Source:
-    """The source with the wanted labels only, called after their tasks.
+def select_labels(source: Source, requests: Sequence[LabelRequest], name: str) -> Source:
+    """Returns the source with the requested labels only, named after their tasks.
 
     Args:
-      source: Any.
-      wanted: Which of its labels, and for which tasks.
-      name: What to call the source in messages.
+      source: Source with all of its labels.
+      requests: Labels to select.
+      name: Name of the source in error messages.
 
     Raises:
-      ValueError: It has no such label.
+      ValueError: The source does not have a requested label.
     """
-    known = source.train[0]["labels"]
-    for task, key in wanted:
-        if key not in known:
-            whose = "" if key == task.name else f" {key!r}"
+    require_labels(f"source {name!r}", requests, source.train[0]["labels"])
+    keys = {request.task.name: request.key for request in requests}
+
+    def select(split: Split) -> Split:
+        if isinstance(split, Arrays):
+            pick = lambda part: {name: part[key] for name, key in keys.items()}
+            return Arrays(split.image, pick(split.labels), pick(split.present))
+        return (SelectedLabelBatches if hasattr(split, "take") else SelectedLabels)(split, keys)
+
+    return map_splits(source, select)
+
+
+def require_labels(
+    place: str, requests: Iterable[LabelRequest], available: Iterable[str], noun: str = "labels"
+) -> None:
+    """Raises ValueError, with the nearest name, for a requested label that is not available."""
+    available = list(available)
+    for task, key in requests:
+        if key not in available:
             raise ValueError(
-                f"source {name!r} has no labels{whose} for task {task.name!r}{nearest(key, known)}"
+                f"{place} has no {noun} {key!r} for task {task.name!r}{nearest(key, available)}"
             )
-    keys = {task.name: key for task, key in wanted}
-
-    def pick(split: Split) -> Split:
-        if not isinstance(split, Arrays):
-            return (SelectedBatches if hasattr(split, "take") else Selected)(split, keys)
-        own = lambda part: {name: part[key] for name, key in keys.items()}
-        return Arrays(split.image, own(split.labels), own(split.present))
-
-    return with_parts(source, pick)
 
 
-def with_parts(source: Source, change: Callable[[Split], Split]) -> Source:
-    """The source with every split changed."""
-    train, validation, test = map(change, source.parts().values())
+def map_splits(source: Source, change: Callable[[Split], Split]) -> Source:
+    """Returns the source with `change` applied to each split."""
+    train, validation, test = map(change, source.splits().values())
     return dataclasses.replace(source, train=train, validation=validation, test=test)

@@ -49,11 +49,7 @@ def drop_examples(source: Source, path: Path) -> Source:
     dropped, splits = read_drop(path), source.splits()
     for place, digest in dropped.items():
         split = splits.get(place.split)
-        if (
-            split is None
-            or place.row >= len(split)
-            or example_digest(split, place.row) != digest
-        ):
+        if split is None or place.row >= len(split) or example_digest(split, place.row) != digest:
             raise ValueError(
                 f"{path} belongs to other data: {place} is not the image that was screened; screen "
                 "again"

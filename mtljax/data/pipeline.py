@@ -1,8 +1,8 @@
-"""The order of the examples, and their way from a split to the device.
+"""Order of the training examples, and input pipelines from a split to the device.
 
-The order is a pure function of (seed, step): the training data, shuffled anew each epoch, one epoch
-after the other, cut into batches. No example is left out and none comes twice in an epoch. So a run
-that goes on from step s reads exactly what it would have read, however the data is fed.
+The order is a pure function of (seed, step): the training data is shuffled for each epoch, the
+epochs are concatenated and cut into batches. Every epoch has every example exactly once. A run that
+resumes at step s therefore reads the same examples as an uninterrupted one, from memory or files.
 """
 
 import dataclasses
@@ -19,15 +19,24 @@ from jaxtyping import Int, PyTree
 
 from mtljax.data.base import Split
 
-READERS = 8
-"""Threads that read a split that is wanted as a whole."""
+READER_THREADS = 8
+"""Threads that read an entire split."""
 
 
-class Order:
-    """Which examples are in the batch of each step."""
+class BatchSampler:
+    """Indices of the examples in the batch of each step."""
 
     def __init__(self, *, seed: int, size: int, batch_size: int):
-        """Args: seed; size: examples in the split; batch_size: examples in a global batch."""
+        """Initializes the sampler.
+
+        Args:
+          seed: Seed of the shuffling.
+          size: Number of examples in the split.
+          batch_size: Number of examples in a global batch.
+
+        Raises:
+          ValueError: The batch is larger than the split.
+        """
         if batch_size > size:
             raise ValueError(
                 f"a batch of {batch_size} is larger than the training data ({size} examples); "
@@ -36,52 +45,52 @@ class Order:
         self.seed, self.size, self.batch_size = seed, size, batch_size
 
     def batches(self, start: int, count: int) -> Int[np.ndarray, "count B"]:
-        """Indices of the batches of steps start ... start + count - 1."""
+        """Returns the indices of the batches of steps start ... start + count - 1."""
         position, end = start * self.batch_size, (start + count) * self.batch_size
         pieces = []
         while position < end:
             epoch, offset = divmod(position, self.size)
-            take = min(end - position, self.size - offset)
-            pieces.append(_shuffled(self.seed, epoch, self.size)[offset : offset + take])
-            position += take
+            length = min(end - position, self.size - offset)
+            pieces.append(_permutation(self.seed, epoch, self.size)[offset : offset + length])
+            position += length
         return np.concatenate(pieces).reshape(count, self.batch_size)
 
 
 @functools.lru_cache(maxsize=16)  # for runs side by side; safe between grain's threads
-def _shuffled(seed: int, epoch: int, size: int) -> Int[np.ndarray, " size"]:
+def _permutation(seed: int, epoch: int, size: int) -> Int[np.ndarray, " size"]:
     return np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
 
 
 def stack(examples: list[PyTree]) -> PyTree:
-    """Examples -> a batch."""
+    """Returns the examples as a batch."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 
-def read(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
-    """The examples at `rows`, as a batch in NumPy arrays."""
+def read_batch(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
+    """Returns the examples at `rows` as a batch of NumPy arrays."""
     take = getattr(split, "take", None)
     if take is not None:
         return take(rows)
     return stack([split[int(row)] for row in rows])
 
 
-def resident(split: Split) -> dict[str, Any]:
-    """The whole split as one batch of NumPy arrays, read by several threads."""
+def read_split(split: Split) -> dict[str, Any]:
+    """Returns the entire split as one batch of NumPy arrays, read by several threads."""
     rows = np.arange(len(split))
     if hasattr(split, "take"):
-        return read(split, rows)
-    with ThreadPoolExecutor(READERS) as pool:
+        return read_batch(split, rows)
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         return stack(list(pool.map(lambda row: split[int(row)], rows)))
 
 
 def size_in_bytes(split: Split) -> int:
-    """What the whole split would take on a device."""
+    """Returns the size of the entire split on a device."""
     example = split[0]
     return len(split) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(example))
 
 
 class _Batches(grain.sources.RandomAccessDataSource):
-    """Whole batches as items, for grain to read ahead."""
+    """Batches as items, which grain prefetches."""
 
     def __init__(self, split: Split, rows: Callable[[int], Int[np.ndarray, " n"]], count: int):
         self.split, self.rows, self.count = split, rows, count
@@ -90,62 +99,62 @@ class _Batches(grain.sources.RandomAccessDataSource):
         return self.count
 
     def __getitem__(self, number: int) -> PyTree:
-        return read(self.split, self.rows(int(number)))
+        return read_batch(self.split, self.rows(int(number)))
 
     def __repr__(self) -> str:
         return f"batches of {type(self.split).__name__}"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
-    """This process's examples of the batch of each step; it can be sent to worker processes."""
+class _LocalRows:
+    """Rows of this process in the batch of each step; picklable, for worker processes."""
 
-    order: Order
+    sampler: BatchSampler
     part: slice
 
     def __call__(self, step: int) -> Int[np.ndarray, " n"]:
-        return self.order.batches(step, 1)[0, self.part]
+        return self.sampler.batches(step, 1)[0, self.part]
 
 
-def _ahead(batches: grain.MapDataset) -> grain.IterDataset:
+def _prefetched(batches: grain.MapDataset) -> grain.IterDataset:
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
 
 
 def stream(
-    split: Split, order: Order, part: slice, start: int, steps: int, workers: int = 0
+    split: Split, sampler: BatchSampler, part: slice, start: int, steps: int, workers: int = 0
 ) -> Iterator[PyTree]:
-    """This process's part of the batches of steps start ... steps - 1, read ahead by grain.
+    """Iterates over this process's part of the batches of steps start ... steps - 1, prefetched.
 
     Args:
       split: Training data.
-      order: Which examples come when.
-      part: This process's examples of a batch.
+      sampler: Order of the examples.
+      part: Position of this process's examples in a batch.
       start: First step.
-      steps: One past the last.
-      workers: Processes that read (started by spawn); 0: threads of this one.
+      steps: Last step + 1.
+      workers: Number of reader processes (started by spawn); 0 for threads of this process.
     """
-    dataset = _ahead(grain.MapDataset.source(_Batches(split, _Part(order, part), steps))[start:])
+    batches = _Batches(split, _LocalRows(sampler, part), steps)
+    dataset = _prefetched(grain.MapDataset.source(batches)[start:])
     if workers:
-        if not flags.FLAGS.is_parsed():  # grain's workers ask for flags of a program that has none
+        if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which we never parse
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
 
 
-def padded(split: Split, batch_size: int, part: slice = slice(None)) -> Iterator[PyTree]:
-    """The whole split in order, in batches of one size, once; what is in files is read ahead.
+def padded_batches(split: Split, batch_size: int, part: slice = slice(None)) -> Iterator[PyTree]:
+    """Iterates over the split once, in order, in batches of one size; files are prefetched.
 
-    The last batch is filled up with copies of its last example that are marked absent for every
-    task, so that they count for nothing.
+    The last batch is padded with copies of its last example, marked absent for every task.
     """
     last = len(split) - 1
-    wanted = lambda number: (np.arange(batch_size) + number * batch_size)[part]
-    clipped = lambda number: np.minimum(wanted(number), last)
+    unclipped = lambda number: (np.arange(batch_size) + number * batch_size)[part]
+    rows = lambda number: np.minimum(unclipped(number), last)
     count = -(-len(split) // batch_size)
-    batches: Iterable[PyTree] = (read(split, clipped(number)) for number in range(count))
+    batches: Iterable[PyTree] = (read_batch(split, rows(number)) for number in range(count))
     if not hasattr(split, "take"):
-        batches = _ahead(grain.MapDataset.source(_Batches(split, clipped, count)))
+        batches = _prefetched(grain.MapDataset.source(_Batches(split, rows, count)))
     for number, batch in enumerate(batches):
-        real = wanted(number) <= last
-        present = {name: known & real for name, known in batch["present"].items()}
+        is_real = unclipped(number) <= last
+        present = {name: mask & is_real for name, mask in batch["present"].items()}
         yield {**batch, "present": present}

@@ -1,17 +1,17 @@
-"""Examples of several splits under one numbering."""
+"""Examples of several splits under one index, and digests of their images."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Source, Split
+from mtljax.data.base import Example, Source, Split
 
 
-class Place(NamedTuple):
-    """An example."""
+class ExampleId(NamedTuple):
+    """Split and row of an example."""
 
     split: str
     row: int
@@ -22,31 +22,34 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Some examples of several splits, as one split."""
+    """Split composed of selected examples of several splits."""
 
     splits: Mapping[str, Split]
-    places: Sequence[Place]
+    places: Sequence[ExampleId]
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         split, row = self.places[index]
         return self.splits[split][row]
 
     def at(self, rows: Sequence[int] | np.ndarray) -> "Pool":
-        """A part of it."""
+        """Returns the pool of the examples at `rows`."""
         return Pool(self.splits, [self.places[int(row)] for row in rows])
 
 
 def pool_of(source: Source) -> Pool:
-    """All examples of a source."""
-    splits = source.parts()
-    return Pool(splits, [Place(n, row) for n, split in splits.items() for row in range(len(split))])
+    """Returns all examples of a source."""
+    splits = source.splits()
+    return Pool(
+        splits,
+        [ExampleId(name, row) for name, split in splits.items() for row in range(len(split))],
+    )
 
 
-def digest(image: np.ndarray) -> str:
-    """A hash of an image's pixels, shape and type."""
-    told = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    told.update(image.tobytes())
-    return told.hexdigest()
+def image_digest(image: np.ndarray) -> str:
+    """Returns a hash of an image's pixels, shape and type."""
+    digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()

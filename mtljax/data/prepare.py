@@ -1,4 +1,4 @@
-"""Getting data ready that is not: downloads, once, what training then reads without a network."""
+"""Preparation of data sets: a download, once, after which training needs no network."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -9,22 +9,22 @@ from mtljax.utils.registry import choose, nearest
 
 
 def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
-    """Downloads and prepares a TensorFlow Dataset, unless that is done.
+    """Downloads and prepares a TensorFlow Dataset unless it is prepared.
 
     Returns:
-      What was done, for people.
+      Description of the result for the user.
 
     Raises:
-      ValueError: There is no such data set, it needs a package, or it cannot be downloaded.
+      ValueError: The data set is unknown, needs a missing package, or cannot be downloaded.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-    where = data_dir or os.environ.get("TFDS_DATA_DIR")
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
-        builder = tfds.builder(name, data_dir=where, file_format="array_record", try_gcs=False)
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
     except DatasetNotFoundError:
-        known = tfds.list_builders(with_community_datasets=False)  # with them it asks the network
+        known = tfds.list_builders(with_community_datasets=False)  # community ones need a network
         raise ValueError(f"tfds has no data set {name!r}{nearest(name, known)}") from None
     if builder.is_prepared():
         return f"tfds {name} is prepared already, in {builder.data_path}"
@@ -35,7 +35,7 @@ def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
     except ImportError as error:
         raise ValueError(
             f"preparing tfds {name} needs the package {error.name}: pip install 'mtljax[prepare]' "
-            "(training will not need it)"
+            "(training does not need it)"
         ) from error
     except (OSError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -45,32 +45,33 @@ def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
     return f"tfds {name} is prepared, in {builder.data_path}"
 
 
-PREPARE: dict[str, Callable[..., str]] = {
-    "tfds": prepare_tfds,
-}
-"""Source -> function of its arguments that gets its data ready and says what it did."""
+PREPARE: dict[str, Callable[..., str]] = {"tfds": prepare_tfds}
+"""Source -> function of its arguments that prepares its data and returns a description."""
 
 
 def prepare(source: str) -> list[str]:
-    """Gets a source ready, and the sources in it; what was done, a line each.
+    """Prepares the data of a source and of the sources in its arguments.
 
     Args:
-      source: As in `data.source`.
+      source: Source in the form of `data.source`.
+
+    Returns:
+      One description per prepared data set.
 
     Raises:
-      ValueError: There is no such source, or it cannot be got ready.
+      ValueError: The source is unknown or cannot be prepared.
     """
-    choice = choose("source", source, SOURCES, hidden=("wanted",))
-    done = [PREPARE[choice.name](**choice.arguments)] if choice.name in PREPARE else []
-    for text in _words(choice.arguments.values()):
+    choice = choose("source", source, SOURCES, hidden=("requests",))
+    results = [PREPARE[choice.name](**choice.arguments)] if choice.name in PREPARE else []
+    for text in _strings(choice.arguments.values()):
         if text.partition(":")[0] in SOURCES:
-            done += prepare(text)
-    return done
+            results += prepare(text)
+    return results
 
 
-def _words(values: Iterable[Any]) -> Iterable[str]:
+def _strings(values: Iterable[Any]) -> Iterable[str]:
     for value in values:
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
-            yield from _words(value.values())
+            yield from _strings(value.values())

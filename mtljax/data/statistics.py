@@ -1,4 +1,4 @@
-"""What is in a data set: how many examples, which labels, how often, and what is missing."""
+"""Statistics of labels: number of examples, label frequencies and missing labels."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,19 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from mtljax.data.base import Split
-from mtljax.data.pipeline import READERS
+from mtljax.data.base import Example, Split
+from mtljax.data.pipeline import READER_THREADS
 from mtljax.tasks import Task
+
+MAX_CLASSES_SHOWN = 6
 
 
 @dataclasses.dataclass
-class Tally:
-    """Of one task's labels in one split.
+class LabelStatistics:
+    """Statistics of one task's labels in one split.
 
     Attributes:
-      present, missing: Numbers of examples.
-      classes: Class -> how often, if labels are classes.
-      count, total, low, high: Of the numbers in the labels otherwise.
+      present: Number of examples with a label.
+      missing: Number of examples without one.
+      classes: Class -> number of occurrences, for labels that are classes.
+      count: Number of values, for labels that are numbers.
+      total: Sum of the values.
+      low: Smallest value.
+      high: Largest value.
     """
 
     present: int = 0
@@ -31,7 +37,7 @@ class Tally:
     high: float = -np.inf
 
     def add(self, contents: np.ndarray | None) -> None:
-        """One more label, as `Task.contents` gives it; None: it is missing."""
+        """Adds one label, as returned by `Task.label_values`; None for a missing one."""
         if contents is None:
             self.missing += 1
             return
@@ -39,8 +45,8 @@ class Tally:
         if not contents.size:
             return
         if contents.dtype.kind in "biu":
-            for name, times in zip(*np.unique(contents, return_counts=True), strict=True):
-                self.classes[int(name)] = self.classes.get(int(name), 0) + int(times)
+            for name, count in zip(*np.unique(contents, return_counts=True), strict=True):
+                self.classes[int(name)] = self.classes.get(int(name), 0) + int(count)
         else:
             self.count += contents.size
             self.total += float(contents.sum(dtype=np.float64))
@@ -48,60 +54,55 @@ class Tally:
             self.high = max(self.high, float(contents.max()))
 
     def as_json(self, task: Task) -> dict[str, Any]:
-        """As plain numbers; classes by their names, where they have any."""
-        found: dict[str, Any] = {"present": self.present, "missing": self.missing}
+        """Returns plain numbers; classes by name if the task has class names."""
+        values: dict[str, Any] = {"present": self.present, "missing": self.missing}
         if self.classes:
             names = getattr(task, "class_names", ())
-            found["classes"] = {
-                names[c] if 0 <= c < len(names) else str(c): times
-                for c, times in sorted(self.classes.items())
+            values["classes"] = {
+                names[c] if 0 <= c < len(names) else str(c): count
+                for c, count in sorted(self.classes.items())
             }
         if self.count:
-            found |= {"min": self.low, "mean": self.total / self.count, "max": self.high}
-        return found
+            values |= {"min": self.low, "mean": self.total / self.count, "max": self.high}
+        return values
 
-    def words(self, task: Task) -> str:
-        """In a few words, for people."""
-        found = self.as_json(task)
-        if "classes" in found:
-            return _shares(found["classes"])
-        if "mean" in found:
-            return f"{found['min']:.4g} .. {found['max']:.4g}, mean {found['mean']:.4g}"
-        return "nothing"
-
-
-SHOWN = 6
-"""Most classes whose share is told."""
+    def summary(self, task: Task) -> str:
+        """Returns a short description for the user."""
+        values = self.as_json(task)
+        if "classes" in values:
+            return _shares(values["classes"])
+        if "mean" in values:
+            return f"{values['min']:.4g} .. {values['max']:.4g}, mean {values['mean']:.4g}"
+        return "none"
 
 
 def _shares(classes: dict[str, int]) -> str:
-    """The most and the least frequent classes, with their shares."""
+    """Returns the most and the least frequent classes with their shares."""
     total = sum(classes.values())
     ranked = sorted(classes, key=lambda name: -classes[name])
-    told = [f"{name} {100 * classes[name] / total:.3g} %" for name in ranked]
-    if len(told) > SHOWN:
-        told = [*told[: SHOWN - 1], "...", told[-1]]
-    return f"{len(classes)} classes: {', '.join(told)}" if len(classes) > 1 else ", ".join(told)
+    shares = [f"{name} {100 * classes[name] / total:.3g} %" for name in ranked]
+    if len(shares) > MAX_CLASSES_SHOWN:
+        shares = [*shares[: MAX_CLASSES_SHOWN - 1], "...", shares[-1]]
+    return f"{len(classes)} classes: {', '.join(shares)}" if len(classes) > 1 else shares[0]
 
 
-def examples_of(split: Split) -> Iterator[dict[str, Any]]:
-    """All examples in order, read by several threads some way ahead."""
-    with ThreadPoolExecutor(READERS) as pool:
+def iterate_examples(split: Split) -> Iterator[Example]:
+    """Iterates over all examples in order, read ahead by several threads."""
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         for start in range(0, len(split), 64):
             rows = range(start, min(start + 64, len(split)))
             yield from pool.map(split.__getitem__, rows)
 
 
-def tally(tasks: tuple[Task, ...], split: Split) -> dict[str, Tally]:
-    """Reads a whole split and counts what is in its labels.
+def label_statistics(tasks: tuple[Task, ...], split: Split) -> dict[str, LabelStatistics]:
+    """Reads an entire split and returns the statistics of each task's labels.
 
     Raises:
-      ValueError: A label that its task cannot learn.
+      ValueError: A label is not valid for its task.
     """
-    found = {task.name: Tally() for task in tasks}
-    for example in examples_of(split):
+    statistics = {task.name: LabelStatistics() for task in tasks}
+    for example in iterate_examples(split):
         for task in tasks:
-            there = bool(example["present"][task.name])
-            label = example["labels"][task.name]
-            found[task.name].add(np.asarray(task.contents(label)) if there else None)
-    return found
+            present, label = (example[part][task.name] for part in ("present", "labels"))
+            statistics[task.name].add(np.asarray(task.label_values(label)) if present else None)
+    return statistics

@@ -1,75 +1,76 @@
-"""Tables of labels: CSV, JSON lines, Parquet."""
+"""Readers of label tables: CSV, JSON lines and Parquet."""
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
 from mtljax.utils.optional import require
 
-ENDINGS = (".csv", ".jsonl", ".parquet")
-
 
 class Row(NamedTuple):
-    """One row of a table."""
+    """Row of a table."""
 
     number: int
-    """As a text editor or a spreadsheet counts it."""
+    """Row number as counted by a text editor or a spreadsheet."""
     cells: dict[str, Any]
-    """Column -> value; None where it is empty."""
+    """Column -> value; None for an empty cell."""
 
 
 def find_table(folder: Path, name: str | None) -> Path:
-    """The table called so in a folder, or the only one there is.
+    """Returns the table of that name in a folder, or its only table if `name` is None.
 
     Raises:
-      ValueError: There is none, or several.
+      ValueError: There is no such table, or there are several.
     """
     if name is not None:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no table {name}")
         return folder / name
-    found = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
-    if not found:
-        raise ValueError(f"{folder} has no table of labels (a file ending in {', '.join(ENDINGS)})")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise ValueError(f"{folder} has several tables ({names}): say which with table=NAME")
-    return found[0]
+    tables = sorted(path for path in folder.iterdir() if path.suffix in _READERS)
+    if not tables:
+        raise ValueError(f"{folder} has no table of labels (a {_EXTENSIONS} file)")
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
+        raise ValueError(f"{folder} has several tables ({names}): select one with table=NAME")
+    return tables[0]
 
 
 def read_table(path: Path) -> list[Row]:
-    """All rows of a table.
+    """Reads all rows of a table.
 
     Raises:
-      ValueError: It is damaged, of another kind, or empty.
+      ValueError: The table is damaged, empty, or in another format.
     """
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise ValueError(f"{path}: a table must end in {', '.join(ENDINGS)}")
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path} is not a table; must be a {_EXTENSIONS} file")
     try:
         check_bytes(path.stat().st_size, stored_bytes(path))
-        rows = list(readers[path.suffix](path))
+        rows = list(_READERS[path.suffix](path))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8: {error.reason}") from None
+        raise ValueError(f"{path} is not encoded in UTF-8: {error.reason}") from None
     except (csv.Error, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not rows:
-        raise ValueError(f"{path} is empty: it has no row")
+        raise ValueError(f"{path} is empty: it has no rows")
     return rows
 
 
-def _csv(path: Path) -> Iterable[Row]:
+def _row(number: int, cells: Mapping[str, Any]) -> Row:
+    return Row(number, {name: None if cell == "" else cell for name, cell in cells.items()})
+
+
+def _read_csv(path: Path) -> Iterable[Row]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
         header = [name.strip() for name in next(lines, [])]
-        twice = {name for name in header if header.count(name) > 1}
-        if twice:
-            raise ValueError(f"{path} row 1: two columns are called {min(twice)!r}")
+        repeated = {name for name in header if header.count(name) > 1}
+        if repeated:
+            raise ValueError(f"{path} row 1: two columns have the name {min(repeated)!r}")
         for number, cells in enumerate(lines, 2):
             if not cells:
                 continue
@@ -77,11 +78,10 @@ def _csv(path: Path) -> Iterable[Row]:
                 raise ValueError(
                     f"{path} row {number}: {len(cells)} cells, but the header has {len(header)}"
                 )
-            values = (cell.strip() or None for cell in cells)
-            yield Row(number, dict(zip(header, values, strict=True)))
+            yield _row(number, dict(zip(header, map(str.strip, cells), strict=True)))
 
 
-def _jsonl(path: Path) -> Iterable[Row]:
+def _read_jsonl(path: Path) -> Iterable[Row]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -89,24 +89,30 @@ def _jsonl(path: Path) -> Iterable[Row]:
             try:
                 cells = json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{path} row {number}: no JSON: {error}") from None
+                raise ValueError(f"{path} row {number}: invalid JSON: {error}") from None
             if not isinstance(cells, dict):
                 raise ValueError(f"{path} row {number}: must be a JSON object")
-            yield Row(number, {name: None if v == "" else v for name, v in cells.items()})
+            yield _row(number, cells)
 
 
-def _parquet(path: Path) -> Iterable[Row]:
-    pyarrow = require("pyarrow", "parquet", str(path))
-    parquet = require("pyarrow.parquet", "parquet", str(path))
+def _read_parquet(path: Path) -> Iterable[Row]:
+    pyarrow = require("pyarrow", extra="parquet", purpose=str(path))
+    from pyarrow import parquet
+
     try:
         with parquet.ParquetFile(path) as file:
-            told = file.metadata
-            groups = [told.row_group(i).total_byte_size for i in range(told.num_row_groups)]
-            # A cell becomes a Python object, however few bits it takes.
-            cells = told.num_rows * told.num_columns
+            metadata = file.metadata
+            groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+            # A cell becomes a Python object, even if it is stored in a few bits.
+            cells = metadata.num_rows * metadata.num_columns
             check_bytes(max(sum(groups), 64 * cells), stored_bytes(path))
-            found = file.read().to_pylist()
+            rows = file.read().to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
-        raise ValueError(f"{path} is no Parquet file: {' '.join(str(error).split())}") from None
-    for number, cells in enumerate(found, 1):
-        yield Row(number, {name: None if v == "" else v for name, v in cells.items()})
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a Parquet file: {reason}") from None
+    for number, row in enumerate(rows, 1):
+        yield _row(number, row)
+
+
+_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+_EXTENSIONS = ", ".join(_READERS)

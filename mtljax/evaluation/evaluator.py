@@ -1,26 +1,29 @@
-"""Exact evaluation of a split: metrics over the data set, not means of batches."""
+"""Exact evaluation of a split: metrics over the entire data set, not means over batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from mtljax.build import keeps_on_device
 from mtljax.compilation import compiler_options
+from mtljax.config import Experiment
 from mtljax.data.base import Split
-from mtljax.data.pipeline import padded
+from mtljax.data.pipeline import padded_batches
 from mtljax.evaluation.predictions import Predictions
 from mtljax.parallel import Placement
 from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
+from mtljax.tasks.base import SplitMetrics, TaskMetrics
 
 
 class Evaluator:
-    """Evaluates states of one model on one split, which stays on the device if it is small."""
+    """Evaluator of one model on one split, with compiled functions that are reused."""
 
     def __init__(
         self,
@@ -33,80 +36,120 @@ class Evaluator:
         keep_on_device: bool,
         change: Callable[[TrainState, PyTree], PyTree] | None = None,
     ):
-        """Args: model; tasks; split; batch_size; placement; keep_on_device; change, what is done to
-        every batch before it is looked at.
+        """Initializes the evaluator.
+
+        Args:
+          model: The model.
+          tasks: Tasks to evaluate.
+          split: The data.
+          batch_size: Examples per batch.
+          placement: Devices to evaluate on.
+          keep_on_device: Keep the data on the device between evaluations.
+          change: Function of (state, batch) applied to every batch before the model, as an attack.
         """
         self.tasks, self._size, self._placement = tasks, len(split), placement
 
         def run(state: TrainState, batch: PyTree) -> tuple[PyTree, PyTree]:
             batch = batch if change is None else change(state, batch)
             outputs = predict(model, state, batch["image"])
-            found = measure(tasks, outputs, batch), outputs
-            return jax.lax.with_sharding_constraint(found, placement.replicated)
+            results = measure(tasks, outputs, batch), outputs
+            return jax.lax.with_sharding_constraint(results, placement.replicated)
 
         options = compiler_options()
         self._run = jax.jit(run, compiler_options=options)
         self._run_each = jax.jit(
             jax.vmap(lambda state, batch: run(state, batch)[0], (0, None)), compiler_options=options
         )
-        part = placement.local_rows(batch_size)
+        rows = placement.local_rows(batch_size)
 
         def batches() -> Iterator[PyTree]:
-            return (placement.spread(batch) for batch in padded(split, batch_size, part))
+            return (placement.spread(batch) for batch in padded_batches(split, batch_size, rows))
 
-        kept = list(batches()) if keep_on_device else None
-        self._batches = lambda: batches() if kept is None else kept
+        resident = list(batches()) if keep_on_device else None
+        self._batches = lambda: batches() if resident is None else resident
 
-    def metrics(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        """{task: {metric: value}} over the whole split, the mean loss among them."""
-        return summarise(self.tasks, (self._run(state, batch)[0] for batch in self._batches()))
+    def metrics(self, state: TrainState) -> SplitMetrics:
+        """Returns {task: {metric: value}} over the split, including the mean `loss`."""
+        return compute_metrics(
+            self.tasks, (self._run(state, batch)[0] for batch in self._batches())
+        )
 
-    def metrics_of_each(self, states: TrainState, runs: int) -> list[dict[str, dict[str, Any]]]:
-        """The metrics of each of several runs, whose states have an axis of runs first."""
-        states = states.replace(opt_state=None, balancer_state=None)
-        states = jax.device_put(states, self._placement.replicated)
-        found = [jax.device_get(self._run_each(states, batch)) for batch in self._batches()]
-        own = lambda run: (jax.tree.map(lambda x: x[run], part) for part in found)
-        return [summarise(self.tasks, own(run)) for run in range(runs)]
+    def metrics_per_run(self, state: TrainState) -> list[SplitMetrics]:
+        """Returns the metrics of each run of a stacked state; an unstacked state is one run."""
+        if not state.step.ndim:
+            return [self.metrics(state)]
+        runs = range(len(state.step))
+        state = state.replace(opt_state=None, balancer_state=None)
+        state = jax.device_put(state, self._placement.replicated)
+        parts = [jax.device_get(self._run_each(state, batch)) for batch in self._batches()]
+        of_run = lambda run: (jax.tree.map(lambda x: x[run], part) for part in parts)
+        return [compute_metrics(self.tasks, of_run(run)) for run in runs]
 
-    def constant_predictor_metrics(self, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The metrics of {task: output of one example}, taken to be that of every example."""
+    def constant_predictor_metrics(self, outputs: Mapping[str, PyTree[np.ndarray]]) -> SplitMetrics:
+        """Returns the metrics of {task: output of one example}, used for every example."""
         tasks = [task for task in self.tasks if task.name in outputs]
 
         def run(outputs: PyTree, batch: PyTree) -> PyTree:
             count = len(batch["image"])
-            same = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), outputs)
+            repeated = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), outputs)
             return jax.lax.with_sharding_constraint(
-                measure(tasks, same, batch), self._placement.replicated
+                measure(tasks, repeated, batch), self._placement.replicated
             )
 
         compiled = jax.jit(run, compiler_options=compiler_options(use="once"))
         outputs = self._placement.replicate(outputs)
-        return summarise(tasks, (compiled(outputs, batch) for batch in self._batches()))
+        return compute_metrics(tasks, (compiled(outputs, batch) for batch in self._batches()))
 
     def metrics_and_predictions(
-        self, state: TrainState, most: int = 5000
-    ) -> tuple[dict[str, dict[str, Any]], Predictions]:
-        """The same in the same pass, with the first `most` examples and the outputs for them."""
-        kept: list[PyTree] = []
+        self, state: TrainState, max_examples: int = 5000
+    ) -> tuple[SplitMetrics, Predictions]:
+        """Returns the metrics and the predictions for the first `max_examples` examples."""
+        count, recorded = min(max_examples, self._size), []
 
-        def measured() -> Iterator[PyTree]:
-            seen = 0
+        def states() -> Iterator[PyTree]:
+            recorded_count = 0
             for batch in self._batches():
-                states, outputs = self._run(state, batch)
-                if seen < min(most, self._size):
-                    everywhere = jax.tree.map(_whole, batch)
-                    kept.append(jax.device_get((everywhere, outputs)))
-                    seen += len(batch["image"])
-                yield states
+                metric_state, outputs = self._run(state, batch)
+                if recorded_count < count:
+                    batch = jax.tree.map(_gather, batch)
+                    recorded.append(jax.device_get((batch, outputs)))
+                    recorded_count += len(batch["image"])
+                yield metric_state
 
-        metrics = summarise(self.tasks, measured())
-        end = min(most, self._size)
-        batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[:end], *kept)
+        metrics = compute_metrics(self.tasks, states())
+        batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *recorded)
         return metrics, Predictions(batch["image"], outputs, batch["labels"], batch["present"])
 
 
-def _whole(x: jax.Array) -> jax.Array:
+def make_evaluator(
+    experiment: Experiment,
+    model: nn.Module,
+    split: Split,
+    placement: Placement,
+    *,
+    change: Callable[[TrainState, PyTree], PyTree] | None = None,
+) -> Evaluator:
+    """Creates the evaluator of an experiment's model on a split.
+
+    Args:
+      experiment: Defines the tasks, the batch size, and whether data is kept on the device.
+      model: The model.
+      split: The data.
+      placement: Devices to evaluate on.
+      change: See `Evaluator`.
+    """
+    return Evaluator(
+        model,
+        experiment.tasks,
+        split,
+        experiment.data.batch_size,
+        placement,
+        keep_on_device=change is None and keeps_on_device(experiment, split),
+        change=change,
+    )
+
+
+def _gather(x: jax.Array) -> jax.Array:
     if x.is_fully_addressable:
         return x
     from jax.experimental.multihost_utils import process_allgather
@@ -114,20 +157,25 @@ def _whole(x: jax.Array) -> jax.Array:
     return process_allgather(x, tiled=True)
 
 
-def summarise(tasks: Sequence[Task], states: Iterable[PyTree]) -> dict[str, dict[str, Any]]:
-    """Adds up what `make_eval_step` gives for each batch, in 64 bits, and computes the metrics."""
+def compute_metrics(tasks: Sequence[Task], states: Iterable[PyTree]) -> SplitMetrics:
+    """Merges the metric states of all batches in 64 bits and computes the metrics.
+
+    Args:
+      tasks: Evaluated tasks.
+      states: Results of the evaluation step, one per batch.
+    """
     total: PyTree = None
     for state in states:
-        state = jax.tree.map(_wide, jax.device_get(state))
+        state = jax.tree.map(_to_64_bits, jax.device_get(state))
         total = state if total is None else _merge(tasks, total, state)
     if total is None:
-        raise ValueError("nothing to evaluate: no batch was given")
+        raise ValueError("cannot evaluate an empty split")
     result = {}
     for task in tasks:
         (loss, count), metrics = total[task.name]["loss"], total[task.name]["metrics"]
         mean = float(loss / count) if count else float("nan")
         if count and np.isnan(mean):
-            mean = float("inf")  # it diverged: NaN says that no example carries the label
+            mean = float("inf")  # diverged; NaN means that no example carries the label
         result[task.name] = {"loss": mean, **task.metrics.compute(metrics)}
     return result
 
@@ -143,13 +191,13 @@ def _merge(tasks: Sequence[Task], a: PyTree, b: PyTree) -> PyTree:
     return merged
 
 
-def _wide(x: Any) -> np.ndarray:
+def _to_64_bits(x: ArrayLike) -> np.ndarray:
     x = np.asarray(x)
     if x.dtype.kind == "f":
         return x.astype(np.float64)
     return x.astype(np.int64) if x.dtype.kind in "iu" else x
 
 
-def scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """The metrics that are single numbers."""
+def scalar_metrics(metrics: TaskMetrics) -> dict[str, float]:
+    """Selects the metrics that are single numbers."""
     return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}

@@ -1,1 +1,1 @@
-"""Screening data: what is broken, doubled, leaked or mislabelled, before a network learns it."""
+"""Data screening: broken, duplicate, leaked and mislabelled examples, before training."""

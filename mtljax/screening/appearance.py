@@ -1,18 +1,22 @@
-"""How images look: dark, light, blurred, of odd size, by cleanvision."""
+"""Detection of dark, light, blurred and oddly shaped images by cleanvision."""
 
 import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Num, UInt8
 
 from mtljax.data.base import Source
-from mtljax.data.pool import Place, Pool
+from mtljax.data.pool import ExampleId, Pool
 from mtljax.screening.findings import Finding
 
-NAMES = {
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+KIND_OF_ISSUE = {
     "dark": "dark",
     "light": "light",
     "blurry": "blurry",
@@ -20,15 +24,15 @@ NAMES = {
     "odd_size": "odd size",
     "odd_aspect_ratio": "odd aspect ratio",
 }
-"""cleanvision's kinds -> ours."""
-SMALLEST = 32
-"""Pixels: what blurred and dark mean was set for photos, and says nothing of smaller images."""
+"""Name in cleanvision -> kind of finding."""
+MIN_SIDE = 32
+"""Pixels; cleanvision's thresholds are meant for photos and do not fit smaller images."""
 COMMON = 0.05
-"""Share of the images from which a look is the data's own, as in a night camera's, and no fault."""
+"""Fraction of all images above which an issue is a property of the data, as of a night camera."""
 
 
-class _Pictures:
-    """A pool as cleanvision reads data sets: a tuple with a PIL image in it."""
+class _PilImages:
+    """Pool in the format of a torchvision data set: tuples that contain a PIL image."""
 
     def __init__(self, pool: Pool, source: Source):
         self.pool, self.low, self.high = pool, source.low, source.high
@@ -36,40 +40,48 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self.pool)
 
-    def __getitem__(self, index: int) -> tuple[Any]:
-        from PIL import Image
-
-        return (Image.fromarray(as_bytes(self.pool[index]["image"], self.low, self.high)),)
+    def __getitem__(self, index: int) -> "tuple[Image]":
+        return (to_pil(self.pool[index]["image"], self.low, self.high),)
 
 
-def as_bytes(image: Any, low: float, high: float) -> np.ndarray:
-    """An image for people: [H, W] or [H, W, 3], 0..255; what is not finite is black."""
+def to_uint8(
+    image: Num[np.ndarray, "H W C"], low: float, high: float
+) -> UInt8[np.ndarray, "H W C"]:
+    """Scales an image from low..high to 0..255; pixels that are not finite become black."""
     image = np.asarray(image)
-    if image.dtype != np.uint8:
-        share = (image.astype(np.float64) - low) / (high - low)
-        image = np.round(255 * np.clip(np.nan_to_num(share), 0, 1)).astype(np.uint8)
-    return image[..., 0] if image.shape[-1] != 3 else image
+    if image.dtype == np.uint8:
+        return image
+    scaled = (image.astype(np.float64) - low) / (high - low)
+    return np.round(255 * np.clip(np.nan_to_num(scaled), 0, 1)).astype(np.uint8)
 
 
-def appearance(source: Source, places: Sequence[Place]) -> Iterator[Finding]:
-    """Images that look wrong among these."""
-    pool = Pool(source.parts(), places)
-    if not places or min(np.shape(pool[0]["image"])[:2]) < SMALLEST:
+def to_pil(image: Num[np.ndarray, "H W C"], low: float, high: float) -> "Image":
+    """Converts an image to PIL: RGB if it has three channels, otherwise its first one in gray."""
+    from PIL import Image
+
+    pixels = to_uint8(image, low, high)
+    return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+
+
+def find_odd_images(source: Source, places: Sequence[ExampleId]) -> Iterator[Finding]:
+    """Finds images of unusual appearance among the given examples."""
+    pool = Pool(source.splits(), places)
+    if not places or min(np.shape(pool[0]["image"])[:2]) < MIN_SIDE:
         return
     from cleanvision import Imagelab
 
-    quiet = io.StringIO()
+    output = io.StringIO()
     with (
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(quiet),
-        contextlib.redirect_stderr(quiet),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
     ):
         warnings.simplefilter("ignore")
-        lab = Imagelab(torchvision_dataset=_Pictures(pool, source))
-        lab.find_issues({name: {} for name in NAMES}, n_jobs=1, verbose=False)
-    for theirs, ours in NAMES.items():
-        wrong = np.flatnonzero(lab.issues[f"is_{theirs}_issue"])
-        if 0 < len(wrong) <= max(1, COMMON * len(places)):
-            for row in wrong:
-                score = lab.issues[f"{theirs}_score"].iloc[row]
-                yield Finding(places[int(row)], ours, f"score {score:.2f} (0 is worst)")
+        lab = Imagelab(torchvision_dataset=_PilImages(pool, source))
+        lab.find_issues({name: {} for name in KIND_OF_ISSUE}, n_jobs=1, verbose=False)
+    for name, kind in KIND_OF_ISSUE.items():
+        rows = np.flatnonzero(lab.issues[f"is_{name}_issue"])
+        if 0 < len(rows) <= max(1, COMMON * len(places)):
+            for row in rows:
+                score = lab.issues[f"{name}_score"].iloc[row]
+                yield Finding(places[int(row)], kind, f"score {score:.2f} (0 is worst)")

@@ -1,4 +1,4 @@
-"""The list of examples that screening recommends to leave out."""
+"""List of examples that screening recommends to leave out of training."""
 
 import json
 from collections.abc import Sequence
@@ -10,26 +10,29 @@ from mtljax.data.pool import ExampleId
 from mtljax.screening.findings import ERRORS, Finding
 from mtljax.utils.files import write_text
 
-LEARNED = ("train", "validation")
-"""Splits that doubtful examples are left out of. The test split loses only what is broken."""
+TRAINING_SPLITS = ("train", "validation")
+"""Splits that doubtful examples are dropped from. The test split loses broken examples only."""
 
 
-def to_drop(findings: Sequence[Finding]) -> dict[ExampleId, list[str]]:
-    """What is left out, and why: all that is broken; of what is learned from, doubles and doubtful
-    labels too. How images look is left to people."""
-    dropped: dict[ExampleId, list[str]] = {}
+def examples_to_drop(findings: Sequence[Finding]) -> dict[ExampleId, list[str]]:
+    """Selects the examples to drop and returns the reasons for each.
+
+    Broken examples are dropped from every split; duplicates, leaks and doubtful labels from the
+    training and validation splits. Images of unusual appearance are not dropped.
+    """
+    reasons: dict[ExampleId, list[str]] = {}
     for finding in findings:
         broken = finding.kind in ERRORS and finding.kind != "leak"
         doubtful = finding.kind in ("leak", "duplicate", "label")
-        if broken or (doubtful and finding.place.split in LEARNED):
+        if broken or (doubtful and finding.place.split in TRAINING_SPLITS):
             reason = f"{finding.kind}: {finding.detail}"
-            dropped.setdefault(finding.place, []).append(reason)
-    return dropped
+            reasons.setdefault(finding.place, []).append(reason)
+    return reasons
 
 
 def write_drop(path: Path, findings: Sequence[Finding], source: Source) -> int:
     """Writes the list and returns its length."""
-    dropped = to_drop(findings)
+    dropped = examples_to_drop(findings)
     splits = source.splits()
     lines = [
         json.dumps(

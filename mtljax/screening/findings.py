@@ -1,44 +1,44 @@
-"""What screening finds, and the examples of all splits under one numbering."""
+"""Findings of data screening."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mtljax.data.pool import Place
+from mtljax.data.pool import ExampleId
 
 ERRORS = {
-    "unreadable": "cannot be read, or its label is none that its task can learn",
+    "unreadable": "cannot be read, or its label is invalid for its task",
     "not finite": "has pixels that are NaN or infinite",
-    "out of range": "has pixels beyond black and white, or far beyond those of the others",
-    "leak": "is, but for noise, an image of another split",
+    "out of range": "has pixels outside black..white, or far outside the range of the other images",
+    "leak": "is, except for noise, an image of another split",
 }
 WARNINGS = {
-    "duplicate": "is, but for noise, an earlier image of the same split",
-    "label": "has a label that networks trained on the other examples find improbable",
-    "dark": "is darker than photos are",
-    "light": "is lighter than photos are",
+    "duplicate": "is, except for noise, another image of the same split",
+    "label": "has a label that networks trained on the other examples consider improbable",
+    "dark": "is darker than usual photos",
+    "light": "is lighter than usual photos",
     "blurry": "is blurred",
     "low information": "has hardly any content",
-    "odd size": "has another size than most",
-    "odd aspect ratio": "is far from square",
+    "odd size": "has an unusual size",
+    "odd aspect ratio": "has an unusual aspect ratio",
 }
 KINDS = {**ERRORS, **WARNINGS}
-"""Kind -> what such an example is; errors are what no data should have."""
+"""Kind -> description of such an example; errors must not occur in any data."""
 
 
 class Finding(NamedTuple):
-    """Something about one example."""
+    """Finding about one example."""
 
-    place: Place
+    place: ExampleId
     kind: str
     """One of `KINDS`."""
     detail: str
-    like: Place | None = None
-    """The other example, of duplicates and leaks."""
+    like: ExampleId | None = None
+    """The other example of a duplicate or leak."""
 
 
 def by_kind(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
-    """Every kind that was found, errors first, with its findings."""
+    """Groups findings by kind, errors first; kinds without findings are left out."""
     for kind in KINDS:
-        found = [finding for finding in findings if finding.kind == kind]
-        if found:
-            yield kind, found
+        of_kind = [finding for finding in findings if finding.kind == kind]
+        if of_kind:
+            yield kind, of_kind

@@ -28,7 +28,7 @@ from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps
 
 FENCE = 6.0
-"""Interquartile ranges beyond the upper quartile beyond which an error makes a label improbable."""
+"""Distance of an improbable error from the upper quartile of errors, in interquartile ranges."""
 MIN_MASK_SCORE = 0.1
 """cleanlab's quality score below which a mask is considered wrong."""
 

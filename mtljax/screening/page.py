@@ -1,81 +1,78 @@
-"""The page of a screening: pictures of what was found, in one file that opens offline."""
+"""HTML page of a screening: images of the findings in one self-contained file."""
 
 import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
 from mtljax.data.pool import ExampleId
-from mtljax.report.page import template
-from mtljax.screening.appearance import as_bytes
+from mtljax.report.page import load_template
+from mtljax.screening.appearance import to_pil
 from mtljax.screening.findings import ERRORS, KINDS, Finding, by_kind
 from mtljax.utils.files import write_text
 
-SHOWN = 48
-"""Most examples of a kind that are shown."""
+MAX_SHOWN = 48
+"""Maximum number of findings shown per kind."""
 SAMPLE = 200
-"""Images that black and white are taken from."""
-LARGEST = 192
-"""Most pixels of a picture's side."""
+"""Number of images from which the values of black and white are estimated."""
+MAX_SIDE = 192
+"""Maximum side of a picture in pixels."""
 
 
 def write_page(
     path: Path, experiment: Experiment, source: Source, findings: Sequence[Finding]
 ) -> None:
     """Writes the page."""
-    scale = _scale(source)
+    value_range = _value_range(source)
     parts = [
         {
             "kind": kind,
             "meaning": KINDS[kind],
-            "count": len(found),
-            "tiles": [_tile(finding, source, scale) for finding in found[:SHOWN]],
+            "count": len(of_kind),
+            "tiles": [_tile(finding, source, value_range) for finding in of_kind[:MAX_SHOWN]],
         }
-        for kind, found in by_kind(findings)
+        for kind, of_kind in by_kind(findings)
     ]
-    title = experiment.name
-    page = template("screening.html.jinja", "mtljax.screening").render(
-        title=title, headline=headline(findings, source), parts=parts
+    page = load_template("screening.html.jinja", "mtljax.screening").render(
+        title=experiment.name, headline=headline(findings, source), parts=parts
     )
     write_text(path, page)
 
 
 def headline(findings: Sequence[Finding], source: Source) -> str:
-    """What was found, in one sentence."""
+    """Summary of the findings in one sentence."""
     count = sum(map(len, source.splits().values()))
     places = {finding.place for finding in findings}
     errors = {finding.place for finding in findings if finding.kind in ERRORS}
     if not places:
-        return f"Nothing suspicious in {count} examples."
-    return (
-        f"{len(places)} of {count} examples are suspicious; {len(errors)} of them are errors, "
-        "which no data should have."
-    )
+        return f"No findings in {count} examples."
+    return f"{len(places)} of {count} examples are suspicious; {len(errors)} of them have errors."
 
 
-def _scale(source: Source) -> tuple[float, float]:
-    """What is shown black and white: what usual images have as their least and largest value, since
-    arrays in files need not go from the source's black to its white."""
-    ends = []
+def _value_range(source: Source) -> tuple[float, float]:
+    """Estimates the values shown as black and white as the median minimum and maximum of images.
+
+    Float arrays in files need not span the source's range.
+    """
+    ranges = []
     for row in range(min(len(source.train), SAMPLE)):
         try:
             image = np.asarray(source.train[row]["image"])
-        except Exception:  # whatever a source's reader raises
+        except Exception:  # sources may raise any exception
             continue
         if np.isfinite(image).all() and image.dtype != np.uint8:
-            ends.append((float(image.min()), float(image.max())))
-    low, high = np.median(ends, 0) if ends else (source.low, source.high)
+            ranges.append((float(image.min()), float(image.max())))
+    low, high = np.median(ranges, 0) if ranges else (source.low, source.high)
     return (float(low), float(high)) if high > low else (source.low, source.high)
 
 
-def _tile(finding: Finding, source: Source, scale: tuple[float, float]) -> dict[str, Any]:
+def _tile(finding: Finding, source: Source, value_range: tuple[float, float]) -> dict[str, object]:
     places = [finding.place, *([finding.like] if finding.like else [])]
-    pictures = [(place, _uri(place, source, scale)) for place in places]
+    pictures = [(place, _data_uri(place, source, value_range)) for place in places]
     return {
         "place": str(finding.place),
         "like": finding.like and str(finding.like),
@@ -84,16 +81,14 @@ def _tile(finding: Finding, source: Source, scale: tuple[float, float]) -> dict[
     }
 
 
-def _uri(place: ExampleId, source: Source, scale: tuple[float, float]) -> str | None:
-    """The image as a data URI; None if it cannot be read."""
-    from PIL import Image
-
+def _data_uri(place: ExampleId, source: Source, value_range: tuple[float, float]) -> str | None:
+    """The image as a data URI, or None if it cannot be read."""
     try:
         example = source.splits()[place.split][place.row]
-    except Exception:  # whatever a source's reader raises
+    except Exception:  # sources may raise any exception
         return None
-    image = Image.fromarray(as_bytes(example["image"], *scale))
-    image.thumbnail((LARGEST, LARGEST))
+    image = to_pil(example["image"], *value_range)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
     file = io.BytesIO()
     image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,23 +1,18 @@
-"""Screening an experiment's data: every check, one list of findings."""
+"""Screening of an experiment's data: all checks, combined in one list of findings."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mtljax.build import open_source
+from mtljax.build import keeps_on_device, load_resident, open_source
 from mtljax.config import Experiment
-from mtljax.data.base import Source
-from mtljax.screening.appearance import appearance
+from mtljax.data.base import Arrays, Source, Split, map_splits
+from mtljax.screening.appearance import find_odd_images
 from mtljax.screening.droplist import write_drop
 from mtljax.screening.findings import ERRORS, Finding, by_kind
-from mtljax.screening.images import doubles, look
-from mtljax.screening.labels import improbable, out_of_fold
-from mtljax.utils.optional import require_installed
-
-
-def screen_images(source: Source, experiment: Experiment) -> list[Finding]:
-    """What is seen without training: broken examples, doubles and leaks."""
-    seen, findings = look(source, experiment.tasks)
-    return [*findings, *doubles(seen)]
+from mtljax.screening.images import find_duplicates, summarize_images
+from mtljax.screening.labels import find_label_issues, out_of_fold
 
 
 def screen(
@@ -25,54 +20,89 @@ def screen(
     source: Source,
     *,
     folds: int = 4,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> list[Finding]:
-    """Everything that is suspicious in an experiment's data, each example at most once per kind.
+    """Runs all checks; each example has at most one finding per kind.
 
     Args:
-      experiment: Whose data, and whose network judges the labels.
+      experiment: Its network checks the labels.
       source: The data.
-      folds: How many networks are trained to find doubtful labels; 0: none.
-      say: Told what is done.
+      folds: Number of networks trained to check the labels; 0: labels are not checked.
+      progress: Function that prints a message.
 
     Raises:
-      ValueError: One fold, too few sound examples to train on, or a package is missing.
+      ValueError: One fold, too few valid examples to train on, or a missing package.
     """
     _require_packages()
     if folds < 0 or folds == 1:
-        raise ValueError(f"--folds must be 0 (labels are not judged) or >= 2, not {folds}")
-    seen, findings = look(source, experiment.tasks)
-    say(f"read {len(seen) + len(findings)} examples")
-    findings += doubles(seen)
-    places = [one.place for one in seen]
-    findings += appearance(source, places)
-    leaked = {f.place for f in findings}  # a copy would be predicted by who has learned it
-    sound = [place for place in places if place not in leaked]
+        raise ValueError(f"--folds must be 0 (skip labels) or >= 2, not {folds}")
+    summaries, findings = summarize_images(source, experiment.tasks)
+    progress(f"read {len(summaries) + len(findings)} examples")
+    findings += find_duplicates(summaries)
+    places = [summary.place for summary in summaries]
+    findings += find_odd_images(source, places)
+    suspicious = {f.place for f in findings}  # a network that has learned a copy predicts its label
+    clean = [place for place in places if place not in suspicious]
     if folds:
-        for fold, (held, predictions) in enumerate(
-            out_of_fold(experiment, source, sound, folds), 1
+        for fold, (held_out, predictions) in enumerate(
+            out_of_fold(experiment, source, clean, folds), 1
         ):
-            say(f"judged labels, part {fold} of {folds}")
+            progress(f"checked labels, fold {fold} of {folds}")
             for task in experiment.tasks:
-                findings += improbable(task, held, predictions)
+                findings += find_label_issues(task, held_out, predictions)
     return findings
 
 
 def _require_packages() -> None:
     for package in ("cleanlab", "cleanvision"):
-        require_installed(package, "protect", "screening")
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"screening needs {package}: pip install 'mtljax[protect]'")
 
 
-def refuse_errors(source: Source, experiment: Experiment) -> None:
-    """Raises ValueError where data has an error, as `--screen strict` wants."""
-    wrong = [f for f in screen_images(source, experiment) if f.kind in ERRORS]
-    if wrong:
-        told = ", ".join(f"{len(found)} {kind}" for kind, found in by_kind(wrong))
-        first = wrong[0]
+def load_screened(experiment: Experiment) -> Source:
+    """Loads an experiment's data like `mtljax.build.load_source`, but refuses data with errors.
+
+    Splits that training keeps on the device are read once, for screening and training together.
+
+    Raises:
+      ValueError: The data has errors, or cannot be opened.
+    """
+
+    def cached(split: Split) -> Split:
+        try:
+            keep = not isinstance(split, Arrays) and keeps_on_device(experiment, split)
+        except Exception:  # sources may raise any exception; screening reports the example
+            keep = False
+        return _Cached(split) if keep else split
+
+    source = map_splits(open_source(experiment), cached)
+    summaries, findings = summarize_images(source, experiment.tasks)
+    findings += find_duplicates(summaries)
+    errors = [finding for finding in findings if finding.kind in ERRORS]
+    if errors:
+        counts = ", ".join(f"{len(of_kind)} {kind}" for kind, of_kind in by_kind(errors))
+        first = errors[0]
         raise ValueError(
-            f"the data has errors ({told}), the first: {first.place} {first.kind}: {first.detail}; "
-            "`screen --drop FILE` lists them and `--data.drop FILE` leaves them out"
+            f"the data has errors ({counts}), first {first.place} {first.kind}: {first.detail}; "
+            "`screen --drop FILE` lists them, `--data.drop FILE` leaves them out"
         )
+    return load_resident(experiment, source)
+
+
+class _Cached:
+    """Split that keeps the examples that were read."""
+
+    def __init__(self, split: Split):
+        self._split = split
+        self._examples: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index not in self._examples:
+            self._examples[index] = self._split[index]
+        return self._examples[index]
 
 
 def screen_to_folder(
@@ -80,14 +110,21 @@ def screen_to_folder(
     output: Path,
     drop: Path | None,
     folds: int,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> list[Finding]:
-    """Screens, and writes `findings.json`, the report and the list of what to leave out.
+    """Screens an experiment's data and writes findings.json, report.html and the drop list.
+
+    Args:
+      experiment: The experiment.
+      output: Folder for the findings and the report.
+      drop: File for the list of examples to leave out.
+      folds: See `screen`.
+      progress: Function that prints a message.
 
     Raises:
       ValueError: The data cannot be opened, or the files cannot be written.
     """
-    from mtljax.screening.page import write_page
+    from mtljax.screening.page import write_page  # jinja2 is not needed by --screen strict
     from mtljax.utils.files import check_output, write_json
 
     try:
@@ -99,12 +136,12 @@ def screen_to_folder(
     for path in (output / "findings.json", *([drop] if drop else [])):
         check_output(path)
     source = open_source(experiment)
-    findings = screen(experiment, source, folds=folds, say=say)
+    findings = screen(experiment, source, folds=folds, progress=progress)
     write_json(
         output / "findings.json",
         [{**f._asdict(), "place": str(f.place), "like": f.like and str(f.like)} for f in findings],
     )
     write_page(output / "report.html", experiment, source, findings)
     if drop is not None:
-        say(f"{write_drop(drop, findings, source)} examples to leave out in {drop}")
+        progress(f"{write_drop(drop, findings, source)} examples to leave out in {drop}")
     return findings

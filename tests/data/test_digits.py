@@ -57,7 +57,7 @@ def test_few_are_so_many_of_each_class_and_all_of_them_training_images(source, p
 def test_whoever_has_few_is_tested_on_the_same_images(source):
     few = SOURCES["digits"](per_class=10)
     for name in ("validation", "test"):
-        np.testing.assert_array_equal(few.parts()[name].image, source.parts()[name].image)
+        np.testing.assert_array_equal(few.splits()[name].image, source.splits()[name].image)
 
 
 def test_fewer_are_among_the_few_and_another_seed_draws_others():

@@ -8,11 +8,11 @@ import pytest
 from support.datasets import CELLS, make_elpv
 
 from mtljax.data import make_source
-from mtljax.data.base import Wanted
+from mtljax.data.base import LabelRequest
 from mtljax.tasks import Classification, Regression
 
-DEFECT = Wanted(Regression(name="how_bad"), "defect")
-TYPE = Wanted(Classification(name="type", num_classes=2), "type")
+DEFECT = LabelRequest(Regression(name="how_bad"), "defect")
+TYPE = LabelRequest(Classification(name="type", num_classes=2), "type")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def cells(split):
 
 def test_images_and_labels_belong_together(table):
     source = make_source("elpv:size=6", [DEFECT, TYPE])
-    for split in source.parts().values():
+    for split in source.splits().values():
         for i, cell in enumerate(cells(split)):
             defect, kind = CELLS[cell]
             assert split[i]["image"].shape == (6, 6, 1)
@@ -39,7 +39,7 @@ def test_images_and_labels_belong_together(table):
 
 def test_every_cell_is_in_one_split_and_every_split_has_its_share_of_every_combination(table):
     source = make_source("elpv:size=6", [DEFECT])
-    found = {name: cells(split) for name, split in source.parts().items()}
+    found = {name: cells(split) for name, split in source.splits().items()}
     assert sorted(sum(found.values(), [])) == list(range(len(CELLS)))
     assert {name: len(part) for name, part in found.items()} == {
         "train": 108,
@@ -69,9 +69,9 @@ def test_without_the_package_pip_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("images/cell0000.png 0.5", "damaged in line 3"),
-        ("images/cell0000.png often mono", "damaged in line 3"),
-        ("images/cell0000.png 0.5 thin", "damaged in line 3"),
+        ("images/cell0000.png 0.5", "line 3 is damaged"),
+        ("images/cell0000.png often mono", "line 3 is damaged"),
+        ("images/cell0000.png 0.5 thin", "line 3 is damaged"),
     ],
 )
 def test_a_damaged_table_is_named(table, line, message):
@@ -90,7 +90,7 @@ def test_a_damaged_table_is_named(table, line, message):
 )
 def test_mistakes_are_named(table, text, key, message):
     with pytest.raises(ValueError, match=message):
-        make_source(text, [Wanted(DEFECT.task, key)])
+        make_source(text, [LabelRequest(DEFECT.task, key)])
 
 
 @pytest.mark.skipif(
@@ -98,4 +98,4 @@ def test_mistakes_are_named(table, text, key, message):
 )
 def test_the_real_package_is_split_as_its_docstring_says():
     source = make_source("elpv:size=8", [DEFECT, TYPE])
-    assert [len(split) for split in source.parts().values()] == [1771, 197, 656]
+    assert [len(split) for split in source.splits().values()] == [1771, 197, 656]

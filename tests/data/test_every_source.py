@@ -18,8 +18,8 @@ from support.datasets import (
 from support.folders import make_folder
 
 from mtljax.data import SOURCES, make_source
-from mtljax.data.base import Wanted
-from mtljax.data.pipeline import Order, padded, read, resident, stream
+from mtljax.data.base import LabelRequest
+from mtljax.data.pipeline import BatchSampler, padded_batches, read_batch, read_split, stream
 from mtljax.tasks import Classification, Depth, Detection, Regression, Segmentation
 
 
@@ -94,7 +94,9 @@ SAMPLES = {
 
 def opened(name, root):
     text, labels = SAMPLES[name]
-    return make_source(text.format(root=root), [Wanted(task, key) for key, task in labels.items()])
+    return make_source(
+        text.format(root=root), [LabelRequest(task, key) for key, task in labels.items()]
+    )
 
 
 def test_there_is_a_sample_of_every_source():
@@ -118,7 +120,7 @@ def test_examples_are_alike_and_labels_are_called_after_their_tasks(source, requ
     tasks = {task.name for task in SAMPLES[name][1].values()}
     told = lambda x: (np.shape(x), np.asarray(x).dtype)
     first = jax.tree.map(told, source.train[0])
-    for split in source.parts().values():
+    for split in source.splits().values():
         assert len(split) > 0
         for i in {0, len(split) // 2, len(split) - 1}:
             example = split[i]
@@ -133,18 +135,18 @@ def test_examples_are_alike_and_labels_are_called_after_their_tasks(source, requ
 
 def test_it_is_the_same_when_it_is_opened_again(source, root, request):
     again = opened(request.node.callspec.params["source"], root)
-    assert [len(s) for s in again.parts().values()] == [len(s) for s in source.parts().values()]
-    for ours, theirs in zip(source.parts().values(), again.parts().values(), strict=True):
+    assert [len(s) for s in again.splits().values()] == [len(s) for s in source.splits().values()]
+    for ours, theirs in zip(source.splits().values(), again.splits().values(), strict=True):
         same(ours[len(ours) - 1], theirs[len(ours) - 1])
     assert (source.mean, source.std) == (again.mean, again.std)
 
 
 def test_one_by_one_and_together_are_the_same(source):
     rows = np.arange(len(source.test))
-    together = resident(source.test)
-    same(together, read(source.test, rows))
+    together = read_split(source.test)
+    same(together, read_batch(source.test, rows))
     same(jax.tree.map(lambda x: x[0], together), dict(source.test[0]))
-    assert len(list(padded(source.test, 2))) == -(-len(rows) // 2)
+    assert len(list(padded_batches(source.test, 2))) == -(-len(rows) // 2)
 
 
 def test_it_can_be_sent_to_worker_processes(source):
@@ -156,7 +158,7 @@ def test_a_run_that_goes_on_reads_exactly_the_next_examples(source):
     """From any step, mid-epoch, and however the batch is shared between two processes."""
     size = len(source.train)
     batch = 2 if size < 8 else 4
-    order = Order(seed=5, size=size, batch_size=batch)
+    order = BatchSampler(seed=5, size=size, batch_size=batch)
     steps = 3 * size // batch  # three epochs
     whole = list(stream(source.train, order, slice(0, batch), 0, steps))
     for start in (1, size // batch, steps - 2):

@@ -25,8 +25,8 @@ from support.folders import (
 from mtljax.build import load_source
 from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, make_source
-from mtljax.data.base import Wanted
-from mtljax.data.sources.folder import by_hash
+from mtljax.data.base import LabelRequest
+from mtljax.data.sources.folder import split_by_hash
 from mtljax.main import main
 
 
@@ -37,13 +37,13 @@ def folder(tmp_path):
 
 
 def opened(folder, arguments="", names=tuple(FOR)):
-    wanted = [Wanted(FOR[name], LABELS.get(name, name)) for name in names]
+    wanted = [LabelRequest(FOR[name], LABELS.get(name, name)) for name in names]
     return make_source(f"folder:'{folder}'{arguments}", wanted)
 
 
 def test_every_kind_of_label_is_what_the_files_say(folder):
     source = opened(folder)
-    assert [len(s) for s in source.parts().values()] == [12, 6, 6]
+    assert [len(s) for s in source.splits().values()] == [12, 6, 6]
     example = source.validation[1]  # row 6
     labels = example["labels"]
     assert example["image"].shape == (H, W, 3)
@@ -100,13 +100,13 @@ def test_json_lines_and_parquet_say_the_same_as_csv(folder):
 
 def test_a_row_stays_in_its_split_when_others_come_and_go():
     names = [f"{i}.png" for i in range(2000)]
-    parts = by_hash(names, 0.1, 0.2, 0)
+    parts = split_by_hash(names, 0.1, 0.2, 0)
     where = {names[i]: part for part, index in parts.items() for i in index}
-    fewer = by_hash(names[::3], 0.1, 0.2, 0)
+    fewer = split_by_hash(names[::3], 0.1, 0.2, 0)
     assert all(where[names[::3][i]] == part for part, index in fewer.items() for i in index)
     shares = [len(index) / 2000 for index in parts.values()]
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)  # of 2,000 draws
-    assert by_hash(names, 0.1, 0.2, 1) != parts
+    assert split_by_hash(names, 0.1, 0.2, 1) != parts
 
 
 def experiment(folder, names=("kind", "weight", "mask"), **settings):
@@ -128,7 +128,7 @@ def test_empty_cells_are_missing_labels_and_nothing_else(folder):
     numbers = {"train": [i for i in range(N) if i % 4 < 2], "test": list(range(3, N, 4))}
     for part, rows in numbers.items():
         for i, row in enumerate(rows):
-            present = source.parts()[part][i]["present"]
+            present = source.splits()[part][i]["present"]
             assert {n: bool(p) for n, p in present.items()} == {n: row in left[n] for n in left}
 
 
@@ -194,7 +194,7 @@ MISTAKES = {
         lambda f: write_table(f, list(rows_of()), "b.csv"),
         "several tables .b.csv, lab",
     ),
-    "empty table": (text(lambda t: t.splitlines()[0]), "labels.csv is empty: it has no row"),
+    "empty table": (text(lambda t: t.splitlines()[0]), "labels.csv is empty: it has no rows"),
     "no image column": (text(lambda t: t.replace("image,", "img,", 1)), "no column 'image' with"),
     "no such column": (
         text(lambda t: t.replace("weight", "wait", 1)),
@@ -267,18 +267,18 @@ MISTAKES = {
         lambda f: (f / "normals/005.npy").write_bytes(b"x" * 99),
         ROW5 + "005.npy: cannot be read as an array",
     ),
-    "no JSON": (lambda f: (f / "boxes.json").write_text("{"), "boxes.json is no COCO file"),
+    "no JSON": (lambda f: (f / "boxes.json").write_text("{"), "boxes.json is not a COCO file"),
     "no COCO": (
         boxes(lambda c: c.pop("categories")),
-        "boxes.json is no COCO file: it has no 'categories'",
+        "boxes.json is not a COCO file: it has no 'categories'",
     ),
     "unknown category": (
         boxes(lambda c: c["annotations"][0].update(category_id=3)),
-        "annotation 10: there is no category 3",
+        "annotation 10: unknown category 3",
     ),
     "box outside": (
         boxes(lambda c: c["annotations"][0].update(bbox=[9, 2, 30, 5])),
-        r"annotation 10: box .9, 2, 30, 5. is not within its image, 12 x 16",
+        r"annotation 10: box .9, 2, 30, 5. is not inside its image of 12 x 16",
     ),
     "box of another image size": (
         lambda f: (f / "boxes.json").write_text(json.dumps(coco(size=(24, 32)))),
@@ -317,7 +317,7 @@ def test_the_same_mistakes_are_found_while_data_is_streamed(folder, tmp_path, ca
 def test_a_json_line_that_is_none_is_named(folder, capsys, tmp_path):
     (folder / "labels.csv").unlink()
     (folder / "labels.jsonl").write_text('{"image": "000.png"}\n{"image": \n')
-    with pytest.raises(ValueError, match="labels.jsonl row 2: no JSON"):
+    with pytest.raises(ValueError, match="labels.jsonl row 2: invalid JSON"):
         opened(folder, names=("kind",))
 
 

@@ -38,7 +38,7 @@ def folder(request, tmp_path_factory):
 
 def test_files_are_read_as_they_were_written(folder):
     source = SOURCES["idx"](str(folder))
-    assert [len(s) for s in source.parts().values()] == [54, 6, 20]
+    assert [len(s) for s in source.splits().values()] == [54, 6, 20]
     assert source.test.image.dtype == np.uint8
     np.testing.assert_array_equal(source.test.labels["label"], np.arange(20) % 10)
     rows = np.concatenate([source.train.image, source.validation.image])
@@ -74,9 +74,9 @@ def test_a_folder_is_found_where_the_variable_says(folder, monkeypatch, tmp_path
     ("damage", "message"),
     [
         (lambda data: data[:-1], "do not hold an array of shape"),
-        (lambda data: b"\x89PNG" + data, "is no IDX file of bytes: it begins with 89504e47"),
+        (lambda data: b"\x89PNG" + data, "is not an IDX file of bytes: it starts with 89504e47"),
         (lambda data: data[:9], "is damaged"),
-        (lambda data: b"", "is no IDX file"),
+        (lambda data: b"", "is not an IDX file"),
     ],
 )
 def test_damaged_files_are_named(folder, tmp_path, damage, message):
@@ -123,7 +123,7 @@ def test_two_tasks_are_learned_from_such_files(folder, tmp_path):
 @fashion
 def test_multi_fashion_is_made_of_the_whole_of_fashion_mnist():
     source = load_source(find_experiment("multi_fashion"))
-    assert [len(s) for s in source.parts().values()] == [60000, 6000, 10000]
+    assert [len(s) for s in source.splits().values()] == [60000, 6000, 10000]
     assert source.train.image.shape[1:] == (36, 36, 1)
     for side in ("left", "right"):
         counts = np.bincount(source.train.labels[side], minlength=10)

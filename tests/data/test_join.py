@@ -8,9 +8,9 @@ from PIL import Image
 
 from mtljax.config import find_experiment
 from mtljax.data import from_arrays, make_source
-from mtljax.data.base import Wanted
-from mtljax.data.pipeline import read
-from mtljax.data.sources.join import joined
+from mtljax.data.base import LabelRequest
+from mtljax.data.pipeline import read_batch
+from mtljax.data.sources.join import join_sources
 from mtljax.main import main
 from mtljax.tasks import Classification
 
@@ -31,7 +31,7 @@ def sources():
 
 
 def test_an_image_has_its_own_domains_label_and_no_other(sources):
-    for split in joined(sources).parts().values():
+    for split in join_sources(sources).splits().values():
         for i in range(len(split)):
             example = split[i]
             row, number = example["image"][0, 0]
@@ -42,10 +42,10 @@ def test_an_image_has_its_own_domains_label_and_no_other(sources):
 
 
 def test_several_at_once_are_the_same_as_one_by_one(sources):
-    split = joined(sources, dict.fromkeys(SIZES, 1.0)).train
+    split = join_sources(sources, dict.fromkeys(SIZES, 1.0)).train
     rows = np.random.default_rng(0).permutation(len(split))[:20]
     many = split.take(rows)
-    one = read(list(map(split.__getitem__, range(len(split)))), rows)
+    one = read_batch(list(map(split.__getitem__, range(len(split)))), rows)
     for part in ("labels", "present"):
         for name in SIZES:
             np.testing.assert_array_equal(many[part][name], one[part][name])
@@ -55,7 +55,7 @@ def test_several_at_once_are_the_same_as_one_by_one(sources):
 @pytest.mark.parametrize("shares", [(1, 1, 1), (5, 3, 2), (0.1, 0.1, 0.8)])
 def test_proportions_are_kept_and_nothing_is_left_out(sources, shares):
     proportions = dict(zip(SIZES, shares, strict=True))
-    source = joined(sources, proportions)
+    source = join_sources(sources, proportions)
     batch = source.train.take(np.arange(len(source.train)))
     for number, (name, share) in enumerate(proportions.items()):
         own = batch["image"][:, 0, 0, 1] == number
@@ -66,13 +66,13 @@ def test_proportions_are_kept_and_nothing_is_left_out(sources, shares):
 
 
 def test_without_proportions_every_example_comes_once(sources):
-    batch = joined(sources).train
+    batch = join_sources(sources).train
     images = batch.take(np.arange(len(batch)))["image"]
     assert len(np.unique(images.reshape(len(batch), -1), axis=0)) == len(batch)
 
 
 def test_statistics_are_of_all_images(sources):
-    source = joined(sources)
+    source = join_sources(sources)
     images = source.train.take(np.arange(len(source.train)))["image"].astype(float)
     np.testing.assert_allclose(source.mean, images.mean((0, 1, 2)))
     np.testing.assert_allclose(source.std, images.std((0, 1, 2)), rtol=1e-6)
@@ -87,19 +87,19 @@ def test_statistics_are_of_all_images(sources):
 )
 def test_proportions_that_make_no_sense_are_refused(sources, proportions, message):
     with pytest.raises(ValueError, match=message):
-        joined(sources, proportions)
+        join_sources(sources, proportions)
 
 
 def test_images_of_different_sizes_are_refused(sources):
     image = np.zeros((10, 5, 4, 2), np.uint8)
     with pytest.raises(ValueError, match=r"different sizes .art \(4, 4, 2\), other \(5, 4, 2\)"):
-        joined({"art": sources["art"], "other": from_arrays(image, {})})
+        join_sources({"art": sources["art"], "other": from_arrays(image, {})})
 
 
 def test_a_domain_that_is_not_there_is_named():
     task = Classification(name="art", num_classes=10)
-    with pytest.raises(ValueError, match="wants label 'arts/digit', but the domains are art"):
-        make_source("join:{'art':'digits'}", [Wanted(task, "arts/digit")])
+    with pytest.raises(ValueError, match="requests label 'arts/digit', but the domains are art"):
+        make_source("join:{'art':'digits'}", [LabelRequest(task, "arts/digit")])
 
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")

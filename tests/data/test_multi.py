@@ -8,11 +8,11 @@ import pytest
 from mtljax.build import load_source
 from mtljax.config import Data, find_experiment
 from mtljax.data import SOURCES, from_arrays, make_source, overlay
-from mtljax.data.base import Wanted
+from mtljax.data.base import LabelRequest
 from mtljax.tasks import Classification
 
 LEFT, RIGHT = (Classification(name=name, num_classes=10) for name in ("left", "right"))
-BOTH = (Wanted(LEFT, "left/digit"), Wanted(RIGHT, "right/digit"))
+BOTH = (LabelRequest(LEFT, "left/digit"), LabelRequest(RIGHT, "right/digit"))
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def items_of(split):
 
 def test_each_half_is_an_item_of_the_same_split_with_its_label(source, digits):
     # On a canvas of twice the side the items do not overlap, so they can be read off.
-    for part, made in source.parts().items():
-        known = items_of(digits.parts()[part])
+    for part, made in source.splits().items():
+        known = items_of(digits.splits()[part])
         for side, rows in (("left", slice(0, 8)), ("right", slice(8, 16))):
             halves = np.ascontiguousarray(made.image[:, rows, rows])
             assert [known[half.tobytes()] for half in halves] == made.labels[side].tolist()
             assert made.present[side].all()
-    assert [len(s) for s in source.parts().values()] == [3000, 144, 360]
+    assert [len(s) for s in source.splits().values()] == [3000, 144, 360]
 
 
 def test_every_item_is_used_as_often_as_any_other(source):
@@ -66,7 +66,7 @@ def test_where_they_overlap_the_brighter_is_seen(digits):
                     labels={side: split.labels["digit"]},
                     present={side: split.present["digit"]},
                 )
-                for part, split in digits.parts().items()
+                for part, split in digits.splits().items()
             },
         )
         for side in ("left", "right")
@@ -108,7 +108,7 @@ def test_statistics_are_of_the_training_images(source):
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("multi:digits", "digit", "wants label 'digit'; write left/"),
+        ("multi:digits", "digit", "requests label 'digit'; write left/"),
         ("multi:digits", "middle/digit", "write left/... or right/"),
         ("multi:digits", "left/digti", "no labels 'digti' for task 'left'; did you mean 'digit'"),
         ("multi:digits,canvas=7", "left/digit", "canvas must be >= 8"),
@@ -119,7 +119,7 @@ def test_statistics_are_of_the_training_images(source):
 )
 def test_mistakes_are_named(text, key, message):
     with pytest.raises(ValueError, match=message):
-        make_source(text, [Wanted(LEFT, key)])
+        make_source(text, [LabelRequest(LEFT, key)])
 
 
 def test_multi_digits_has_labels_for_both_tasks():

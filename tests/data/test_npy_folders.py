@@ -10,9 +10,9 @@ from support.datasets import CLASSES, COUNTS, SHAPES, make_npy_folders
 from mtljax.build import build, load_source, train_step
 from mtljax.config import find_experiment
 from mtljax.data import make_augment, make_source
-from mtljax.data.base import Wanted
-from mtljax.data.pipeline import read
-from mtljax.evaluation.evaluator import summarise
+from mtljax.data.base import LabelRequest
+from mtljax.data.pipeline import read_batch
+from mtljax.evaluation.evaluator import compute_metrics
 from mtljax.step.eval_step import measure
 from mtljax.step.state import create_state
 
@@ -81,7 +81,7 @@ def normals_reference(output, label):
 
 def test_losses_and_metrics_are_the_published_ones(benchmark):
     source = load_source(benchmark)
-    batch = read(source.test, np.arange(len(source.test)))
+    batch = read_batch(source.test, np.arange(len(source.test)))
     rng = np.random.default_rng(1)
     labels, outputs = batch["labels"], {}
     classes = CLASSES[benchmark.name]
@@ -99,7 +99,7 @@ def test_losses_and_metrics_are_the_published_ones(benchmark):
         outputs["normals"] = near(labels["normals"], 0.3)
         expected["normals"] = normals_reference(outputs["normals"], labels["normals"])
     one = jax.jit(lambda outputs, batch: measure(benchmark.tasks, outputs, batch))
-    found = summarise(benchmark.tasks, [one(outputs, batch)])
+    found = compute_metrics(benchmark.tasks, [one(outputs, batch)])
     for task, numbers in expected.items():
         for name, number in numbers.items():
             # float32 on the device; the median is that of a histogram of 0.01 degrees.
@@ -109,7 +109,7 @@ def test_losses_and_metrics_are_the_published_ones(benchmark):
 
 def test_the_published_augmentation_zooms_and_mirrors_labels_too(benchmark):
     source = load_source(benchmark)
-    batch = read(source.train, np.zeros(8, int))
+    batch = read_batch(source.train, np.zeros(8, int))
     augment = jax.jit(make_augment(benchmark.data.augment, benchmark.tasks))
     made = augment(jax.random.split(jax.random.key(0), 8), batch)
     depth = np.asarray(made["labels"]["depth"])
@@ -142,14 +142,14 @@ def test_what_is_missing_is_named(tmp_path, change, key, message):
     make_npy_folders(tmp_path, "cityscapes")
     change(tmp_path / "cityscapes")
     with pytest.raises(ValueError, match=message):
-        make_source(f"npy_folders:{tmp_path}/cityscapes", [Wanted(TASK, key)])
+        make_source(f"npy_folders:{tmp_path}/cityscapes", [LabelRequest(TASK, key)])
 
 
 def test_a_label_of_another_class_is_named(tmp_path):
     make_npy_folders(tmp_path, "cityscapes")
     where = tmp_path / "cityscapes/val/label/1.npy"
     np.save(where, np.full(SHAPES["cityscapes"], 13.0))
-    source = make_source(f"npy_folders:{tmp_path}/cityscapes", [Wanted(TASK, "label")])
+    source = make_source(f"npy_folders:{tmp_path}/cityscapes", [LabelRequest(TASK, "label")])
     with pytest.raises(ValueError, match=r"val example 1.npy: task 'segmentation': label is 13"):
         source.test[1]
 
@@ -164,7 +164,7 @@ def test_training_goes_through_the_published_setting(benchmark):
         tasks=tuple(dataclasses.replace(task, width=4) for task in benchmark.tasks),
     )
     parts = build(small, source.mean, source.std)
-    batch = read(source.train, np.arange(2))
+    batch = read_batch(source.train, np.arange(2))
     crop = lambda x: x[:, :32, :32]
     batch = {**batch, **{part: jax.tree.map(crop, batch[part]) for part in ("image", "labels")}}
     state = create_state(

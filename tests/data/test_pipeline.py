@@ -52,7 +52,8 @@ def test_order_is_a_pure_function_of_seed_and_step(seed, size, batch, start):
     together = order.batches(start, 5)
     assert together.shape == (5, batch)
     one_by_one = [
-        BatchSampler(seed=seed, size=size, batch_size=batch).batches(start + i, 1)[0] for i in range(5)
+        BatchSampler(seed=seed, size=size, batch_size=batch).batches(start + i, 1)[0]
+        for i in range(5)
     ]
     np.testing.assert_array_equal(together, one_by_one)
 

@@ -9,13 +9,13 @@ import pytest
 from support.scenes_reference import first_hits, is_inside, rays, surface_points
 
 from mtljax import tasks
-from mtljax.data import SOURCES, Wanted
-from mtljax.data.pipeline import read, resident
+from mtljax.data import SOURCES, LabelRequest
+from mtljax.data.pipeline import read_batch, read_split
 from mtljax.data.scenes import CLASSES, KINDS, ROOM_TYPES, draw_scene
-from mtljax.data.scenes.furnish import KIND_OF_OBJECT, KIND_OF_SOLID, OBJECTS, SOLIDS
-from mtljax.data.scenes.hits import directions, trace
 from mtljax.data.scenes.labels import SMALLEST, make_labels
-from mtljax.data.scenes.world import AHEAD, FLOOR
+from mtljax.data.scenes.objects import KIND_OF_OBJECT, KIND_OF_SOLID, OBJECTS, SOLIDS
+from mtljax.data.scenes.raycasting import ray_directions, trace
+from mtljax.data.scenes.scene import AHEAD, FLOOR
 from mtljax.data.sources import make_source
 from mtljax.data.sources.scenes import MEAN, STD, scenes
 
@@ -43,7 +43,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def batch(source):
-    return resident(source.train)
+    return read_split(source.train)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -51,7 +51,7 @@ def look(keys, size):
     def one(key):
         scene = draw_scene(key)
         middle = jnp.arange(size) + 0.5
-        hits = trace(scene, directions(scene.camera, middle, middle, size))
+        hits = trace(scene, ray_directions(scene.camera, middle, middle, size))
         return scene, hits, make_labels(scene, hits, size)
 
     return jax.vmap(one)(keys)
@@ -197,7 +197,7 @@ def test_counts_kinds_and_boxes_agree(batch):
 
 def parts(scene):
     solids = scene.solids
-    for i in np.flatnonzero(solids.there):
+    for i in np.flatnonzero(solids.exists):
         yield i, KINDS[KIND_OF_SOLID[i]], (solids.center[i], solids.axes[i], solids.size[i])
 
 
@@ -222,7 +222,7 @@ def test_nothing_is_inside_of_anything_else(seen):
 
 
 def test_an_image_is_the_same_in_any_company(source, batch):
-    again = read(source.train, np.array([5, 31, 0, 5]))
+    again = read_batch(source.train, np.array([5, 31, 0, 5]))
     alone = source.train[31]
     for both in ((again["image"][1], alone["image"]), (again["image"][0], again["image"][3])):
         np.testing.assert_array_equal(*both)
@@ -237,7 +237,7 @@ def test_an_image_is_the_same_in_any_company(source, batch):
 def test_no_image_comes_twice_in_any_split_or_seed(source, batch):
     other = scenes(size=SIZE, train=16, validation=1, test=1, seed=1)
     images = [batch["image"]] + [
-        resident(split)["image"] for split in (source.validation, source.test, other.train)
+        read_split(split)["image"] for split in (source.validation, source.test, other.train)
     ]
     rows = [image.tobytes() for images in images for image in images]
     assert len(set(rows)) == len(rows) == COUNT + 3 * 16
@@ -273,9 +273,9 @@ def test_there_is_a_task_for_every_label(batch):
 
 def test_labels_that_are_not_wanted_are_left_out():
     made = make_source(
-        f"scenes:size={SIZE},train=2,validation=1,test=1", [Wanted(TASKS[1], "depth")]
+        f"scenes:size={SIZE},train=2,validation=1,test=1", [LabelRequest(TASKS[1], "depth")]
     )
-    batch = read(made.train, np.arange(2))
+    batch = read_batch(made.train, np.arange(2))
     assert set(batch["labels"]) == set(batch["present"]) == {"depth"}
 
 

@@ -16,7 +16,7 @@ from support.datasets import SCENE, builder_like, encoded, made, scene
 from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import make_source, pipeline
-from mtljax.data.base import Wanted
+from mtljax.data.base import LabelRequest
 from mtljax.data.prepare import prepare
 from mtljax.data.sources.tfds import _splits
 from mtljax.main import main
@@ -29,11 +29,11 @@ def real_features(name, folder):
 
 
 SCENE_TASKS = [
-    Wanted(Classification(name="kind", num_classes=3), "label"),
-    Wanted(Classification(name="mark", num_classes=2), "marks/a"),
-    Wanted(MultiLabel(name="marks", num_classes=2, class_names=("b", "a")), "marks"),
-    Wanted(Keypoints(name="nose", num_keypoints=1), "nose"),
-    Wanted(Detection(name="objects", num_classes=4, most=2), "objects"),
+    LabelRequest(Classification(name="kind", num_classes=3), "label"),
+    LabelRequest(Classification(name="mark", num_classes=2), "marks/a"),
+    LabelRequest(MultiLabel(name="marks", num_classes=2, class_names=("b", "a")), "marks"),
+    LabelRequest(Keypoints(name="nose", num_keypoints=1), "nose"),
+    LabelRequest(Detection(name="objects", num_classes=4, most=2), "objects"),
 ]
 
 
@@ -50,9 +50,9 @@ def opened(folder, arguments=",size=(20,24)", wanted=SCENE_TASKS):
 
 def test_what_was_prepared_comes_back(scenes):
     source = opened(scenes, ",size=(10,12)")
-    assert [len(s) for s in source.parts().values()] == [48, 6, 6]
+    assert [len(s) for s in source.splits().values()] == [48, 6, 6]
     seen = []
-    for split in source.parts().values():
+    for split in source.splits().values():
         for example in map(split.__getitem__, range(len(split))):
             i = int(example["image"][0, 0, 0])
             seen.append(i)
@@ -90,9 +90,9 @@ import socket, sys
 def refused(*arguments): raise AssertionError("a connection was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
 from mtljax.data import make_source
-from mtljax.data.base import Wanted
+from mtljax.data.base import LabelRequest
 from mtljax.tasks import Classification
-wanted = [Wanted(Classification(name="mark", num_classes=2), "marks/a")]
+wanted = [LabelRequest(Classification(name="mark", num_classes=2), "marks/a")]
 source = make_source("tfds:scenes,size=(8,8),data_dir='{scenes}'", wanted)
 print(len(source.train), source.train[0]["image"].shape, "tensorflow" in sys.modules)
 """
@@ -121,36 +121,36 @@ def test_what_has_no_split_of_its_own_is_cut_off_the_training_split(known, argum
     assert tuple(_splits(known, **settings).values()) == expected
 
 
-WANT_MARK = [Wanted(Classification(name="mark", num_classes=2), "marks/a")]
+WANT_MARK = [LabelRequest(Classification(name="mark", num_classes=2), "marks/a")]
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted", "message"),
     [
-        ("", WANT_MARK, "images of many sizes: give size="),
+        ("", WANT_MARK, "images of different sizes: give size="),
         (",size=(8,)", WANT_MARK, "size must be .height, width., not .8,."),
         (",image=img", WANT_MARK, "no feature 'img' for the image"),
         (",size=(8,8),test=tset", WANT_MARK, "no split 'tset'"),
         (
             ",size=(8,8)",
-            [Wanted(Classification(name="mark", num_classes=2), "marks/c")],
+            [LabelRequest(Classification(name="mark", num_classes=2), "marks/c")],
             "no feature 'marks/c' for task 'mark'; did you mean 'marks/a'|marks/b",
         ),
         (
             ",size=(8,8)",
-            [Wanted(Classification(name="kind", num_classes=5), "label")],
+            [LabelRequest(Classification(name="kind", num_classes=5), "label")],
             "label has 3 classes, but task 'kind' num_classes=5",
         ),
         (
             ",size=(8,8)",
-            [Wanted(Detection(name="objects", num_classes=4, most=1), "objects")],
+            [LabelRequest(Detection(name="objects", num_classes=4, most=1), "objects")],
             r"tfds scenes train.* example \d+: task 'objects': 2 boxes; set `most`",
         ),
     ],
 )
 def test_mistakes_are_named(scenes, arguments, wanted, message):
     with pytest.raises(ValueError, match=message):
-        pipeline.resident(opened(scenes, arguments, wanted).train)
+        pipeline.read_split(opened(scenes, arguments, wanted).train)
 
 
 def test_data_that_is_not_prepared_is_one_line_at_once(tmp_path, monkeypatch, capsys):
@@ -159,7 +159,10 @@ def test_data_that_is_not_prepared_is_one_line_at_once(tmp_path, monkeypatch, ca
     assert main(["--experiment", "cifar100", "--workdir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert f"tfds cifar100 is not prepared in {tmp_path}: python -m mtljax.main prepare" in said[0]
+    assert (
+        f"tfds cifar100 is not prepared in {tmp_path}: run `python -m mtljax.main prepare"
+        in said[0]
+    )
 
 
 def test_the_verb_prepares_and_then_says_that_it_is_done(tmp_path, monkeypatch, capsys):

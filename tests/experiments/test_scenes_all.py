@@ -8,7 +8,7 @@ import pytest
 
 from mtljax.build import build, open_source, train_step
 from mtljax.config import find_experiment
-from mtljax.data.pipeline import read
+from mtljax.data.pipeline import read_batch
 from mtljax.models import FUSIONS
 from mtljax.step.state import create_state
 
@@ -56,7 +56,7 @@ def quick_state(*arguments):
 def test_a_step_is_taken_with_every_fusion(fusion):
     experiment = small(fusion)
     source = open_source(experiment)
-    batch = read(source.train, np.arange(2))
+    batch = read_batch(source.train, np.arange(2))
     parts = build(experiment, source.mean, source.std)
     state = quick_state(parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch)
     new, logs = jax.jit(train_step(experiment, parts))(state, batch)

@@ -13,8 +13,8 @@ from support import planted
 from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import from_arrays
-from mtljax.data.droplist import without
-from mtljax.data.pool import Place, pool_of
+from mtljax.data.droplist import drop_examples
+from mtljax.data.pool import ExampleId, pool_of
 from mtljax.evaluation.predictions import Predictions
 from mtljax.main import main
 from mtljax.screening.appearance import appearance
@@ -98,7 +98,7 @@ def test_a_list_of_other_data_is_refused(folders, tmp_path, capsys):
     path = planted.write_experiment(tmp_path / "planted.py", clean, **QUICK)
     for text, reason in (
         (drop.read_text(), "is not the image that was screened"),
-        ("nonsense\n", "line 1 is none that `screen --drop` wrote"),
+        ("nonsense\n", "line 1 was not written by `screen --drop`"),
     ):
         drop.write_text(text)
         assert main(["--experiment", path, "--data.drop", str(drop), "--quiet"]) == 2
@@ -181,7 +181,7 @@ def predictions(name, outputs, labels):
 
 
 def flagged(task, outputs, labels):
-    places = [Place("train", i) for i in range(len(labels))]
+    places = [ExampleId("train", i) for i in range(len(labels))]
     found = improbable(task, places, predictions(task.name, outputs, labels))
     return {finding.place.row for finding in found}
 
@@ -211,21 +211,21 @@ def test_masks_that_the_predictions_speak_against():
 
 def test_a_test_split_loses_only_what_is_broken():
     kinds = ("unreadable", "not finite", "out of range", "leak", "duplicate", "label", "dark")
-    findings = [Finding(Place("test", i), kind, "") for i, kind in enumerate(kinds)]
-    assert set(to_drop(findings)) == {Place("test", i) for i in range(3)}
+    findings = [Finding(ExampleId("test", i), kind, "") for i, kind in enumerate(kinds)]
+    assert set(to_drop(findings)) == {ExampleId("test", i) for i in range(3)}
     learned = [f._replace(place=f.place._replace(split="train")) for f in findings]
-    assert set(to_drop(learned)) == {Place("train", i) for i in range(6)}
+    assert set(to_drop(learned)) == {ExampleId("train", i) for i in range(6)}
 
 
 def test_what_is_left_is_the_rest(tmp_path):
     images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
     source = source_of(images, value=np.arange(50.0))
     findings = [
-        Finding(Place("train", 3), "label", ""),
-        Finding(Place("test", 0), "unreadable", ""),
+        Finding(ExampleId("train", 3), "label", ""),
+        Finding(ExampleId("test", 0), "unreadable", ""),
     ]
     assert write_drop(tmp_path / "drop", findings, source) == 2
-    left = without(source, tmp_path / "drop")
+    left = drop_examples(source, tmp_path / "drop")
     np.testing.assert_array_equal(left.train.image, np.delete(source.train.image, 3, 0))
     np.testing.assert_array_equal(left.test.image, source.test.image[1:])
     np.testing.assert_allclose(left.mean, left.train.image.mean(), rtol=1e-5)

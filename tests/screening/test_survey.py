@@ -7,7 +7,7 @@ from PIL import Image
 from support.folders import FOR, N, gaps, make_folder, picture, write_experiment, wrong_mask
 
 from mtljax.data import SOURCES
-from mtljax.data.statistics import Tally
+from mtljax.data.statistics import LabelStatistics
 from mtljax.main import main
 
 
@@ -84,9 +84,9 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
 
 
 def test_many_classes_are_told_by_the_most_and_the_least_frequent():
-    tally = Tally()
+    statistics = LabelStatistics()
     for c in range(10):
-        tally.add(np.repeat(c, c + 1))
-    words = tally.words(FOR["mask"])
+        statistics.add(np.repeat(c, c + 1))
+    words = statistics.summary(FOR["mask"])
     assert words.startswith("10 classes: 9 18.2 %, 8 16.4 %")
     assert words.endswith("..., 0 1.82 %")

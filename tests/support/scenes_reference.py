@@ -22,7 +22,7 @@ def first_hits(scene, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     solids = scene.solids
     found = np.full((SOLIDS + len(scene.room.normal), len(directions)), np.inf)
     for i in range(SOLIDS):
-        if solids.there[i]:
+        if solids.exists[i]:
             frame = (
                 np.asarray(x[i], np.float64) for x in (solids.center, solids.axes, solids.size)
             )

@@ -12,8 +12,8 @@ import jax
 
 from mtljax.data.augment.base import Augment
 from mtljax.data.augment.color import blur, cutout, jitter
+from mtljax.data.augment.geometric import affine, crop, flip, shift
 from mtljax.data.augment.mixing import cutmix, mixup
-from mtljax.data.augment.moving import affine, crop, flip, shift
 from mtljax.tasks import Task
 from mtljax.utils.registry import choose
 

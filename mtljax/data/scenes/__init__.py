@@ -1,9 +1,9 @@
-"""A procedural indoor world, ray cast in JAX: `render(key, size)` is an image with its labels."""
+"""Procedural indoor scenes, ray cast in JAX: `render(keys, size)` returns images and labels."""
 
-from mtljax.data.scenes.example import draw_scene, render
-from mtljax.data.scenes.furnish import OBJECTS
 from mtljax.data.scenes.labels import CLASSES
+from mtljax.data.scenes.objects import OBJECTS
+from mtljax.data.scenes.rendering import draw_scene, render
+from mtljax.data.scenes.scene import ROOM_TYPES
 from mtljax.data.scenes.solids import KINDS
-from mtljax.data.scenes.world import ROOM_TYPES
 
 __all__ = ["CLASSES", "KINDS", "OBJECTS", "ROOM_TYPES", "draw_scene", "render"]

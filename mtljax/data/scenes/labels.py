@@ -1,16 +1,16 @@
-"""The labels of an image, from what its pixels' middles see: nothing is estimated."""
+"""Exact labels of an image, from the rays through its pixel centers."""
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
-from mtljax.data.scenes.furnish import EACH, KIND_OF_OBJECT, OBJECTS, TABLE_PARTS
-from mtljax.data.scenes.hits import Hits
+from mtljax.data.scenes.objects import KIND_OF_OBJECT, MAX_PER_KIND, OBJECTS, TABLE_PARTS
+from mtljax.data.scenes.raycasting import Hits
+from mtljax.data.scenes.scene import Camera, Scene, lamp_direction
 from mtljax.data.scenes.solids import FACES, KINDS, dot
-from mtljax.data.scenes.world import Camera, Scene, to_lamp
 
 CLASSES = ("floor", "wall", "ceiling", "window", "table", *KINDS)
-"""Of the segmentation."""
+"""Classes of the segmentation."""
 _FLOOR, _WALL, _CEILING, _WINDOW, _TABLE, _FIRST_KIND = range(6)
 _CLASS_OF = np.concatenate(
     [
@@ -20,17 +20,17 @@ _CLASS_OF = np.concatenate(
     ]
 ).astype(np.uint8)
 SMALLEST = 1 / 400
-"""An object of which less is seen, as a share of the image, is not asked for."""
-_CENTRAL = 0.25
-"""Width of the middle of an image, where people look, as a share of it."""
+"""Minimum area of a visible object, as a share of the image."""
+_CENTER_WIDTH = 0.25
+"""Standard deviation of the saliency weight around the image center, as a share of the image."""
 
 
-def make_labels(scene: Scene, hits: Hits, size: int) -> dict:
-    """All labels; see `mtljax.data.sources.scenes`.
+def make_labels(scene: Scene, hits: Hits, size: int) -> dict[str, PyTree]:
+    """Returns all labels; see `mtljax.data.sources.scenes`.
 
     Args:
-      scene: What was drawn.
-      hits: Of the pixels' middles, row by row.
+      scene: Scene of the image.
+      hits: Hits of the rays through the pixel centers, row by row.
       size: Height and width of the image.
     """
     grid = lambda x: x.reshape(*x.shape[:-1], size, size)
@@ -39,13 +39,13 @@ def make_labels(scene: Scene, hits: Hits, size: int) -> dict:
     masks = surface == np.arange(OBJECTS).reshape(-1, 1, 1)
     area = masks.sum((1, 2))
     visible = area >= SMALLEST * size**2
-    counts = visible.reshape(len(KINDS), EACH).sum(1)
+    counts = visible.reshape(len(KINDS), MAX_PER_KIND).sum(1)
     return {
         "segmentation": jnp.where(glass, np.uint8(_WINDOW), jnp.asarray(_CLASS_OF)[surface]),
         "depth": grid(hits.depth),
         "normals": jnp.stack(normals, -1),
         "edges": edges(surface * (FACES + 1) + jnp.where(glass, FACES, grid(hits.face))),
-        "saliency": salient(masks, visible),
+        "saliency": saliency(masks, visible),
         "objects": {
             "boxes": jnp.where(visible[:, None], tight_boxes(masks), 0.0),
             "classes": jnp.where(visible, KIND_OF_OBJECT, -1).astype(jnp.int32),
@@ -55,33 +55,33 @@ def make_labels(scene: Scene, hits: Hits, size: int) -> dict:
         ),
         "kinds": (counts > 0).astype(jnp.uint8),
         "counts": counts.astype(jnp.float32),
-        "light": to_lamp(scene),
+        "light": lamp_direction(scene),
         "room": scene.room.kind,
     }
 
 
-def edges(face: Int[Array, "H W"]) -> Array:
-    """1 where the pixel to the right or below shows another face."""
+def edges(face: Int[Array, "H W"]) -> UInt8[Array, "H W"]:
+    """Returns 1 where the pixel to the right or below shows another face."""
     right = jnp.pad(face[:, :-1] != face[:, 1:], ((0, 0), (0, 1)))
     below = jnp.pad(face[:-1] != face[1:], ((0, 1), (0, 0)))
     return (right | below).astype(jnp.uint8)
 
 
 def tight_boxes(masks: Bool[Array, "N H W"]) -> Float[Array, "N 4"]:
-    """(y0, x0, y1, x1) around each mask, in pixels; row i covers i ... i + 1."""
+    """Returns (y0, x0, y1, x1) of each mask, in pixels; row i covers i ... i + 1."""
     ends = []
     for axis in (2, 1):
-        seen = masks.any(axis)
-        ends.append((seen.argmax(1), seen.shape[1] - seen[:, ::-1].argmax(1)))
+        occupied = masks.any(axis)
+        ends.append((occupied.argmax(1), occupied.shape[1] - occupied[:, ::-1].argmax(1)))
     (y0, y1), (x0, x1) = ends
     return jnp.stack([y0, x0, y1, x1], -1).astype(jnp.float32)
 
 
-def salient(masks: Bool[Array, "N H W"], visible: Bool[Array, " N"]) -> Array:
-    """The object with most pixels, each counted for more the nearer it is to the middle."""
+def saliency(masks: Bool[Array, "N H W"], visible: Bool[Array, " N"]) -> UInt8[Array, "H W"]:
+    """Returns 1 on the object with the largest area, weighted toward the image center."""
     size = masks.shape[-1]
     away = (np.arange(size) + 0.5) / size - 0.5
-    bell = np.exp(-(away**2) / (2 * _CENTRAL**2)).astype(np.float32)
+    bell = np.exp(-(away**2) / (2 * _CENTER_WIDTH**2)).astype(np.float32)
     weight = jnp.where(masks, bell[:, None] * bell, 0.0).sum((1, 2))
     best = jnp.where(visible, weight, 0.0).argmax()
     return (masks[best] & visible[best]).astype(jnp.uint8)
@@ -90,14 +90,14 @@ def salient(masks: Bool[Array, "N H W"], visible: Bool[Array, " N"]) -> Array:
 def centers(
     middle: Float[Array, "N 3"], area: Int[Array, " N"], camera: Camera, size: int
 ) -> Float[Array, "K 3"]:
-    """Where the middle of the most visible object of each kind is: (y, x, 1), or 0 without one."""
+    """Returns (y, x, 1) of the center of the most visible object of each kind, or zeros if none."""
     away = (middle - camera.position).T
     right, up, back = (dot(axis[:, None], away) for axis in camera.axes)
     x = (1 + right / (-back * camera.slope)) / 2 * size
     y = (1 - up / (-back * camera.slope)) / 2 * size
     inside = (area > 0) & (back < 0) & (x >= 0) & (x < size) & (y >= 0) & (y < size)
     points = jnp.stack([y, x, jnp.ones_like(x)], -1)
-    points = jnp.where(inside[:, None], points, 0.0).reshape(-1, EACH, 3)
-    area = area.reshape(-1, EACH)
-    of_first = area[:, 0] >= area[:, 1]
-    return jnp.where(of_first[:, None], points[:, 0], points[:, 1])
+    points = jnp.where(inside[:, None], points, 0.0).reshape(-1, MAX_PER_KIND, 3)
+    area = area.reshape(-1, MAX_PER_KIND)
+    is_first = area[:, 0] >= area[:, 1]
+    return jnp.where(is_first[:, None], points[:, 0], points[:, 1])

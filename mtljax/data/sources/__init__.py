@@ -1,9 +1,9 @@
-"""Data sources. One file each."""
+"""Data sources, one file each."""
 
 import inspect
 from collections.abc import Callable, Sequence
 
-from mtljax.data.base import Source, Wanted, select
+from mtljax.data.base import LabelRequest, Source, select_labels
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.class_folders import class_folders
 from mtljax.data.sources.digits import digits
@@ -32,25 +32,29 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 """Name -> function that loads the data.
 
-Its arguments are the user's, as in `name:argument=value`; but one called `wanted` is what the tasks
-want, for a source that makes labels of what it finds. Such a source names its labels after the
-tasks; what the others have is renamed.
+Its arguments are set by the user, as in `name:argument=value`, except `requests`: the labels that
+the tasks need. A source with this argument names its labels after the tasks; the labels of other
+sources are renamed.
 """
 
 
-def make_source(text: str, wanted: Sequence[Wanted]) -> Source:
-    """The source that is called so, with the labels that are wanted, named after their tasks.
+def make_source(text: str, requests: Sequence[LabelRequest]) -> Source:
+    """Returns a source with the requested labels, named after their tasks.
+
+    Args:
+      text: Source as in `name:argument=value`.
+      requests: Label of each task.
 
     Raises:
-      ValueError: There is no such source, no such label in it, or its data is not there.
+      ValueError: The source or a label is unknown, or the data is missing or invalid.
     """
-    choice = choose("source", text, SOURCES, hidden=("wanted",))
-    reads = "wanted" in inspect.signature(choice.make).parameters
-    source = choice.made(wanted=tuple(wanted)) if reads else choice.made()
-    for part, split in source.parts().items():
+    choice = choose("source", text, SOURCES, hidden=("requests",))
+    takes_requests = "requests" in inspect.signature(choice.make).parameters
+    source = choice.made(requests=tuple(requests)) if takes_requests else choice.made()
+    for name, split in source.splits().items():
         if not len(split):
-            raise ValueError(f"source {choice.name!r}: its {part} split is empty")
-    return source if reads else select(source, wanted, choice.name)
+            raise ValueError(f"source {choice.name!r}: its {name} split is empty")
+    return source if takes_requests else select_labels(source, requests, choice.name)
 
 
 __all__ = ["SOURCES", "make_source"]

@@ -1,4 +1,4 @@
-"""Images and labels that are in memory already, as in a notebook."""
+"""Source of images and labels in memory, or in an `.npz` file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,28 +10,28 @@ from jaxtyping import Num
 
 from mtljax.data.base import Arrays, Source
 from mtljax.utils.bounded_reading import read_npz
-from mtljax.utils.tree import flatten
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
     """NumPy arrays in an `.npz` file: `image` [N, H, W, C], and labels under their own names.
 
     Args:
-      file: The file, as `np.savez(file, image=..., digit=...)` writes it.
-      validation, test: Shares of the examples.
-      seed: Of the split.
+      file: File written by `np.savez(file, image=..., digit=...)`.
+      validation: Share of the validation examples.
+      test: Share of the test examples.
+      seed: Seed of the split.
     """
     path = Path(file).expanduser()
     try:
-        named = read_npz(path)
+        labels = read_npz(path)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from None
-    if "image" not in named:
-        raise ValueError(f"{path} has no array 'image'; it has {', '.join(named) or 'nothing'}")
-    image = named.pop("image")
-    return from_arrays(image, named, validation=validation, test=test, seed=seed)
+        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from None
+    if "image" not in labels:
+        raise ValueError(f"{path} has no array 'image'; it has {', '.join(labels) or 'no arrays'}")
+    image = labels.pop("image")
+    return from_arrays(image, labels, validation=validation, test=test, seed=seed)
 
 
 def from_arrays(
@@ -43,17 +43,18 @@ def from_arrays(
     test: float = 0.2,
     seed: int = 0,
 ) -> Source:
-    """A source of arrays in memory, split at random.
+    """Returns a source of arrays in memory, split at random.
 
     Args:
-      image: uint8, or floating with black 0 and white the largest value there is.
+      image: Images, uint8, or floating-point with black 0 and white the largest training value.
       labels: Name -> labels with the examples along the first axis.
-      present: Name -> [N] bool, which examples carry the label; all, where it is left out.
-      validation, test: Shares of the examples.
-      seed: Of the split.
+      present: Name -> [N] bool, True for examples that carry the label; default: all.
+      validation: Share of the validation examples.
+      test: Share of the test examples.
+      seed: Seed of the split.
 
     Raises:
-      ValueError: Arrays of different lengths, or shares that leave a split empty.
+      ValueError: The arrays have different lengths, or the shares leave a split empty.
 
     Example:
       >>> image = np.zeros((10, 4, 4, 1), np.uint8)
@@ -68,44 +69,49 @@ def from_arrays(
         )
     image = image if image.dtype == np.uint8 else image.astype(np.float32)
     labels = jax.tree.map(np.asarray, dict(labels))
-    everywhere = {name: np.ones(len(image), bool) for name in labels}
-    known = {**everywhere, **{n: np.asarray(p, bool) for n, p in (present or {}).items()}}
-    for name, leaf in [*flatten(labels).items(), *known.items()]:
+    masks = {name: np.ones(len(image), bool) for name in labels}
+    masks |= {name: np.asarray(mask, bool) for name, mask in (present or {}).items()}
+    leaves = [(name, leaf) for name, label in labels.items() for leaf in jax.tree.leaves(label)]
+    for name, leaf in [*leaves, *masks.items()]:
         if len(leaf) != len(image):
             raise ValueError(f"{len(leaf)} labels {name!r} for {len(image)} images")
 
     order = np.random.default_rng(seed).permutation(len(image))
-    parts = split_rows(order, validation, test)
-    made = [jax.tree.map(lambda x, at=np.sort(at): x[at], (image, labels, known)) for at in parts]
-    train = made[0][0]
-    mean, std = moments(train)
+    train, held_out, tested = (
+        Arrays(*jax.tree.map(lambda x, rows=np.sort(rows): x[rows], (image, labels, masks)))
+        for rows in split_rows(order, validation, test)
+    )
+    mean, std = channel_moments(train.image)
     return Source(
-        **dict(zip(("train", "validation", "test"), [Arrays(*m) for m in made], strict=True)),
+        train=train,
+        validation=held_out,
+        test=tested,
         mean=mean,
         std=std,
         low=0.0,
-        high=255.0 if image.dtype == np.uint8 else float(train.max()),
+        high=255.0 if image.dtype == np.uint8 else float(train.image.max()),
     )
 
 
-
 def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.ndarray]:
-    """Rows cut into training, validation and test.
+    """Cuts rows into training, validation and test.
 
     Raises:
-      ValueError: The shares do not leave at least one row to each.
+      ValueError: The shares leave a split without rows.
     """
     counts = [round(len(order) * share) for share in (validation, test)]
     if not all(c > 0 for c in counts) or sum(counts) >= len(order):
         raise ValueError(
-            f"{len(order)} examples cannot be split into validation={validation} and test={test} "
-            "and something to train on"
+            f"{len(order)} examples cannot be split into validation={validation}, test={test} and "
+            "training examples: each split needs at least one"
         )
     return np.split(order, [len(order) - sum(counts), len(order) - counts[1]])
 
 
-def moments(image: Num[np.ndarray, "N H W C"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel; a constant channel has deviation 1."""
+def channel_moments(
+    image: Num[np.ndarray, "N H W C"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel; 1 for a constant channel."""
     axes = (0, 1, 2)
     mean, std = image.mean(axes, dtype=np.float64), image.std(axes, dtype=np.float64)
     return tuple(map(float, mean)), tuple(float(s) if s > 0 else 1.0 for s in std)

@@ -1,12 +1,11 @@
-"""Images sorted into a folder per class."""
+"""Source of images in one folder per class."""
 
 from collections.abc import Sequence
 
-from mtljax.data.base import Source, Wanted
-from mtljax.data.rows import FileRows
-from mtljax.data.sources.folder import by_hash, source_of_rows
-from mtljax.data.sources.paths import find_folder
-from mtljax.data.sources.size import read_size
+from mtljax.data.base import LabelRequest, Source, require_labels
+from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.lazy import tasks_of
+from mtljax.data.sources.arguments import find_folder, read_size
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -19,49 +18,45 @@ def class_folders(
     test: float = 0.2,
     seed: int = 0,
     *,
-    wanted: Sequence[Wanted],
+    requests: Sequence[LabelRequest],
 ) -> Source:
-    """A folder of images per class; `class` is the label, its number in alphabetical order.
+    """One folder of images per class; the label `class` is its index in alphabetical order.
 
     Args:
-      path: The folder with the classes' folders in it, here or in `$MTLJAX_DATA`.
-      size: (height, width) that images are brought to; all must have one size if left out.
-      channels: 3, or 1 for grey.
-      validation, test: Shares of the images, by a hash of each file's name.
-      seed: Of the split.
-      wanted: What the tasks want.
+      path: Folder of the class folders, relative to the working directory or `$MTLJAX_DATA`.
+      size: (height, width) to resize images to; if omitted, all images must have one size.
+      channels: 3 for color, 1 for grayscale.
+      validation: Share of the validation images, selected by a hash of the file name.
+      test: Share of the test images, likewise.
+      seed: Seed of the split.
+      requests: Labels that the tasks need.
     """
-    where = find_folder(path)
-    brought_to = read_size(size, "class_folders")
-    classes = sorted(child.name for child in where.iterdir() if child.is_dir())
-    files = [
-        (file, number)
-        for number, name in enumerate(classes)
-        for file in sorted((where / name).iterdir())
-        if file.suffix.lower() in IMAGES
-    ]
+    root = find_folder(path)
+    image_size = read_size(size, "class_folders")
+    names = sorted(child.name for child in root.iterdir() if child.is_dir())
+    files, classes = [], []
+    for index, name in enumerate(names):
+        images = [f for f in sorted((root / name).iterdir()) if f.suffix.lower() in IMAGES]
+        files += images
+        classes += [index] * len(images)
     if not files:
-        raise ValueError(f"{where} has no folders with images in them, one per class")
-    for task, key in wanted:
-        if key != "class":
+        raise ValueError(f"{root} has no folders of images, one per class")
+    require_labels("source class_folders", requests, ["class"])
+    for task in tasks_of(requests):
+        count = getattr(task, "num_classes", len(names))
+        if count != len(names):
             raise ValueError(
-                f"source class_folders has no labels {key!r} for task {task.name!r}; its only one "
-                "is 'class'"
+                f"{root} has {len(names)} classes, but task {task.name!r} num_classes={count}"
             )
-        count = getattr(task, "num_classes", len(classes))
-        if count != len(classes):
-            raise ValueError(
-                f"{where} has {len(classes)} classes, but task {task.name!r} num_classes={count}"
-            )
-    whole = FileRows(
-        table=where,
-        images=tuple(file for file, _ in files),
+    examples = FileExamples(
+        table=root,
+        images=tuple(files),
         numbers=tuple(range(1, len(files) + 1)),
-        columns=tuple(tuple(number for _, number in files) for _ in wanted),
-        tasks=tuple(task for task, _ in wanted),
+        columns=(tuple(classes),) * len(requests),
+        tasks=tasks_of(requests),
         channels=channels,
-        size=brought_to,
+        size=image_size,
     )
-    whole.check()
-    names = [f"{file.parent.name}/{file.name}" for file, _ in files]
-    return source_of_rows(whole, by_hash(names, validation, test, seed))
+    examples.check()
+    keys = [f"{file.parent.name}/{file.name}" for file in files]
+    return source_of_files(examples, split_by_hash(keys, validation, test, seed))

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real images of 8x8, embedded in the library."""
+"""Source of scikit-learn's handwritten digits: 1,797 images of 8x8 pixels, part of the library."""
 
 import numpy as np
 from jaxtyping import Int
@@ -7,16 +7,15 @@ from mtljax.data.base import Arrays, Source
 
 
 def digits(per_class: int | None = None, seed: int = 0) -> Source:
-    """Handwritten digits 0-9, 8x8, grey 0-16: labels `digit` (its class) and `value` (a number).
+    """Handwritten digits 0-9, 8x8, grayscale 0-16: labels `digit` (class) and `value` (number).
 
-    20 % are test (360 images), split as tutorials do (`random_state=42`); a tenth of the rest is
-    validation.
+    The test split has 20 % of the images (360), as in tutorials (`random_state=42`); the validation
+    split has 10 % of the remaining ones.
 
     Args:
-      per_class: How many training images of each class to keep, to learn from few; all if left out.
-        Those that a smaller number keeps are among those that a larger one does. Validation and
-        test stay as they are.
-      seed: Of which are kept.
+      per_class: Number of training images per class, for few-shot training; all if omitted. Smaller
+        sets are subsets of larger ones. Validation and test do not change.
+      seed: Seed of that selection.
 
     References:
       Alpaydin and Kaynak, 1998, UCI ML Repository, doi:10.24432/C50P49
@@ -26,10 +25,10 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
 
     images, classes = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1).astype(np.float32)
-    rest, test = train_test_split(np.arange(len(images)), test_size=0.2, random_state=42)
-    train, validation = train_test_split(rest, test_size=0.1, random_state=42)
+    remaining, test = train_test_split(np.arange(len(images)), test_size=0.2, random_state=42)
+    train, validation = train_test_split(remaining, test_size=0.1, random_state=42)
     if per_class is not None:
-        train = train[_few(classes[train], per_class, seed)]
+        train = train[_balanced_subset(classes[train], per_class, seed)]
 
     def split(index: np.ndarray) -> Arrays:
         labels = {
@@ -50,8 +49,10 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
     )
 
 
-def _few(classes: Int[np.ndarray, " n"], per_class: int, seed: int) -> Int[np.ndarray, " k"]:
-    """Rows of so many examples of each class, the first of an order that only the seed decides."""
+def _balanced_subset(
+    classes: Int[np.ndarray, " n"], per_class: int, seed: int
+) -> Int[np.ndarray, " k"]:
+    """Returns the rows of the first `per_class` examples of each class, in a random order."""
     most = int(np.bincount(classes).min())
     if not 1 <= per_class <= most:
         raise ValueError(f"source digits: per_class must be in 1..{most}, not {per_class}")

@@ -1,21 +1,19 @@
-"""Your own data: a folder of images, and a table of their labels."""
+"""Source of the user's own data: a folder of images and a table of their labels."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.base import Source, Wanted
+from mtljax.data.base import LabelRequest, Source
 from mtljax.data.coco import read_boxes
-from mtljax.data.reading import Examples, sampled_moments
-from mtljax.data.rows import FileRows
-from mtljax.data.sources.paths import find_folder
-from mtljax.data.sources.size import read_size
+from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.lazy import tasks_of
+from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.tables import Row, find_table, read_table
 from mtljax.utils.registry import nearest
 
 FILES = (".png", ".npy", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-"""A cell that ends so names a file."""
+"""Extensions by which a cell is recognized as a file name."""
 SPLITS = {
     "train": "train",
     "validation": "validation",
@@ -28,6 +26,7 @@ SPLITS = {
 
 def folder(
     path: str,
+    *,
     table: str | None = None,
     image: str = "image",
     split: str = "split",
@@ -36,176 +35,134 @@ def folder(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
-    *,
-    wanted: Sequence[Wanted],
+    requests: Sequence[LabelRequest],
 ) -> Source:
-    """A folder with `images/` and a table of labels (CSV, JSON lines or Parquet), a row per image.
+    """Folder with `images/` and a table of labels (CSV, JSON lines or Parquet), a row per image.
 
-    A task's label is in the column of its name, or where `data.labels` says: another column;
-    several, with commas between them; or a COCO file (`boxes.json`). A cell holds a number, a word,
-    several numbers, or the name of a file: PNG masks (classes as grey levels or indices of a
-    palette), 16-bit PNG or npy depths, npy normals. An empty cell is a missing label.
+    A task's label is in the column of the task's name, or in the column, the comma-separated
+    columns or the COCO file (`boxes.json`) set in `data.labels`. A cell has a number, a word,
+    several numbers, or a file name: PNG masks (classes as gray levels or palette indices), 16-bit
+    PNG or npy depth maps, npy normals. An empty cell is a missing label.
 
     Args:
-      path: The folder, here or in `$MTLJAX_DATA`.
-      table: Name of the table in it; the only one there is, if left out.
-      image: Column with the images' file names, in `images/` or in the folder itself.
-      split: Column that says train, validation or test. Without it, a hash of the file name
-        decides, so that a row stays where it is when others come or go.
-      size: (height, width) that images and labels are brought to; all images must have one size if
-        left out.
-      channels: 3, or 1 for grey.
-      validation, test: Shares, where there is no split column.
-      seed: Of the split.
-      wanted: What the tasks want.
+      path: Folder, relative to the working directory or `$MTLJAX_DATA`.
+      table: Name of the table in the folder; may be omitted if there is only one.
+      image: Column with the images' file names, relative to `images/` or to the folder.
+      split: Column with train, validation or test. Without it, rows are split by a hash of the file
+        name, so that a row stays in its split when others are added or removed.
+      size: (height, width) to resize images and labels to; if omitted, all images must have one
+        size.
+      channels: 3 for color, 1 for grayscale.
+      validation: Share of the validation rows, without a split column.
+      test: Share of the test rows, likewise.
+      seed: Seed of the split, likewise.
+      requests: Labels that the tasks need.
     """
-    where = find_folder(path)
-    file = find_table(where, table)
+    root = find_folder(path)
+    file = find_table(root, table)
     rows = read_table(file)
     if channels not in (1, 3):
         raise ValueError(f"source folder: channels must be 1 or 3, not {channels}")
-    brought_to = read_size(size, "folder")
-    images = _images(where, file, rows, image)
-    columns = [_column(where, file, rows, item) for item in wanted]
-    tasks = tuple(task for task, _ in wanted)
-    whole = FileRows(
+    images = _images(root, file, rows, image)
+    examples = FileExamples(
         table=file,
-        images=tuple(images),
+        images=images,
         numbers=tuple(row.number for row in rows),
-        columns=tuple(columns),
-        tasks=tasks,
+        columns=tuple(_labels(root, file, rows, images, request) for request in requests),
+        tasks=tasks_of(requests),
         channels=channels,
-        size=brought_to,
+        size=read_size(size, "folder"),
     )
-    whole.check()
+    examples.check()
     if any(split in row.cells for row in rows):
-        parts = _said(file, rows, split)
+        parts = _split_by_column(file, rows, split)
     else:
         names = [str(row.cells[image]) for row in rows]
-        parts = by_hash(names, validation, test, seed)
-    for task, column in zip(tasks, columns, strict=True):
-        if not any(column[i] is not None for i in parts["train"]):
+        parts = split_by_hash(names, validation, test, seed)
+    for task, column in zip(examples.tasks, examples.columns, strict=True):
+        if all(column[i] is None for i in parts["train"]):
             raise ValueError(f"{file}: task {task.name!r} has no label in any training row")
-    return source_of_rows(whole, parts)
+    return source_of_files(examples, parts)
 
 
-def source_of_rows(whole: FileRows, parts: dict[str, list[int]]) -> Source:
-    """A source of files, split.
-
-    Raises:
-      ValueError: A split is empty, or an image that the statistics are taken of cannot be read.
-    """
-    for name, index in parts.items():
-        if not index:
-            raise ValueError(
-                f"{whole.table}: none of {len(whole)} rows is in the {name} split; name the splits "
-                "in a column, or give other shares (validation=..., test=...)"
-            )
-    made = {
-        name: Examples(whole.at(index), whole.tasks, whole.size) for name, index in parts.items()
-    }
-    mean, std = sampled_moments(made["train"])
-    return Source(**made, mean=mean, std=std, low=0.0, high=255.0)
-
-
-def by_hash(
-    names: Sequence[str], validation: float, test: float, seed: int
-) -> dict[str, list[int]]:
-    """Rows of each split, by a hash of each row's name alone.
-
-    Raises:
-      ValueError: Shares that leave nothing to train on.
-    """
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise ValueError(
-            f"validation={validation} and test={test} must be shares > 0 that leave something to "
-            "train on"
-        )
-    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for i, name in enumerate(names):
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        held_out = "validation" if share < test + validation else "train"
-        parts["test" if share < test else held_out].append(i)
-    return parts
-
-
-def _said(file: Path, rows: Sequence[Row], split: str) -> dict[str, list[int]]:
-    """Rows of each split, as a column says."""
+def _split_by_column(file: Path, rows: Sequence[Row], column: str) -> dict[str, list[int]]:
+    """Returns the rows of each split as given in a column."""
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for i, row in enumerate(rows):
-        said = str(row.cells.get(split)).lower()
-        if said not in SPLITS:
+        name = str(row.cells.get(column)).lower()
+        if name not in SPLITS:
             raise ValueError(
-                f"{file} row {row.number}: {split} is {row.cells.get(split)!r}; must be train, "
+                f"{file} row {row.number}: {column} is {row.cells.get(column)!r}; must be train, "
                 "validation or test"
             )
-        parts[SPLITS[said]].append(i)
+        parts[SPLITS[name]].append(i)
     return parts
 
 
-def _images(folder: Path, file: Path, rows: Sequence[Row], column: str) -> list[Path]:
-    """The image of each row."""
-    known = {name for row in rows for name in row.cells}
-    if column not in known:
+def _images(root: Path, file: Path, rows: Sequence[Row], column: str) -> tuple[Path, ...]:
+    """Returns the image of each row."""
+    columns = _columns(rows)
+    if column not in columns:
         raise ValueError(
-            f"{file} has no column {column!r} with the images' names{nearest(column, known)}; "
-            "image=COLUMN names another"
+            f"{file} has no column {column!r} with the images' names{nearest(column, columns)}; "
+            "image=COLUMN selects another"
         )
-    found: list[Path] = []
-    rows_of: dict[Path, int] = {}
+    numbers: dict[Path, int] = {}
     for row in rows:
-        path = _file(folder, f"{file} row {row.number}", row.cells.get(column), "images")
-        if path in rows_of:
+        path = _find_file(root, f"{file} row {row.number}", row.cells.get(column), "images")
+        if path in numbers:
             raise ValueError(
-                f"{file} row {row.number}: {path.name} is in row {rows_of[path]} already"
+                f"{file} row {row.number}: {path.name} is in row {numbers[path]} already"
             )
-        rows_of[path] = row.number
-        found.append(path)
-    return found
+        numbers[path] = row.number
+    return tuple(numbers)
 
 
-def _file(folder: Path, place: str, name: Any, usual: str) -> Path:
-    """A file that a cell names, in the folder or in the one where such files usually are."""
+def _columns(rows: Sequence[Row]) -> set[str]:
+    return {name for row in rows for name in row.cells}
+
+
+def _find_file(root: Path, place: str, name: Any, subfolder: str) -> Path:
+    """Returns the file named in a cell, in a subfolder or in the folder itself."""
     if not isinstance(name, str):
-        raise ValueError(f"{place}: the name of an image is missing, or no name: {name!r}")
-    for path in (folder / usual / name, folder / name):
+        raise ValueError(f"{place}: must have the name of an image file, not {name!r}")
+    for path in (root / subfolder / name, root / name):
         if path.is_file():
             return path
-    raise ValueError(f"{place}: there is no file {name} in {folder / usual} or {folder}")
+    raise ValueError(f"{place}: there is no file {name} in {root / subfolder} or {root}")
 
 
-def _column(folder: Path, file: Path, rows: Sequence[Row], item: Wanted) -> tuple[Any, ...]:
-    """A task's raw label of each row."""
-    task, key = item
+def _labels(
+    root: Path, file: Path, rows: Sequence[Row], images: Sequence[Path], request: LabelRequest
+) -> tuple[Any, ...]:
+    """Returns the task's raw label of each row."""
+    task, key = request
     if key.endswith(".json"):
-        boxes = read_boxes(folder / key, getattr(task, "class_names", ()))
-        column = "image"
-        names = [Path(str(row.cells.get(column))).name for row in rows]
+        boxes = read_boxes(root / key, getattr(task, "class_names", ()))
         by_name = {Path(name).name: value for name, value in boxes.items()}
-        return tuple(by_name.get(name) for name in names)
-    known = {name for row in rows for name in row.cells}
+        return tuple(by_name.get(image.name) for image in images)
+    known = _columns(rows)
     columns = [key] if key in known else [name.strip() for name in key.split(",")]
     for name in columns:
         if name not in known:
             raise ValueError(
                 f"{file} has no column {name!r} for task {task.name!r}{nearest(name, known)}"
             )
-    return tuple(_cell(folder, file, row, columns) for row in rows)
+    return tuple(_cell(root, file, row, columns) for row in rows)
 
 
-def _cell(folder: Path, file: Path, row: Row, columns: Sequence[str]) -> Any:
-    """One cell, or several together, of which all or none must be there."""
+def _cell(root: Path, file: Path, row: Row, columns: Sequence[str]) -> Any:
+    """Returns one cell, or the cells of several columns, which must be all empty or all filled."""
     if len(columns) > 1:
         values = [row.cells.get(name) for name in columns]
-        missing = [name for name, value in zip(columns, values, strict=True) if value is None]
-        if missing and len(missing) < len(columns):
+        empty = [name for name, value in zip(columns, values, strict=True) if value is None]
+        if empty and len(empty) < len(columns):
             raise ValueError(
-                f"{file} row {row.number}: {missing[0]} is empty, but {columns[0]}, ... are one "
+                f"{file} row {row.number}: {empty[0]} is empty, but {columns[0]}, ... are one "
                 "label: fill in all of them or none"
             )
-        return None if missing else values
+        return None if empty else values
     value = row.cells.get(columns[0])
     if isinstance(value, str) and value.lower().endswith(FILES):
-        return _file(folder, f"{file} row {row.number}", value, columns[0])
+        return _find_file(root, f"{file} row {row.number}", value, columns[0])
     return value

@@ -1,4 +1,4 @@
-"""The files of MNIST and its family: Fashion-MNIST, KMNIST, QMNIST, EMNIST."""
+"""Source of IDX files: MNIST, Fashion-MNIST, KMNIST, QMNIST, EMNIST."""
 
 import math
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from mtljax.data.base import Arrays, Source
-from mtljax.data.sources.arguments import find_folder, read_size
-from mtljax.data.sources.arrays import moments
+from mtljax.data.sources.arguments import find_folder, hold_out, read_size
+from mtljax.data.sources.arrays import channel_moments
 from mtljax.tasks.warps import Pixels, resize_image
 from mtljax.utils.bounded_reading import read_bytes
 
 UNSIGNED_BYTES = 8
-"""The type code of everything in this family."""
+"""Type code of all files of these data sets."""
 
 
 def idx(
@@ -21,33 +21,29 @@ def idx(
     seed: int = 0,
     size: tuple[int, ...] | None = None,
 ) -> Source:
-    """MNIST, Fashion-MNIST and the like from their IDX files: grey 0-255, labels `label`.
+    """MNIST, Fashion-MNIST and similar data sets in IDX files: grayscale 0-255, label `label`.
 
-    Train and test are as published; a share of the training images, drawn at random, is validation.
+    Training and test images are as published; validation is drawn from the training images.
 
     Args:
-      folder: Where `train-images-idx3-ubyte` and the three others are, packed (`.gz`) or not.
-      validation: Share of the training images.
-      seed: Of the draw.
-      size: (height, width) that images are brought to; as they are if left out.
+      folder: Folder with `train-images-idx3-ubyte` and the three other files, or their `.gz`.
+      validation: Share of the training images used for validation.
+      seed: Seed of that draw.
+      size: (height, width) to resize images to; unchanged if omitted.
 
     References:
       LeCun et al., 1998, "Gradient-Based Learning Applied to Document Recognition"; Xiao et al.,
       2017, arXiv:1708.07747, for Fashion-MNIST
     """
-    where = find_folder(folder)
-    if not 0 < validation < 1:
-        raise ValueError(f"source idx: validation must be in (0, 1), not {validation}")
-    brought_to = read_size(size, "idx")
-    images, labels = _pair(where, "train", brought_to)
-    order = np.random.default_rng(seed).permutation(len(images))
-    cut = len(images) - max(1, round(validation * len(images)))
-    train, held_out = np.sort(order[:cut]), np.sort(order[cut:])
-    mean, std = moments(images[train])
+    root = find_folder(folder)
+    image_size = read_size(size, "idx")
+    images, labels = _read_pair(root, "train", image_size)
+    train, held_out = hold_out(len(images), validation, seed, "idx")
+    mean, std = channel_moments(images[train])
     return Source(
         train=_split(images[train], labels[train]),
         validation=_split(images[held_out], labels[held_out]),
-        test=_split(*_pair(where, "t10k", brought_to)),
+        test=_split(*_read_pair(root, "t10k", image_size)),
         mean=mean,
         std=std,
         low=0.0,
@@ -59,9 +55,10 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
     return Arrays(images, {"label": labels.astype(np.int32)}, {"label": np.ones(len(labels), bool)})
 
 
-def _pair(folder: Path, part: str, size: Pixels | None) -> tuple[np.ndarray, np.ndarray]:
-    images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
-    labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
+def _read_pair(folder: Path, part: str, size: Pixels | None) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the images [N, H, W, 1] and labels [N] of "train" or "t10k"."""
+    images = read_idx(_find_file(folder, f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_find_file(folder, f"{part}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(
             f"{folder}: {part} has images of shape {images.shape} and labels of shape "
@@ -69,11 +66,11 @@ def _pair(folder: Path, part: str, size: Pixels | None) -> tuple[np.ndarray, np.
         )
     images = images[..., None]
     if size is not None:
-        images = np.stack([resize_image(one, size) for one in images])
+        images = np.stack([resize_image(image, size) for image in images])
     return images, labels
 
 
-def _find(folder: Path, name: str) -> Path:
+def _find_file(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -81,17 +78,17 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An IDX file of bytes: two zeros, a type, the number of axes, their lengths, the data.
+    """Reads an IDX file of bytes: two zeros, a type, the number of axes, their lengths, the data.
 
     Raises:
-      ValueError: It is damaged, or holds something else.
+      ValueError: The file is damaged or has other content.
     """
     try:
         data = read_bytes(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTES]):
-        raise ValueError(f"{path} is no IDX file of bytes: it begins with {data[:4].hex()}")
+        raise ValueError(f"{path} is not an IDX file of bytes: it starts with {data[:4].hex()}")
     start = 4 + 4 * data[3]
     if len(data) < start:
         raise ValueError(f"{path} is damaged: it ends after {len(data)} bytes")

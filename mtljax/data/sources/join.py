@@ -1,142 +1,142 @@
-"""Several domains as one partially labelled stream."""
+"""Source of several domains as one partially labeled data set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Source, Split, Wanted
-from mtljax.data.pipeline import read
-from mtljax.data.reading import sampled_moments
+from mtljax.data.base import Example, LabelRequest, Source, Split
+from mtljax.data.lazy import source_of_splits
+from mtljax.data.pipeline import read_batch
 
 
 def join(
     sources: dict[str, str],
     proportions: dict[str, float] | None = None,
     *,
-    wanted: Sequence[Wanted],
+    requests: Sequence[LabelRequest],
 ) -> Source:
-    """Several sources as one; a task's label is in one of them, `DOMAIN/LABEL`, or in all, `LABEL`.
+    """Several sources as one; a label is in one of them, `DOMAIN/LABEL`, or in all, `LABEL`.
 
-    An image has the labels of its own domain, and the others are missing. In training, domains come
-    in the proportions asked for, by taking the examples of some more than once in an epoch; none is
-    left out. Validation and test have every example once.
+    An image carries the labels of its domain; all other labels are missing. During training,
+    domains are sampled in the requested proportions: an epoch repeats examples of some domains and
+    omits none. Validation and test have every example once.
 
     Args:
       sources: Domain -> source: `join:{'art':'class_folders:Art','clip':'class_folders:Clipart'}`.
-      proportions: Domain -> share of the training examples, of any sum; as there are examples, if
-        left out.
-      wanted: What the tasks want.
+      proportions: Domain -> weight of its training examples; if omitted, the number of its
+        examples.
+      requests: Labels that the tasks need.
     """
-    from mtljax.data.sources import make_source  # which has this one in its dict
+    from mtljax.data.sources import make_source  # not at the top: its dict has this function
 
-    asked: dict[str, list[Wanted]] = {domain: [] for domain in sources}
-    for task, key in wanted:
-        domain, slash, own = key.partition("/")
-        if slash and domain in asked:
-            asked[domain].append(Wanted(task, own))
-        elif slash:
+    per_domain: dict[str, list[LabelRequest]] = {domain: [] for domain in sources}
+    for task, key in requests:
+        domain, slash, label = key.partition("/")
+        if slash and domain not in sources:
             raise ValueError(
-                f"source join: task {task.name!r} wants label {key!r}, but the domains are "
-                f"{', '.join(asked)}"
+                f"source join: task {task.name!r} requests label {key!r}, but the domains are "
+                f"{', '.join(sources)}"
             )
-        else:
-            for items in asked.values():
-                items.append(Wanted(task, key))
-    made = {domain: make_source(text, asked[domain]) for domain, text in sources.items()}
-    return joined(made, proportions)
+        for target in [domain] if slash else sources:
+            per_domain[target].append(LabelRequest(task, label if slash else key))
+    return join_sources(
+        {domain: make_source(text, per_domain[domain]) for domain, text in sources.items()},
+        proportions,
+    )
 
 
-def joined(sources: Mapping[str, Source], proportions: Mapping[str, float] | None = None) -> Source:
-    """Sources as one, whose labels are those of all; see `join`.
+def join_sources(
+    sources: Mapping[str, Source], proportions: Mapping[str, float] | None = None
+) -> Source:
+    """Joins sources into one with the labels of all; see `join`.
 
     Raises:
-      ValueError: They do not go together.
+      ValueError: The images differ in size or range, or the proportions are invalid.
     """
     if not sources:
-        raise ValueError("source join: no domain")
+        raise ValueError("source join: at least one domain is required")
     if proportions is not None and set(proportions) != set(sources):
         raise ValueError(
             f"source join: proportions of {', '.join(proportions)}; must be of {', '.join(sources)}"
         )
     if proportions is not None and not all(0 < p < np.inf for p in proportions.values()):
         raise ValueError(f"source join: proportions must be > 0, not {dict(proportions)}")
-    domains = tuple(sources)
-    parts = {}
-    for part in ("train", "validation", "test"):
-        splits = tuple(getattr(source, part) for source in sources.values())
-        shares = None
-        if proportions is not None and part == "train":
-            shares = [proportions[domain] for domain in domains]
-        counts = _counts([len(split) for split in splits], shares)
-        parts[part] = Joined(splits, domains, _slots([len(s) for s in splits], counts))
-    mean, std = sampled_moments(parts["train"])
+    joined: dict[str, Split] = {}
+    for name in ("train", "validation", "test"):
+        splits = {domain: source.splits()[name] for domain, source in sources.items()}
+        joined[name] = JoinedSplit(splits, proportions if name == "train" else None)
     ranges = {(source.low, source.high) for source in sources.values()}
     if len(ranges) > 1:
         raise ValueError(f"source join: images of different ranges, {sorted(ranges)}")
-    return Source(**parts, mean=mean, std=std, low=min(ranges)[0], high=min(ranges)[1])
+    return source_of_splits(joined, *ranges.pop())
 
 
-def _counts(sizes: Sequence[int], shares: Sequence[float] | None) -> list[int]:
-    """How many examples of each domain there are, so that none is left out."""
-    if shares is None:
-        return list(sizes)
-    total = max(size / share for size, share in zip(sizes, shares, strict=True))
-    return [round(total * share) for share in shares]
-
-
-def _slots(sizes: Sequence[int], counts: Sequence[int]) -> np.ndarray:
-    """[N, 2]: domain and example of each."""
+def _index(sizes: Sequence[int], weights: Sequence[float] | None) -> Int[np.ndarray, "N 2"]:
+    """Returns the domain and the row of each example; no example is omitted."""
+    counts = list(sizes)
+    if weights is not None:
+        total = max(size / weight for size, weight in zip(sizes, weights, strict=True))
+        counts = [round(total * weight) for weight in weights]
     domain = np.repeat(np.arange(len(sizes)), counts)
     rows = [np.arange(count) % size for size, count in zip(sizes, counts, strict=True)]
     return np.stack([domain, np.concatenate(rows)], 1).astype(np.int32)
 
 
-class Joined:
-    """Splits as one; what a domain has no label for is zero and not present."""
+class JoinedSplit:
+    """Splits of several domains as one; a label that a domain lacks is zero and marked missing."""
 
-    def __init__(self, splits: Sequence[Split], domains: Sequence[str], slots: np.ndarray):
-        """Args: splits, one per domain; domains, their names; slots [N, 2], domain and example of
-        each.
+    def __init__(self, splits: Mapping[str, Split], proportions: Mapping[str, float] | None = None):
+        """Joins splits.
+
+        Args:
+          splits: Domain -> split.
+          proportions: Domain -> weight of its examples; None for every example once.
 
         Raises:
-          ValueError: Their images are not of one size.
+          ValueError: The images have different sizes.
         """
-        first = [split[0] for split in splits]
-        shapes = [np.shape(example["image"]) for example in first]
-        if len(set(shapes)) > 1:
-            told = ", ".join(f"{d} {s}" for d, s in zip(domains, shapes, strict=True))
-            raise ValueError(f"source join: images of different sizes ({told}); give them one size")
-        self.splits, self.slots = tuple(splits), slots
-        self._blank: dict[str, Any] = {}
-        for example in first:
+        first = {domain: split[0] for domain, split in splits.items()}
+        shapes = {domain: np.shape(example["image"]) for domain, example in first.items()}
+        if len(set(shapes.values())) > 1:
+            sizes = ", ".join(f"{domain} {shape}" for domain, shape in shapes.items())
+            raise ValueError(
+                f"source join: images of different sizes ({sizes}); give them one size"
+            )
+        self.splits = tuple(splits.values())
+        weights = None if proportions is None else [proportions[domain] for domain in splits]
+        self.index = _index([len(split) for split in self.splits], weights)
+        self._blank: dict[str, PyTree] = {}
+        for example in first.values():
             for name, label in example["labels"].items():
                 self._blank.setdefault(name, jax.tree.map(np.zeros_like, label))
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.index)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         return jax.tree.map(lambda x: x[0], self.take(np.asarray([index])))
 
     def take(self, rows: np.ndarray) -> dict[str, Any]:
-        """The examples at `rows`, each domain's read together."""
-        slots = self.slots[rows]
-        parts, places = [], []
-        for domain in np.unique(slots[:, 0]):
-            places.append(np.flatnonzero(slots[:, 0] == domain))
-            parts.append(self._completed(read(self.splits[domain], slots[places[-1], 1])))
-        order = np.argsort(np.concatenate(places))
-        return jax.tree.map(lambda *part: np.concatenate(part)[order], *parts)
+        """Returns the examples at `rows`, read per domain."""
+        index = self.index[rows]
+        batches, positions = [], []
+        for domain in np.unique(index[:, 0]):
+            positions.append(np.flatnonzero(index[:, 0] == domain))
+            batch = read_batch(self.splits[domain], index[positions[-1], 1])
+            batches.append(self._with_all_labels(batch))
+        order = np.argsort(np.concatenate(positions))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *batches)
 
-    def _completed(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """With all labels, those of other domains marked missing."""
+    def _with_all_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Adds the labels of other domains, marked missing."""
         count = len(batch["image"])
+        zeros = lambda x: np.zeros((count, *np.shape(x)), x.dtype)
         labels, present = {}, {}
         for name, blank in self._blank.items():
-            known = name in batch["labels"]
-            many = lambda x: np.zeros((count, *np.shape(x)), x.dtype)
-            labels[name] = batch["labels"][name] if known else jax.tree.map(many, blank)
-            present[name] = batch["present"][name] if known else np.zeros(count, bool)
+            exists = name in batch["labels"]
+            labels[name] = batch["labels"][name] if exists else jax.tree.map(zeros, blank)
+            present[name] = batch["present"][name] if exists else np.zeros(count, bool)
         return {"image": batch["image"], "labels": labels, "present": present}

@@ -1,13 +1,13 @@
-"""Two items in one image, with labels for each: Multi-MNIST and what is like it."""
+"""Source of images with two items each, such as Multi-MNIST."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, Num
 
-from mtljax.data.base import Arrays, Source, Split, Wanted
-from mtljax.data.pipeline import resident
-from mtljax.data.sources.arrays import moments
+from mtljax.data.base import Arrays, LabelRequest, Source, Split
+from mtljax.data.pipeline import read_split
+from mtljax.data.sources.arrays import channel_moments
 
 SIDES = ("left", "right")
 
@@ -19,39 +19,39 @@ def multi(
     images: int | None = None,
     seed: int = 0,
     *,
-    wanted: Sequence[Wanted],
+    requests: Sequence[LabelRequest],
 ) -> Source:
-    """Two items overlaid in one image; `left/LABEL` and `right/LABEL` are the labels of each.
+    """Two items overlaid in one image, with the labels `left/LABEL` and `right/LABEL`.
 
-    The left item is in the upper left corner of the canvas, the right one in the lower right, and
-    where they overlap the brighter one is seen. A training image is made of two training items, a
-    test image of two test items.
+    The left item is in the upper left corner of the canvas, the right item in the lower right
+    corner; where they overlap, the brighter pixel is used. Items of a training image are training
+    items, items of a test image are test items.
 
     Args:
-      first: The source of the left items; in quotes where it has arguments of its own.
-      second: The source of the right ones; the same if left out.
-      canvas: Side of the new images in pixels; 9/7 of the items' if left out (28 -> 36).
-      images: Number of training images; as many as there are training items if left out.
-      seed: Of who is together with whom.
-      wanted: What the tasks want.
+      first: Source of the left items, in quotes if it has arguments.
+      second: Source of the right items; `first` if omitted.
+      canvas: Side of the new images in pixels; 9/7 of the items' side if omitted (28 -> 36).
+      images: Number of training images; the number of training items if omitted.
+      seed: Seed of the pairing.
+      requests: Labels that the tasks need.
 
     References:
       Sabour et al., 2017, arXiv:1710.09829; Sener & Koltun, 2018, arXiv:1810.04650; 28 -> 36 pixels
       as by Lin et al., 2019, arXiv:1912.12854
     """
-    from mtljax.data.sources import make_source  # which has this one in its dict
+    from mtljax.data.sources import make_source  # not at the top: its dict has this function
 
-    sides: dict[str, list[Wanted]] = {side: [] for side in SIDES}
-    for task, key in wanted:
-        side, _, own = key.partition("/")
-        if side not in sides or not own:
+    per_side: dict[str, list[LabelRequest]] = {side: [] for side in SIDES}
+    for task, key in requests:
+        side, _, label = key.partition("/")
+        if side not in SIDES or not label:
             raise ValueError(
-                f"source multi: task {task.name!r} wants label {key!r}; write left/... or "
+                f"source multi: task {task.name!r} requests label {key!r}; write left/... or "
                 f"right/... in data.labels, as {{{task.name!r}: 'left/digit'}}"
             )
-        sides[side].append(Wanted(task, own))
-    left = make_source(first, sides["left"])
-    right = make_source(second or first, sides["right"])
+        per_side[side].append(LabelRequest(task, label))
+    left = make_source(first, per_side["left"])
+    right = make_source(second or first, per_side["right"])
     return overlay(left, right, canvas=canvas, images=images, seed=seed)
 
 
@@ -63,48 +63,53 @@ def overlay(
     images: int | None = None,
     seed: int = 0,
 ) -> Source:
-    """Two sources whose labels have different names, two items to an image; see `multi`.
+    """Overlays the images of two sources with different label names; see `multi`.
 
     Raises:
-      ValueError: The items do not go together, or do not fit on the canvas.
+      ValueError: The images have different numbers of channels or do not fit on the canvas.
     """
-    made = []
-    names = ("train", "validation", "test")
-    for number, name in enumerate(names):
-        one, two = (_items(source, getattr(source, name), left) for source in (left, right))
+    splits = []
+    for number, (name, split) in enumerate(left.splits().items()):
+        one, two = _items(left, split, left), _items(right, right.splits()[name], left)
         count = images if name == "train" and images is not None else len(one)
         rng = np.random.default_rng([seed, number])
-        pairs = _cycle(rng, len(one), count), _cycle(rng, len(two), count)
-        made.append(_compose(one, two, pairs, canvas))
-    mean, std = moments(made[0].image)
+        rows = _repeated_rows(rng, len(one), count), _repeated_rows(rng, len(two), count)
+        splits.append(_compose(one, two, rows, canvas))
+    train, validation, test = splits
+    mean, std = channel_moments(train.image)
     return Source(
-        **dict(zip(names, made, strict=True)), mean=mean, std=std, low=left.low, high=left.high
+        train=train,
+        validation=validation,
+        test=test,
+        mean=mean,
+        std=std,
+        low=left.low,
+        high=left.high,
     )
 
 
-def _items(source: Source, split: Split, alike: Source) -> Arrays:
-    """All of a split, in the unit of another source's images."""
-    items = Arrays(**resident(split))
-    if (source.low, source.high) == (alike.low, alike.high):
+def _items(source: Source, split: Split, reference: Source) -> Arrays:
+    """Returns an entire split, with images in the range and type of a reference source."""
+    items = Arrays(**read_split(split))
+    if (source.low, source.high) == (reference.low, reference.high):
         return items
     share = (items.image.astype(np.float32) - source.low) / (source.high - source.low)
-    image = share * (alike.high - alike.low) + alike.low
-    like = np.asarray(alike.train[0]["image"]).dtype
-    return Arrays(
-        np.round(image).astype(like) if like.kind in "ui" else image.astype(like),
-        items.labels,
-        items.present,
-    )
+    image = share * (reference.high - reference.low) + reference.low
+    dtype = np.asarray(reference.train[0]["image"]).dtype
+    image = np.round(image).astype(dtype) if dtype.kind in "ui" else image.astype(dtype)
+    return Arrays(image, items.labels, items.present)
 
 
-def _cycle(rng: np.random.Generator, size: int, count: int) -> Int[np.ndarray, " count"]:
-    """`count` of `size` items in random order, none twice more often than another."""
+def _repeated_rows(rng: np.random.Generator, size: int, count: int) -> Int[np.ndarray, " count"]:
+    """Returns `count` of `size` rows in random order, with frequencies that differ by at most 1."""
     if count < 1:
         raise ValueError(f"source multi: images must be >= 1, not {count}")
     return np.concatenate([rng.permutation(size) for _ in range(-(-count // size))])[:count]
 
 
-def _compose(one: Arrays, two: Arrays, pairs: tuple, canvas: int | None) -> Arrays:
+def _compose(
+    one: Arrays, two: Arrays, rows: tuple[np.ndarray, np.ndarray], canvas: int | None
+) -> Arrays:
     if one.image.shape[-1] != two.image.shape[-1]:
         raise ValueError(
             f"source multi: images of {one.image.shape[-1]} and {two.image.shape[-1]} channels"
@@ -113,10 +118,10 @@ def _compose(one: Arrays, two: Arrays, pairs: tuple, canvas: int | None) -> Arra
     side = canvas or largest * 9 // 7
     if side < largest:
         raise ValueError(f"source multi: canvas must be >= {largest}, the items' side, not {side}")
-    twice = set(one.labels) & set(two.labels)
-    if twice:
-        raise ValueError(f"source multi: both items have a label {min(twice)!r}")
-    a, b = one.take(pairs[0]), two.take(pairs[1])
+    shared = set(one.labels) & set(two.labels)
+    if shared:
+        raise ValueError(f"source multi: both items have a label {min(shared)!r}")
+    a, b = one.take(rows[0]), two.take(rows[1])
     return Arrays(
         _overlaid(a["image"], b["image"], side),
         {**a["labels"], **b["labels"]},
@@ -127,8 +132,8 @@ def _compose(one: Arrays, two: Arrays, pairs: tuple, canvas: int | None) -> Arra
 def _overlaid(
     a: Num[np.ndarray, "N h w C"], b: Num[np.ndarray, "N h w C"], side: int
 ) -> Num[np.ndarray, "N side side C"]:
-    made = np.full((len(a), side, side, a.shape[-1]), min(a.min(), b.min()), a.dtype)
-    made[:, : a.shape[1], : a.shape[2]] = a
-    corner = made[:, side - b.shape[1] :, side - b.shape[2] :]
+    image = np.full((len(a), side, side, a.shape[-1]), min(a.min(), b.min()), a.dtype)
+    image[:, : a.shape[1], : a.shape[2]] = a
+    corner = image[:, side - b.shape[1] :, side - b.shape[2] :]
     np.maximum(corner, b, out=corner)
-    return made
+    return image

@@ -1,4 +1,4 @@
-"""Arrays in files, a folder for each kind of label: how NYUv2 and Cityscapes are passed around."""
+"""Source of npy files, with a folder per label: the published layout of NYUv2 and Cityscapes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mtljax.data.base import Source, Wanted
+from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.images import read_image, read_npy
-from mtljax.data.reading import Examples, Raw, sampled_moments
-from mtljax.data.sources.paths import find_folder
-from mtljax.data.sources.size import read_size
+from mtljax.data.lazy import LazySplit, RawExample, error_prefix, source_of_splits, tasks_of
+from mtljax.data.sources.arguments import find_folder, hold_out, read_size
 from mtljax.utils.registry import nearest
 
 
@@ -21,101 +20,92 @@ def npy_folders(
     validation: float = 0.1,
     seed: int = 0,
     *,
-    wanted: Sequence[Wanted],
+    requests: Sequence[LabelRequest],
 ) -> Source:
-    """`train/` and `val/`, in each a folder of `N.npy` for the image and for every label.
+    """Folders `train/` and `val/`, each with a folder of `N.npy` for the image and every label.
 
-    The layout in which the authors of MTAN published NYUv2 and Cityscapes, and LibMTL after them:
-    images [H, W, 3] from 0 to 1, `label` [H, W] with -1 where there is none, `depth` [H, W, 1] with
-    0 where there is none, `normal` [H, W, 3] with 0 where there is none. A task's label is in the
-    folder of its name, or where `data.labels` says.
+    The layout in which the authors of MTAN published NYUv2 and Cityscapes, also used by LibMTL:
+    images [H, W, 3] in 0..1, `label` [H, W] with -1 for missing, `depth` [H, W, 1] with 0 for
+    missing, `normal` [H, W, 3] with 0 for missing. A task's label is in the folder of the task's
+    name, or in the folder set in `data.labels`.
 
     Args:
-      path: The folder with `train` and `val` in it, here or in `$MTLJAX_DATA`.
-      size: (height, width) that everything is brought to; as it is, if left out.
-      image: Folder with the images.
-      validation: Share of `train`, drawn at random, to choose checkpoints by; `val` is the test.
-      seed: Of the draw.
-      wanted: What the tasks want.
+      path: Folder with `train` and `val`, relative to the working directory or `$MTLJAX_DATA`.
+      size: (height, width) to resize images and labels to; unchanged if omitted.
+      image: Folder of the images.
+      validation: Share of `train` used to select checkpoints; `val` is the test split.
+      seed: Seed of that draw.
+      requests: Labels that the tasks need.
 
     References:
       Liu et al., 2019, arXiv:1803.10704
     """
-    where = find_folder(path)
-    brought_to = read_size(size, "npy_folders")
-    if not 0 < validation < 1:
-        raise ValueError(f"source npy_folders: validation must be in (0, 1), not {validation}")
-    names = _names(where / "train", image, wanted)
-    order = np.random.default_rng(seed).permutation(len(names))
-    cut = len(names) - max(1, round(validation * len(names)))
-    parts = {
-        "train": (where / "train", [names[i] for i in np.sort(order[:cut])]),
-        "validation": (where / "train", [names[i] for i in np.sort(order[cut:])]),
-        "test": (where / "val", _names(where / "val", image, wanted)),
+    root = find_folder(path)
+    new_size = read_size(size, "npy_folders")
+    names = _file_names(root / "train", image, requests)
+    train, held_out = hold_out(len(names), validation, seed, "npy_folders")
+    if not len(train):
+        raise ValueError(f"{root / 'train'} has too few examples: {len(names)}")
+    files = {
+        "train": (root / "train", [names[i] for i in train]),
+        "validation": (root / "train", [names[i] for i in held_out]),
+        "test": (root / "val", _file_names(root / "val", image, requests)),
     }
-    tasks = tuple(task for task, _ in wanted)
-    made = {
-        part: Examples(_Rows(folder, tuple(some), image, tuple(wanted)), tasks, brought_to)
-        for part, (folder, some) in parts.items()
+    splits = {
+        split: LazySplit(
+            _NpyExamples(folder, tuple(names), image, tuple(requests)), tasks_of(requests), new_size
+        )
+        for split, (folder, names) in files.items()
     }
-    if not len(made["train"]):
-        raise ValueError(f"{where / 'train'} has too few examples: {len(names)}")
-    mean, std = sampled_moments(made["train"])
-    return Source(**made, mean=mean, std=std, low=0.0, high=1.0)
+    return source_of_splits(splits, 0.0, 1.0)
 
 
-def _names(folder: Path, image: str, wanted: Sequence[Wanted]) -> list[str]:
-    """What the files of a split are called, in order.
+def _file_names(folder: Path, image: str, requests: Sequence[LabelRequest]) -> list[str]:
+    """Returns the file names of a split, in order.
 
     Raises:
-      ValueError: A folder is not there, or lacks a file that another has.
+      ValueError: A folder does not exist, or lacks a file that another has.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    known = sorted(child.name for child in folder.iterdir() if child.is_dir())
-    if image not in known:
-        raise ValueError(f"{folder} has no folder {image!r} with the images{nearest(image, known)}")
+    folders = sorted(child.name for child in folder.iterdir() if child.is_dir())
+    if image not in folders:
+        raise ValueError(
+            f"{folder} has no folder {image!r} with the images{nearest(image, folders)}"
+        )
+    require_labels(str(folder), requests, folders, noun="folder")
     names = {file.name for file in (folder / image).glob("*.npy")}
     if not names:
         raise ValueError(f"{folder / image} has no .npy files")
-    for task, key in wanted:
-        if key not in known:
-            raise ValueError(
-                f"{folder} has no folder {key!r} for task {task.name!r}{nearest(key, known)}"
-            )
-        found = {file.name for file in (folder / key).glob("*.npy")}
-        for here, there, lost in ((key, image, names - found), (image, key, found - names)):
-            if lost:
-                raise ValueError(f"{folder / here} lacks {min(lost)}, which {folder / there} has")
+    for _, key in requests:
+        labels = {file.name for file in (folder / key).glob("*.npy")}
+        for one, other, missing in ((key, image, names - labels), (image, key, labels - names)):
+            if missing:
+                raise ValueError(f"{folder / one} lacks {min(missing)}, which {folder / other} has")
     return sorted(names, key=lambda name: (len(name), name))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rows:
+class _NpyExamples:
     """Raw examples of one split."""
 
     folder: Path
     names: tuple[str, ...]
     image: str
-    wanted: tuple[Wanted, ...]
+    requests: tuple[LabelRequest, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Raw:
+    def __getitem__(self, index: int) -> RawExample:
         name = self.names[index]
-        try:
-            image = read_image(self.folder / self.image / name, 3)
-        except ValueError as error:
-            raise ValueError(f"{self.folder / self.image / name}: {error}") from None
-        return Raw(
-            image,
-            {task.name: self._read(key, name) for task, key in self.wanted},
-            f"{self.folder} example {name}",
-        )
+        file = self.folder / self.image / name
+        with error_prefix(file):
+            image = read_image(file, 3)
+        labels = {task.name: self._label(key, name) for task, key in self.requests}
+        return RawExample(image, labels, f"{self.folder} example {name}")
 
-    def _read(self, key: str, name: str) -> np.ndarray:
-        try:
-            return read_npy(self.folder / key / name)
-        except ValueError as error:
-            raise ValueError(f"{self.folder / key / name}: {error}") from None
+    def _label(self, key: str, name: str) -> np.ndarray:
+        file = self.folder / key / name
+        with error_prefix(file):
+            return read_npy(file)

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets, read without TensorFlow and without a network once they are prepared."""
+"""Source of prepared TensorFlow Datasets, read without TensorFlow and without a network."""
 
 import dataclasses
 import io
@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from mtljax.data.base import Source, Wanted
+from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.images import read_image, read_map
-from mtljax.data.reading import Examples, Raw, sampled_moments
-from mtljax.data.sources.size import read_size
+from mtljax.data.lazy import LazySplit, RawExample, error_prefix, source_of_splits, tasks_of
+from mtljax.data.sources.arguments import read_size
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.registry import nearest
-
-HELD_OUT = "90%"
-"""Where a training split is cut if there is no other split to validate or to test on."""
 
 
 def tfds(
@@ -24,95 +22,94 @@ def tfds(
     size: tuple[int, ...] | None = None,
     channels: int | None = None,
     image: str = "image",
+    *,
     train: str = "train",
     validation: str | None = None,
     test: str | None = None,
     data_dir: str | None = None,
-    *,
-    wanted: Sequence[Wanted],
+    requests: Sequence[LabelRequest],
 ) -> Source:
-    """A TensorFlow Dataset that is prepared: `tfds:oxford_iiit_pet`; `prepare` gets it ready.
+    """TensorFlow Dataset, prepared by the command `prepare`: `tfds:oxford_iiit_pet`.
 
-    A task's label is the feature of its name, or where `data.labels` says: `attributes/Smiling` is
-    a feature in a feature. Boxes, alone or in a sequence with their classes, masks, classes (-1:
-    missing), numbers and dictionaries of attributes become what their task needs. A box of no size
-    is a missing label.
+    A task's label is the feature of the task's name, or the feature set in `data.labels`;
+    `attributes/Smiling` is a nested feature. Boxes, alone or in a sequence with classes, masks,
+    classes (-1: missing), numbers and dictionaries of attributes are converted to the label of the
+    task. A box of size zero is a missing label.
 
     Args:
-      name: As TFDS calls it, with `/CONFIG` and `:VERSION` if there are several.
-      size: (height, width) that images and labels are brought to; all must have one size if left
-        out.
-      channels: 1 or 3; as the feature says if left out.
+      name: Name in TFDS, with `/CONFIG` and `:VERSION` if there are several.
+      size: (height, width) to resize images and labels to; if omitted, all images must have one
+        size.
+      channels: 1 or 3; defaults to the channels of the feature.
       image: Feature with the image.
-      train: Split to train on, as TFDS writes splits: `train[:90%]`.
-      validation: Split to validate on. Left out: the one of that name, or else the last tenth of
+      train: Training split in the notation of TFDS, for example `train[:90%]`.
+      validation: Validation split; if omitted, the split of that name, or else the last 10 % of
         `train`.
-      test: Likewise, the tenth before that if both are missing.
-      data_dir: Where it is; $TFDS_DATA_DIR, or else ~/tensorflow_datasets, if left out.
-      wanted: What the tasks want.
+      test: Test split, likewise; the 10 % before the validation split if both are missing.
+      data_dir: Folder of the data; if omitted, $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      requests: Labels that the tasks need.
 
     References:
       TensorFlow Datasets, https://www.tensorflow.org/datasets
     """
-    builder = _prepared(name, data_dir)
+    builder = _open_builder(name, data_dir)
     features = builder.info.features
+    paths = list(_paths(features))
     if image not in features:
         raise ValueError(
-            f"tfds {name} has no feature {image!r} for the image{_near(image, features)}"
+            f"tfds {name} has no feature {image!r} for the image{nearest(image, paths)}"
         )
-    brought_to = read_size(size, "tfds")
+    new_size = read_size(size, "tfds")
     shape = features[image].shape
-    wanted = tuple(wanted)
-    for item in wanted:
-        _check(name, item, features)
-    if brought_to is None and None in shape[:2]:
-        raise ValueError(f"tfds {name} has images of many sizes: give size=(height,width)")
-    splits = _splits(set(builder.info.splits), train, validation, test)
-    made = {}
-    for part, split in splits.items():
-        rows = _Rows(
-            data=_opened(builder, split, name, image, features),
+    require_labels(f"tfds {name}", requests, paths, noun="feature")
+    for request in requests:
+        _require_same_classes(name, request, features)
+    if new_size is None and None in shape[:2]:
+        raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
+    splits = {}
+    for part, split in _splits(set(builder.info.splits), train, validation, test).items():
+        examples = _TfdsExamples(
+            data=_open_split(builder, split, name),
             name=f"tfds {name} {split}",
             image=image,
             channels=channels or shape[-1] or 3,
-            size=brought_to,
-            wanted=wanted,
+            size=new_size,
+            requests=tuple(requests),
             features=features,
         )
-        made[part] = Examples(rows, tuple(task for task, _ in wanted), brought_to)
-    mean, std = sampled_moments(made["train"])
-    return Source(**made, mean=mean, std=std, low=0.0, high=255.0)
+        splits[part] = LazySplit(examples, tasks_of(requests), new_size)
+    return source_of_splits(splits, 0.0, 255.0)
 
 
-def _prepared(name: str, data_dir: str | None) -> Any:
-    """The builder of data that is on this machine; neither its code nor a network is needed."""
+def _open_builder(name: str, data_dir: str | None) -> Any:
+    """Returns the builder of data on this machine, without its code and without a network."""
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-    where = data_dir or os.environ.get("TFDS_DATA_DIR")
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
-        builder = read_only_builder.builder_from_files(name, data_dir=where)
+        builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
     except DatasetNotFoundError:
-        there = f" in {where}" if where else ""
+        place = f" in {data_dir}" if data_dir else ""
         raise ValueError(
-            f"tfds {name} is not prepared{there}: python -m mtljax.main prepare --experiment NAME "
-            "does that (with a network, once)"
+            f"tfds {name} is not prepared{place}: run `python -m mtljax.main prepare --experiment "
+            "NAME` once, with a network"
         ) from None
     if builder.info.file_format is None or builder.info.file_format.value != "array_record":
         raise ValueError(
             f"tfds {name} is prepared as {builder.info.file_format}, which has no random access: "
-            "prepare it again, as array_record, in another data_dir"
+            "prepare it as array_record in another data_dir"
         )
     return builder
 
 
-def _opened(builder: Any, split: str, name: str, image: str, features: Any) -> Any:
-    """Examples of a split with random access, images still encoded."""
+def _open_split(builder: Any, split: str, name: str) -> Any:
+    """Returns the examples of a split with random access, with encoded images."""
     import tensorflow_datasets
 
     encoded = {
         key: tensorflow_datasets.decode.SkipDecoding()
-        for key, feature in features.items()
+        for key, feature in builder.info.features.items()
         if isinstance(feature, tensorflow_datasets.features.Image)
     }
     try:
@@ -126,20 +123,20 @@ def _opened(builder: Any, split: str, name: str, image: str, features: Any) -> A
 def _splits(
     known: set[str], train: str, validation: str | None, test: str | None
 ) -> dict[str, str]:
-    """Split of each part; what is missing is cut off the end of the training split."""
-    cut = [] if validation or "validation" in known else ["validation"]
-    cut += [] if test or "test" in known else ["test"]
+    """Returns the split of each part; missing ones are cut from the end of the training split."""
+    missing = [] if validation or "validation" in known else ["validation"]
+    missing += [] if test or "test" in known else ["test"]
     parts = {"validation": validation or "validation", "test": test or "test"}
-    if cut and "[" in train:
-        raise ValueError(f"tfds: name the {cut[0]} split, {cut[0]}=..., beside train={train}")
-    ends = [100 - 10 * i for i in range(len(cut), -1, -1)]
-    for part, low, high in zip(cut, ends, ends[1:], strict=False):
+    if missing and "[" in train:
+        raise ValueError(f"tfds: train={train} needs a {missing[0]} split: set {missing[0]}=...")
+    ends = [100 - 10 * i for i in range(len(missing), -1, -1)]
+    for part, low, high in zip(missing, ends, ends[1:], strict=False):
         parts[part] = f"{train}[{low}%:{high}%]"
-    return {"train": f"{train}[:{ends[0]}%]" if cut else train, **parts}
+    return {"train": f"{train}[:{ends[0]}%]" if missing else train, **parts}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rows:
+class _TfdsExamples:
     """Raw examples of one split."""
 
     data: Any
@@ -147,29 +144,27 @@ class _Rows:
     image: str
     channels: int
     size: Pixels | None
-    wanted: tuple[Wanted, ...]
+    requests: tuple[LabelRequest, ...]
     features: Any
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> Raw:
+    def __getitem__(self, index: int) -> RawExample:
         example = self.data[index]
         place = f"{self.name} example {index}"
-        try:
+        with error_prefix(place):
             image = read_image(io.BytesIO(example[self.image]), self.channels, self.size)
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
         labels = {
-            task.name: _raw(_at(example, key), _at(self.features, key), image.shape[:2])
-            for task, key in self.wanted
+            task.name: _raw_label(_at(example, key), _at(self.features, key), image.shape[:2])
+            for task, key in self.requests
         }
-        return Raw(image, labels, place)
+        return RawExample(image, labels, place)
 
 
-def _at(tree: Any, key: str) -> Any:
-    for part in key.split("/"):
-        tree = tree[part]
+def _at(tree: Any, path: str) -> Any:
+    for key in path.split("/"):
+        tree = tree[key]
     return tree
 
 
@@ -180,35 +175,26 @@ def _paths(features: Any, prefix: str = "") -> Iterator[str]:
             yield from _paths(feature, f"{prefix}{name}/")
 
 
-def _near(key: str, features: Any) -> str:
-    return nearest(key, list(_paths(features)))
-
-
-def _check(name: str, item: Wanted, features: Any) -> None:
-    """Raises ValueError if there is no such feature, or it has other classes than the task."""
-    task, key = item
-    if key not in set(_paths(features)):
+def _require_same_classes(name: str, request: LabelRequest, features: Any) -> None:
+    """Raises ValueError if feature and task have different numbers of classes."""
+    task, key = request
+    in_data = getattr(_at(features, key), "num_classes", None)
+    in_task = getattr(task, "num_classes", None)
+    if None not in (in_data, in_task) and in_data != in_task:
         raise ValueError(
-            f"tfds {name} has no feature {key!r} for task {task.name!r}{_near(key, features)}"
-        )
-    count, own = (
-        getattr(_at(features, key), "num_classes", None),
-        getattr(task, "num_classes", None),
-    )
-    if count is not None and own is not None and own != count:
-        raise ValueError(
-            f"tfds {name}: {key} has {count} classes, but task {task.name!r} num_classes={own}"
+            f"tfds {name}: {key} has {in_data} classes, but task {task.name!r} "
+            f"num_classes={in_task}"
         )
 
 
-def _raw(value: Any, feature: Any, size: Pixels) -> Any:
-    """What `Task.read` takes, None if the label is missing."""
+def _raw_label(value: Any, feature: Any, size: Pixels) -> Any:
+    """Returns the argument of `Task.parse`, or None for a missing label."""
     from tensorflow_datasets import features
 
     if isinstance(feature, features.Image):
         return read_map(io.BytesIO(value))
     if isinstance(feature, features.BBoxFeature):
-        return _pixels(value, size) if np.any(value) else None
+        return _to_pixels(value, size) if np.any(value) else None
     if isinstance(feature, features.ClassLabel):
         return None if value == -1 else value
     if isinstance(feature, features.Sequence) and isinstance(value, Mapping):
@@ -217,7 +203,7 @@ def _raw(value: Any, feature: Any, size: Pixels) -> Any:
 
 
 def _boxes(value: Mapping[str, Any], feature: Any, size: Pixels) -> Any:
-    """{"boxes", "classes"} of a sequence of objects."""
+    """Returns {"boxes", "classes"} of a sequence of objects."""
     from tensorflow_datasets import features
 
     kinds = {name: type(feature[name]) for name in value}
@@ -225,10 +211,10 @@ def _boxes(value: Mapping[str, Any], feature: Any, size: Pixels) -> Any:
     classes = [name for name, kind in kinds.items() if issubclass(kind, features.ClassLabel)]
     if len(boxes) != 1:
         return value
-    found = _pixels(np.asarray(value[boxes[0]]).reshape(-1, 4), size)
-    return {"boxes": found, "classes": value[classes[0]] if classes else [0] * len(found)}
+    in_pixels = _to_pixels(np.asarray(value[boxes[0]]).reshape(-1, 4), size)
+    return {"boxes": in_pixels, "classes": value[classes[0]] if classes else [0] * len(in_pixels)}
 
 
-def _pixels(box: Any, size: Pixels) -> np.ndarray:
-    """Boxes (y0, x0, y1, x1) from shares of the image's sides to pixels."""
+def _to_pixels(box: Any, size: Pixels) -> Float[np.ndarray, "*n 4"]:
+    """Converts boxes (y0, x0, y1, x1) from fractions of the image's sides to pixels."""
     return np.asarray(box, np.float32) * np.asarray([*size, *size], np.float32)

@@ -1,4 +1,4 @@
-"""Rays from the camera, and what they hit."""
+"""Camera rays and their intersections with the scene."""
 
 from typing import NamedTuple
 
@@ -7,38 +7,38 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtljax.data.scenes.furnish import COUNTS, KIND_OF_SOLID, SOLIDS, SURFACES
-from mtljax.data.scenes.solids import distances, dot, each_dot, face_and_normal, unit
-from mtljax.data.scenes.world import PLANES, Camera, Room, Scene, in_window
+from mtljax.data.scenes.objects import COUNTS, KIND_OF_SOLID, SOLIDS, SURFACES
+from mtljax.data.scenes.scene import PLANES, Camera, Room, Scene, in_window
+from mtljax.data.scenes.solids import distances, dot, face_and_normal, normalize, pairwise_dot
 
 
 class Hits(NamedTuple):
-    """The first surface along each of R rays."""
+    """First surface along each of R rays."""
 
     directions: Float[Array, "3 R"]
-    """Of the rays, one metre deep."""
+    """Directions of the rays, of depth 1 m."""
     surface: Int[Array, " R"]
     """Index of the solid, or `SOLIDS` + index of the plane."""
     depth: Float[Array, " R"]
-    """Along the camera's axis, in metres."""
+    """Distance along the camera's axis, in meters."""
     point: Float[Array, "3 R"]
-    """In the world, like
-    normal: outward, of length 1."""
+    """Point in the world."""
     normal: Float[Array, "3 R"]
+    """Outward normal in the world, of length 1."""
     face: Int[Array, " R"]
-    """Of the solid; see `face_and_normal`."""
+    """Face of the solid; see `face_and_normal`."""
     glass: Bool[Array, " R"]
-    """Whether this is the window."""
+    """True for the window."""
     local: Float[Array, "3 R"]
-    """The point in the solid's own frame, in metres from its middle."""
+    """Point in the solid's frame, in meters from its center."""
     constant: Bool[Array, "3 R"]
-    """Which coordinates of `local` are the same all over the face."""
+    """True for coordinates of `local` that are constant on the face."""
 
 
-def directions(
+def ray_directions(
     camera: Camera, y: Float[Array, " h"], x: Float[Array, " w"], size: int
 ) -> Float[Array, "3 h*w"]:
-    """Of rays through points (y, x) of an image, in pixels from its upper left corner."""
+    """Returns directions of rays through image points (y, x), in pixels from the upper left."""
     right = jnp.tile((2 * x / size - 1) * camera.slope, len(y))
     up = jnp.repeat((1 - 2 * y / size) * camera.slope, len(x))
     a = camera.axes
@@ -46,11 +46,14 @@ def directions(
 
 
 def trace(scene: Scene, rays: Float[Array, "3 R"]) -> Hits:
-    """What rays from the camera, one metre deep, hit."""
+    """Returns the first hits of rays from the camera, whose directions have depth 1 m."""
     start = scene.camera.position
     surface, depth = _nearest(
         jnp.concatenate(
-            [distances(scene.solids, COUNTS, start, rays), _to_planes(scene.room, start, rays)]
+            [
+                distances(scene.solids, COUNTS, start, rays),
+                _plane_distances(scene.room, start, rays),
+            ]
         )
     )
     point = start[:, None] + depth * rays
@@ -61,14 +64,14 @@ def trace(scene: Scene, rays: Float[Array, "3 R"]) -> Hits:
     plane_normal = jnp.concatenate([jnp.zeros((SOLIDS, 3)), -scene.room.normal])
     kind = jnp.asarray(np.append(KIND_OF_SOLID, np.zeros(PLANES, int)))
     axes, size, center, plane_normal, kind = jax.tree.map(
-        lambda of: of.T[..., surface], (axes, size, center, plane_normal, kind)
+        lambda x: x.T[..., surface], (axes, size, center, plane_normal, kind)
     )
     axes = axes.reshape(3, 3, -1)
     away = point - center
     local = jnp.stack([dot(axis, away) for axis in axes])
     face, outward = face_and_normal(kind, local / size)
     is_plane = surface >= SOLIDS
-    outward = jnp.where(is_plane, plane_normal, unit(outward / size))
+    outward = jnp.where(is_plane, plane_normal, normalize(outward / size))
     normal = jnp.stack([dot(axes[:, i], outward) for i in range(3)])
     at_wall = surface == SOLIDS + scene.window.wall
     return Hits(
@@ -84,18 +87,20 @@ def trace(scene: Scene, rays: Float[Array, "3 R"]) -> Hits:
     )
 
 
-def _to_planes(room: Room, start: Float[Array, "3"], rays: Float[Array, "3 R"]):
-    """Distances [8, R] at which rays leave the room by each plane; infinite if they never do."""
-    toward = each_dot(room.normal, rays)
+def _plane_distances(
+    room: Room, start: Float[Array, "3"], rays: Float[Array, "3 R"]
+) -> Float[Array, "8 R"]:
+    """Returns the distances at which rays leave the room through each plane, or infinity."""
+    toward = pairwise_dot(room.normal, rays)
     gap = room.offset - dot(room.normal.T, start[:, None])
     out = toward > 1e-9
     return jnp.where(out, gap[:, None] / jnp.where(out, toward, 1.0), jnp.inf)
 
 
 def _nearest(distance: Float[Array, "S R"]) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
-    """(index of the smallest, it), for each ray; by comparisons, quicker than `argmin` on CPUs."""
-    which, least = jnp.zeros(distance.shape[1:], jnp.int32), distance[0]
+    """Returns (argmin, min) for each ray; on CPUs, comparisons are faster than `argmin`."""
+    index, minimum = jnp.zeros(distance.shape[1:], jnp.int32), distance[0]
     for i in range(1, SURFACES):
-        nearer = distance[i] < least
-        which, least = jnp.where(nearer, i, which), jnp.where(nearer, distance[i], least)
-    return which, least
+        nearer = distance[i] < minimum
+        index, minimum = jnp.where(nearer, i, index), jnp.where(nearer, distance[i], minimum)
+    return index, minimum

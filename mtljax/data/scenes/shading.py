@@ -1,40 +1,42 @@
-"""What surfaces look like: patterns, light, shadows, and the view out of the window."""
+"""Appearance of surfaces: patterns, light, shadows, and the view through the window."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mtljax.data.scenes.furnish import COUNTS, OBJECTS
-from mtljax.data.scenes.hits import Hits
-from mtljax.data.scenes.solids import distances, dot, each_dot, unit
-from mtljax.data.scenes.world import Scene, in_window
+from mtljax.data.scenes.objects import COUNTS, OBJECTS
+from mtljax.data.scenes.raycasting import Hits
+from mtljax.data.scenes.scene import Scene, in_window
+from mtljax.data.scenes.solids import distances, dot, normalize, pairwise_dot
 
 PATTERNS = ("checks", "stripes", "marble", "dots", "tiles")
 _BIAS = 2e-3
-"""Share of the way to a light in which a surface cannot shade itself."""
+"""Share of the distance to a light within which a surface casts no shadow on itself."""
 _FRAME = 0.05
-"""Width of the window's frame, in metres."""
+"""Width of the window frame, in meters."""
 
 
 def shade(scene: Scene, hits: Hits) -> Float[Array, "3 R"]:
-    """The light that comes to the camera along each ray, red, green, blue; no unit."""
-    looks = jax.tree.map(lambda of: of.T[..., hits.surface], scene.materials)
-    amount = pattern(looks.pattern, looks.frequency * hits.local + looks.phase, hits.constant)
-    albedo = looks.base + amount * (looks.other - looks.base)
-    to_eye = unit(-hits.directions)
+    """Returns the light (red, green, blue) that reaches the camera along each ray; no unit."""
+    material = jax.tree.map(lambda x: x.T[..., hits.surface], scene.materials)
+    amount = pattern(
+        material.pattern, material.frequency * hits.local + material.phase, hits.constant
+    )
+    albedo = material.base + amount * (material.other - material.base)
+    to_eye = normalize(-hits.directions)
     from_sky = 0.75 + 0.25 * hits.normal[2]
-    light = scene.lights.ambient[:, None] * (from_sky * openness(scene, hits)) * albedo
+    light = scene.lights.ambient[:, None] * (from_sky * ambient_visibility(scene, hits)) * albedo
     for i in range(len(scene.lights.position)):
-        diffuse, glint = from_light(scene, hits, i, to_eye, looks.sharpness)
-        light += scene.lights.color[i][:, None] * (diffuse * albedo + glint * looks.gloss)
-    return jnp.where(hits.glass, outside(scene, hits, to_eye), light)
+        diffuse, glint = reflection(scene, hits, i, to_eye, material.sharpness)
+        light += scene.lights.color[i][:, None] * (diffuse * albedo + glint * material.gloss)
+    return jnp.where(hits.glass, window_view(scene, hits, to_eye), light)
 
 
-def from_light(
+def reflection(
     scene: Scene, hits: Hits, index: int, to_eye: Float[Array, "3 R"], sharpness: Float[Array, " R"]
 ) -> tuple[Float[Array, " R"], Float[Array, " R"]]:
-    """(share of a light's colour that a matt surface gives back, that a mirror-like one does)."""
+    """Returns the shares of a light's color in (diffuse reflection, specular reflection)."""
     source = scene.lights.position[index]
     away = source[:, None] - hits.point
     square = dot(away, away)
@@ -46,30 +48,30 @@ def from_light(
     free = distances(scene.solids, COUNTS, source, -away).min(0) > 1 - _BIAS
     facing = dot(to_light, hits.normal)
     strength = jnp.where(free & (facing > 0), strength, 0.0)
-    halfway = jnp.maximum(dot(unit(to_light + to_eye), hits.normal), 1e-6)
+    halfway = jnp.maximum(dot(normalize(to_light + to_eye), hits.normal), 1e-6)
     return strength * facing, strength * jnp.exp(sharpness * jnp.log(halfway))
 
 
-def openness(scene: Scene, hits: Hits) -> Float[Array, " R"]:
-    """How little of the room's own light is kept off by what is near, in (0, 1].
+def ambient_visibility(scene: Scene, hits: Hits) -> Float[Array, " R"]:
+    """Returns the share of the ambient light that is not occluded, in (0, 1].
 
-    Not exact, only what the eye expects: darker below things, and where walls meet.
+    An approximation: darker below objects and where walls meet.
     """
     near = OBJECTS + 1  # the objects and the table's top
     solids = scene.solids
-    square = jnp.where(solids.there, (solids.size**2).max(-1), 0.0)[:near, None]
+    square = jnp.where(solids.exists, (solids.size**2).max(-1), 0.0)[:near, None]
     away = solids.center[:near].T[..., None] - hits.point[:, None]
     distance = dot(away, away)
     above = jnp.maximum(dot(away, hits.normal[:, None]), 0.0) * jax.lax.rsqrt(distance)
     other = hits.surface != np.arange(near)[:, None]
     covered = jnp.where(other, above * square / (distance + 0.3 * square), 0.0).sum(0)
-    gap = scene.room.offset[:, None] - each_dot(scene.room.normal, hits.point)
+    gap = scene.room.offset[:, None] - pairwise_dot(scene.room.normal, hits.point)
     corners = (1 - 0.35 / (1 + (gap / 0.35) ** 2)).prod(0)
     return corners / (1 + covered)
 
 
-def outside(scene: Scene, hits: Hits, to_eye: Float[Array, "3 R"]) -> Float[Array, "3 R"]:
-    """The view out of the window: its frame, sky, and ground below the horizon."""
+def window_view(scene: Scene, hits: Hits, to_eye: Float[Array, "3 R"]) -> Float[Array, "3 R"]:
+    """Returns the view through the window: frame, sky, and ground below the horizon."""
     up = -to_eye[2]
     sky = jnp.stack([1.5 - 1.6 * up, 1.6 - 0.9 * up, 1.8 - 0.2 * up])
     ground = jnp.stack([0.55 + up, 0.65 + up, 0.45 + up])
@@ -79,7 +81,7 @@ def outside(scene: Scene, hits: Hits, to_eye: Float[Array, "3 R"]) -> Float[Arra
 
 
 def wave(x: Array) -> Array:
-    """About sin(2 pi x), of parabolas: XLA's sine is slow on CPUs."""
+    """Approximates sin(2 pi x) by parabolas: XLA's sine is slow on CPUs."""
     x = x - jnp.floor(x + 0.5)
     return x * (8 - 16 * jnp.abs(x))
 
@@ -87,13 +89,13 @@ def wave(x: Array) -> Array:
 def pattern(
     weights: Float[Array, "5 R"], at: Float[Array, "3 R"], constant: Bool[Array, "3 R"]
 ) -> Float[Array, " R"]:
-    """How much of a material's other colour is at each point, in [0, 1].
+    """Returns the share of a material's second color at each point, in [0, 1].
 
     Args:
-      weights: Of each of `PATTERNS`; all but one are 0.
+      weights: Weight of each of `PATTERNS`; all but one are 0.
       at: Points in space, in periods of the pattern.
-      constant: Which coordinates do not change along the face: they must not decide by chance
-        whether a pattern shows on it at all.
+      constant: True for coordinates that are constant on the face; these are ignored, since their
+        arbitrary value could hide the pattern on the entire face.
     """
     x, y, z = jnp.where(constant, 0.25, at)
     step = lambda v: jnp.clip(0.5 + v, 0, 1)

@@ -1,0 +1,151 @@
+"""Raw examples in files: one image per row, with labels in table cells or in files."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtljax.data.base import Source
+from mtljax.data.images import image_size, read_image, read_map, storage_format
+from mtljax.data.lazy import LazySplit, RawExample, error_prefix, read_label, source_of_splits
+from mtljax.tasks import Task
+from mtljax.tasks.warps import Pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class FileExamples:
+    """Raw examples: row i has the image images[i] and, for task t, the label columns[t][i].
+
+    Attributes:
+      table: Table or folder that lists the rows, for error messages.
+      images: Image file of each row.
+      numbers: Number of each row, for error messages.
+      columns: Value of each task and row: a number, a word, a list, the path of a file, or None.
+      tasks: Task of each column.
+      channels: 1 or 3.
+      size: Height and width that images are resized to; None if all have one size.
+    """
+
+    table: Path
+    images: tuple[Path, ...]
+    numbers: tuple[int, ...]
+    columns: tuple[tuple[Any, ...], ...]
+    tasks: tuple[Task, ...]
+    channels: int
+    size: Pixels | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def at(self, index: Sequence[int]) -> "FileExamples":
+        """Returns the examples at `index`."""
+        pick = lambda values: tuple(values[i] for i in index)
+        return dataclasses.replace(
+            self,
+            images=pick(self.images),
+            numbers=pick(self.numbers),
+            columns=tuple(map(pick, self.columns)),
+        )
+
+    def place(self, index: int) -> str:
+        """Returns the table, row and image file of an example, for error messages."""
+        return f"{self.table} row {self.numbers[index]} ({self.images[index].name})"
+
+    def __getitem__(self, index: int) -> RawExample:
+        place = self.place(index)
+        with error_prefix(place):
+            image = read_image(self.images[index], self.channels, self.size)
+            labels = {
+                task.name: _read_value(column[index], image.shape[:2])
+                for task, column in zip(self.tasks, self.columns, strict=True)
+            }
+        return RawExample(image, labels, place)
+
+    def check(self) -> None:
+        """Checks everything that needs no decoding: words, numbers, and sizes and types of files.
+
+        Raises:
+          ValueError: A value or a file is invalid; the message names the row.
+        """
+        for task, column in zip(self.tasks, self.columns, strict=True):
+            checked = set()
+            for i, value in enumerate(column):
+                if isinstance(value, (str, int, float, bool)) and value not in checked:
+                    checked.add(value)
+                    read_label(task, value, (1, 1), self.place(i))
+            self._require_equal(column, storage_format)
+        if self.size is None:
+            self._require_equal(self.images, image_size, "; give size=(height,width)")
+
+    def _require_equal(
+        self, values: Sequence[Any], read: Callable[[Path], str], hint: str = ""
+    ) -> None:
+        """Raises ValueError unless `read` returns the same for all files among the values."""
+        first: tuple[int, str] | None = None
+        for i, file in enumerate(values):
+            if not isinstance(file, Path):
+                continue
+            with error_prefix(f"{self.place(i)}: {file.name}"):
+                description = read(file)
+            first = first or (i, description)
+            if description != first[1]:
+                raise ValueError(
+                    f"{self.place(i)}: {file.name} is {description}, but that of row "
+                    f"{self.numbers[first[0]]} is {first[1]}{hint}"
+                )
+
+
+def _read_value(value: Any, size: Pixels) -> Any:
+    """Returns a cell, or the content of the file that it names."""
+    if isinstance(value, Path):
+        with error_prefix(value.name):
+            return read_map(value)
+    if isinstance(value, Mapping) and value.get("size", size) != size:
+        raise ValueError(
+            f"has boxes for {' x '.join(map(str, value['size']))} pixels, but the image is "
+            f"{' x '.join(map(str, size))}"
+        )
+    return value
+
+
+def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -> Source:
+    """Returns a source of image files.
+
+    Args:
+      examples: All examples.
+      rows: Rows of each split.
+
+    Raises:
+      ValueError: A split is empty, or no sampled training image can be read.
+    """
+    for name, index in rows.items():
+        if not index:
+            raise ValueError(
+                f"{examples.table}: none of {len(examples)} rows is in the {name} split; name the "
+                "splits in a column, or give other shares (validation=..., test=...)"
+            )
+    splits = {
+        name: LazySplit(examples.at(index), examples.tasks, examples.size)
+        for name, index in rows.items()
+    }
+    return source_of_splits(splits, 0.0, 255.0)
+
+
+def split_by_hash(
+    names: Sequence[str], validation: float, test: float, seed: int
+) -> dict[str, list[int]]:
+    """Returns the rows of each split, by a hash of each row's name alone.
+
+    Raises:
+      ValueError: The shares leave no training examples.
+    """
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise ValueError(f"validation={validation} and test={test} must be > 0 and have a sum < 1")
+    rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for i, name in enumerate(names):
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        held_out = "validation" if share < test + validation else "train"
+        rows["test" if share < test else held_out].append(i)
+    return rows

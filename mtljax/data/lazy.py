@@ -1,0 +1,155 @@
+"""Splits whose examples are read, validated and resized on access."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Num
+
+from mtljax.data.base import Example, LabelRequest, Source, Split
+from mtljax.tasks import Task
+from mtljax.tasks.warps import Pixels, Resize, resize_image
+
+MAX_MOMENT_IMAGES = 1000
+"""Maximum number of images over which mean and standard deviation are estimated."""
+
+
+class RawExample(NamedTuple):
+    """Example as stored by a source."""
+
+    image: Num[np.ndarray, "H W C"]
+    labels: Mapping[str, Any]
+    """Task -> argument of `Task.parse`, in pixels of this image; None for a missing label."""
+    place: str
+    """File and row of the example, for error messages."""
+
+
+class RawExamples(Protocol):
+    """Raw examples with random access. Must be picklable, for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> RawExample: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LazySplit:
+    """Split of raw examples, read on access.
+
+    Attributes:
+      examples: Raw examples.
+      tasks: Tasks whose labels are read.
+      size: Height and width to resize images and labels to; None if all images have one size.
+    """
+
+    examples: RawExamples
+    tasks: tuple[Task, ...]
+    size: Pixels | None
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        """Returns one example.
+
+        Raises:
+          ValueError: The image cannot be read or a label is invalid; the message names the example.
+        """
+        raw = self.examples[index]
+        old: Pixels = raw.image.shape[:2]
+        resize = Resize(old=old, size=self.size or old)
+        labels, present = {}, {}
+        for task in self.tasks:
+            value = raw.labels[task.name]
+            present[task.name] = np.bool_(value is not None)
+            labels[task.name] = (
+                task.placeholder(resize.size)
+                if value is None
+                else task.warp(read_label(task, value, old, raw.place), resize)
+            )
+        image = resize_image(raw.image, resize.size)
+        return {"image": image, "labels": labels, "present": present}
+
+
+def tasks_of(requests: Sequence[LabelRequest]) -> tuple[Task, ...]:
+    """Returns the tasks of label requests."""
+    return tuple(request.task for request in requests)
+
+
+@contextlib.contextmanager
+def error_prefix(place: object) -> Iterator[None]:
+    """Context that puts `place` in front of the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
+    """Returns a raw value as the task's label of an image of this size.
+
+    Raises:
+      ValueError: The value is not a valid label; the message names its place.
+    """
+    try:
+        label = task.parse(value)
+        for leaf, expected in zip(
+            jax.tree.leaves(label), jax.tree.leaves(task.placeholder(size)), strict=True
+        ):
+            if np.shape(leaf) != np.shape(expected):
+                raise ValueError(
+                    f"a label of shape {np.shape(leaf)} for an image of {size[0]} x {size[1]} "
+                    f"pixels; must be {np.shape(expected)}"
+                )
+        task.check(jax.tree.map(lambda leaf: np.asarray(leaf)[None], label))
+    except ValueError as error:
+        reason = str(error).removeprefix(f"task {task.name!r}: ").replace(" of example 0", "")
+        raise ValueError(f"{place}: task {task.name!r}: {reason}") from None
+    return label
+
+
+def source_of_splits(splits: Mapping[str, Split], low: float, high: float) -> Source:
+    """Returns a source of three splits, with statistics estimated from the training split.
+
+    Args:
+      splits: Splits "train", "validation" and "test".
+      low: Value of black.
+      high: Value of white.
+
+    Raises:
+      ValueError: None of the sampled training images can be read.
+    """
+    train, validation, test = (splits[name] for name in ("train", "validation", "test"))
+    mean, std = estimate_moments(train)
+    return Source(
+        train=train, validation=validation, test=test, mean=mean, std=std, low=low, high=high
+    )
+
+
+def estimate_moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel over at most 1,000 evenly spaced images.
+
+    Unreadable images are skipped; training reports them when it reads them.
+
+    Raises:
+      ValueError: None of the images can be read.
+    """
+    rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), MAX_MOMENT_IMAGES)).astype(int))
+    count, total, square, unreadable = 0, 0.0, 0.0, ValueError("the split has no images")
+    for row in rows:
+        try:
+            image = np.asarray(split[int(row)]["image"], np.float64)
+        except ValueError as error:
+            unreadable = error
+            continue
+        count += image.shape[0] * image.shape[1]
+        total = total + image.sum((0, 1))
+        square = square + (image**2).sum((0, 1))
+    if not count:
+        raise unreadable
+    mean = np.asarray(total) / count
+    std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 0))
+    return tuple(map(float, mean)), tuple(float(s) if s > 1e-6 else 1.0 for s in std)

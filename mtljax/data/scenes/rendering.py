@@ -1,0 +1,142 @@
+"""Rendering of random scenes to images with all of their labels."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree, UInt8
+
+from mtljax.data.scenes.labels import make_labels
+from mtljax.data.scenes.objects import (
+    MATERIALS,
+    OBJECTS,
+    draw_materials,
+    draw_shapes,
+    draw_table,
+    place_objects,
+    table_solids,
+)
+from mtljax.data.scenes.raycasting import Hits, ray_directions, trace
+from mtljax.data.scenes.scene import (
+    Scene,
+    Sensor,
+    draw_camera,
+    draw_lights,
+    draw_room,
+    draw_sensor,
+    draw_window,
+)
+from mtljax.data.scenes.shading import shade
+
+
+def draw_scene(key: jax.Array) -> Scene:
+    """Returns a random scene."""
+    shapes = (6,), (7,), (5,), (7,), (5,), (8,), (OBJECTS, 6), (OBJECTS, 27), (MATERIALS, 15)
+    for_room, for_camera, for_window, for_lights, for_sensor, for_table, *for_objects = (
+        uniform_numbers(key, *shapes)
+    )
+    for_shapes, for_places, for_materials = for_objects
+    room = draw_room(for_room)
+    camera = draw_camera(for_camera, room)
+    window = draw_window(for_window, room, camera)
+    table = draw_table(for_table, room, camera)
+    objects = place_objects(for_places, room, camera, table, draw_shapes(for_shapes))
+    return Scene(
+        room=room,
+        window=window,
+        camera=camera,
+        lights=draw_lights(for_lights, room, camera, window),
+        solids=jax.tree.map(lambda *x: jnp.concatenate(x), objects, table_solids(table)),
+        materials=draw_materials(for_materials),
+        sensor=draw_sensor(for_sensor),
+    )
+
+
+def uniform_numbers(key: jax.Array, *shapes: tuple[int, ...]) -> list[Array]:
+    """Returns uniform numbers in [0, 1) of several shapes from one draw, which compiles faster."""
+    sizes = [math.prod(shape) for shape in shapes]
+    row, parts = jax.random.uniform(key, (sum(sizes),)), []
+    for size, shape in zip(sizes, shapes, strict=True):
+        parts.append(row[:size].reshape(shape))
+        row = row[size:]
+    return parts
+
+
+def render(keys: Key[Array, " B"], size: int) -> dict[str, PyTree]:
+    """Renders images and labels: {"image": [B, size, size, 3], "labels": {name: [B, ...]}}.
+
+    A scene depends on its key alone; `size` is only the resolution. Each stage is compiled
+    separately: in one program, XLA would compute much of it several times and compile longer.
+
+    Args:
+      keys: Key of each image.
+      size: Height and width in pixels.
+    """
+    scenes = _draw(keys)
+    hits = _trace(scenes, size)
+    clean, image = _expose(scenes, _shade(scenes, hits), keys, size)
+    return {"image": image, "labels": {**_label(scenes, hits, size), "image": clean}}
+
+
+_draw = jax.jit(jax.vmap(draw_scene))
+_shade = jax.jit(jax.vmap(shade))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _trace(scenes: Scene, size: int) -> Hits:
+    """Traces rays through the pixel centers, followed by rays through the pixel corners."""
+    centers, corners = jnp.arange(size) + 0.5, jnp.arange(size + 1.0)
+
+    def trace_one(scene: Scene) -> Hits:
+        rays = [ray_directions(scene.camera, at, at, size) for at in (centers, corners)]
+        return trace(scene, jnp.concatenate(rays, -1))
+
+    return jax.vmap(trace_one)(scenes)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _expose(
+    scenes: Scene, light: Float[Array, "B 3 R"], keys: Key[Array, " B"], size: int
+) -> tuple[UInt8[Array, "B H W 3"], UInt8[Array, "B H W 3"]]:
+    def expose_one(
+        scene: Scene, light: Float[Array, "3 R"], key: jax.Array
+    ) -> tuple[UInt8[Array, "H W 3"], UInt8[Array, "H W 3"]]:
+        light = antialias(
+            light[:, : size**2].reshape(3, size, size),
+            light[:, size**2 :].reshape(3, size + 1, size + 1),
+        )
+        return expose(jnp.moveaxis(light, 0, -1), scene.sensor, jax.random.fold_in(key, 1))
+
+    return jax.vmap(expose_one)(scenes, light, keys)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _label(scenes: Scene, hits: Hits, size: int) -> dict[str, PyTree]:
+    def label_one(scene: Scene, hits: Hits) -> dict[str, PyTree]:
+        at_centers = jax.tree.map(lambda x: x[..., : size**2], hits)
+        return make_labels(scene, at_centers, size)
+
+    return jax.vmap(label_one)(scenes, hits)
+
+
+def antialias(
+    centers: Float[Array, "3 H W"], corners: Float[Array, "3 H+1 W+1"]
+) -> Float[Array, "3 H W"]:
+    """Averages the light over each pixel: 1/2 of its center and 1/8 of each of its corners."""
+    corners = corners[:, 1:] + corners[:, :-1]
+    return centers / 2 + (corners[:, :, 1:] + corners[:, :, :-1]) / 8
+
+
+def expose(
+    light: Float[Array, "H W 3"], sensor: Sensor, key: jax.Array
+) -> tuple[UInt8[Array, "H W 3"], UInt8[Array, "H W 3"]]:
+    """Returns the images (without noise, with noise) that the sensor records."""
+    away = jnp.linspace(-1, 1, light.shape[0]) ** 2
+    vignette = 1 - 0.12 * (away[:, None] + away)[..., None]
+    gain = sensor.exposure * sensor.balance / jnp.maximum(light.mean(), 1e-6)
+    light = 1 - jnp.exp(-1.2 * gain * vignette * light)
+    # Photon noise grows with the square root of the light; a constant part exists in the dark.
+    noise = sensor.noise * jnp.sqrt(0.3 * light + 0.01) * jax.random.normal(key, light.shape)
+    values = lambda x: jnp.round(255 * jnp.sqrt(jnp.clip(x, 0, 1))).astype(jnp.uint8)
+    return values(light), values(light + noise)
