@@ -1,4 +1,4 @@
-"""Task kinds: what can be learned from an image. One file per kind."""
+"""Tasks: loss, metrics, head and label handling of each type of prediction; one file per type."""
 
 from mtljax.tasks.base import Metrics, Task
 from mtljax.tasks.classification import Classification
@@ -14,7 +14,7 @@ from mtljax.tasks.regression import Regression
 from mtljax.tasks.saliency import Saliency
 from mtljax.tasks.segmentation import Segmentation
 
-TASKS = {
+TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
     "multilabel": MultiLabel,
@@ -27,7 +27,7 @@ TASKS = {
     "detection": Detection,
     "reconstruction": Reconstruction,
 }
-"""Name -> kind of task, a frozen dataclass."""
+"""Name -> class of a task."""
 
 __all__ = [
     "TASKS",

@@ -1,4 +1,4 @@
-"""The contract of a task: its loss, metrics, head, label check and drawing, a file per kind."""
+"""Interface of a task: loss, metrics, head, label handling and drawing."""
 
 import abc
 import dataclasses
@@ -9,279 +9,268 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
+from mtljax.tasks.drawing import RGB, Color
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.warps import Warp
+from mtljax.tasks.warps import Pixels, Warp
 
 TaskMetrics = dict[str, Any]
 """Metrics of one task: name -> number, or nested lists of numbers (a confusion matrix, a curve)."""
 SplitMetrics = dict[str, TaskMetrics]
 """Metrics of every task over one split: {task: {metric: value}}."""
+Present = Bool[Array, " B"]
+"""Mask of the examples that carry a task's label."""
+SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
+"""Sum of a batch's losses and the number of its terms."""
 
 
 class Metrics(abc.ABC):
     """Streaming metrics of a data set, exact under any batching and any number of devices.
 
     A state is a pytree of sums and counts. `update` runs on the device, for one batch, in 32 bits;
-    `merge` and `compute` run on the host, on NumPy arrays of 64 bits, so that counts are exact
-    beyond 2^24 and sums do not drift.
+    `merge` and `compute` run on the host, on NumPy arrays of 64 bits, so that counts above 2^24
+    are exact and sums do not drift.
     """
 
     @abc.abstractmethod
     def empty(self) -> PyTree:
-        """The state of no examples at all."""
+        """Returns the state for zero examples."""
 
     @abc.abstractmethod
-    def update(self, state: PyTree, output: Any, label: Any, present: Bool[Array, " B"]) -> PyTree:
-        """The state after one more batch, of which only `present` examples count."""
+    def update(self, state: PyTree, output: Any, label: Any, present: Present) -> PyTree:
+        """Returns the state after another batch, of which only the `present` examples count."""
 
     def merge(self, a: PyTree, b: PyTree) -> PyTree:
-        """The state of both parts together: by default, their sum."""
+        """Returns the state of the union of two sets of examples; by default the sum."""
         if isinstance(a, dict):
             return {name: self.merge(a[name], b[name]) for name in a}
         return a + b
 
     @abc.abstractmethod
-    def compute(self, state: PyTree) -> dict[str, Any]:
-        """Name -> number (or nested lists), NaN where no example carries the label."""
+    def compute(self, state: PyTree) -> TaskMetrics:
+        """Returns the metrics, NaN if no example carries the label."""
+
+
+class NoMetrics(Metrics):
+    """Metrics of a task that has only a loss."""
+
+    def empty(self) -> PyTree:
+        return {}
+
+    def update(self, state: PyTree, output: Any, label: Any, present: Present) -> PyTree:
+        del output, label, present
+        return state
+
+    def compute(self, state: PyTree) -> TaskMetrics:
+        del state
+        return {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
-    """One thing to learn from an image. Kinds of task are subclasses; see `TASKS`.
+    """Base class of the tasks in `TASKS` and of user-defined tasks.
 
-    Only `name` and `loss` are needed to train; what evaluation and pictures need has defaults that
-    show nothing.
+    Training needs only `name` and `loss`; the other methods have defaults that report and draw
+    nothing.
     """
 
     name: str
-    """What the labels, the outputs and the metrics of this task are called."""
+    """Name of the task in labels, outputs and metrics."""
 
     main_metric: ClassVar[str] = "loss"
     """Metric that selects the checkpoint and that delta_m compares."""
     higher_is_better: ClassVar[bool] = False
-    """Direction of the main metric; by default that of its spec."""
+    """Direction of the main metric; taken from its spec if the class does not set it."""
     metric_specs: ClassVar[Mapping[str, MetricSpec]] = {
         "loss": MetricSpec("loss", higher_is_better=False)
     }
-    """Specs of the metrics by name; those of the base classes are inherited."""
+    """Specs of the metrics by name, in addition to those of the base classes."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        bases = [getattr(base, "metric_specs", {}) for base in reversed(cls.__mro__)]
-        cls.metric_specs = {name: spec for specs in bases for name, spec in specs.items()}
+        inherited = [vars(base).get("metric_specs", {}) for base in reversed(cls.__mro__)]
+        cls.metric_specs = {name: spec for specs in inherited for name, spec in specs.items()}
         spec = cls.metric_specs.get(cls.main_metric)
-        if "main_metric" in vars(cls) and "higher_is_better" not in vars(cls) and spec is not None:
+        if "main_metric" in vars(cls) and "higher_is_better" not in vars(cls) and spec:
             cls.higher_is_better = bool(spec.higher_is_better)
 
     def metric_spec(self, name: str) -> MetricSpec:
-        """Returns the spec of a metric, a plain default for one without a declared spec."""
+        """Returns the spec of a metric; a plain default for a metric without a declared one."""
         default = MetricSpec(name.replace("_", " "), higher_is_better=dict(self.compared).get(name))
         return self.metric_specs.get(name, default)
 
     @property
     def compared(self) -> tuple[tuple[str, bool], ...]:
-        """The metrics by which methods are compared, and of each whether higher is better."""
+        """Metrics by which methods are compared: (name, True if higher is better)."""
         return ((self.main_metric, self.higher_is_better),)
 
     @property
     def taps(self) -> int:
-        """How many of the trunk's last stages the head reads."""
+        """Number of final trunk stages that the head reads."""
         return 1
 
     @abc.abstractmethod
-    def loss(
-        self, output: Any, label: Any, present: Bool[Array, " B"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """(sum of the losses of the examples, or pixels, that carry the label; their number)."""
+    def loss(self, output: Any, label: Any, present: Present) -> SumAndCount:
+        """Returns the sum of the losses of the labelled examples, or pixels, and their number."""
 
     def distance(self, output: Any, target: Any, temperature: float) -> Float[Array, " B"]:
-        """How far each image's output is from a teacher's output for it: what distillation lessens.
-
-        By default the task's own loss, with the teacher's output as the label.
+        """Returns the distillation loss of each image; by default the loss with target as label.
 
         Args:
-          output: Of the network that learns.
-          target: Of the teacher, in the same form.
-          temperature: Logits of both are divided by it, and the distance multiplied by its square.
+          output: Output of the student.
+          target: Output of the teacher, in the same form.
+          temperature: Divisor of both logits; the distance is multiplied by its square.
 
         Raises:
-          ValueError: This kind of task cannot imitate outputs.
+          ValueError: The task does not support output distillation.
         """
         del temperature
 
-        def one(output: Any, target: Any) -> Float[Array, ""]:
+        def one_image(output: Any, target: Any) -> Float[Array, ""]:
             output, target = jax.tree.map(lambda x: x[None], (output, target))
             total, count = self.loss(output, target, jnp.ones(1, bool))
             return total / jnp.maximum(count, 1)
 
-        return jax.vmap(one)(output, target)
+        return jax.vmap(one_image)(output, target)
 
     def head(self) -> nn.Module:
-        """A module: (tuple of the last `taps` stage outputs, size=(H, W), train=...) -> output."""
-        raise ValueError(f"task {self.name!r} ({type(self).__name__}) brings no head of its own")
+        """Returns a module: (last `taps` stage outputs, size=(H, W), train=...) -> output."""
+        raise ValueError(
+            f"task {self.name!r} ({type(self).__name__}) has no head: define the method `head`"
+        )
 
     @property
     def metrics(self) -> Metrics:
-        """Beside the mean loss, which every task has."""
+        """Metrics in addition to the mean loss, which every task has."""
         return NoMetrics()
 
-    def check(self, labels: np.ndarray) -> None:
-        """Raises ValueError, in one line, for labels that this task cannot learn."""
+    def check(self, labels: Any) -> None:
+        """Raises ValueError, in one line, if the labels are invalid for this task."""
         del labels
 
-    def constant(self, labels: Any, size: tuple[int, int]) -> Any | None:
-        """The output, one for every image, that fits these labels best; None if there is none.
+    def constant_output(self, labels: Any, size: Pixels) -> Any | None:
+        """Returns the constant output that fits the labels best; None if there is none.
 
-        Only a network that does better has learned to look at images.
+        It is the output of the constant-predictor baseline.
 
         Args:
-          labels: Of at least one training example, all of them present: NumPy arrays [N, ...].
+          labels: NumPy arrays [N, ...], N >= 1, without missing labels.
           size: Height and width of the images.
 
         Returns:
-          One image's output, in NumPy.
+          Output of one image, in NumPy.
         """
         del labels, size
         return None
 
-    def read(self, value: Any) -> Any:
-        """A label of what a data source has: a cell of a table, or an array from a file.
+    def parse(self, value: Any) -> Any:
+        """Returns the label for a value of a data source: a table cell or an array from a file.
 
-        Positions and maps stay in the pixels of the image they were made for.
+        Positions and maps keep the pixel coordinates of the source image.
 
         Raises:
-          ValueError: It is no label of this kind, in one line that does not name the task.
+          ValueError: The value is invalid; one line, without the name of the task.
         """
         return np.asarray(value)
 
-    def blank(self, size: tuple[int, int]) -> Any:
-        """What stands in place of a missing label of an image of this height and width.
+    def placeholder(self, size: Pixels) -> Any:
+        """Returns the label array for a missing label of an image of this height and width.
 
         Raises:
-          ValueError: This kind of task does not say so.
+          ValueError: The class does not define this method.
         """
         del size
         raise ValueError(
-            f"task {self.name!r} ({type(self).__name__}) does not say what stands for a missing "
-            "label: give it a method `blank`"
+            f"task {self.name!r} ({type(self).__name__}) has missing labels but no placeholder for "
+            "them: define the method `placeholder`"
         )
 
     def warp(self, label: Any, warp: Warp) -> Any:
-        """The label of one image, without the batch axis, after a change of place.
+        """Returns the label of one image, without the batch axis, after a geometric change.
 
         Raises:
-          ValueError: The label has positions, and this kind of task does not say how they move.
+          ValueError: The label has spatial axes and the class does not define this method.
         """
         del warp
         if any(np.ndim(leaf) >= 2 for leaf in jax.tree.leaves(label)):
             raise ValueError(
-                f"the labels of task {self.name!r} ({type(self).__name__}) have positions, which "
-                "it does not move with the image: give it a method `warp`"
+                f"the labels of task {self.name!r} ({type(self).__name__}) have spatial axes, but "
+                "do not move with the image: define the method `warp`"
             )
         return label
 
-    def mix(self, label: Any, other: Any, share: Float[Array, ""]) -> Any:
-        """The label of `share` of one image and 1 - `share` of another, if there is such a thing.
+    def mix(self, label: Any, other: Any, weight: Float[Array, ""]) -> Any:
+        """Returns the label of an image that is mixed with another, for mixup.
+
+        Args:
+          label: Label of the first image, without the batch axis.
+          other: Label of the second image.
+          weight: Weight of the first image in [0, 1]; the second has 1 - `weight`.
 
         Raises:
-          ValueError: There is not.
+          ValueError: The labels of this task cannot be mixed.
         """
-        del label, other, share
+        del label, other, weight
         raise ValueError(
             f"the labels of task {self.name!r} ({type(self).__name__}) cannot be mixed: leave out "
             "mixup and cutmix"
         )
 
     def paste(
-        self, label: Any, other: Any, region: Bool[Array, "H W"], share: Float[Array, ""]
+        self, label: Any, other: Any, region: Bool[Array, "H W"], weight: Float[Array, ""]
     ) -> Any:
-        """The label of one image with a region of another pasted in, which leaves `share` of it.
+        """Returns the label of an image with a region of another pasted in, for cutmix.
+
+        Args:
+          label: Label of the first image, without the batch axis.
+          other: Label of the second image.
+          region: Mask of the pixels that come from the second image.
+          weight: Fraction of the pixels that come from the first image.
 
         Raises:
-          ValueError: There is no such thing.
+          ValueError: The labels of this task cannot be mixed.
         """
         del region
-        return self.mix(label, other, share)
+        return self.mix(label, other, weight)
 
-    def contents(self, label: Any) -> np.ndarray:
-        """What statistics count in one label, [n]: numbers of classes (integers), or numbers."""
+    def label_values(self, label: Any) -> np.ndarray:
+        """Returns the values [n] of one label for label statistics: class indices or numbers."""
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(label)])
 
     def decode(self, output: Any) -> Any:
-        """What a person calls the prediction: a class, a number in the label's unit, a mask."""
+        """Returns the prediction in the form of a label: classes, numbers in its unit, boxes."""
         return output
 
     def error(self, output: Any, label: Any) -> Float[Array, " B"]:
-        """How wrong each example is, for showing the worst first."""
+        """Returns the error of each example, by which reports sort examples."""
         del label
         return jnp.zeros(jnp.shape(output)[0])
 
     def text(self, value: Any) -> str:
-        """One label or decoded prediction in a few characters."""
+        """Returns a short text for one label or decoded prediction."""
         return str(np.round(np.asarray(value), 2))
 
     def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
-        """Draws predictions against truth on a matplotlib axis; the title, or None if nothing."""
+        """Draws predictions against labels on matplotlib axes.
+
+        Returns:
+          The title of the plot; None if nothing is drawn.
+        """
         del axis, outputs, labels
         return None
 
     @property
-    def legend(self) -> tuple[tuple[str, UInt8[np.ndarray, "3"]], ...]:
-        """What the colours of `picture` mean: (words, RGB)."""
+    def legend(self) -> tuple[tuple[str, Color], ...]:
+        """Legend of `picture`: (text, RGB)."""
         return ()
 
-    def picture(
-        self, value: Any, image: Num[np.ndarray, "H W C"]
-    ) -> UInt8[np.ndarray, "H W 3"] | None:
-        """One label, or one decoded prediction, as an image; None if it is not one.
+    def picture(self, value: Any, image: Num[np.ndarray, "H W C"]) -> RGB | None:
+        """Renders one label or decoded prediction; None if it has no spatial axes.
 
         Args:
-          value: A label without the batch axis, or the like from `decode`.
-          image: What the network saw, in the data's own unit; some kinds draw on it.
+          value: Label without the batch axis, or one example of the result of `decode`.
+          image: Input image, in the data's unit; some tasks draw on top of it.
         """
         del value, image
         return None
-
-
-class NoMetrics(Metrics):
-    """For a task that has its loss only."""
-
-    def empty(self):
-        return {}
-
-    def update(self, state, output, label, present):
-        del output, label, present
-        return state
-
-    def compute(self, state):
-        del state
-        return {}
-
-
-def require_finite(name: str, labels: np.ndarray) -> None:
-    """Raises ValueError where a label is NaN or infinite, naming the first."""
-    require(
-        name, np.isfinite(labels), labels, "labels must be finite (mark a missing one in `present`)"
-    )
-
-
-def require(name: str, good: np.ndarray, labels: np.ndarray, rule: str) -> None:
-    """Raises ValueError, naming the first example and value that is not `good`."""
-    if not good.all():
-        where = np.argwhere(~good)[0]
-        place = f" at {tuple(int(i) for i in where[1:])}" if len(where) > 1 else ""
-        raise ValueError(
-            f"task {name!r}: label of example {where[0]} is {labels[tuple(where)]}{place}; {rule}"
-        )
-
-
-def require_shape(name: str, labels: np.ndarray, shape: tuple[int | None, ...]) -> None:
-    """Raises ValueError unless labels have this shape after the first axis; None is any size."""
-    found = labels.shape[1:]
-    if len(found) != len(shape) or any(
-        wanted not in (None, size) for size, wanted in zip(found, shape, strict=True)
-    ):
-        wanted = ", ".join(["N", *("?" if size is None else str(size) for size in shape)])
-        raise ValueError(f"task {name!r}: labels of shape {labels.shape}; must be [{wanted}]")

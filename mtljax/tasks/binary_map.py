@@ -1,91 +1,97 @@
-"""What tasks that ask yes or no of every pixel have in common."""
+"""Base class of tasks with a binary label per pixel."""
 
 import abc
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from mtljax.tasks.base import require, require_shape
+from mtljax.tasks.checks import require, require_shape
 from mtljax.tasks.dense import PixelTask
-from mtljax.tasks.drawing import paint_values
-from mtljax.tasks.raw import yes_or_no
-from mtljax.tasks.soft import sigmoid_distance
+from mtljax.tasks.distances import sigmoid_distance
+from mtljax.tasks.drawing import RGB, paint_values
+from mtljax.tasks.parsing import binary_plane
+from mtljax.tasks.warps import Pixels, Warp
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinaryMap(PixelTask):
-    """Yes or no, per pixel. Output: logits [B, H, W]. Labels: 1 or 0, [B, H, W].
+    """Binary label per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
 
-    Loss: cross entropy with weight 2w where the answer is yes and 2(1 - w) where it is no,
+    Loss: cross entropy with weight 2w for positive and 2(1 - w) for negative pixels,
     w = `positive_weight`.
     """
 
     positive_weight: float = 0.5
-    """Weight of yes against no, in (0, 1)."""
+    """Weight of positive against negative pixels, in (0, 1)."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.positive_weight < 1:
             raise ValueError(
                 f"task {self.name!r}: positive_weight must be in (0, 1), not {self.positive_weight}"
             )
 
-    def head(self):
+    def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True)
 
-    def pixel_losses(self, output, label):
+    def pixel_losses(
+        self, output: Float[Array, "B H W"], label: Int[Array, "B H W"]
+    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
         truth, w = label.astype(output.dtype), self.positive_weight
-        yes, no = jax.nn.softplus(-output), jax.nn.softplus(output)
-        losses = 2 * (w * truth * yes + (1 - w) * (1 - truth) * no)
+        positive, negative = jax.nn.softplus(-output), jax.nn.softplus(output)
+        losses = 2 * (w * truth * positive + (1 - w) * (1 - truth) * negative)
         return losses, jnp.ones(label.shape, bool)
 
-    def distance(self, output, target, temperature):
+    def distance(self, output: Array, target: Array, temperature: float) -> Float[Array, " B"]:
         return sigmoid_distance(output, target, temperature)
 
-    def check(self, labels):
+    def check(self, labels: np.ndarray) -> None:
         require_shape(self.name, labels, (None, None))
         require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
 
     @property
     @abc.abstractmethod
     def limits(self) -> Float[np.ndarray, " K"]:
-        """The probabilities that the metrics cut at, rising."""
+        """Probability thresholds of the metrics, in ascending order."""
 
-    def constant(self, labels, size):
-        """The share of yes, weighted as in the loss: what costs least.
+    def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W"]:
+        """Fraction of positive pixels, weighted as in the loss, which minimises the loss.
 
-        But not below the lowest limit: to say yes everywhere beats to say it nowhere by every
-        metric here.
+        It is at least the lowest threshold: by all metrics of these tasks, a map that is positive
+        everywhere is better than one that is negative everywhere.
         """
-        yes = np.count_nonzero(labels) + 1
-        odds = yes / (labels.size + 2 - yes) * self.positive_weight / (1 - self.positive_weight)
+        positive = np.count_nonzero(labels) + 1
+        odds = positive / (labels.size + 2 - positive)
+        odds = odds * self.positive_weight / (1 - self.positive_weight)
         return np.full(size, max(np.float32(np.log(odds)), _logits(self.limits)[0]))
 
-    def read(self, value):
-        return yes_or_no(value)
+    def parse(self, value: Any) -> Int[np.ndarray, "H W"]:
+        return binary_plane(value)
 
-    def blank(self, size):
+    def placeholder(self, size: Pixels) -> Int[np.ndarray, "H W"]:
         return np.zeros(size, np.int32)
 
-    def warp(self, label, warp):
+    def warp(self, label: Array, warp: Warp) -> Array:
         return warp.plane(label)
 
-    def decode(self, output):
-        """[B, H, W]: the probability of yes."""
+    def decode(self, output: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
+        """Returns the probability of the positive class."""
         return jax.nn.sigmoid(output)
 
-    def picture(self, value, image):
+    def picture(self, value: np.ndarray, image: np.ndarray) -> RGB:
         del image
         return paint_values(value, 0, 1, "gray")
 
 
-def passes(
+def exceeds(
     logits: Float[Array, "B H W"], limits: Float[np.ndarray, " K"]
 ) -> Bool[Array, "B H W K"]:
-    """Which probabilities reach which limits."""
+    """Returns the mask of probabilities that are at or above each threshold."""
     return logits[..., None] >= _logits(limits).reshape(1, 1, 1, -1)
 
 

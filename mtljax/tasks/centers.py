@@ -1,4 +1,4 @@
-"""Objects as points: targets of a heat map of middles, its loss, and the way back to boxes."""
+"""Objects as points: heat-map targets of box centres, their loss, and decoding into boxes."""
 
 from typing import NamedTuple
 
@@ -8,22 +8,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 OVERLAP = 0.7
-"""A box moved by its Gaussian's radius along both axes still has this IoU with itself."""
+"""IoU of a box with itself after a shift by the radius of its Gaussian along both axes."""
 
 
 class Targets(NamedTuple):
-    """What a network should say of a batch of images with up to N boxes each."""
+    """Targets of a batch of images with up to N boxes each."""
 
     heat: Float[Array, "B h w C"]
-    """1 at the middle of an object, less around it."""
-    middle: Bool[Array, "B h w C"]
+    """1 at the centre of an object, less around it."""
+    center: Bool[Array, "B h w C"]
     y: Int[Array, "B N"]
     x: Int[Array, "B N"]
-    """Position of each box's middle."""
+    """Position of each box's centre."""
     shape: Float[Array, "B N 4"]
     """ln height, ln width, y and x offset from the position's corner; in positions."""
     known: Bool[Array, "B N"]
-    """Which boxes are not padding."""
+    """Mask of the boxes that are not padding."""
 
 
 def targets(
@@ -34,14 +34,22 @@ def targets(
     num_classes: int,
     stride: int,
 ) -> Targets:
-    """Of boxes (y0, x0, y1, x1) in pixels; empty ones and those of class -1 are padding."""
+    """Returns the targets for boxes.
+
+    Args:
+      boxes: (y0, x0, y1, x1) in pixels; empty boxes are padding.
+      classes: Class of each box, -1 for padding.
+      size: Height and width of the heat map.
+      num_classes: C.
+      stride: Pixels per position.
+    """
     known = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     boxes = jnp.where(known[..., None], boxes, jnp.asarray([0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 4))
     low, high = boxes[..., :2] / stride, boxes[..., 2:] / stride
     extent, center = high - low, (low + high) / 2
     last = jnp.asarray(size, jnp.int32).reshape(1, 1, 2) - 1
-    place = jnp.clip(jnp.floor(center).astype(jnp.int32), 0, last)
-    y, x = place[..., 0], place[..., 1]
+    position = jnp.clip(jnp.floor(center).astype(jnp.int32), 0, last)
+    y, x = position[..., 0], position[..., 1]
 
     sigma = (2 * _radius(extent) + 1) / 6
     rows = jnp.arange(size[0]).reshape(1, 1, -1) - y[..., None]
@@ -49,53 +57,53 @@ def targets(
     bell = lambda steps: jnp.exp(-(steps.astype(sigma.dtype) ** 2) / (2 * sigma[..., None] ** 2))
     gaussians = bell(rows)[..., None] * bell(columns)[..., None, :]
 
-    # Padding goes to one class too many, which is cut off.
+    # Padding has the class num_classes, which is removed.
     slot = jnp.where(known, classes, num_classes).astype(jnp.int32)
     by_class = lambda slot, g: jnp.zeros((num_classes + 1, *size)).at[slot].max(g)[:num_classes]
     heat = jnp.moveaxis(jax.vmap(by_class)(slot, gaussians), 1, -1)
     images = jnp.arange(len(slot))[:, None]
-    middle = jnp.zeros((len(slot), *size, num_classes + 1), bool).at[images, y, x, slot].set(True)
-    shape = jnp.concatenate([jnp.log(extent), center - place.astype(center.dtype)], -1)
-    return Targets(heat, middle[..., :num_classes], y, x, shape, known)
+    centers = jnp.zeros((len(slot), *size, num_classes + 1), bool).at[images, y, x, slot].set(True)
+    shape = jnp.concatenate([jnp.log(extent), center - position.astype(center.dtype)], -1)
+    return Targets(heat, centers[..., :num_classes], y, x, shape, known)
 
 
 def _radius(extent: Float[Array, "B N 2"]) -> Float[Array, "B N"]:
     """r with (h - r)(w - r) = k h w, k such that the shifted box has IoU `OVERLAP`."""
     total, area = extent.sum(-1), extent.prod(-1)
-    kept = 2 * OVERLAP / (1 + OVERLAP)
-    return (total - jnp.sqrt(total**2 - 4 * (1 - kept) * area)) / 2
+    k = 2 * OVERLAP / (1 + OVERLAP)
+    return (total - jnp.sqrt(total**2 - 4 * (1 - k) * area)) / 2
 
 
 def focal_loss(logits: Float[Array, "B h w C"], target: Targets) -> Float[Array, " B"]:
-    """Penalty-reduced focal loss (powers 2 and 4), its sum over each image."""
+    """Penalty-reduced focal loss (powers 2 and 4), summed over each image."""
     p = jax.nn.sigmoid(logits)
     hit = (1 - p) ** 2 * jax.nn.softplus(-logits)
     miss = (1 - target.heat) ** 4 * p**2 * jax.nn.softplus(logits)
-    return jnp.where(target.middle, hit, miss).sum((1, 2, 3))
+    return jnp.where(target.center, hit, miss).sum((1, 2, 3))
 
 
 def detections(
     output: Float[Array, "B h w c"], *, num_classes: int, stride: int, most: int
 ) -> dict[str, Array]:
-    """The `most` largest local maxima (over 3 x 3 positions) as boxes, best first."""
+    """Returns the `most` largest local maxima (over 3 x 3 positions) as boxes, best first."""
     logits = output[..., :num_classes]
     batch, height, width, _ = logits.shape
-    around = nn.max_pool(logits, window_shape=(3, 3), padding="SAME")
-    ranked = jnp.where(logits == around, logits, -jnp.inf).reshape(batch, -1)
+    highest = nn.max_pool(logits, window_shape=(3, 3), padding="SAME")
+    ranked = jnp.where(logits == highest, logits, -jnp.inf).reshape(batch, -1)
     scores, cell = jax.lax.top_k(ranked, min(most, ranked.shape[1]))
-    place, kind = split(cell, num_classes)
-    y, x = split(place, width)
+    position, classes = split(cell, num_classes)
+    y, x = split(position, width)
     shapes = output[..., num_classes:].reshape(batch, height * width, 4)
-    at = jnp.take_along_axis(shapes, place[..., None], 1)
-    middle = jnp.stack([y, x], -1).astype(output.dtype) + at[..., 2:]
-    # Larger than twice the image is no more right; it also keeps the exponential finite.
-    half = jnp.exp(jnp.minimum(at[..., :2], jnp.log(2.0 * max(height, width)))) / 2
-    boxes = jnp.concatenate([middle - half, middle + half], -1) * stride
-    return {"boxes": boxes, "classes": kind, "scores": jax.nn.sigmoid(scores)}
+    shape = jnp.take_along_axis(shapes, position[..., None], 1)
+    center = jnp.stack([y, x], -1).astype(output.dtype) + shape[..., 2:]
+    # Limited to twice the image, so that the exponential is finite.
+    half = jnp.exp(jnp.minimum(shape[..., :2], jnp.log(2.0 * max(height, width)))) / 2
+    boxes = jnp.concatenate([center - half, center + half], -1) * stride
+    return {"boxes": boxes, "classes": classes, "scores": jax.nn.sigmoid(scores)}
 
 
 def split(cell: Int[Array, "*B"], width: int) -> tuple[Int[Array, "*B"], Int[Array, "*B"]]:
-    """Row and column of the cells of a table that is `width` wide, numbered row by row."""
+    """Returns the row and column of cells of a table that is numbered row by row."""
     cell = jnp.asarray(cell)
     row = jax.lax.div(cell, jnp.asarray(width, cell.dtype))
-    return row, cell - row * width  # not // and %, which jax2onnx takes for fixed batches only
+    return row, cell - row * width  # not // and %, which jax2onnx supports for fixed batches only

@@ -1,31 +1,37 @@
 """COCO's mean average precision, as computed by pycocotools (the extra `detection`)."""
 
 import contextlib
+import importlib.util
 import io
 
 import numpy as np
-
-from mtljax.utils.optional import require_installed
+from jaxtyping import Bool, Float
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
-"""IoU from which a detection counts as right."""
+"""IoU thresholds of a correct detection."""
 
 
 def require_evaluator(name: str) -> None:
-    """Raises ValueError with the command to install pycocotools, if it is missing."""
-    require_installed("pycocotools", "detection", f"task {name!r}")
+    """Raises ModuleNotFoundError, with the command that installs it, without pycocotools."""
+    if importlib.util.find_spec("pycocotools") is None:
+        raise ModuleNotFoundError(
+            f"task {name!r} needs pycocotools for its metrics: pip install 'mtljax[detection]'"
+        )
 
 
 def average_precision(
-    truth: dict[str, np.ndarray], found: dict[str, np.ndarray], num_classes: int, most: int
-) -> np.ndarray:
-    """Average precision [10 thresholds, C], objects of all sizes; NaN for a class without any.
+    truth: dict[str, np.ndarray], predicted: dict[str, np.ndarray], num_classes: int, most: int
+) -> Float[np.ndarray, "10 C"]:
+    """Returns the average precision per threshold and class, for objects of all sizes.
 
     Args:
       truth: `boxes` [N, n, 4] as (y0, x0, y1, x1), `classes` [N, n], -1 for padding.
-      found: `boxes` [N, m, 4], `classes` [N, m], `scores` [N, m]; a score of 0 is none.
+      predicted: `boxes` [N, m, 4], `classes` [N, m], `scores` [N, m], 0 for padding.
       num_classes: C.
       most: Detections per image and class that count.
+
+    Returns:
+      [10 thresholds, C]; NaN for a class without objects.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -38,28 +44,26 @@ def average_precision(
             "annotations": _entries(truth, truth["classes"] >= 0),
         }
         data.createIndex()
-        answers = COCO()
-        answers.dataset = dict(
-            data.dataset,
-            annotations=_entries(found, (found["scores"] > 0) & (found["classes"] >= 0)),
-        )
-        answers.createIndex()
-        judge = COCOeval(data, answers, "bbox")
-        judge.params.iouThrs = THRESHOLDS
-        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
-        judge.params.maxDets = [most]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, 0]  # [threshold, recall, class]
+        results = COCO()
+        valid = (predicted["scores"] > 0) & (predicted["classes"] >= 0)
+        results.dataset = dict(data.dataset, annotations=_entries(predicted, valid))
+        results.createIndex()
+        evaluator = COCOeval(data, results, "bbox")
+        evaluator.params.iouThrs = THRESHOLDS
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluator.params.maxDets = [most]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, 0]  # [threshold, recall, class]
     return np.where(precision >= 0, precision, np.nan).mean(1)
 
 
-def _entries(boxes: dict[str, np.ndarray], known: np.ndarray) -> list[dict]:
+def _entries(boxes: dict[str, np.ndarray], valid: Bool[np.ndarray, "N n"]) -> list[dict]:
     entries: list[dict] = []
-    for i, j in np.argwhere(known):
+    for i, j in np.argwhere(valid):
         y0, x0, y1, x1 = (float(side) for side in boxes["boxes"][i, j])
         entry = {
-            "id": len(entries) + 1,  # pycocotools takes id 0 for "not matched"
+            "id": len(entries) + 1,  # for pycocotools, id 0 means "not matched"
             "image_id": int(i),
             "category_id": int(boxes["classes"][i, j]),
             "bbox": [x0, y0, x1 - x0, y1 - y0],

@@ -1,4 +1,4 @@
-"""What tasks with an output per pixel have in common: the decoder, and means over valid pixels."""
+"""Base classes of tasks with spatial outputs."""
 
 import abc
 import dataclasses
@@ -10,65 +10,63 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtljax.models.heads import DENSE_HEADS
-from mtljax.tasks.base import Task
-from mtljax.tasks.settings import require_choice, require_least
-from mtljax.tasks.streaming import fill_absent, of_rank
+from mtljax.tasks.base import Present, SumAndCount, Task
+from mtljax.tasks.checks import require_choice, require_least
+from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, of_rank
 
 Decoder = Literal["linear", "fpn", "aspp"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseTask(Task):
-    """A task whose head keeps the image's height and width."""
+    """Task whose head preserves the spatial axes of the image."""
 
     decoder: Decoder = "fpn"
-    """The head; see `mtljax.models.heads.DENSE_HEADS`."""
+    """Type of head; see `mtljax.models.heads.DENSE_HEADS`."""
     levels: int = 3
-    """How many of the trunk's last stages the decoder reads; `linear` reads only the last."""
+    """Number of final trunk stages that the decoder reads; `linear` reads only the last."""
     width: int = 64
     """Channels of the decoder; `linear` has none."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_choice(self, "decoder", Decoder)
         require_least(self, 1, "levels", "width")
 
     @property
-    def taps(self):
+    def taps(self) -> int:
         return 1 if self.decoder == "linear" else self.levels
 
     def dense_head(self, **settings: Any) -> nn.Module:
-        """The decoder, with `settings` of `DenseHead`."""
+        """Returns the decoder with these settings of `DenseHead`."""
         return DENSE_HEADS[self.decoder](width=self.width, **settings)
 
 
 class PixelTask(DenseTask):
-    """A task whose loss is a mean over the pixels that carry a label, in all images alike."""
+    """Task whose loss is the mean over the labelled pixels of all images."""
 
     @abc.abstractmethod
     def pixel_losses(
         self, output: Array, label: Array
     ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
-        """(loss of each pixel, which pixels count).
+        """Returns the loss of each pixel and the mask of labelled pixels.
 
-        Where a pixel does not count, the loss and its gradient must still be finite.
+        The losses of unlabelled pixels and their gradients must be finite.
         """
 
-    def loss(self, output, label, present):
+    def loss(self, output: Array, label: Array, present: Present) -> SumAndCount:
         losses, valid = self.pixel_losses(output, fill_absent(label, present))
-        valid &= of_rank(present, valid.ndim)
-        return jnp.where(valid, losses, 0.0).sum(), valid.sum().astype(jnp.float32)
+        return masked_sum(losses, valid & of_rank(present, valid.ndim))
 
-    def paste(self, label, other, region, share):
-        del share
+    def paste(
+        self, label: Array, other: Array, region: Bool[Array, "H W"], weight: Float[Array, ""]
+    ) -> Array:
+        del weight
         return jnp.where(of_rank(region, label.ndim), other, label)
 
-    def error(self, output, label):
-        losses, valid = self.pixel_losses(output, label)
-        axes = tuple(range(1, losses.ndim))
-        count = jnp.maximum(valid.sum(axes), 1).astype(losses.dtype)
-        return jnp.where(valid, losses, 0.0).sum(axes) / count
+    def error(self, output: Array, label: Array) -> Float[Array, " B"]:
+        return masked_mean(*self.pixel_losses(output, label))
 
-    def text(self, value):
+    def text(self, value: Any) -> str:
         value = np.asarray(value, np.float64)
-        known = value[np.isfinite(value)]
-        return f"mean {known.mean():.2f}" if known.size else "nothing"
+        finite = value[np.isfinite(value)]
+        return f"mean {finite.mean():.2f}" if finite.size else "nothing"

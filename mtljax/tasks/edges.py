@@ -1,14 +1,15 @@
-"""Edges: is this pixel on a boundary?"""
+"""Edge detection: edge or not, per pixel."""
 
 import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Array, Bool, Float, Num
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from mtljax.tasks.binary_map import BinaryMap, passes
+from mtljax.tasks.base import Metrics, TaskMetrics
+from mtljax.tasks.binary_map import BinaryMap, exceeds
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
 
@@ -22,23 +23,23 @@ class Edges(BinaryMap):
     Metrics: for each threshold, predicted edge pixels are matched one to one with true ones at most
     `tolerance` away, as many as possible; with matches m, predictions p and truths t,
     F = 2m / (p + t). `ods` is the best F over thresholds of the data set's counts; `ois` takes each
-    image at its own best threshold, adds up the counts and gives their F. Predictions are not
-    thinned, so an edge drawn three pixels wide costs precision. The matching runs on the host, for
+    image at its best threshold, adds up the counts and computes their F. Predictions are not
+    thinned, so an edge three pixels wide costs precision. The matching runs on the host, for
     each image and threshold.
 
     References:
       Martin et al., 2004, "Learning to Detect Natural Image Boundaries"; Arbelaez et al., 2011,
-      "Contour Detection and Hierarchical Image Segmentation", for ODS and OIS. Their matching
-      is of least cost; its number of matches is what this one maximises.
+      "Contour Detection and Hierarchical Image Segmentation", for ODS and OIS. They use a
+      matching of least cost, whose number of matches is maximised here.
     """
 
     positive_weight: float = 0.95
-    """Weight of edges against the rest, in (0, 1); edges are rare."""
+    """Weight of edges against other pixels, in (0, 1); edges are rare."""
     tolerance: float = 0.0075
-    """Largest distance of a match, as a share of the image's diagonal, but at least one pixel.
-    0.0075 is BSDS500's, 0.011 NYUv2's."""
+    """Largest distance of a match, as a fraction of the image diagonal, but at least one pixel.
+    BSDS500 uses 0.0075, NYUv2 0.011."""
     thresholds: int = 19
-    """Evenly spaced in (0, 1); papers have 99, which takes as much longer."""
+    """Number of evenly spaced thresholds in (0, 1); papers use 99, which takes 5 times as long."""
 
     main_metric = "ods"
     metric_specs = {
@@ -47,7 +48,7 @@ class Edges(BinaryMap):
         "ods_threshold": MetricSpec("best threshold of all"),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.thresholds <= 255:
             raise ValueError(
@@ -57,30 +58,30 @@ class Edges(BinaryMap):
             raise ValueError(f"task {self.name!r}: tolerance must be >= 0, not {self.tolerance}")
 
     @property
-    def limits(self):
+    def limits(self) -> Float[np.ndarray, " K"]:
         return np.arange(1, self.thresholds + 1) / (self.thresholds + 1)
 
     @property
-    def metrics(self):
+    def metrics(self) -> Metrics:
         return _Boundaries(self.limits, self.tolerance)
 
 
 class _Boundaries(PerExample):
-    """Of each image: the number of true edge pixels, and per threshold those predicted, matched."""
+    """True edge pixels of each image, and per threshold the predicted and matched ones."""
 
     names = ("ods", "ois", "ods_threshold")
 
-    def __init__(self, limits: np.ndarray, tolerance: float):
+    def __init__(self, limits: Float[np.ndarray, " K"], tolerance: float):
         self.limits, self.tolerance = limits, tolerance
 
-    def describe(self, output, label):
-        # The number of thresholds that a pixel passes is all that is needed of its probability.
+    def describe(self, output: Array, label: Array) -> dict[str, Array]:
+        # The metrics depend on a probability only through the number of thresholds below it.
         return {
-            "level": passes(output, self.limits).sum(-1).astype(jnp.uint8),
+            "level": exceeds(output, self.limits).sum(-1).astype(jnp.uint8),
             "truth": label != 0,
         }
 
-    def digest(self, rows):
+    def compress(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         shape = (len(rows["truth"]), len(self.limits))
         matched, predicted = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for i, (level, truth) in enumerate(zip(rows["level"], rows["truth"], strict=True)):
@@ -96,19 +97,21 @@ class _Boundaries(PerExample):
             "true": rows["truth"].sum((1, 2), dtype=np.int64),
         }
 
-    def summarise(self, rows):
+    def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         matched, predicted, true = rows["matched"], rows["predicted"], rows["true"]
         f = _f_measure(matched.sum(0), predicted.sum(0), true.sum())
-        own = np.arange(len(true)), _f_measure(matched, predicted, true[:, None]).argmax(1)
+        best = np.arange(len(true)), _f_measure(matched, predicted, true[:, None]).argmax(1)
         return {
             "ods": float(f.max()),
-            "ois": float(_f_measure(matched[own].sum(), predicted[own].sum(), true.sum())),
+            "ois": float(_f_measure(matched[best].sum(), predicted[best].sum(), true.sum())),
             "ods_threshold": float(self.limits[f.argmax()]),
         }
 
 
-def _f_measure(matched, predicted, true):
-    """1 where there is nothing to find and nothing was found."""
+def _f_measure(
+    matched: Num[np.ndarray, "..."], predicted: Num[np.ndarray, "..."], true: Num[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """2 matched / (predicted + true); 1 for 0 / 0."""
     total = np.asarray(predicted + true)
     return np.where(total > 0, 2 * matched / np.maximum(total, 1), 1.0)
 
@@ -116,22 +119,27 @@ def _f_measure(matched, predicted, true):
 def match(
     predicted: Bool[np.ndarray, "H W"], true: Bool[np.ndarray, "H W"], distance: float
 ) -> int:
-    """The most pairs of one predicted and one true pixel, at most `distance` pixels apart."""
+    """Returns the maximum number of disjoint pairs of a predicted and a true pixel.
+
+    Args:
+      predicted: Mask of the predicted pixels.
+      true: Mask of the true pixels.
+      distance: Maximum distance of a pair in pixels.
+    """
     reach = int(distance)
     steps = np.arange(-reach, reach + 1)
     near = [(y, x) for y in steps for x in steps if y * y + x * x <= distance * distance]
     width = true.shape[1] + 2 * reach
-    number = np.pad(
-        np.where(true, true.cumsum().reshape(true.shape) - 1, -1), reach, constant_values=-1
-    )
+    index = np.where(true, true.cumsum().reshape(true.shape) - 1, -1)
+    index = np.pad(index, reach, constant_values=-1)
 
-    # A row for each predicted pixel: the numbers of the true ones around it, -1 for none.
+    # A row for each predicted pixel: the indices of the true ones around it, -1 for none.
     y, x = np.nonzero(predicted)
-    around = [dy * width + dx for dy, dx in near]
-    candidates = number.ravel()[((y + reach) * width + x + reach)[:, None] + around]
+    offsets = [dy * width + dx for dy, dx in near]
+    candidates = index.ravel()[((y + reach) * width + x + reach)[:, None] + offsets]
     candidates = candidates[(candidates >= 0).any(1)]
-    there = candidates >= 0
-    columns, starts = candidates[there], np.append(0, there.sum(1).cumsum())
+    valid = candidates >= 0
+    columns, starts = candidates[valid], np.append(0, valid.sum(1).cumsum())
     graph = csr_array(
         (np.ones(len(columns), np.int8), columns, starts), shape=(len(candidates), int(true.sum()))
     )

@@ -2,24 +2,30 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.models.heads import VectorHead
-from mtljax.tasks.base import Task, require, require_shape
+from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.checks import require, require_classes, require_shape
+from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.raw import class_of, number, numbers
-from mtljax.tasks.settings import require_classes
-from mtljax.tasks.soft import sigmoid_distance
-from mtljax.tasks.streaming import PerExample, fill_absent
+from mtljax.tasks.parsing import class_index, number, numbers
+from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
+from mtljax.tasks.warps import Pixels
+
+Logits = Float[Array, "B C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiLabel(Task):
-    """Each of `num_classes` in the image or not. Output: logits [B, C]. Labels: 0 or 1, [B, C].
+    """Any subset of `num_classes` per image. Output: logits [B, C]. Labels: 0 or 1, [B, C].
 
     Loss: cross entropy, its mean over classes. Metrics: `f1`, the mean over classes of
     2 TP / (2 TP + FP + FN) at probability 1/2, of classes that are true or predicted anywhere; and
@@ -29,84 +35,87 @@ class MultiLabel(Task):
 
     num_classes: int
     class_names: tuple[str, ...] = ()
-    """What to call the classes; their numbers if empty."""
+    """Names of the classes in reports and tables; their indices if empty."""
 
     main_metric = "map"
     metric_specs = {
         "map": MetricSpec("mean average precision", higher_is_better=True),
         "f1": MetricSpec("mean F1", higher_is_better=True),
-        "average_precision": MetricSpec("average precision"),
+        "average_precision": MetricSpec("average precision of each class"),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_classes(self, 1)
 
-    def head(self):
+    def head(self) -> nn.Module:
         return VectorHead(outputs=self.num_classes)
 
-    def loss(self, output, label, present):
-        losses = self.error(output, fill_absent(label, present))
-        return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+    def loss(self, output: Logits, label: Array, present: Present) -> SumAndCount:
+        return masked_sum(self.error(output, fill_absent(label, present)), present)
 
-    def distance(self, output, target, temperature):
+    def distance(self, output: Logits, target: Logits, temperature: float) -> Float[Array, " B"]:
         return sigmoid_distance(output, target, temperature)
 
     @property
-    def metrics(self):
+    def metrics(self) -> Metrics:
         return _Rankings()
 
-    def check(self, labels):
+    def check(self, labels: np.ndarray) -> None:
         require_shape(self.name, labels, (self.num_classes,))
         require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
 
-    def constant(self, labels, size):
-        """Each class's frequency, as if it had been there and not there once more."""
+    def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
+        """Log odds of each class, with one added to the counts of positives and negatives."""
         del size
-        there = (labels != 0).sum(0)
-        return np.log((there + 1) / (len(labels) - there + 1)).astype(np.float32)
+        positive = (labels != 0).sum(0)
+        return np.log((positive + 1) / (len(labels) - positive + 1)).astype(np.float32)
 
-    def read(self, value):
-        """0 and 1 (or -1 and 1) for each class, {class name: there or not}, or "cat;dog"."""
-        if isinstance(value, str) and self.class_names and not _is_numbers(value):
-            there = {class_of(name, self.class_names) for name in value.split(";") if name.strip()}
-            value = [i in there for i in range(self.num_classes)]
+    def parse(self, value: Any) -> Int[np.ndarray, " C"]:
+        """Parses 0 and 1 (or -1 and 1) of each class, {class name: 0 or 1}, or "cat;dog"."""
+        if isinstance(value, str) and self.class_names and value.strip("01-. "):
+            classes = {class_index(x, self.class_names) for x in value.split(";") if x.strip()}
+            value = [i in classes for i in range(self.num_classes)]
         if isinstance(value, Mapping):
             missing = [name for name in self.class_names if name not in value]
             if missing or not self.class_names:
-                raise ValueError(f"nothing is said of {', '.join(missing) or 'class_names'}")
+                raise ValueError(
+                    f"no value for {', '.join(missing)}"
+                    if missing
+                    else "values by class name, but the task has no class_names: set them"
+                )
             value = [value[name] for name in self.class_names]
-        found = np.asarray(
+        values = np.asarray(
             [number(x) for x in value] if isinstance(value, (list, tuple)) else numbers(value)
         )
-        if found.size != self.num_classes:
-            raise ValueError(f"{found.size} numbers for {self.num_classes} classes")
-        good = (found == 0) | (abs(found) == 1)
-        if not good.all():
-            raise ValueError(f"{found[~good][0]:g} is neither 0 nor 1 (nor -1)")
-        return (found > 0).astype(np.int32)
+        if values.size != self.num_classes:
+            raise ValueError(f"{values.size} numbers for {self.num_classes} classes")
+        valid = (values == 0) | (abs(values) == 1)
+        if not valid.all():
+            raise ValueError(f"{values[~valid][0]:g}; must be 0 or 1 (or -1)")
+        return (values > 0).astype(np.int32)
 
-    def blank(self, size):
+    def placeholder(self, size: Pixels) -> Int[np.ndarray, " C"]:
         del size
         return np.zeros(self.num_classes, np.int32)
 
-    def mix(self, label, other, share):
-        return share * label.astype(share.dtype) + (1 - share) * other.astype(share.dtype)
+    def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Float[Array, " C"]:
+        return weight * label.astype(weight.dtype) + (1 - weight) * other.astype(weight.dtype)
 
-    def contents(self, label):
+    def label_values(self, label: np.ndarray) -> Int[np.ndarray, " n"]:
         return np.flatnonzero(label)
 
-    def decode(self, output):
-        """[B, C]: 1 where the logit is above 0, a probability above 1/2; else 0."""
+    def decode(self, output: Logits) -> Int[Array, "B C"]:
+        """Returns 1 where the probability is above 1/2, else 0."""
         return (output > 0).astype(jnp.int32)
 
-    def error(self, output, label):
+    def error(self, output: Logits, label: Array) -> Float[Array, " B"]:
         return optax.sigmoid_binary_cross_entropy(output, label.astype(output.dtype)).mean(-1)
 
-    def text(self, value):
+    def text(self, value: Any) -> str:
         names = self.class_names or range(self.num_classes)
         return ", ".join(str(name) for name, on in zip(names, value, strict=True) if on) or "none"
 
-    def draw(self, axis, outputs, labels):
+    def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
         precision = average_precision(np.asarray(jax.device_get(outputs)), np.asarray(labels) != 0)
         names = self.class_names or [str(i) for i in range(self.num_classes)]
         axis.barh(names, np.nan_to_num(precision))
@@ -114,8 +123,8 @@ class MultiLabel(Task):
         axis.invert_yaxis()
         axis.set_xlabel("average precision")
         axis.set_ylabel("class")
-        known = precision[np.isfinite(precision)]
-        return f"{self.name}: mean average precision {known.mean():.2f}" if known.size else None
+        finite = precision[np.isfinite(precision)]
+        return f"{self.name}: mean average precision {finite.mean():.2f}" if finite.size else None
 
 
 class _Rankings(PerExample):
@@ -123,25 +132,27 @@ class _Rankings(PerExample):
 
     names = ("map", "f1", "average_precision")
 
-    def describe(self, output, label):
+    def describe(self, output: Logits, label: Array) -> dict[str, Array]:
         return {"score": output, "truth": label != 0}
 
-    def summarise(self, rows):
+    def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         score, truth = rows["score"], rows["truth"]
         predicted = score > 0
-        hits, either = (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
-        f1 = 2 * hits[either > 0] / either[either > 0]
+        hits, total = (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
+        f1 = 2 * hits[total > 0] / total[total > 0]
         precision = average_precision(score, truth)
-        known = precision[np.isfinite(precision)]
+        finite = precision[np.isfinite(precision)]
         return {
-            "map": float(known.mean()) if known.size else float("nan"),
+            "map": float(finite.mean()) if finite.size else float("nan"),
             "f1": float(f1.mean()) if f1.size else float("nan"),
             "average_precision": precision.tolist(),
         }
 
 
-def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """[N, C], [N, C] -> [C]; NaN for classes that are nowhere true."""
+def average_precision(
+    score: Float[np.ndarray, "N C"], truth: Bool[np.ndarray, "N C"]
+) -> Float[np.ndarray, " C"]:
+    """Returns the average precision of each class; NaN without positive examples."""
     result = np.full(score.shape[1], np.nan)
     for i, (s, t) in enumerate(zip(score.T, truth.T, strict=True)):
         order = np.argsort(-s, kind="stable")
@@ -151,7 +162,3 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
             gain = np.diff(hits[last], prepend=0) / hits[-1]
             result[i] = (hits[last] / (last + 1) * gain).sum()
     return result
-
-
-def _is_numbers(text: str) -> bool:
-    return not text.strip("01-. ")

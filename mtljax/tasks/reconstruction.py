@@ -1,23 +1,32 @@
-"""Image reconstruction: an image from an image."""
+"""Image reconstruction: an image for an image."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 from scipy.ndimage import correlate1d
 
-from mtljax.tasks.base import require, require_shape
+from mtljax.tasks.base import Metrics, TaskMetrics
+from mtljax.tasks.checks import (
+    require,
+    require_choice,
+    require_least,
+    require_positive,
+    require_shape,
+)
 from mtljax.tasks.dense import PixelTask
-from mtljax.tasks.drawing import as_rgb
+from mtljax.tasks.drawing import RGB, as_rgb
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.settings import require_choice, require_least, require_positive
 from mtljax.tasks.streaming import PerExample
+from mtljax.tasks.warps import Pixels, Warp
 
 Kind = Literal["l1", "l2"]
-BEST_PSNR = 100.0
-"""In decibels: given to images without any error, whose PSNR is infinite."""
+Images = Float[Array, "B H W C"]
+MAX_PSNR = 100.0
+"""PSNR in decibels of images without any error, for which the formula gives infinity."""
 _OFFSETS = np.arange(-5, 6)
 _WINDOW = np.exp(-(_OFFSETS**2) / (2 * 1.5**2))
 _WINDOW /= _WINDOW.sum()
@@ -27,15 +36,15 @@ _WINDOW /= _WINDOW.sum()
 class Reconstruction(PixelTask):
     """An image. Output and labels: [B, H, W, C], from 0 to `peak`; both sides at least 11 pixels.
 
-    Metrics, each taken per image and averaged over images, of predictions cut to 0..`peak`:
+    Metrics, computed per image and averaged over images, of predictions clipped to 0..`peak`:
 
         psnr  10 log10(peak^2 / mean squared error), in decibels, at most 100
         ssim  mean over channels and over all positions of an 11 x 11 Gaussian window (sigma 1.5)
-              that lie within the image; K1 = 0.01, K2 = 0.03, variances over the window's
-              weights (not corrected for the sample's size)
+              within the image; K1 = 0.01, K2 = 0.03, variances over the window's weights (not
+              corrected for the sample size)
 
-    They are computed on the host in 64 bits: a window's variance is a small difference of large
-    numbers, of which 32 bits leave too little.
+    They are computed on the host in 64 bits: the variance of a window is a small difference of
+    large numbers.
 
     References:
       Wang et al., 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity"
@@ -43,9 +52,9 @@ class Reconstruction(PixelTask):
 
     channels: int = 3
     peak: float = 1.0
-    """The largest value of a pixel."""
+    """Maximum value of a pixel."""
     kind: Kind = "l1"
-    """Loss of a pixel: mean over channels of |e| or e^2, e the error as a share of `peak`."""
+    """Loss of a pixel: mean over channels of |e| or e^2, e the error as a fraction of `peak`."""
 
     main_metric = "psnr"
     metric_specs = {
@@ -53,58 +62,60 @@ class Reconstruction(PixelTask):
         "ssim": MetricSpec("SSIM", higher_is_better=True),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require_choice(self, "kind", Kind)
         require_least(self, 1, "channels")
         require_positive(self, "peak")
 
-    def head(self):
+    def head(self) -> nn.Module:
         return self.dense_head(outputs=self.channels, center=self.peak / 2, scale=self.peak)
 
-    def pixel_losses(self, output, label):
+    def pixel_losses(
+        self, output: Images, label: Array
+    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
         error = (output - label.astype(output.dtype)) / self.peak
         losses = jnp.abs(error) if self.kind == "l1" else error**2
         return losses.mean(-1), jnp.ones(label.shape[:-1], bool)
 
     @property
-    def metrics(self):
+    def metrics(self) -> Metrics:
         return _Quality(self.peak)
 
-    def check(self, labels):
+    def check(self, labels: np.ndarray) -> None:
         require_shape(self.name, labels, (None, None, self.channels))
         if min(labels.shape[1:3]) < len(_WINDOW):
             raise ValueError(
                 f"task {self.name!r}: images of {labels.shape[1]} x {labels.shape[2]} pixels; "
                 f"both sides must be >= {len(_WINDOW)}"
             )
-        good = np.isfinite(labels) & (labels >= 0) & (labels <= self.peak)
-        require(self.name, good, labels, f"must be in 0..{self.peak:g}")
+        valid = np.isfinite(labels) & (labels >= 0) & (labels <= self.peak)
+        require(self.name, valid, labels, f"must be in 0..{self.peak:g}")
 
-    def constant(self, labels, size):
-        """The mean colour."""
+    def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W C"]:
+        """Mean colour."""
         mean = labels.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
         return np.broadcast_to(mean, (*size, self.channels))
 
-    def read(self, value):
-        found = np.asarray(value)
-        scale = self.peak / 255 if found.dtype == np.uint8 else 1.0
-        return (found * np.float32(scale)).astype(np.float32)
+    def parse(self, value: Any) -> Float[np.ndarray, "H W C"]:
+        values = np.asarray(value)
+        scale = self.peak / 255 if values.dtype == np.uint8 else 1.0
+        return (values * np.float32(scale)).astype(np.float32)
 
-    def blank(self, size):
+    def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W C"]:
         return np.zeros((*size, self.channels), np.float32)
 
-    def warp(self, label, warp):
+    def warp(self, label: Array, warp: Warp) -> Array:
         return warp.smooth(label)
 
-    def mix(self, label, other, share):
-        return share * label + (1 - share) * other
+    def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Array:
+        return weight * label + (1 - weight) * other
 
-    def decode(self, output):
-        """[B, H, W, C]: cut to 0..`peak`."""
+    def decode(self, output: Images) -> Images:
+        """Returns the image, clipped to 0..`peak`."""
         return jnp.clip(output, 0, self.peak)
 
-    def picture(self, value, image):
+    def picture(self, value: Any, image: np.ndarray) -> RGB:
         del image
         return as_rgb(np.clip(np.asarray(value, np.float64) / self.peak, 0, 1))
 
@@ -117,10 +128,10 @@ class _Quality(PerExample):
     def __init__(self, peak: float):
         self.peak = peak
 
-    def describe(self, output, label):
+    def describe(self, output: Images, label: Images) -> dict[str, Array]:
         return {"output": jnp.clip(output, 0, self.peak), "label": label}
 
-    def digest(self, rows):
+    def compress(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         pairs = [
             (np.asarray(a, np.float64) / self.peak, np.asarray(b, np.float64) / self.peak)
             for a, b in zip(rows["output"], rows["label"], strict=True)
@@ -130,24 +141,24 @@ class _Quality(PerExample):
             "ssim": np.asarray([ssim(a, b) for a, b in pairs]),
         }
 
-    def summarise(self, rows):
+    def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         return {name: float(values.mean()) for name, values in rows.items()}
 
 
 def psnr(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
-    """Of one image with values in 0..1, in decibels."""
+    """Peak signal-to-noise ratio of two images in 0..1, in decibels."""
     square = float(((a - b) ** 2).mean())
-    return min(-10 * np.log10(square), BEST_PSNR) if square > 0 else BEST_PSNR
+    return min(-10 * np.log10(square), MAX_PSNR) if square > 0 else MAX_PSNR
 
 
 def ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
-    """Of one image with values in 0..1."""
+    """Structural similarity of two images in 0..1."""
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
     covariance = _blur(a * b) - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
-    brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float((brightness * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return float((luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())
 
 
 def _blur(x: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:

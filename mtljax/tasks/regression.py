@@ -1,78 +1,79 @@
-"""Regression: one number (or a few) per image."""
+"""Regression: one or several numbers per image."""
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.heads import VectorHead
-from mtljax.tasks.base import Metrics, Task, require_finite
+from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.checks import require_choice, require_finite, require_least, require_positive
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.raw import numbers
-from mtljax.tasks.settings import require_choice, require_least, require_positive
-from mtljax.tasks.streaming import fill_absent, precise_add, precise_sum
+from mtljax.tasks.parsing import numbers
+from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise_sum
+from mtljax.tasks.warps import Pixels
 
 Kind = Literal["l2", "l1", "huber"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Regression(Task):
-    """A number per image, or `size` of them. Output and labels: [B], or [B, size] if size > 1.
+    """A number per image, or `size` numbers. Output and labels: [B], or [B, size] if size > 1.
 
-    Outputs are in the label's own unit; the loss is taken after both are centred and scaled, so
-    that its size does not depend on the unit.
+    Outputs have the label's unit; the loss is computed after centring and scaling both, so that
+    its magnitude does not depend on the unit.
     """
 
     size: int = 1
+    """Number of values per image."""
     center: float = 0.0
-    """A typical label, in the label's unit: what an untrained network predicts."""
+    """Typical label, in the label's unit; the prediction of an untrained network."""
     scale: float = 1.0
-    """A typical distance from `center`, in the label's unit."""
+    """Typical distance from `center`, in the label's unit."""
     kind: Kind = "l2"
-    """Loss of the scaled error e: e^2, |e|, or e^2 / 2 up to |e| = 1 and |e| - 1/2 beyond."""
+    """Loss of the scaled error e: e^2, |e|, or huber: e^2 / 2 up to |e| = 1, then |e| - 1/2."""
     threshold: float | None = None
-    """Where the question is whether a number is below this or not: adds the metric `accuracy`, the
-    share of outputs that are on their label's side."""
+    """Adds the metric `accuracy`: the fraction of outputs on the same side of this threshold as
+    their label."""
 
     main_metric = "mae"
     metric_specs = {
         "mae": MetricSpec("mean absolute error", higher_is_better=False),
         "rmse": MetricSpec("root mean square error", higher_is_better=False),
-        "r2": MetricSpec("R²", higher_is_better=True, zero_below=1e-05),
+        "r2": MetricSpec("R²", higher_is_better=True, zero_below=1e-5),
         "accuracy": MetricSpec("accuracy", higher_is_better=True, percent=True),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_least(self, 1, "size")
         require_positive(self, "scale")
         require_choice(self, "kind", Kind)
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise ValueError(f"task {self.name!r}: threshold must be finite, not {self.threshold}")
 
-    def head(self):
+    def head(self) -> nn.Module:
         return VectorHead(
             outputs=self.size, squeeze=self.size == 1, center=self.center, scale=self.scale
         )
 
-    def loss(self, output, label, present):
+    def loss(self, output: Array, label: Array, present: Present) -> SumAndCount:
         error = (output - fill_absent(label, present)) / self.scale
         losses = {
             "l2": lambda: error**2,
             "l1": lambda: jnp.abs(error),
             "huber": lambda: jnp.where(jnp.abs(error) < 1, error**2 / 2, jnp.abs(error) - 0.5),
         }[self.kind]()
-        losses = losses.reshape(losses.shape[0], -1).mean(-1)
-        return jnp.where(present, losses, 0.0).sum(), present.sum().astype(jnp.float32)
+        return masked_sum(losses.reshape(losses.shape[0], -1).mean(-1), present)
 
     @property
-    def metrics(self):
-        if self.threshold is None:
-            return _Errors(self.size, self.center)
-        return _Sides(self.size, self.center, self.threshold)
+    def metrics(self) -> Metrics:
+        return _Errors(self)
 
-    def check(self, labels):
+    def check(self, labels: np.ndarray) -> None:
         require_finite(self.name, labels)
         expected = (len(labels),) if self.size == 1 else (len(labels), self.size)
         if labels.shape != expected:
@@ -80,31 +81,31 @@ class Regression(Task):
                 f"task {self.name!r}: labels of shape {labels.shape}; must be {expected}"
             )
 
-    def constant(self, labels, size):
-        """The mean."""
+    def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "..."]:
+        """Mean label."""
         del size
         return labels.mean(0, dtype=np.float64).astype(np.float32)
 
-    def read(self, value):
-        found = numbers(value).astype(np.float32)
-        if found.size != self.size:
-            raise ValueError(f"{found.size} numbers, not {self.size}")
-        return found[0] if self.size == 1 else found
+    def parse(self, value: Any) -> Float[np.ndarray, "..."]:
+        values = numbers(value).astype(np.float32)
+        if values.size != self.size:
+            raise ValueError(f"{values.size} numbers, not {self.size}")
+        return values[0] if self.size == 1 else values
 
-    def blank(self, size):
+    def placeholder(self, size: Pixels) -> Float[np.ndarray, "..."]:
         del size
         return np.zeros((), np.float32)[()] if self.size == 1 else np.zeros(self.size, np.float32)
 
-    def mix(self, label, other, share):
-        return share * label + (1 - share) * other
+    def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Array:
+        return weight * label + (1 - weight) * other
 
-    def error(self, output, label):
+    def error(self, output: Array, label: Array) -> Float[Array, " B"]:
         return abs(output - label).reshape(len(output), -1).mean(-1)
 
-    def text(self, value):
+    def text(self, value: Any) -> str:
         return " ".join(f"{v:.2f}" for v in np.ravel(value))
 
-    def draw(self, axis, outputs, labels):
+    def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
         labels, outputs = np.ravel(labels), np.ravel(outputs)
         finite = np.isfinite(outputs)
         if not finite.any():
@@ -116,14 +117,8 @@ class Regression(Task):
             for line in (axis.axvline, axis.axhline):
                 line(self.threshold, color="0.6", lw=1, ls=":", zorder=0)
         alpha = float(np.clip(200 / len(true), 0.05, 0.5))
-        axis.scatter(
-            true,
-            predicted,
-            s=14,
-            alpha=alpha,
-            lw=0,
-            label="one test image" if self.size == 1 else "one of its values",
-        )
+        label = "one test image" if self.size == 1 else "one of its values"
+        axis.scatter(true, predicted, s=14, alpha=alpha, lw=0, label=label)
         axis.set_xlabel("true value")
         axis.set_ylabel("predicted value")
         axis.set_aspect("equal", adjustable="datalim")
@@ -137,66 +132,52 @@ class Regression(Task):
 
 
 class _Errors(Metrics):
-    """Sums over examples and components, labels taken from `center` so that squares stay small."""
+    """Sums of errors and labels and their squares over examples and components.
 
-    def __init__(self, size: int, center: float):
-        self.size, self.center = size, center
+    Labels are taken relative to `center`, so that squares are small.
+    """
 
-    def empty(self):
+    def __init__(self, task: Regression):
+        self.task = task
+
+    def empty(self) -> PyTree:
         return {
             "count": np.zeros((), np.int32),
             "error": np.zeros((2, 2), np.float32),
-            "label": np.zeros((2 * self.size, 2), np.float32),
+            "label": np.zeros((2 * self.task.size, 2), np.float32),
+            "same_side": np.zeros((), np.int32),
         }
 
-    def update(self, state, output, label, present):
-        shape = (present.shape[0], self.size)
+    def update(self, state: PyTree, output: Array, label: Array, present: Present) -> PyTree:
+        task, known = self.task, present[:, None]
+        shape = (present.shape[0], task.size)
         label = fill_absent(label, present)
-        error = jnp.where(present[:, None], (output - label).reshape(shape), 0.0)
-        label = jnp.where(present[:, None], label.reshape(shape) - self.center, 0.0)
+        error = jnp.where(known, (output - label).reshape(shape), 0.0)
+        same_side = state["same_side"]
+        if task.threshold is not None:
+            same = (output >= task.threshold) == (label >= task.threshold)
+            same_side = same_side + (same.reshape(shape) & known).sum()
+        label = jnp.where(known, label.reshape(shape) - task.center, 0.0)
         errors = precise_sum(jnp.stack([jnp.abs(error), error**2]))
         labels = precise_sum(jnp.concatenate([label, label**2], 1).T)
         return {
             "count": state["count"] + present.sum(),
             "error": precise_add(state["error"], errors),
             "label": precise_add(state["label"], labels),
+            "same_side": same_side,
         }
 
-    def compute(self, state):
-        count = int(state["count"])
-        if not count:
-            return {"mae": float("nan"), "rmse": float("nan"), "r2": float("nan")}
+    def compute(self, state: PyTree) -> TaskMetrics:
+        count = int(state["count"]) or float("nan")
         total = lambda part: np.asarray(state[part], np.float64).sum(-1)
-        absolute, square = total("error")
+        absolute, square = total("error") / (count * self.task.size)
         label, label_square = np.split(total("label"), 2)
         spread = float((label_square - label**2 / count).sum())
-        return {
-            "mae": float(absolute) / (count * self.size),
-            "rmse": float(np.sqrt(square / (count * self.size))),
-            "r2": 1 - float(square) / spread if spread > 0 else float("nan"),
+        metrics = {
+            "mae": float(absolute),
+            "rmse": float(np.sqrt(square)),
+            "r2": 1 - float(total("error")[1]) / spread if spread > 0 else float("nan"),
         }
-
-
-class _Sides(_Errors):
-    """The same, and how many of all numbers are on their label's side of a threshold."""
-
-    def __init__(self, size: int, center: float, threshold: float):
-        super().__init__(size, center)
-        self.threshold = threshold
-
-    def empty(self):
-        return {**super().empty(), "agree": np.zeros((), np.int32)}
-
-    def update(self, state, output, label, present):
-        known = fill_absent(label, present)
-        agree = (output >= self.threshold) == (known >= self.threshold)
-        agree = agree.reshape(present.shape[0], self.size) & present[:, None]
-        return {
-            **super().update(state, output, label, present),
-            "agree": state["agree"] + agree.sum(),
-        }
-
-    def compute(self, state):
-        count = int(state["count"]) * self.size
-        accuracy = int(state["agree"]) / count if count else float("nan")
-        return {**super().compute(state), "accuracy": accuracy}
+        if self.task.threshold is not None:
+            metrics["accuracy"] = int(state["same_side"]) / (count * self.task.size)
+        return metrics

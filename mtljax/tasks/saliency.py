@@ -1,10 +1,12 @@
-"""Saliency: is this pixel part of what a person looks at?"""
+"""Saliency: salient or not, per pixel."""
 
 import dataclasses
 
 import numpy as np
+from jaxtyping import Array, Float
 
-from mtljax.tasks.binary_map import BinaryMap, passes
+from mtljax.tasks.base import Metrics, TaskMetrics
+from mtljax.tasks.binary_map import BinaryMap, exceeds
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
 
@@ -19,8 +21,8 @@ class Saliency(BinaryMap):
 
     Metrics: at each of 15 thresholds 0.20, 0.25, ... 0.90, precision P, recall R and IoU of each
     image, each averaged over images; `max_f` is the largest (1 + b) P R / (b P + R), b = 0.3, and
-    `miou` the largest mean IoU of the salient pixels. A measure of an image that has nothing to
-    divide by is 1 if the prediction is right (nothing there, nothing found), otherwise 0.
+    `miou` the largest mean IoU of the salient pixels. Where an image's divisor is 0, the value is 1
+    if no pixel is salient and none is predicted, otherwise 0.
 
     References:
       Achanta et al., 2009, "Frequency-tuned Salient Region Detection", for b = 0.3; Maninis et
@@ -34,35 +36,35 @@ class Saliency(BinaryMap):
     }
 
     @property
-    def limits(self):
+    def limits(self) -> Float[np.ndarray, " K"]:
         return np.arange(20, 91, 5) / 100
 
     @property
-    def metrics(self):
+    def metrics(self) -> Metrics:
         return _Regions(self.limits)
 
 
 class _Regions(PerExample):
-    """Of each image: salient pixels, and per threshold those predicted and those that are both."""
+    """Salient pixels of each image, and per threshold the predicted pixels and the intersection."""
 
     names = ("max_f", "miou")
 
-    def __init__(self, limits: np.ndarray):
+    def __init__(self, limits: Float[np.ndarray, " K"]):
         self.limits = limits
 
-    def describe(self, output, label):
+    def describe(self, output: Array, label: Array) -> dict[str, Array]:
         truth = (label != 0)[..., None]
-        predicted = passes(output, self.limits)
+        predicted = exceeds(output, self.limits)
         return {
             "true": truth.sum((1, 2, 3)),
             "predicted": predicted.sum((1, 2)),
             "both": (predicted & truth).sum((1, 2)),
         }
 
-    def summarise(self, rows):
+    def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         true, predicted, both = rows["true"][:, None], rows["predicted"], rows["both"]
-        nothing = (true == 0) & (predicted == 0)
-        mean = lambda over: np.where(nothing, 1.0, both / np.maximum(over, 1)).mean(0)
+        empty = (true == 0) & (predicted == 0)
+        mean = lambda divisor: np.where(empty, 1.0, both / np.maximum(divisor, 1)).mean(0)
         precision, recall = mean(predicted), mean(np.broadcast_to(true, both.shape))
         divisor = BETA_SQUARED * precision + recall
         f = (1 + BETA_SQUARED) * precision * recall / np.where(divisor > 0, divisor, 1.0)

@@ -1,18 +1,18 @@
-"""What exact metrics are made of: sums without rounding, and rows kept per example."""
+"""Building blocks of losses and metrics: masked sums, exact sums and metrics per example."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mtljax.tasks.base import Metrics
+from mtljax.tasks.base import Metrics, Present, SumAndCount, TaskMetrics
 
 
-def fill_absent(label: PyTree, present: Bool[Array, " B"]) -> PyTree:
-    """The labels with zeros in place of whatever stands where there is none.
+def fill_absent(label: PyTree, present: Present) -> PyTree:
+    """Returns the labels with zeros in place of missing labels.
 
     Without it a NaN in a missing label reaches the gradient: 0 * NaN is NaN.
     """
@@ -20,15 +20,27 @@ def fill_absent(label: PyTree, present: Bool[Array, " B"]) -> PyTree:
 
 
 def of_rank(x: Array, ndim: int) -> Array:
-    """[B, ...] with axes of length 1 appended."""
+    """Appends axes of length 1 up to `ndim` axes."""
     return x.reshape(x.shape + (1,) * (ndim - x.ndim))
 
 
-def precise_sum(x: Float[Array, "Q *N"]) -> Float[Array, "Q 2"]:
-    """The sum over all axes but the first, as two numbers whose sum it is to about 40 bits.
+def masked_sum(losses: Float[Array, "..."], mask: Bool[Array, "..."]) -> SumAndCount:
+    """Returns the sum of the losses in the mask and their number."""
+    return jnp.where(mask, losses, 0.0).sum(), mask.sum().astype(jnp.float32)
 
-    A plain float32 sum over the pixels of a batch is off by up to 1e-6, and by another amount for
-    another batch size. Here each addition's rounding error is kept (Knuth's two-sum).
+
+def masked_mean(losses: Float[Array, "B ..."], mask: Bool[Array, "B ..."]) -> Float[Array, " B"]:
+    """Returns the mean of the losses in the mask of each example, 0 for an empty mask."""
+    axes = tuple(range(1, losses.ndim))
+    count = jnp.maximum(mask.sum(axes), 1).astype(losses.dtype)
+    return jnp.where(mask, losses, 0.0).sum(axes) / count
+
+
+def precise_sum(x: Float[Array, "Q *N"]) -> Float[Array, "Q 2"]:
+    """Sums over all axes but the first, as two numbers whose sum is exact to about 40 bits.
+
+    A plain float32 sum over the pixels of a batch has an error of up to 1e-6, which varies with
+    the batch size. Here the rounding error of each addition is accumulated (Knuth's two-sum).
     """
     x = x.reshape(x.shape[0], -1)
     zero = jnp.zeros((), x.dtype)
@@ -36,48 +48,46 @@ def precise_sum(x: Float[Array, "Q *N"]) -> Float[Array, "Q 2"]:
 
 
 def precise_add(a: Float[Array, "Q 2"], b: Float[Array, "Q 2"]) -> Float[Array, "Q 2"]:
-    """The sum of two results of `precise_sum`."""
+    """Adds two results of `precise_sum`."""
     return jnp.stack(_two_sum((a[:, 0], a[:, 1]), (b[:, 0], b[:, 1])), -1)
 
 
-def _two_sum(a, b):
+def _two_sum(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     (high, low), (other_high, other_low) = a, b
     total = high + other_high
     part = total - high
     low = low + other_low + ((high - (total - part)) + (other_high - part))
-    high = total + low  # so that `low` stays small, and with it the error of its own sum
+    high = total + low  # keeps `low` small, and with it the rounding error of its sums
     return high, low - (high - total)
 
 
 class PerExample(Metrics):
-    """Metrics that need something of every example: rows, kept until the end.
+    """Metrics that need rows of every example until the end.
 
-    A state is `{}` for no examples, `{"raw": {name: [B, ...]}, "present": [B]}` as it comes from a
-    device, and `{"rows": {name: [N, ...]}}` after `merge` has dropped the absent examples and
-    `digest` has made the others small.
+    A state is `{}` for zero examples, `{"raw": {name: [B, ...]}, "present": [B]}` on the device,
+    and `{"rows": {name: [N, ...]}}` after `merge` has dropped unlabelled examples and `compress`
+    has reduced the remaining rows.
     """
+
+    names: ClassVar[tuple[str, ...]]
+    """Names of the metrics, which are NaN without examples."""
 
     @abc.abstractmethod
     def describe(self, output: Any, label: Any) -> dict[str, Array]:
-        """What is needed of each example, {name: [B, ...]}: on the device, in 32 bits."""
+        """Returns the rows of a batch, {name: [B, ...]}: on the device, in 32 bits."""
 
-    def digest(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same examples in less memory, {name: [N, ...]}: on the host."""
+    def compress(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns smaller rows of the same examples, {name: [N, ...]}: on the host."""
         return rows
 
     @abc.abstractmethod
-    def summarise(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The metrics of at least one example's rows, from `digest`."""
+    def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
+        """Returns the metrics for the compressed rows of one or more examples."""
 
-    @property
-    @abc.abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """What `summarise` gives; NaN without examples."""
-
-    def empty(self):
+    def empty(self) -> PyTree:
         return {}
 
-    def update(self, state, output, label, present):
+    def update(self, state: PyTree, output: Any, label: Any, present: Present) -> PyTree:
         raw = self.describe(output, fill_absent(label, present))
         if state:
             join = lambda old, new: jnp.concatenate([old, new])
@@ -85,20 +95,20 @@ class PerExample(Metrics):
             present = join(state["present"], present)
         return {"raw": raw, "present": present}
 
-    def merge(self, a, b):
+    def merge(self, a: PyTree, b: PyTree) -> PyTree:
         parts = [self._rows(state) for state in (a, b) if state]
         if not parts:
             return {}
         return {"rows": {name: np.concatenate([rows[name] for rows in parts]) for name in parts[0]}}
 
-    def compute(self, state):
+    def compute(self, state: PyTree) -> TaskMetrics:
         rows = self._rows(state) if state else {}
         if not rows or not len(next(iter(rows.values()))):
             return dict.fromkeys(self.names, float("nan"))
-        return self.summarise(rows)
+        return self.compute_from_rows(rows)
 
     def _rows(self, state: PyTree) -> dict[str, np.ndarray]:
         if "rows" in state:
             return state["rows"]
         present = np.asarray(state["present"])
-        return self.digest({name: np.asarray(x)[present] for name, x in state["raw"].items()})
+        return self.compress({name: np.asarray(x)[present] for name, x in state["raw"].items()})

@@ -11,7 +11,7 @@ from mtljax import parallel
 from mtljax.build import keeps_on_device, train_step
 from mtljax.compilation import compiler_options
 from mtljax.data import pipeline
-from mtljax.evaluation.constant_predictor import constants
+from mtljax.evaluation.constant_predictor import constant_outputs
 from mtljax.evaluation.evaluator import Evaluator, make_evaluator
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
@@ -131,12 +131,12 @@ class Programs:
     def constant_predictor(self) -> SplitMetrics:
         """Test metrics of the constant-predictor baseline, fitted to the training labels."""
         experiment = self.setup.experiment
-        best = constants(experiment.tasks, self.setup.source.train, experiment.data.batch_size)
+        best = constant_outputs(experiment.tasks, self.setup.source.train, experiment.data.batch_size)
         return self.test.constant_predictor_metrics(best)
 
     @functools.cached_property
     def telemetry(self) -> Measure:
-        """How well the tasks' gradients agree; see `mtljax.step.telemetry`."""
+        """Compiled telemetry; see `mtljax.step.telemetry`."""
         return self.compile_measure(make_telemetry(self.setup.probe))
 
     def compile_measure(self, measure: Measure) -> Measure:

@@ -101,7 +101,7 @@ def reconstruction(task, labels, output):
 def test_a_constant_is_taken_from_the_labels_that_are_there(kind):
     train = sample(kind, TRAIN)
     data = split(train, 0)
-    found = constant_predictor.constants([train.task], data, 16)[kind]
+    found = constant_predictor.constant_outputs([train.task], data, 16)[kind]
     assert found.dtype == np.float32
     assert found.shape == train.outputs.shape[1:]
     globals()[kind](train.task, rows(train.labels, data.present[kind]), found)
@@ -112,7 +112,7 @@ def test_the_metrics_of_a_constant_are_those_of_the_whole_set_in_64_bits(kind):
     test = sample(kind, TEST, seed=1)
     data = split(test, 1)
     labels = rows(test.labels, data.present[kind])
-    constant = constant_predictor.constants([test.task], split(sample(kind, TRAIN), 0), 64)
+    constant = constant_predictor.constant_outputs([test.task], split(sample(kind, TRAIN), 0), 64)
     outputs = np.broadcast_to(constant[kind], (data.present[kind].sum(), *constant[kind].shape))
     expected = test.reference(test.task, outputs, labels)
     if kind == "detection":  # 64 bits know scores above 0 that are 0 in 32
@@ -140,15 +140,15 @@ def test_of_many_examples_some_are_read_always_the_same(monkeypatch):
     values = np.random.default_rng(0).normal(3, 2, 500).astype(np.float32)
     task, data = Regression(name="size"), numbers(500, size=values)
     disk = OnDisk(data[i] for i in range(500))
-    monkeypatch.setattr(constant_predictor, "EXAMPLES", 100)
-    exact = constant_predictor.constants([task], data, 64)["size"]
+    monkeypatch.setattr(constant_predictor, "MAX_EXAMPLES", 100)
+    exact = constant_predictor.constant_outputs([task], data, 64)["size"]
     np.testing.assert_allclose(exact, values.mean(dtype=np.float64), rtol=1e-6)
-    few, again = (constant_predictor.constants([task], disk, batch)["size"] for batch in (7, 64))
+    few, again = (constant_predictor.constant_outputs([task], disk, batch)["size"] for batch in (7, 64))
     assert few == again != exact
     assert abs(few - 3) < 4 * 2 / np.sqrt(100)  # standard errors
-    monkeypatch.setattr(constant_predictor, "BYTES", values[:10].nbytes)
+    monkeypatch.setattr(constant_predictor, "MAX_BYTES", values[:10].nbytes)
     for split in (data, disk):
-        assert constant_predictor.constants([task], split, 64)["size"] not in (few, exact)
+        assert constant_predictor.constant_outputs([task], split, 64)["size"] not in (few, exact)
 
 
 class Nothing(Task):
@@ -162,7 +162,7 @@ def test_tasks_without_a_label_or_a_constant_are_left_out():
     nan = np.full(9, np.nan, np.float32)
     data = numbers(9, size=np.ones(9, np.float32), missing=nan, own=np.ones(9))
     tasks = Regression(name="size"), Regression(name="missing"), Nothing(name="own")
-    found = constant_predictor.constants(tasks, data, 4)
+    found = constant_predictor.constant_outputs(tasks, data, 4)
     assert set(found) == {"size"}
     placement = parallel.place(4, 1)
     evaluator = Evaluator(nn.Module(), tasks, data, 4, placement, keep_on_device=True)
@@ -174,7 +174,7 @@ def test_a_rare_yes_is_said_everywhere_rather_than_nowhere():
     label = np.zeros((1, 8, 8), np.int32)
     label[0, 0, 0] = 1
     task = Saliency(name="saliency")
-    output = task.constant(label, (8, 8))[None]
+    output = task.constant_output(label, (8, 8))[None]
     metrics = task.metrics
     found = metrics.compute(metrics.update(metrics.empty(), output, label, np.ones(1, bool)))
     assert found["miou"] == pytest.approx(1 / 64)
@@ -182,4 +182,4 @@ def test_a_rare_yes_is_said_everywhere_rather_than_nowhere():
 
 def test_a_constant_serves_images_of_any_size():
     labels = np.ones((2, 8, 8), np.float32)
-    assert Depth(name="depth").constant(labels, (6, 10)).shape == (6, 10)
+    assert Depth(name="depth").constant_output(labels, (6, 10)).shape == (6, 10)

@@ -1,0 +1,81 @@
+"""Parsing of values of data sources: numbers, class names and maps. Errors are ValueError."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from mtljax.utils.registry import nearest
+
+
+def number(value: Any) -> float:
+    """Parses one number from a table cell or an array."""
+    values = numbers(value)
+    if values.size != 1:
+        raise ValueError(f"{_short(value)} is not one number")
+    return float(values[0])
+
+
+def numbers(value: Any) -> Float[np.ndarray, " n"]:
+    """Parses numbers: a sequence, an array, or text with numbers in brackets or between spaces."""
+    if isinstance(value, str):
+        value = _parse_list(value)
+    try:
+        return np.asarray(value, np.float64).ravel()
+    except (ValueError, TypeError):
+        raise ValueError(f"{_short(value)} is not a list of numbers") from None
+
+
+def _parse_list(text: str) -> Any:
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise ValueError(f"{_short(text)} is not a list of numbers") from None
+    return text.split()
+
+
+def class_index(value: Any, names: Sequence[str]) -> int:
+    """Parses a class: its index, or its name if the classes have names."""
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, str) and value.strip() in names:
+        return names.index(value.strip())
+    try:
+        index = number(value)
+    except ValueError:
+        if not isinstance(value, str):
+            raise
+        hint = nearest(value.strip(), names) if names else "; write its index or set class_names"
+        raise ValueError(f"unknown class {value.strip()!r}{hint}") from None
+    if index != np.floor(index):
+        raise ValueError(f"{_short(value)} is not a class index")
+    return int(index)
+
+
+def plane(value: Any) -> Num[np.ndarray, "H W"]:
+    """Parses a map with one channel."""
+    values = np.asarray(value)
+    if values.ndim == 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "buif":
+        raise ValueError(
+            f"an array of shape {values.shape} and type {values.dtype}; must be numbers [H, W]"
+        )
+    return values
+
+
+def binary_plane(value: Any) -> Int[np.ndarray, "H W"]:
+    """Parses a map of 0 and 1, or of 0 and 255."""
+    values = plane(value)
+    valid = (values == 0) | (values == 1) | (values == 255)
+    if not valid.all():
+        raise ValueError(f"a value of {values[~valid][0]}; must be 0 or 1, or 0 and 255")
+    return (values != 0).astype(np.int32)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
