@@ -1,38 +1,37 @@
-"""The command line: `python -m mtljax.main [VERB] --experiment NAME [--flag value ...]`.
+"""Command line: `python -m mtljax.main [VERB] --experiment NAME [--flag value ...]`.
 
-Bad input ends in one line and exit status 2.
+Invalid input prints one line and exits with status 2.
 """
 
-import inspect
 import os
 import sys
 from collections.abc import Sequence
 
-from mtljax.cli.flags import asks_for_help, value_of
-from mtljax.cli.verbs import VERBS
-from mtljax.utils.registry import nearest
+from mtljax.cli.arguments import asks_for_help, value_of
+from mtljax.cli.verbs import VERBS, run_verb
 
 USAGE = """\
-python -m mtljax.main [VERB] [FLAGS]
+usage: python -m mtljax.main [VERB] [FLAGS]
 
+verbs:
 {verbs}
 
-python -m mtljax.main --experiment digits          train the experiment `digits`
-python -m mtljax.main --experiment digits --help   its flags, with their values in it
-python -m mtljax.main VERB --help                  the flags of another verb
+examples:
+  python -m mtljax.main --experiment digits         train the experiment `digits`
+  python -m mtljax.main --experiment digits --help  its flags and their defaults
+  python -m mtljax.main VERB --help                 flags of another verb
 
-What is wrong with the input is said in one line; MTLJAX_TRACEBACK=1 shows where it was found.
+Errors are one line; set MTLJAX_TRACEBACK=1 for the traceback.
 """
 
 
 def usage() -> str:
-    """What can be done, a line per verb."""
-    told = {name: (inspect.getdoc(verb) or "").splitlines()[0] for name, verb in VERBS.items()}
-    return USAGE.format(verbs="\n".join(f"  {name:10} {line}" for name, line in told.items()))
+    """Help text with one line per verb."""
+    return USAGE.format(verbs="\n".join(f"  {name:10}{VERBS[name].summary}" for name in VERBS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit status: 0 done, 1 failed, 2 bad input."""
+    """Runs one verb and returns the exit status: 0 success, 1 failure, 2 invalid input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verb = "train"
     if arguments and not arguments[0].startswith("-"):
@@ -44,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise ValueError(_unknown_verb(verb))
         try:
-            return VERBS[verb](arguments)
+            return run_verb(verb, arguments)
         finally:
-            sys.stdout.flush()  # so that a closed pipe is noticed here, not at the very end
+            sys.stdout.flush()  # raises BrokenPipeError here instead of at interpreter exit
     except ValueError as error:
         if os.environ.get("MTLJAX_TRACEBACK"):
             raise
@@ -55,16 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read has read enough, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _unknown_verb(verb: str) -> str:
+    # Imported here: `--help` does not need them.
     from mtljax.config import experiment_names
+    from mtljax.utils.registry import nearest
 
     if verb in experiment_names() or verb.endswith(".py"):
-        return f"unknown verb {verb!r}; to train it write --experiment {verb}"
+        return f"unknown verb {verb!r}; to train this experiment, write --experiment {verb}"
     return f"unknown verb {verb!r}{nearest(verb, VERBS)}"
 
 

@@ -1,1 +1,1 @@
-"""Command line: flags, tables and one module per family of verbs; no logic of its own."""
+"""Command line: flags, tables and one module per family of verbs; parsing and printing only."""

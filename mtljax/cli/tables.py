@@ -1,17 +1,26 @@
-"""What a run says on the terminal: a live line for people, plain lines for files."""
+"""Tables that the verbs print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from mtljax.cli.catalog import Entry
+from mtljax.config import Experiment
+from mtljax.data.statistics import LabelStatistics
 
 
-def predictions_table(entries: list[dict[str, Any]]) -> Table:
-    """A row per image, a column per task."""
+def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Predictions with one row per image and one column per task.
+
+    Args:
+      entries: JSON written by `predict_files`.
+    """
     tasks = [name for name in entries[0] if name != "image"]
     table = Table("image", *tasks)
     for entry in entries:
@@ -19,24 +28,54 @@ def predictions_table(entries: list[dict[str, Any]]) -> Table:
     return table
 
 
-def export_table(description: dict[str, Any]) -> Table:
-    """What goes into an exported model and what comes out."""
+def export_table(description: Mapping[str, Any]) -> Table:
+    """Inputs and outputs of an exported model.
+
+    Args:
+      description: JSON of `mtljax.exporters.model.describe`.
+    """
     image = description["input"]
     table = Table("", "name", "type", "shape", caption_justify="left")
     table.caption = f"black is {image['black']:g}, white is {image['white']:g}"
-    arrays = {image["name"]: image, **description["outputs"]}
-    for name, told in arrays.items():
-        shape = escape(str(told["shape"]).replace("'", ""))
-        way = "in" if told is image else "out"
-        table.add_row(way, name, told["dtype"], shape, end_section=told is image)
+    for name, array in {image["name"]: image, **description["outputs"]}.items():
+        shape = escape(str(array["shape"]).replace("'", ""))
+        direction = "in" if array is image else "out"
+        table.add_row(direction, name, array["dtype"], shape, end_section=array is image)
+    return table
+
+
+def survey_table(
+    experiment: Experiment, statistics: Mapping[str, Mapping[str, LabelStatistics]]
+) -> Table:
+    """Label statistics with one row per task and split.
+
+    Args:
+      experiment: Experiment whose data was read.
+      statistics: {split: {task: statistics}}.
+    """
+    table = Table(title=f"data of {experiment.name}", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("task", "split"):
+        table.add_column(name, no_wrap=True)
+    for name in ("labels", "missing"):
+        table.add_column(name, justify="right")
+    table.add_column("values")
+    for task in experiment.tasks:
+        for split, per_task in statistics.items():
+            labels = per_task[task.name]
+            percent = 100 * labels.missing / max(labels.present + labels.missing, 1)
+            missing = f"{labels.missing} ({percent:.0f} %)" if labels.missing else "0"
+            name = task.name if split == "train" else ""
+            values = escape(labels.summary(task))
+            table.add_row(escape(name), split, str(labels.present), missing, values)
+        table.add_section()
     return table
 
 
 def catalog_table(kind: str, entries: Sequence[Entry]) -> Table:
-    """What there is of a kind."""
+    """Entries of one kind, one row each."""
     table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    table.add_column("what it is", ratio=3)
+    table.add_column("description", ratio=3)
     reads, papers = any(e.reads for e in entries), any(e.papers for e in entries)
     if reads:
         table.add_column("reads")
@@ -46,3 +85,24 @@ def catalog_table(kind: str, entries: Sequence[Entry]) -> Table:
         row = [entry.name, entry.summary]
         table.add_row(*map(escape, row + [entry.reads] * reads + [entry.papers] * papers))
     return table
+
+
+def entry_details(kind: str, entry: Entry) -> RenderableType:
+    """One entry with its entire description and all arguments."""
+    parts: list[RenderableType] = [Text(entry.description)]
+    if entry.reads:
+        parts.append(Text(f"\nReads: {entry.reads}"))
+    if entry.arguments:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("argument", no_wrap=True)
+        table.add_column("default", max_width=16)
+        table.add_column("type", max_width=16)
+        table.add_column("description", ratio=1)
+        for argument in entry.arguments:
+            default = argument.default or "required"
+            table.add_row(*map(escape, (argument.name, default, argument.type, argument.help)))
+        parts += ["", table]
+    if entry.papers:
+        parts.append(Text(f"\nReferences: {entry.papers}"))
+    title = Text(f"{kind.removesuffix('s')} {entry.name}", style="bold")
+    return Group(title, Padding(Group(*parts), (0, 0, 1, 2)))

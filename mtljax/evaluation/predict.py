@@ -1,4 +1,4 @@
-"""Using a trained run: reading image files, and predicting every task for them."""
+"""Evaluation of trained runs, and predictions for images and image files."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from mtljax.build import load_source
 from mtljax.compilation import compiler_options
@@ -17,7 +17,7 @@ from mtljax.evaluation.evaluator import make_evaluator
 from mtljax.parallel import place
 from mtljax.runs.load import TrainedModel, load_run
 from mtljax.step import eval_step
-from mtljax.step.attacks import Attack, attacked
+from mtljax.step.attacks import Attack, attack_batch
 from mtljax.step.axis import Axis
 from mtljax.step.state import TrainState
 from mtljax.step.train_step import example_keys
@@ -27,8 +27,9 @@ from mtljax.utils.bounded_reading import read_npy
 from mtljax.utils.files import write_json
 from mtljax.utils.registry import nearest
 
-PREDICTED_AT_ONCE = 64
-"""Most images that go through the network together."""
+BATCH_SIZE = 64
+"""Maximum number of images in one forward pass."""
+SPLITS = ("train", "validation", "test")
 
 
 def evaluate(
@@ -87,57 +88,61 @@ def _loaded(run: TrainedModel | Path | str) -> TrainedModel:
 
 def evaluate_run(
     trained: TrainedModel, split: str, attack: Attack | None = None, source: Source | None = None
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """{"metrics": {task: {metric: value}}} of a trained run on one of its splits.
+) -> dict[str, SplitMetrics]:
+    """Evaluates a trained run on one of its splits, and under an adversarial attack.
 
-    With an attack, also `own`, each task's metrics when its own loss is attacked, and `all`, when
-    that of all tasks together is.
+    Args:
+      trained: Trained run.
+      split: train, validation or test.
+      attack: Adversarial attack.
+      source: Data in memory; None: the experiment's `data.source`.
+
+    Returns:
+      {"metrics": metrics}; with an attack also `own`, the metrics of each task under attacks on its
+      own loss, and `all`, under attacks on the sum of all losses.
 
     Raises:
-      ValueError: There is no such split, or the data is not there.
+      ValueError: The split does not exist, or the data is missing.
     """
-    splits = ("train", "validation", "test")
-    if split not in splits:
-        raise ValueError(f"unknown split {split!r}{nearest(split, splits)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}{nearest(split, SPLITS)}")
     tasks = trained.experiment.tasks
-    examples = getattr(load_source(trained.experiment, source), split)
+    examples = load_source(trained.experiment, source).splits()[split]
 
-    def metrics(*targets: Task) -> dict[str, dict[str, Any]]:
-        """When the losses of some tasks are attacked."""
-
-        def change(state: TrainState, batch: Any) -> Any:
+    def metrics(*attacked_tasks: Task) -> SplitMetrics:
+        def change(state: TrainState, batch: PyTree) -> PyTree:
             assert attack is not None
             outputs = lambda image: eval_step.predict(trained.model, state, image)
             keys = example_keys(jax.random.key(0), batch, Axis())
-            return attacked(attack, targets, outputs, batch, keys)
+            return attack_batch(attack, attacked_tasks, outputs, batch, keys)
 
         evaluator = make_evaluator(
             trained.experiment,
             trained.model,
             examples,
             place(trained.experiment.data.batch_size, 1),
-            change=change if targets else None,
+            change=change if attacked_tasks else None,
         )
         return evaluator.metrics(trained.state)
 
-    found = {"metrics": metrics()}
+    results = {"metrics": metrics()}
     if attack is not None:
-        found["own"] = {task.name: metrics(task)[task.name] for task in tasks}
-        found["all"] = metrics(*tasks)
-    return found
+        results["own"] = {task.name: metrics(task)[task.name] for task in tasks}
+        results["all"] = metrics(*tasks)
+    return results
 
 
-def read_image(path: Path, trained: TrainedModel) -> np.ndarray:
-    """An image file as the network takes it: [H, W, C] in the training images' unit.
+def read_image(path: Path, trained: TrainedModel) -> Float[np.ndarray, "H W C"]:
+    """Reads an image file in the size and unit of the training images.
 
-    PNG, JPEG and the like are laid on white where they are transparent, made grey or coloured as
-    the training images were, and scaled from black..white to low..high. A `.npy` array [H, W] or
-    [H, W, C] is taken to be in the training images' unit already. Both are resized to the training
-    images' height and width, whatever their own proportions: bilinearly where they grow, and by
-    weighted means over all pixels (the same triangle, widened) where they shrink.
+    PNG, JPEG and similar files are composited on white where they are transparent, converted to
+    gray or RGB like the training images, and scaled from black..white to low..high. A `.npy` array
+    [H, W] or [H, W, C] must already be in the unit of the training images. Images are resized to
+    the training images' height and width with a triangle filter, without keeping the aspect ratio:
+    bilinear enlargement, antialiased reduction.
 
     Raises:
-      ValueError: There is no such file, or it is not an image.
+      ValueError: The file does not exist or is not an image.
     """
     if not path.is_file():
         raise ValueError(f"no image file {path}")
@@ -150,7 +155,7 @@ def read_image(path: Path, trained: TrainedModel) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path) -> Float[np.ndarray, "H W C"]:
     try:
         pixels = np.array(read_npy(path))
     except (ValueError, OSError) as error:
@@ -158,20 +163,21 @@ def _read_array(path: Path) -> np.ndarray:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or 0 in pixels.shape or pixels.dtype.kind not in "fiub":
         raise ValueError(
-            f"{path} holds {pixels.dtype} of shape {pixels.shape}, not an image [H, W] or [H, W, C]"
+            f"{path} contains {pixels.dtype} of shape {pixels.shape}, not an image [H, W] or "
+            "[H, W, C]"
         )
     if not np.isfinite(pixels).all():
         raise ValueError(f"{path} has pixels that are NaN or infinite")
     return pixels.astype(np.float32)
 
 
-def _read_picture(path: Path, trained: TrainedModel) -> np.ndarray:
+def _read_picture(path: Path, trained: TrainedModel) -> Float[np.ndarray, "H W C"]:
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings(), open_image(path) as file:
-            warnings.simplefilter("ignore")  # of colours that are converted
-            image = ImageOps.exif_transpose(file)  # as cameras mean it, and as viewers show it
+            warnings.simplefilter("ignore")  # about color conversion
+            image = ImageOps.exif_transpose(file)
             if image.mode.startswith(("I", "F")):  # 16 bits: white is 65535
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0
                 pixels = np.repeat(pixels, trained.shape[-1], -1)
@@ -180,8 +186,8 @@ def _read_picture(path: Path, trained: TrainedModel) -> np.ndarray:
                 pixels = np.asarray(flatten_transparency(image).convert(mode), np.float32) / 255.0
                 pixels = pixels.reshape(*pixels.shape[:2], -1)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image (PNG, JPEG, npy and the like are)") from None
-    except Exception as error:  # damaged files make Pillow raise anything
+        raise ValueError(f"{path} is not a PNG, JPEG or npy image") from None
+    except Exception as error:  # Pillow raises any exception for damaged files
         raise ValueError(f"{path} is a damaged image: {error}") from None
     return trained.low + (trained.high - trained.low) * pixels
 
@@ -189,12 +195,17 @@ def _read_picture(path: Path, trained: TrainedModel) -> np.ndarray:
 def predict_files(
     trained: TrainedModel, paths: Sequence[Path], output: Path
 ) -> list[dict[str, Any]]:
-    """Predicts every task for every file and writes `output`, JSON with an entry per image.
+    """Predicts every task for image files and writes the predictions as JSON.
 
-    A prediction that is itself an image goes to a `.npy` file beside `output`.
+    Predictions that are images are written to `.npy` files in the folder of `output`.
+
+    Args:
+      trained: Trained run.
+      paths: Image files.
+      output: JSON file to write.
 
     Returns:
-      What was written: `{"image": path, task: {"prediction": ..., "text": ...}}`.
+      The JSON: `{"image": path, task: {"prediction": ..., "text": ...}}` per file.
     """
     predictions = predict(trained, paths)
     entries = []
@@ -208,22 +219,24 @@ def predict_files(
     return entries
 
 
-def _outputs(trained: TrainedModel, images: np.ndarray) -> dict[str, PyTree[np.ndarray]]:
+def _outputs(
+    trained: TrainedModel, images: Num[np.ndarray, "B H W C"]
+) -> dict[str, PyTree[np.ndarray]]:
     run = jax.jit(
         lambda state, images: eval_step.predict(trained.model, state, images),
         compiler_options=compiler_options(),
     )
-    parts = np.split(images, range(PREDICTED_AT_ONCE, len(images), PREDICTED_AT_ONCE))
+    parts = np.split(images, range(BATCH_SIZE, len(images), BATCH_SIZE))
     return jax.tree.map(
         lambda *parts: np.concatenate(parts),
         *(jax.device_get(run(trained.state, part)) for part in parts),
     )
 
 
-def _as_json(value: Any, task: Any, output: Path, name: str) -> dict[str, Any]:
+def _as_json(value: PyTree[np.ndarray], task: Task, output: Path, name: str) -> dict[str, object]:
     if isinstance(value, np.ndarray) and value.ndim >= 2:
         file = output.with_name(f"{output.stem}_{name}.npy")
-        file.unlink(missing_ok=True)  # were it a link, this would write where it leads
+        file.unlink(missing_ok=True)  # np.save would follow a symbolic link
         np.save(file, value)
         return {"prediction": str(file), "text": f"{value.shape} in {file.name}"}
     plain = jax.tree.map(lambda x: np.asarray(x).tolist(), value)

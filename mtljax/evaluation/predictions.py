@@ -1,31 +1,34 @@
-"""What a trained network says about a split, beside the truth."""
+"""Predictions of a trained network for a split, with the labels."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Int, Num, PyTree
 
 from mtljax.tasks import Task
 
 
 class Predictions(NamedTuple):
-    """All of a split, on the host."""
+    """Images, outputs and labels of a split, on the host."""
 
-    images: np.ndarray
-    """[N, H, W, C], in the data's own unit."""
-    outputs: dict[str, Any]
-    """{task: [N, ...]}, as the network's head gave them."""
-    labels: dict[str, Any]
-    """{task: [N, ...]}; whatever stands where `present` is False is not looked at."""
-    present: dict[str, np.ndarray]
-    """{task: bool [N]}."""
+    images: Num[np.ndarray, "N H W C"]
+    """In the unit of the data."""
+    outputs: Mapping[str, PyTree[np.ndarray]]
+    """{task: [N, ...]}, outputs of the network's heads."""
+    labels: Mapping[str, PyTree[np.ndarray]]
+    """{task: [N, ...]}; arbitrary where `present` is False."""
+    present: Mapping[str, Bool[np.ndarray, " N"]]
 
-    def of(self, task: Task) -> tuple[np.ndarray, Any, Any]:
-        """(index [M], outputs [M, ...], labels [M, ...]) of the examples that carry the label."""
+    def of(
+        self, task: Task
+    ) -> tuple[Int[np.ndarray, " M"], PyTree[np.ndarray], PyTree[np.ndarray]]:
+        """Returns (indices, outputs, labels) of the M examples that carry the task's label."""
         index = np.flatnonzero(self.present[task.name])
         return index, take(self.outputs[task.name], index), take(self.labels[task.name], index)
 
 
-def take(tree: Any, index: Any) -> Any:
-    """Examples `index` of an array, or of each array in a pytree, as NumPy arrays."""
+def take(tree: PyTree, index: int | slice | Int[np.ndarray, " M"]) -> PyTree[np.ndarray]:
+    """Selects examples from every array of a pytree, as NumPy arrays."""
     return jax.tree.map(lambda x: np.asarray(x)[index], tree)

@@ -1,51 +1,45 @@
-"""Tables of results for the terminal."""
-
-from typing import Any
+"""Tables of metrics for the terminal."""
 
 from rich.table import Table
 
-from mtljax.evaluation.evaluator import scalars
+from mtljax.evaluation.evaluator import scalar_metrics
+from mtljax.runs.result import RunResult
+from mtljax.tasks.base import SplitMetrics
 
 
-def result_table(result: dict[str, Any]) -> Table:
-    """Every number of every task, on validation and test, and what a constant gets on test."""
+def result_table(result: RunResult) -> Table:
+    """Metrics of a run on validation and test, and of the constant-predictor baseline on test."""
     table = Table(
-        title=f"{result['experiment']}: step {result['best_step']}, chosen on validation",
+        title=f"{result.experiment}: step {result.best_step}, chosen on validation",
         title_justify="left",
-        caption="trivial: one answer for every image, the best on training labels",
+        caption="constant: best constant prediction on the training labels, evaluated on test",
         caption_justify="left",
     )
+    columns = {
+        "validation": result.validation,
+        "test": result.test,
+        "constant": result.constant_predictor,
+    }
+    return _add_metrics(table, result.test, columns)
+
+
+def metrics_table(title: str, metrics: SplitMetrics, **attacked: SplitMetrics) -> Table:
+    """Metrics of a run on one split, and under attacks on the losses that the keywords name."""
+    table = Table(title=title, title_justify="left")
+    columns = {f"{target} attacked": values for target, values in attacked.items()}
+    return _add_metrics(table, metrics, {"value": metrics, **columns})
+
+
+def _add_metrics(table: Table, rows: SplitMetrics, columns: dict[str, SplitMetrics]) -> Table:
+    """Adds one row per task and metric of `rows`, with the values of each column."""
     table.add_column("task")
     table.add_column("metric")
-    table.add_column("validation", justify="right")
-    table.add_column("test", justify="right")
-    table.add_column("trivial", justify="right", style="dim")
-    for task, metrics in result["test"].items():
-        trivial = result.get("trivial", {}).get(task, {})
-        for i, (name, value) in enumerate(scalars(metrics).items()):
-            table.add_row(
-                task if i == 0 else "",
-                name,
-                f"{result['validation'][task][name]:z.4f}",
-                f"{value:z.4f}",
-                f"{trivial[name]:z.4f}" if name in trivial else "",
-                end_section=i == len(scalars(metrics)) - 1,
-            )
-    return table
-
-
-def metrics_table(
-    title: str, metrics: dict[str, dict[str, Any]], **attacked: dict[str, dict[str, Any]]
-) -> Table:
-    """Every number of every task on one split, and what remains of it when a loss is attacked."""
-    table = Table("task", "metric", title=title, title_justify="left")
-    table.add_column("value", justify="right")
-    for target in attacked:
-        table.add_column(f"{target} attacked", justify="right")
-    for task, values in metrics.items():
-        numbers = list(scalars(values).items())
-        for i, (name, value) in enumerate(numbers):
-            under = (f"{found[task][name]:z.4f}" for found in attacked.values())
-            last = i == len(numbers) - 1
-            table.add_row("" if i else task, name, f"{value:z.4f}", *under, end_section=last)
+    for column in columns:
+        table.add_column(column, justify="right", style="dim" if column == "constant" else None)
+    for task, metrics in rows.items():
+        names = list(scalar_metrics(metrics))
+        for i, name in enumerate(names):
+            values = (metrics.get(task, {}).get(name) for metrics in columns.values())
+            cells = ("" if value is None else f"{value:z.4f}" for value in values)
+            table.add_row("" if i else task, name, *cells, end_section=i == len(names) - 1)
     return table

@@ -1,9 +1,9 @@
-"""A trained model in one file that is used without mtljax, in several formats, one file each.
+"""Exporters: a trained model as a file that can be used without mtljax, one module per format.
 
-What goes in is a batch of images, `[b, height, width, channels]` for any b, as the training images
-were: the same size, type and unit. Normalisation is inside. What comes out are two things of each
-task, by name: `TASK/output`, what the network gives (logits, for instance), and `TASK/prediction`,
-what `predict` says of it (the class). Weights are those of the best checkpoint, averaged ones if
+The input of an exported model is a batch of images `[b, height, width, channels]`, for any b, in
+the size, dtype and unit of the training images; normalization is part of the model. It has two
+outputs per task: `TASK/output`, the output of the head (for example logits), and `TASK/prediction`,
+the decoded prediction (the class). The weights are those of the best checkpoint, EMA weights if
 there are any.
 """
 
@@ -19,6 +19,6 @@ EXPORTS: dict[str, Callable[[Model], dict[str, bytes]]] = {
     "onnx": onnx,
     "safetensors": safetensors,
 }
-"""Name -> function from a model to files: what is added to the file's name -> what is in it."""
+"""Name -> function of a model that returns {suffix of the file name: content}."""
 
 __all__ = ["EXPORTS", "Model"]

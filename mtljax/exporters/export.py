@@ -1,4 +1,4 @@
-"""Writing a trained run in one of the formats, encrypted if the run is."""
+"""Export of a trained run, encrypted if the run is."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from mtljax.utils.registry import nearest
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """Exported files."""
 
     files: list[Path]
     description: dict[str, Any]
-    """See `mtljax.exporters.model.describe`."""
+    """JSON of `mtljax.exporters.model.describe`."""
 
 
 def export(
@@ -54,13 +54,13 @@ def export(
     ending = "" if keys is None else ENDING
     if ending and plain.suffix == ending:
         plain = plain.with_suffix("")
-    name = lambda added: plain.with_name(f"{plain.name}{added}{ending}")
-    check_output(name(""))
+    path_of = lambda suffix: plain.with_name(f"{plain.name}{suffix}{ending}")
+    check_output(path_of(""))
     model = model_of(trained)
-    made = {name(added): data for added, data in EXPORTS[to](model).items()}
-    for path, data in made.items():
+    files = {path_of(suffix): content for suffix, content in EXPORTS[to](model).items()}
+    for path, data in files.items():
         if keys is None:
             write_bytes(path, data)
         else:
             write_encrypted(path, data, keys)
-    return Exported(list(made), model.description)
+    return Exported(list(files), model.description)

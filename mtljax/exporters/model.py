@@ -1,4 +1,4 @@
-"""What an export is made of: a function of images, its weights, and what both are about."""
+"""Exportable form of a trained model: a function of images, its weights and a description."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -16,33 +16,33 @@ from mtljax.utils.files import json_text
 from mtljax.utils.tree import flatten
 
 INPUT, BATCH = "image", "b"
-"""What the input, and its first axis, are called."""
+"""Names of the input and of its batch axis."""
 
 
 class Model(NamedTuple):
-    """A trained model, apart from the experiment that it comes from."""
+    """Trained model without its experiment."""
 
     name: str
     outputs: Callable[[Num[Array, "b H W C"]], dict[str, Array]]
-    """From images to `{"TASK/output": ..., "TASK/prediction": ...}`, all with the axis b first."""
+    """Function of images that returns {"TASK/output": ..., "TASK/prediction": ...}, batch first."""
     image: jax.ShapeDtypeStruct
-    """One image, without the axis b."""
+    """Shape and dtype of one image, without the batch axis."""
     variables: Mapping[str, Any]
     """The model's collections: parameters, batch statistics, constants."""
     description: dict[str, Any]
-    """What the user of a file must know, in plain JSON; see `describe`."""
+    """JSON for users of the exported file; see `describe`."""
 
 
 def model_of(trained: TrainedModel) -> Model:
-    """What is exported of a trained run."""
+    """Returns the exportable form of a trained run."""
     experiment, state = trained.experiment, trained.state
     image = jax.ShapeDtypeStruct(trained.shape, trained.dtype)
 
     def outputs(image: Num[Array, "b H W C"]) -> dict[str, Array]:
-        found = predict(trained.model, state, image)
+        raw = predict(trained.model, state, image)
         return flatten(
             {
-                task.name: {"output": found[task.name], "prediction": task.decode(found[task.name])}
+                task.name: {"output": raw[task.name], "prediction": task.decode(raw[task.name])}
                 for task in experiment.tasks
             }
         )
@@ -59,12 +59,12 @@ def model_of(trained: TrainedModel) -> Model:
 def describe(
     trained: TrainedModel, outputs: Callable[[Array], dict[str, Array]], image: jax.ShapeDtypeStruct
 ) -> dict[str, Any]:
-    """What goes into a model and what comes out.
+    """Describes the input and outputs of a model.
 
     Returns:
-      `mtljax`, the version; `step` of the checkpoint; `input`, {shape, dtype, black, white};
-      `outputs`, {name: {shape, dtype}}; `tasks`, {name: what its output and its prediction mean,
-      and the classes' names}; `config`, the experiment.
+      JSON with `mtljax`, the version; `step` of the checkpoint; `input`, {name, shape, dtype,
+      black, white}; `outputs`, {name: {shape, dtype}}; `tasks`, {name: meaning of its output and
+      prediction, and class names}; `config`, the experiment.
     """
     one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
     shapes = jax.eval_shape(outputs, one)
@@ -85,7 +85,7 @@ def describe(
 
 
 def _meaning(task: Task) -> dict[str, Any]:
-    """What a task's docstrings say of its output and its prediction."""
+    """Meaning of a task's output and prediction, from docstrings."""
     first = lambda thing: " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
     names = getattr(task, "class_names", ())
     return {
@@ -96,8 +96,8 @@ def _meaning(task: Task) -> dict[str, Any]:
     }
 
 
-def as_words(description: Mapping[str, Any]) -> dict[str, str]:
-    """The description for formats that know only words: JSON of whatever is none."""
+def as_strings(description: Mapping[str, Any]) -> dict[str, str]:
+    """Description for formats that store strings only; other values as JSON."""
     return {
         key: value if isinstance(value, str) else json_text(value).rstrip()
         for key, value in description.items()
@@ -105,5 +105,5 @@ def as_words(description: Mapping[str, Any]) -> dict[str, str]:
 
 
 def as_bytes(description: Mapping[str, Any]) -> bytes:
-    """The description as a file."""
+    """Description as the content of a JSON file."""
     return json_text(description, indent=2).encode()

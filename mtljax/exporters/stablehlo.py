@@ -1,4 +1,4 @@
-"""StableHLO, by `jax.export`: opened by jax, on any machine that jax runs on."""
+"""Export to StableHLO by `jax.export`."""
 
 import jax
 from jax import export
@@ -6,14 +6,14 @@ from jax import export
 from mtljax.exporters.model import BATCH, Model, as_bytes
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-"""Where the one file runs."""
+"""Platforms that the exported file supports."""
 
 
 def stablehlo(model: Model) -> dict[str, bytes]:
-    """StableHLO as `jax.export` writes it, which needs jax and flatbuffers to be opened.
+    """StableHLO for JAX on any platform; needs jax and flatbuffers.
 
-    `jax.export.deserialize(bytearray(data)).call(images)` gives `{name: output}`. The format has no
-    place for a description, so that is in a second file, `.json`.
+    `jax.export.deserialize(bytearray(data)).call(images)` returns `{name: output}`. The format
+    cannot store the description, which is written to a second file, `.json`.
 
     References:
       https://docs.jax.dev/en/latest/export/export.html

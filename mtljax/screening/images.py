@@ -20,7 +20,7 @@ MIN_CORRELATION = 0.995
 """Correlation above which two images differ by noise or compression only. The two most similar of
 the 1,797 digits of scikit-learn, 8 x 8 pixels each, have 0.992."""
 FENCE = 3.0
-"""Distance of an extreme value from the quartiles, in interquartile ranges (Tukey's outer fence)."""
+"""Interquartile ranges between the quartiles and Tukey's outer fence, which extremes exceed."""
 SLACK = 0.05
 """Tolerance outside black..white, as a fraction of their range: some sources define white as the
 maximum of the training images, and other images may be slightly brighter."""

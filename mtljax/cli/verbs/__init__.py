@@ -1,30 +1,39 @@
-"""The verbs of the command line, a file per family; each is a function of the remaining arguments.
+"""Verbs of the command line, one module per family.
 
-What they need they import when they are called, so that `--help` and a misspelt flag take no time.
+Only the module of the requested verb is imported, and a verb imports JAX, orbax, matplotlib and the
+like inside its function: `--help` and errors in flags must not wait for them.
 """
 
-from collections.abc import Callable
+import importlib
+from typing import NamedTuple
 
-from mtljax.cli.verbs.compare import compare_verb, group_verb
-from mtljax.cli.verbs.data import data_verb, prepare_verb
-from mtljax.cli.verbs.listing import list_verb
-from mtljax.cli.verbs.security import screen_verb, sign_verb, verify_verb
-from mtljax.cli.verbs.train import train_verb
-from mtljax.cli.verbs.use_run import evaluate_verb, export_verb, predict_verb
 
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "train": train_verb,
-    "compare": compare_verb,
-    "group": group_verb,
-    "evaluate": evaluate_verb,
-    "predict": predict_verb,
-    "export": export_verb,
-    "prepare": prepare_verb,
-    "data": data_verb,
-    "screen": screen_verb,
-    "sign": sign_verb,
-    "verify": verify_verb,
-    "list": list_verb,
+class Verb(NamedTuple):
+    """Verb of the command line."""
+
+    module: str
+    """Module in this package that defines the function `NAME_verb(arguments) -> exit status`."""
+    summary: str
+    """Description in `--help`."""
+
+
+VERBS = {
+    "train": Verb("train", "Train an experiment or resume its run (default verb)."),
+    "compare": Verb("compare", "Compare baselines and methods over several seeds."),
+    "group": Verb("compare", "Find out which tasks to train together."),
+    "evaluate": Verb("use_run", "Compute the metrics of a trained run on one split."),
+    "predict": Verb("use_run", "Predict all tasks for image files with a trained run."),
+    "export": Verb("use_run", "Write a trained model as StableHLO, ONNX or safetensors."),
+    "prepare": Verb("data", "Download and prepare the data of an experiment."),
+    "data": Verb("data", "Summarize the data of an experiment and draw samples."),
+    "screen": Verb("data", "Find broken, duplicate, leaked or mislabelled examples."),
+    "sign": Verb("security", "Sign a run folder or a file of weights."),
+    "verify": Verb("security", "Verify the signature of a run folder or a file."),
+    "list": Verb("listing", "List experiments, balancers, trunks and other choices."),
 }
-"""Name -> function of the arguments behind it that returns the exit status; the first line of its
-docstring is what `--help` says of it."""
+
+
+def run_verb(name: str, arguments: list[str]) -> int:
+    """Runs a verb on its arguments and returns the exit status."""
+    module = importlib.import_module(f"{__name__}.{VERBS[name].module}")
+    return getattr(module, f"{name}_verb")(arguments)

@@ -1,65 +1,62 @@
-"""`compare` and `group`."""
+"""Verbs `compare` and `group`."""
 
 import dataclasses
 import sys
 from pathlib import Path
 from typing import Literal
 
-from mtljax.cli.verbs.experiment import read_experiment
+from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compare:
-    """What to compare."""
+class CompareFlags(ExperimentFlags):
+    """Methods to compare."""
 
-    experiment: str = ""
-    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
     balancers: tuple[str, ...] = ()
-    """Balancers with their arguments (default: the experiment's own)."""
+    """Balancers with their arguments (default: the experiment's balancer)."""
     fusions: tuple[str, ...] = ()
-    """Fusions with their arguments (default: the experiment's own)."""
+    """Fusions with their arguments (default: the experiment's fusion)."""
     trunks: tuple[str, ...] = ()
-    """Trunks with their arguments (default: the experiment's own)."""
+    """Trunks with their arguments (default: the experiment's trunk)."""
     vary: tuple[str, ...] = ()
-    """field=value,value ...: a method for each of all combinations; what has init=none is trained
-    from scratch, without the options of fine-tuning."""
+    """FIELD=VALUE,VALUE ...: one method for each combination of values. Methods with init=none are
+    trained from scratch, without the fine-tuning options."""
     grid: tuple[str, ...] = ()
-    """field=value,value ...: of all combinations validation chooses one for each method."""
+    """FIELD=VALUE,VALUE ...: settings to tune; the best combination of each method is chosen on
+    validation."""
     front: int = 0
-    """How many fixed weightings of the losses to train, as the front that a method must beat."""
+    """Number of fixed loss weightings to train as a Pareto front baseline."""
     seeds: int = 5
-    """How many seeds, from --seed on."""
+    """Number of seeds, starting at --seed."""
     workdir: Path | None = None
-    """Where everything is written (default: runs/compare-NAME); what is finished is kept."""
+    """Output folder (default: runs/compare-NAME); finished runs in it are reused."""
     devices: int | None = None
-    """How many devices to use (default: all)."""
+    """Number of devices (default: all)."""
     together: Literal["auto", "yes", "no"] = "auto"
-    """Train all seeds of a method side by side in one program; auto: where that is faster."""
+    """Train all seeds of a method in one program; auto: if that is faster."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Print errors only."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Group:
-    """Which tasks to group."""
+class GroupFlags(ExperimentFlags):
+    """Options of task grouping."""
 
-    experiment: str = ""
-    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
     groups: int | None = None
-    """At most so many groups, a network each (default: as many as are best)."""
+    """Maximum number of groups, one network each (default: the best number)."""
     seeds: int = 3
-    """How many seeds, from --seed on."""
+    """Number of seeds, starting at --seed."""
     workdir: Path | None = None
-    """Where everything is written (default: runs/group-NAME); what was measured is kept."""
+    """Output folder (default: runs/group-NAME); finished measurements in it are reused."""
     devices: int | None = None
-    """How many devices to use (default: all)."""
+    """Number of devices (default: all)."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Print errors only."""
 
 
 def compare_verb(arguments: list[str]) -> int:
-    """Baselines, balancers, fusions ... with several seeds each, and what may be concluded."""
-    flags, experiment = read_experiment(arguments, "compare", "Compares methods on", Compare)
+    """Runs `compare` and returns the exit status."""
+    flags, experiment = read_experiment(arguments, "compare", "Compares methods on", CompareFlags)
     from mtljax import compilation
     from mtljax.comparison.compare import compare, show
     from mtljax.training.stopping import Stopped
@@ -67,7 +64,7 @@ def compare_verb(arguments: list[str]) -> int:
     compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
     try:
-        found, failures = compare(
+        outcome, failures = compare(
             experiment,
             workdir,
             seeds=flags.seeds,
@@ -82,22 +79,22 @@ def compare_verb(arguments: list[str]) -> int:
             quiet=flags.quiet,
         )
     except Stopped as stopped:
-        print("mtljax: stopped and saved; the same command goes on from there", file=sys.stderr)
+        print("mtljax: stopped and saved; run the same command to resume", file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
-        print("mtljax: interrupted; the same command goes on", file=sys.stderr)
+        print("mtljax: interrupted; run the same command to resume", file=sys.stderr)
         return 130
     if not flags.quiet:
-        show(found)
-        print(f"tables and pictures: {workdir / 'report.html'}")
+        show(outcome)
+        print(f"report: {workdir / 'report.html'}")
     for failure in failures:
         print(f"mtljax: {failure.member} failed: {failure.reason}", file=sys.stderr)
     return 1 if failures else 0
 
 
 def group_verb(arguments: list[str]) -> int:
-    """Which tasks help each other, and which to train together."""
-    flags, experiment = read_experiment(arguments, "group", "Groups the tasks of", Group)
+    """Runs `group` and returns the exit status."""
+    flags, experiment = read_experiment(arguments, "group", "Groups the tasks of", GroupFlags)
     from mtljax import compilation
     from mtljax.comparison.grouping.group import group
 
@@ -112,5 +109,5 @@ def group_verb(arguments: list[str]) -> int:
         quiet=flags.quiet,
     )
     if not flags.quiet:
-        print(f"table and picture: {workdir / 'report.html'}")
+        print(f"report: {workdir / 'report.html'}")
     return 0

@@ -1,48 +1,72 @@
-"""`prepare` and `data`."""
+"""Verbs `prepare`, `data` and `screen`."""
 
 import dataclasses
 from pathlib import Path
 
-from mtljax.cli.verbs.experiment import read_experiment
+from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare:
-    """Whose data to get ready."""
+class DataFlags(ExperimentFlags):
+    """Options of the summary."""
 
-    experiment: str = ""
-    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Survey:
-    """Whose data to look at."""
-
-    experiment: str = ""
-    """Name of an experiment, or the path of a file that defines one, or of a run's config.json."""
     output: Path | None = None
-    """Folder for statistics.json and samples.png (default: runs/data-NAME)."""
+    """Output folder for statistics.json and samples.png (default: runs/data-NAME)."""
     samples: int = 8
-    """How many examples to draw."""
+    """Number of examples to draw."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScreenFlags(ExperimentFlags):
+    """Options of screening."""
+
+    output: Path | None = None
+    """Output folder for report.html and findings.json (default: runs/screen-NAME)."""
+    drop: Path | None = None
+    """Output file for the list of examples to leave out, which training reads with --data.drop."""
+    folds: int = 4
+    """Number of networks trained to check the labels, each on the other folds; 0: skip labels."""
 
 
 def prepare_verb(arguments: list[str]) -> int:
-    """Downloads an experiment's data and gets it ready, once."""
-    _, experiment = read_experiment(arguments, "prepare", "Gets ready the data of", Prepare)
+    """Runs `prepare` and returns the exit status."""
+    _, experiment = read_experiment(arguments, "prepare", "Prepares the data of", ExperimentFlags)
     from mtljax.data.prepare import prepare
 
-    done = prepare(experiment.data.source)
-    print("\n".join(done) or f"source {experiment.data.source} needs no preparation")
+    messages = prepare(experiment.data.source)
+    print("\n".join(messages) or f"source {experiment.data.source} needs no preparation")
     return 0
 
 
 def data_verb(arguments: list[str]) -> int:
-    """What is in an experiment's data: counts, balance, gaps, and a picture of samples."""
-    flags, experiment = read_experiment(arguments, "data", "Looks at the data of", Survey)
+    """Runs `data` and returns the exit status."""
+    flags, experiment = read_experiment(arguments, "data", "Summarizes the data of", DataFlags)
+    from mtljax.cli.tables import survey_table
     from mtljax.screening.survey import survey
     from mtljax.utils.terminal import console
 
     folder = flags.output or Path("runs") / f"data-{experiment.name}"
-    console.print(survey(experiment, folder, flags.samples))
+    statistics = survey(experiment, folder, flags.samples)
+    console.print(survey_table(experiment, statistics))
     print(f"written to {folder}")
+    return 0
+
+
+def screen_verb(arguments: list[str]) -> int:
+    """Runs `screen` and returns the exit status."""
+    flags, experiment = read_experiment(arguments, "screen", "Screens the data of", ScreenFlags)
+    from mtljax import compilation
+    from mtljax.screening.findings import by_kind
+    from mtljax.screening.screen import screen_to_folder
+    from mtljax.utils.terminal import print_line
+
+    compilation.use_compile_cache()
+    output = flags.output or Path("runs") / f"screen-{experiment.name}"
+    findings = screen_to_folder(experiment, output, flags.drop, flags.folds, print_line)
+    for kind, examples in by_kind(findings):
+        first = examples[0]
+        print_line(f"{len(examples):>6} {kind}, e.g. {first.place}: {first.detail}")
+    if not findings:
+        print_line("no findings")
+    print(f"report: {output / 'report.html'}")
     return 0

@@ -1,57 +1,76 @@
-"""Flags of verbs that are about an experiment: their own, and every field of it."""
+"""Flags of verbs that take an experiment: flags of the verb and one for each experiment field."""
 
 import dataclasses
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
-from mtljax.cli.flags import asks_for_help, parse, value_of
+from mtljax.cli.arguments import asks_for_help, value_of
+from mtljax.cli.flags import parse
 from mtljax.utils.registry import did_you_mean
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from mtljax.config import Experiment
 
 
-def read_experiment(arguments: list[str], verb: str, what: str, kind: type[T]) -> tuple[T, Any]:
-    """Reads a verb's own flags together with those of the experiment that one of them names.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentFlags:
+    """Flags of a verb that takes an experiment."""
+
+    experiment: str = ""
+    """Name of an experiment, path of a Python file that defines one, or path of the config.json of
+    a run."""
+
+
+T = TypeVar("T", bound=ExperimentFlags)
+
+
+def read_experiment(
+    arguments: list[str], verb: str, action: str, flags: type[T]
+) -> tuple[T, "Experiment"]:
+    """Parses the flags of a verb together with the fields of the experiment.
 
     Args:
-      arguments: The command line behind the verb.
-      verb: What it is called.
-      what: What it does with the experiment, for `--help`.
-      kind: The dataclass of its own flags, with a field `experiment`.
+      arguments: Arguments after the verb.
+      verb: Name of the verb.
+      action: Start of the help text, as "Trains".
+      flags: Dataclass of the verb's flags.
 
     Returns:
-      (its own flags, the experiment with the flags in it).
+      (flags of the verb, the experiment with its flags applied).
 
     Raises:
-      ValueError: No experiment, or a flag that is wrong.
-      SystemExit: After printing the help that was asked for.
+      ValueError: The experiment is missing or unknown, or a flag is invalid.
+      SystemExit: Help was requested and printed.
     """
     name = value_of(arguments, "--experiment")
     if name is None and asks_for_help(arguments):
-        parse(_described(kind, what), ["--help"], verb)
+        parse(_with_description(flags, action), ["--help"], verb)
     if name is None:
-        other = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
-        wrong = f"unknown flag {other!r}; " if other not in (None, "--experiment") else ""
+        similar = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
+        unknown = f"unknown flag {similar!r}; " if similar not in (None, "--experiment") else ""
         raise ValueError(
-            f"{wrong}which experiment? add --experiment NAME (`list experiments` shows them)"
+            f"{unknown}missing experiment: add --experiment NAME (`list experiments` shows the "
+            "names)"
         )
-    from mtljax.config import Experiment, find_experiment
+    from mtljax.config import Experiment, find_experiment  # imports JAX
 
     experiment = find_experiment(name)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Flags:
-        own: Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+    class AllFlags:
+        verb_flags: Annotated[flags, tyro.conf.arg(name="")]  # type: ignore[valid-type]
         config: Annotated[Experiment, tyro.conf.arg(name="")]
 
-    Flags.__doc__ = f"{what} the experiment {experiment.name!r}; the defaults are its own values."
-    flags = parse(
-        Flags, arguments, verb, Flags(own=kind(**{"experiment": name}), config=experiment)
+    AllFlags.__doc__ = (
+        f"{action} the experiment {experiment.name!r}; defaults are the values of the experiment."
     )
-    return flags.own, flags.config
+    defaults = AllFlags(verb_flags=flags(experiment=name), config=experiment)
+    parsed = parse(AllFlags, arguments, verb, defaults)
+    return parsed.verb_flags, parsed.config
 
 
-def _described(kind: type[T], what: str) -> type[T]:
-    told = f"{what} an experiment, whose fields are flags too: --experiment NAME --help shows them."
-    return dataclasses.dataclass(frozen=True, kw_only=True)(type("Own", (kind,), {"__doc__": told}))
+def _with_description(flags: type[T], action: str) -> type[T]:
+    text = f"{action} an experiment. --experiment NAME --help also shows the experiment's fields."
+    described = type(flags.__name__, (flags,), {"__doc__": text})
+    return dataclasses.dataclass(frozen=True, kw_only=True)(described)

@@ -1,4 +1,4 @@
-"""`list`."""
+"""Verb `list`."""
 
 import dataclasses
 from typing import Annotated
@@ -10,19 +10,29 @@ from mtljax.cli.flags import parse
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListFlags:
-    """The things that are chosen by name, one line each."""
+    """Lists what can be chosen by name: experiments, balancers, trunks, fusions and so on."""
 
-    kinds: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """experiments, balancers, trunks, fusions, tasks, sources, ... (default: all)."""
+    words: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND [NAME]]")
+    ] = ()
+    """KIND: experiments, balancers, trunks, fusions, tasks, sources, augmentations, optimizers,
+    schedules, attacks, distillations or exports (default: all). NAME: show one entry in full."""
+    verbose: bool = False
+    """Show all entries in full, with their arguments."""
 
 
 def list_verb(arguments: list[str]) -> int:
-    """The experiments, and everything that is chosen by name."""
+    """Runs `list` and returns the exit status."""
     flags = parse(ListFlags, arguments, "list")
-    from mtljax.cli.catalog import KINDS, entries
-    from mtljax.cli.tables import catalog_table
+    from mtljax.cli.catalog import select
+    from mtljax.cli.tables import catalog_table, entry_details
     from mtljax.utils.terminal import console
 
-    for kind in flags.kinds or KINDS:
-        console.print(catalog_table(kind, entries(kind)))
+    selection, by_name = select(flags.words)
+    for kind, entries in selection.items():
+        if by_name or flags.verbose:
+            for entry in entries:
+                console.print(entry_details(kind, entry))
+        else:
+            console.print(catalog_table(kind, entries))
     return 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -75,7 +75,7 @@ def evaluate_verb(arguments: list[str]) -> int:
     metrics = evaluate_run(trained, flags.split, attack)
     title = f"{flags.run} at step {trained.step}, {flags.split} split"
     console.print(metrics_table(title, **metrics))
-    content = {"step": trained.step, "split": flags.split, **metrics}
+    content: dict[str, Any] = {"step": trained.step, "split": flags.split, **metrics}
     if attack is not None:
         content["attack"] = {"attack": flags.attack, "eps": flags.eps}
     write_json(output, content)
@@ -111,9 +111,7 @@ def export_verb(arguments: list[str]) -> int:
     from mtljax.exporters.export import export
     from mtljax.utils.terminal import console
 
-    exported = export(
-        flags.run, flags.to, flags.output, encrypt=flags.encrypt, verify=flags.verify
-    )
+    exported = export(flags.run, flags.to, flags.output, encrypt=flags.encrypt, verify=flags.verify)
     console.print(export_table(exported.description))
     for file in exported.files:
         print(f"written to {file}")
