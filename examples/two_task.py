@@ -23,14 +23,13 @@ from rich.table import Table
 
 from mtljax import compilation
 from mtljax.comparison.compare import compare
-from mtljax.comparison.conclusions import conclusions, percent
-from mtljax.comparison.figures import delta_bars
+from mtljax.comparison.conclusions import conclusions
+from mtljax.comparison.figures import plot_delta_m
 from mtljax.comparison.outcome import Comparison
-from mtljax.comparison.statistics import estimate
-from mtljax.comparison.table import result_columns
+from mtljax.comparison.table import format_delta_m, result_columns
 from mtljax.config import find_experiment
-from mtljax.report.figures import look
-from mtljax.utils.terminal import console, say
+from mtljax.report.figures import figure_style
+from mtljax.utils.terminal import console, print_line
 
 DATA = ("digits", "multi_digits")
 FUSIONS = ("independent", "none", "attention")
@@ -46,11 +45,10 @@ def table(found: list[Comparison]) -> Table:
         heads = [f"{column.header} {column.better}" for column in metrics]
         shown.add_row(one.experiment.name, *heads, style="bold")
         for row in one.rows:
-            delta = "reference" if row.kind == "stl" else percent(estimate(row.delta)).rstrip(" %")
             shown.add_row(
                 "separate networks" if row.kind == "stl" else row.name.removeprefix("fusion "),
                 *(column.text(row) for column in metrics),
-                delta,
+                format_delta_m(one, row),
                 f"{row.costs['parameters'].mean:,.0f}",
                 end_section=row is one.rows[-1],
             )
@@ -71,7 +69,7 @@ def main() -> None:
         experiment = find_experiment(name)
         if flags.steps is not None:
             experiment = dataclasses.replace(experiment, steps=flags.steps)
-        say(f"{name}: separate networks, then {', '.join(FUSIONS)}")
+        print_line(f"{name}: separate networks, then {', '.join(FUSIONS)}")
         comparison, failures = compare(
             experiment, flags.workdir / name, fusions=FUSIONS, seeds=flags.seeds
         )
@@ -82,9 +80,9 @@ def main() -> None:
     console.print(table(found))
     for one in found:
         for sentence in conclusions(one):
-            say(f"{one.experiment.name}: {sentence}")
-    with look():
-        bars = [delta_bars(one, f"{one.experiment.name}: ") for one in found]
+            print_line(f"{one.experiment.name}: {sentence}")
+    with figure_style():
+        bars = [plot_delta_m(one, f"{one.experiment.name}: ") for one in found]
     images = [picture.image for picture in bars if picture is not None]
     size = sum(image.width for image in images), max(image.height for image in images)
     whole, left = Image.new("RGB", size, "white"), 0

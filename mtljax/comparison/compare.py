@@ -13,7 +13,7 @@ from mtljax.config import Experiment
 from mtljax.config.experiment import FusionFactory, as_text
 from mtljax.models.trunks import Trunk
 from mtljax.utils.files import PART, write_text
-from mtljax.utils.terminal import console, say
+from mtljax.utils.terminal import console, print_line
 
 
 def compare(
@@ -84,7 +84,7 @@ def show(comparison: Comparison) -> None:
     for part in table.to_terminal(comparison):
         console.print(part)
     for sentence in conclusions(comparison):
-        say(sentence)
+        print_line(sentence)
 
 
 def check_workdir(path: Path, marker: str, kind: str) -> None:

@@ -1,170 +1,175 @@
-"""What a comparison found, in words."""
+"""Conclusions of a comparison as sentences."""
 
 import numpy as np
 
 from mtljax.comparison import statistics
-from mtljax.comparison.outcome import Comparison, Row, Test
-from mtljax.comparison.statistics import Estimate, Metric, estimate
+from mtljax.comparison.outcome import Comparison, ComparisonRow, PairedTest
+from mtljax.comparison.statistics import Estimate, estimate
 from mtljax.utils.text import count, joined, number
 
 MOST = 3
-"""Methods that are told with their numbers, each; the tables have all."""
+"""Maximum number of methods or metrics that a sentence lists with numbers."""
 
 
-def conclusions(found: Comparison) -> list[str]:
-    """The findings, the most important first, each with how sure it is."""
-    methods = [row for row in found.kind("method") if not np.isnan(row.values).all()]
+def conclusions(comparison: Comparison) -> list[str]:
+    """Returns the conclusions, the most important first, each with its significance."""
+    methods = [row for row in comparison.rows_of("method") if row.has_results]
     if not methods:
-        return ["No method was trained to the end, so there is nothing to compare."]
-    if not any(estimate(row.delta).seeds for row in found.kind("stl")):
-        return ["The single-task baselines were not trained to the end, so Δm is unknown."]
-    said = [against_single(found, methods)]
+        return ["No run of a method was completed, so there is nothing to compare."]
+    if not any(estimate(row.delta_m).seeds for row in comparison.rows_of("stl")):
+        return ["The runs of the single-task baselines were not completed, so Δm is unknown."]
+    sentences = [_against_baselines(comparison, methods)]
     if len(methods) > 1:
-        said.append(against_first(found, methods))
-    if len(found.metrics) > 1 and any(not np.isnan(test.p) for test in found.metric_tests):
-        said.append(by_task(found))
-    if found.kind("front"):
-        said.append(against_front(found, methods))
-    return [*said, how_sure(found)]
+        sentences.append(_against_first(comparison, methods))
+    if len(comparison.metrics) > 1 and _tested(comparison.metric_tests):
+        sentences.append(_per_metric(comparison))
+    if comparison.rows_of("front"):
+        sentences.append(_against_front(comparison, methods))
+    return [*sentences, _tests(comparison)]
 
 
-def against_single(found: Comparison, methods: list[Row]) -> str:
-    """Whether learning together helped."""
-    better, worse, open_ = [], [], []
-    for row in methods:
-        test = found.test(row.name, row.baseline)
-        if test is None or not test.significant:
-            open_.append(row)
-        elif test.better:
-            better.append(row)
-        else:
-            worse.append(row)
-    parts = []
-    if better:
-        parts.append(f"Learning together helped with {_with_delta(better)}")
-    if worse:
-        parts.append(f"Learning together hurt with {_with_delta(worse)}")
-    if open_:
-        start = "with" if parts else "Learning together with"
-        verb = "it is" if parts else "is"
-        parts.append(
-            f"{start} {_with_delta(open_)} {verb} not distinguishable from separate networks "
-            f"at {count(_seeds(found), 'seed')}"
-        )
-    return f"{'; '.join(parts)}."
-
-
-def against_first(found: Comparison, methods: list[Row]) -> str:
-    """How the methods differ from the first one, the plain choice."""
-    first, others = methods[0], methods[1:]
-    tests = [(row, found.test(row.name, first.name)) for row in others]
-    parts = [_verdict(row, test) for row, test in tests if test is not None and test.significant]
-    same = [(row, test) for row, test in tests if test is None or not test.significant]
-    if same:
-        at = f"distinguishable from {first.name} at {count(_seeds(found), 'seed')}"
-        if len(same) == len(others) > MOST:
-            least = min((test for _, test in same if test is not None), key=lambda t: t.corrected)
-            parts.append(f"No other method is {at} (smallest {_p(least)})")
-        else:
-            names = joined([f"{row.name} ({_p(test)})" for row, test in same])
-            parts.append(f"{names} {'is' if len(same) == 1 else 'are'} not {at}")
-    best = max(methods, key=lambda row: estimate(row.delta).mean)
-    return f"{'; '.join(parts)}. In the mean, Δm is highest for {_with_delta([best])}."
-
-
-def by_task(found: Comparison) -> str:
-    """In which metrics methods differ from separate networks, and from the first method."""
-    clear: dict[tuple[str, str, str], list[Test]] = {}
-    for test in sorted(found.metric_tests, key=lambda test: test.corrected):
-        if test.significant:
-            verb = "better" if test.better else "worse"
-            clear.setdefault((test.first, verb, test.second), []).append(test)
-    if not clear:
-        least = np.nanmin([test.corrected for test in found.metric_tests])
-        return f"Task by task, no difference is clear (smallest p = {least:.2g})."
-    parts = []
-    for (first, verb, second), tests in list(clear.items())[:MOST]:
-        named = [f"{_metric(found, test.metric)} ({_p(test)})" for test in tests[:MOST]]
-        named += [f"{len(tests) - MOST} more"] * (len(tests) > MOST)
-        parts.append(f"{first} is {verb} than {second} in {joined(named)}")
-    if len(clear) > MOST:
-        parts.append(f"and so on: {sum(map(len, clear.values()))} clear differences in all")
-    return f"Task by task, {'; '.join(parts)}."
-
-
-def against_front(found: Comparison, methods: list[Row]) -> str:
-    """Which methods a fixed weighting beats in every metric."""
-    front = [row for row in found.kind("front") if not np.isnan(row.values).all()]
-    if not front:
-        return "No fixed weighting was trained to the end."
-    of = lambda row: [row.of(k).mean for k in range(len(found.metrics))]
-    beaten: list[str] = []
-    free: list[str] = []
-    for row in methods:
-        points = np.array([of(row), *map(of, front)])
-        (free if statistics.on_front(points, found.metrics)[0] else beaten).append(row.name)
-    parts = []
-    if free:
-        parts.append(f"{joined(free)} {_is(free)} on or beyond the front of fixed weightings")
-    if beaten:
-        parts.append(f"{joined(beaten)} {_is(beaten)} beaten by a fixed weighting in every metric")
-    return f"By means over seeds, without a test: {'; '.join(parts)}."
-
-
-def how_sure(found: Comparison) -> str:
-    """What the tests are, and what they do not cover."""
-    made = sum(not np.isnan(test.p) for test in found.tests)
-    if not made:
-        return "One seed says nothing about chance, so nothing was tested; --seeds 5 trains more."
-    single = sum(not np.isnan(test.p) for test in found.metric_tests)
-    apart = f" of Δm and, apart from them, {single} of single metrics" * (len(found.metrics) > 1)
-    return (
-        f"Paired t tests over {count(_seeds(found), 'seed')}, p corrected by Holm's method for "
-        f"{count(made, 'comparison')}{apart}; intervals are 95 % by Student's t. They cover the "
-        "chance in training, not that of which images are in the test split."
-    )
-
-
-def _verdict(row: Row, test: Test) -> str:
-    verb = "better" if test.better else "worse"
-    return (
-        f"{row.name} is {verb} than {test.second} by {number(abs(test.difference.mean))} points "
-        f"of Δm ({_p(test)})"
-    )
-
-
-def _with_delta(rows: list[Row]) -> str:
-    if len(rows) > MOST:
-        low, high = sorted(rows, key=lambda row: estimate(row.delta).mean)[:: len(rows) - 1]
-        ends = f"{percent(estimate(low.delta))} ({low.name}) to "
-        ends += f"{percent(estimate(high.delta))} ({high.name})"
-        return f"{joined([row.name for row in rows])}, Δm from {ends},"
-    return joined([f"{row.name} (Δm {percent(estimate(row.delta))})" for row in rows])
-
-
-def percent(value: Estimate) -> str:
-    """`+1.2 ± 0.3 %`."""
+def format_percent(value: Estimate) -> str:
+    """Formats an estimate in percent: `+1.20 ± 0.30 %`."""
     if np.isnan(value.mean):
         return "n/a"
-    half = "" if np.isnan(value.half) else f" ± {value.half:.2f}"
-    return f"{value.mean:+.2f}{half} %"
+    half_width = "" if np.isnan(value.half_width) else f" ± {value.half_width:.2f}"
+    return f"{value.mean:+.2f}{half_width} %"
 
 
-def _metric(found: Comparison, metric: Metric | None) -> str:
-    return "Δm" if metric is None else f"{metric.task} {found.spec(metric).label}"
+def _against_baselines(comparison: Comparison, methods: list[ComparisonRow]) -> str:
+    tests = {row.name: comparison.test(row.name, row.baseline) for row in methods}
+    significant = {name: test for name, test in tests.items() if test and test.significant}
+    better = [row for row in methods if row.name in significant and significant[row.name].better]
+    worse = [row for row in methods if row.name in significant and row not in better]
+    undecided = [row for row in methods if row.name not in significant]
+    parts = []
+    if better:
+        parts.append(f"better than single-task learning with {_with_delta_m(better)}")
+    if worse:
+        parts.append(f"worse than single-task learning with {_with_delta_m(worse)}")
+    if undecided:
+        parts.append(
+            "not significantly different from single-task learning with "
+            f"{_with_delta_m(undecided)} at {count(_seeds(comparison), 'seed')}"
+        )
+    return f"Multi-task learning is {'; '.join(parts)}."
 
 
-def _p(test: Test | None) -> str:
-    if test is None or np.isnan(test.corrected):
+def _against_first(comparison: Comparison, methods: list[ComparisonRow]) -> str:
+    """Sentence on the differences from the first method, which is usually the simplest."""
+    first, *rest = methods
+    tests = [(row, comparison.test(row.name, first.name)) for row in rest]
+    parts = [
+        f"{row.name} is {_direction(test)} than {first.name} by "
+        f"{number(abs(test.difference.mean))} percentage points of Δm ({_p(test)})"
+        for row, test in tests
+        if test is not None and test.significant
+    ]
+    equal = [(row, test) for row, test in tests if test is None or not test.significant]
+    if equal:
+        different = f"significantly different from {first.name}"
+        seeds = f"at {count(_seeds(comparison), 'seed')}"
+        if len(equal) == len(rest) > MOST:
+            least = min((test for _, test in equal if test), key=lambda test: test.adjusted_p)
+            parts.append(f"No other method is {different} {seeds} (smallest {_p(least)})")
+        else:
+            names = [f"{row.name} ({_p(test)})" for row, test in equal]
+            parts.append(f"{joined(names)} {_is(names)} not {different} {seeds}")
+    best = max(methods, key=lambda row: estimate(row.delta_m).mean)
+    return f"{'; '.join(parts)}. Highest mean Δm: {_with_delta_m([best])}."
+
+
+def _per_metric(comparison: Comparison) -> str:
+    """Sentence on the significant differences in single metrics."""
+    significant: dict[tuple[str, str, str], list[PairedTest]] = {}
+    for test in sorted(comparison.metric_tests, key=lambda test: test.adjusted_p):
+        if test.significant:
+            key = test.first, _direction(test), test.second
+            significant.setdefault(key, []).append(test)
+    if not significant:
+        least = np.nanmin([test.adjusted_p for test in comparison.metric_tests])
+        return f"Per metric, no difference is significant (smallest p = {least:.2g})."
+    parts = []
+    for (first, direction, second), tests in list(significant.items())[:MOST]:
+        metrics = [f"{_metric_label(comparison, test)} ({_p(test)})" for test in tests[:MOST]]
+        metrics += [f"{len(tests) - MOST} more"] * (len(tests) > MOST)
+        parts.append(f"{first} is {direction} than {second} in {joined(metrics)}")
+    if len(significant) > MOST:
+        total = sum(map(len, significant.values()))
+        parts.append(f"{count(total, 'difference')} in total are significant")
+    return f"Per metric, {'; '.join(parts)}."
+
+
+def _against_front(comparison: Comparison, methods: list[ComparisonRow]) -> str:
+    """Sentence on the methods that a fixed weighting dominates."""
+    front = [row for row in comparison.rows_of("front") if row.has_results]
+    if not front:
+        return "No run of a fixed weighting was completed."
+    means = lambda row: [row.metric(k).mean for k in range(len(comparison.metrics))]
+    optimal: list[str] = []
+    dominated: list[str] = []
+    for row in methods:
+        points = np.array([means(row), *map(means, front)])
+        is_optimal = statistics.pareto_optimal(points, comparison.metrics)[0]
+        (optimal if is_optimal else dominated).append(row.name)
+    parts = []
+    if optimal:
+        parts.append(f"{joined(optimal)} {_is(optimal)} not dominated by any fixed weighting")
+    if dominated:
+        parts.append(f"{joined(dominated)} {_is(dominated)} dominated by a fixed weighting")
+    return f"Pareto dominance of the means over seeds, without a test: {'; '.join(parts)}."
+
+
+def _tests(comparison: Comparison) -> str:
+    """Sentence on the statistical tests and their scope."""
+    of_delta_m, of_metrics = _tested(comparison.tests), _tested(comparison.metric_tests)
+    if not of_delta_m:
+        return "No tests: one seed gives no variance estimate; train more with --seeds 5."
+    separate = f" of Δm and, separately, {of_metrics} of single metrics"
+    return (
+        f"Paired t tests over {count(_seeds(comparison), 'seed')}, p values adjusted by Holm's "
+        f"method for {count(of_delta_m, 'comparison')}{separate * (len(comparison.metrics) > 1)}; "
+        "95 % confidence intervals by Student's t. They cover the variance between training runs, "
+        "not the sampling of the test split."
+    )
+
+
+def _with_delta_m(rows: list[ComparisonRow]) -> str:
+    """Names with delta_m; of many methods only the range."""
+    if len(rows) > MOST:
+        ordered = sorted(rows, key=lambda row: estimate(row.delta_m).mean)
+        low, high = (
+            f"{format_percent(estimate(row.delta_m))} ({row.name})"
+            for row in (ordered[0], ordered[-1])
+        )
+        return f"{joined([row.name for row in rows])}, Δm from {low} to {high},"
+    return joined([f"{row.name} (Δm {format_percent(estimate(row.delta_m))})" for row in rows])
+
+
+def _metric_label(comparison: Comparison, test: PairedTest) -> str:
+    assert test.metric is not None
+    return f"{test.metric.task} {comparison.spec(test.metric).label}"
+
+
+def _direction(test: PairedTest) -> str:
+    return "better" if test.better else "worse"
+
+
+def _p(test: PairedTest | None) -> str:
+    if test is None or np.isnan(test.adjusted_p):
         return "not tested"
-    return "p < 0.001" if test.corrected < 0.001 else f"p = {test.corrected:.2g}"
+    return "p < 0.001" if test.adjusted_p < 0.001 else f"p = {test.adjusted_p:.2g}"
 
 
 def _is(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _seeds(found: Comparison) -> int:
-    return min(
-        (estimate(row.delta).seeds for row in found.rows if estimate(row.delta).seeds), default=0
-    )
+def _tested(tests: tuple[PairedTest, ...]) -> int:
+    return sum(not np.isnan(test.p) for test in tests)
+
+
+def _seeds(comparison: Comparison) -> int:
+    """Smallest number of finished seeds of a row that has any."""
+    seeds = [estimate(row.delta_m).seeds for row in comparison.rows]
+    return min(filter(None, seeds), default=0)

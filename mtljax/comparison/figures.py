@@ -1,278 +1,278 @@
-"""The pictures of a comparison."""
+"""Figures of a comparison."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mtljax.comparison import statistics
-from mtljax.comparison.conclusions import percent
-from mtljax.comparison.outcome import Comparison, Row
-from mtljax.comparison.statistics import estimate
-from mtljax.report.figures import BLUE, COLORS, GRAY, ORANGE, Picture, picture
+from mtljax.comparison.conclusions import format_percent
+from mtljax.comparison.outcome import Comparison, ComparisonRow
+from mtljax.comparison.statistics import Estimate, estimate
+from mtljax.report.figures import BLUE, COLORS, GRAY, INK, ORANGE, Plot, make_plot, shorten
 from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
 
 MOST_PAIRS = 3
-"""Of tasks, that are drawn against each other."""
+"""Maximum number of pairs of tasks with a scatter plot."""
 _ROW = 0.3
-_SOFT = "#aab2bf"
+_LIGHT = "#aab2bf"
+_MARKERS = "os^Dv<>P"
+_DASHED = (0, (4, 3))
 
 
-def pictures(found: Comparison) -> list[Picture]:
-    """All that there is something to draw for."""
-    drawn = [delta_bars(found)]
-    drawn += [scatter(found, *pair) for pair in task_pairs(found)]
-    drawn += [cost(found), tests(found), conflict(found)]
-    drawn += [dots(found, k) for k in range(len(found.metrics))]
-    return [p for p in drawn if p is not None]
+def comparison_plots(comparison: Comparison) -> list[Plot]:
+    """Returns all figures that there are data for."""
+    plots = [
+        plot_delta_m(comparison),
+        *(plot_scatter(comparison, *pair) for pair in task_pairs(comparison)),
+        plot_cost(comparison),
+        plot_tests(comparison),
+        plot_conflicts(comparison),
+        *(plot_metric(comparison, k) for k in range(len(comparison.metrics))),
+    ]
+    return [plot for plot in plots if plot is not None]
 
 
-def delta_bars(found: Comparison, where: str = "") -> Picture | None:
-    """delta_m of every method with its interval, the seeds as dots; `where` begins the title."""
-    rows = [row for row in found.rows[1:] if estimate(row.delta).seeds]
+def plot_delta_m(comparison: Comparison, prefix: str = "") -> Plot | None:
+    """Bars of delta_m with intervals, and the seeds as dots; `prefix` is put before the title."""
+    rows = [row for row in comparison.rows[1:] if estimate(row.delta_m).seeds]
 
     def draw(axis: Axes) -> str | None:
         if not rows:
             return None
         for y, row in enumerate(reversed(rows)):
-            mean, half, _ = estimate(row.delta)
-            axis.barh(y, mean, 0.62, color=_color(row), alpha=0.35, lw=0)
-            axis.errorbar(
-                mean, y, xerr=_half(half), color=_color(row), capsize=4, lw=1.8, fmt="o", ms=5
-            )
-            _dots(axis, row.delta, y - 0.24)
-        axis.axvline(0, color="#14171c", lw=1)
-        axis.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
+            axis.barh(y, estimate(row.delta_m).mean, 0.62, color=_color(row), alpha=0.35, lw=0)
+        _draw_estimates(axis, rows, lambda row: estimate(row.delta_m), lambda row: row.delta_m)
+        axis.axvline(0, color=INK, lw=1)
         axis.set_xlabel("Δm against single-task networks, % (right is better)")
-        best = max((row for row in rows), key=lambda row: estimate(row.delta).mean)
-        best_delta = percent(estimate(best.delta))
-        return f"{where}Δm: highest in the mean for {best.name}, {best_delta}"
+        best = max(rows, key=lambda row: estimate(row.delta_m).mean)
+        return f"{prefix}Highest mean Δm: {best.name}, {format_percent(estimate(best.delta_m))}"
 
-    return picture("delta_m", draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
+    return _row_plot("delta_m", draw, rows)
 
 
-def task_pairs(found: Comparison) -> list[tuple[int, int]]:
-    """Pairs of metrics to draw against each other: the first of each task, few pairs."""
+def task_pairs(comparison: Comparison) -> list[tuple[int, int]]:
+    """Pairs of the tasks' first metrics, at most `MOST_PAIRS`."""
     first: dict[str, int] = {}
-    for k, metric in enumerate(found.metrics):
+    for k, metric in enumerate(comparison.metrics):
         first.setdefault(metric.task, k)
     return list(itertools.combinations(first.values(), 2))[:MOST_PAIRS]
 
 
-def scatter(found: Comparison, x: int, y: int) -> Picture | None:
-    """Two tasks against each other, the front of fixed weightings as a line."""
-    names = [f"{found.metrics[k].task} {found.spec(found.metrics[k]).label}" for k in (x, y)]
+def plot_scatter(comparison: Comparison, x: int, y: int) -> Plot | None:
+    """Scatter plot of the metrics `x` and `y`, with the Pareto front of the fixed weightings."""
+    metrics = [comparison.metrics[k] for k in (x, y)]
 
     def draw(axis: Axes) -> str | None:
-        methods = [row for row in found.kind("method") if _known(row, x, y)]
+        methods = [row for row in comparison.rows_of("method") if _has(row, x, y)]
         if not methods:
             return None
-        _front(axis, found, x, y)
-        base = found.rows[0]
-        if _known(base, x, y):
-            axis.axvline(base.of(x).mean, color=GRAY, lw=1, ls=(0, (4, 3)))
-            axis.axhline(base.of(y).mean, color=GRAY, lw=1, ls=(0, (4, 3)), label="single-task")
+        _draw_front(axis, comparison, x, y)
+        base = comparison.reference
+        if _has(base, x, y):
+            axis.axvline(base.metric(x).mean, color=GRAY, lw=1, ls=_DASHED)
+            axis.axhline(base.metric(y).mean, color=GRAY, lw=1, ls=_DASHED, label="single-task")
         for i, row in enumerate(methods):
             color = COLORS[i % len(COLORS)]
             axis.plot(row.values[:, x], row.values[:, y], "o", ms=3, color=color, alpha=0.45)
             axis.plot(
-                row.of(x).mean,
-                row.of(y).mean,
-                "os^Dv<>P"[i % 8],
+                row.metric(x).mean,
+                row.metric(y).mean,
+                _MARKERS[i % len(_MARKERS)],
                 ms=8,
                 color=color,
                 mec="white",
-                label=_short(row.name, 18),
+                label=shorten(row.name),
             )
-        for k, scale, name in ((x, "x", names[0]), (y, "y", names[1])):
-            of_axis = axis.xaxis if scale == "x" else axis.yaxis
-            of_axis.set_major_locator(MaxNLocator(5))
-            metric = found.metrics[k]
-            of_axis.set_major_formatter(_ticks(found.spec(metric)))
-            of_axis.set_label_text(f"{name} ({'higher' if metric.higher else 'lower'} is better)")
-        near = np.concatenate([row.values[:, [x, y]] for row in (base, *methods)])
-        _focus(axis, near[~np.isnan(near).any(1)])
+        for scale, metric in zip((axis.xaxis, axis.yaxis), metrics, strict=True):
+            spec = comparison.spec(metric)
+            scale.set_major_locator(MaxNLocator(5))
+            scale.set_major_formatter(_ticks(spec))
+            better = "higher" if metric.higher_is_better else "lower"
+            scale.set_label_text(f"{metric.task} {spec.label} ({better} is better)")
+        shown = np.concatenate([row.values[:, [x, y]] for row in (base, *methods)])
+        _zoom_to(axis, shown[~np.isnan(shown).any(1)])
         # The better corner is always upper right.
-        axis.xaxis.set_inverted(not found.metrics[x].higher)
-        axis.yaxis.set_inverted(not found.metrics[y].higher)
+        axis.xaxis.set_inverted(not metrics[0].higher_is_better)
+        axis.yaxis.set_inverted(not metrics[1].higher_is_better)
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-        return (
-            f"{found.metrics[x].task} against {found.metrics[y].task}: "
-            "better is up and to the right"
-        )
+        return f"{metrics[0].task} against {metrics[1].task}: better is up and to the right"
 
-    return picture(f"tasks_{x}_{y}", draw, width=6.4, height=4.2, margins=None)
+    return make_plot(f"tasks_{x}_{y}", draw, width=6.4, height=4.2, margins=None)
 
 
-def _front(axis: Axes, found: Comparison, x: int, y: int) -> None:
-    """Fixed weightings, and a line through those that no other one beats."""
-    front = [row for row in found.kind("front") if _known(row, x, y)]
+def _draw_front(axis: Axes, comparison: Comparison, x: int, y: int) -> None:
+    """Draws the fixed weightings, and a line through those that are Pareto-optimal."""
+    front = [row for row in comparison.rows_of("front") if _has(row, x, y)]
     if not front:
         return
-    points = np.array([[row.of(x).mean, row.of(y).mean] for row in front])
-    axis.plot(*points.T, "x", color=_SOFT, ms=6, label="fixed weights")
-    best = points[statistics.on_front(points, [found.metrics[x], found.metrics[y]])]
-    order = np.argsort(best[:, 0])
-    axis.plot(*best[order].T, "-", color=_SOFT, lw=1.5, label="their front")
+    points = np.array([[row.metric(x).mean, row.metric(y).mean] for row in front])
+    axis.plot(*points.T, "x", color=_LIGHT, ms=6, label="fixed weights")
+    metrics = [comparison.metrics[x], comparison.metrics[y]]
+    optimal = points[statistics.pareto_optimal(points, metrics)]
+    order = np.argsort(optimal[:, 0])
+    axis.plot(*optimal[order].T, "-", color=_LIGHT, lw=1.5, label="Pareto front")
 
 
-def _focus(axis: Axes, near: np.ndarray) -> None:
-    """Shows these points large, though others be far away."""
-    low, high = near.min(0), near.max(0)
+def _zoom_to(axis: Axes, points: Float[np.ndarray, "N 2"]) -> None:
+    """Limits the axes to these points; distant points are outside the figure."""
+    low, high = points.min(0), points.max(0)
     room = np.maximum(0.35 * (high - low), 1e-9)
     left, right, bottom, top = *axis.get_xlim(), *axis.get_ylim()
     axis.set_xlim(max(left, low[0] - room[0]), min(right, high[0] + room[0]))
     axis.set_ylim(max(bottom, low[1] - room[1]), min(top, high[1] + room[1]))
 
 
-def cost(found: Comparison) -> Picture | None:
-    """What a step takes against what it brings."""
+def plot_cost(comparison: Comparison) -> Plot | None:
+    """Scatter plot of the time per step and delta_m."""
     rows = [
         row
-        for row in (found.rows[0], *found.kind("method"))
-        if estimate(row.delta).seeds and row.costs["ms_per_step"].seeds
+        for row in (comparison.reference, *comparison.rows_of("method"))
+        if estimate(row.delta_m).seeds and row.costs["ms_per_step"].seeds
     ]
 
     def draw(axis: Axes) -> str | None:
         if len(rows) < 2:
             return None
         for i, row in enumerate(rows):
-            mean, half, _ = estimate(row.delta)
-            took = row.costs["ms_per_step"]
-            color = GRAY if row.kind == "stl" else COLORS[(i - 1) % len(COLORS)]
+            delta_m = estimate(row.delta_m)
             axis.errorbar(
-                took.mean,
-                mean,
-                yerr=_half(half),
-                color=color,
-                fmt="os^Dv<>P"[i % 8],
+                row.costs["ms_per_step"].mean,
+                delta_m.mean,
+                yerr=_error(delta_m),
+                color=GRAY if row.kind == "stl" else COLORS[(i - 1) % len(COLORS)],
+                fmt=_MARKERS[i % len(_MARKERS)],
                 ms=7,
                 capsize=3,
-                label=_short(row.name, 18),
+                label=shorten(row.name),
             )
-        axis.axhline(0, color="#14171c", lw=0.8)
+        axis.axhline(0, color=INK, lw=0.8)
         axis.set_xlim(left=0)
-        axis.set_xlabel("time of a step, ms (single-task: the sum over its networks)")
+        axis.set_xlabel("time per step, ms (single-task: sum over the networks)")
         axis.set_ylabel("Δm, % (up is better)")
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         times = {row.name: row.costs["ms_per_step"].mean for row in rows[1:]}
         fastest, slowest = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
         return (
-            f"Cost against Δm: from {number(times[fastest])} ms a step ({fastest}) "
+            f"Cost against Δm: from {number(times[fastest])} ms per step ({fastest}) "
             f"to {number(times[slowest])} ms ({slowest})"
         )
 
-    return picture("cost", draw, width=6.4, height=3.6, margins=None)
+    return make_plot("cost", draw, width=6.4, height=3.6, margins=None)
 
 
-def tests(found: Comparison) -> Picture | None:
-    """Which methods differ: corrected p of every pair."""
-    names = [row.name for row in found.rows if row.kind != "front"]
+def plot_tests(comparison: Comparison) -> Plot | None:
+    """Matrix of the adjusted p values of all pairs."""
+    names = [row.name for row in comparison.rows if row.kind != "front"]
 
     def draw(axis: Axes) -> str | None:
-        made = [test for test in found.tests if not np.isnan(test.corrected)]
-        if not made or len(names) < 2:
+        tests = [test for test in comparison.tests if not np.isnan(test.adjusted_p)]
+        if not tests or len(names) < 2:
             return None
         size = len(names)
-        shown = np.full((size, size), np.nan)
+        shades = np.full((size, size), np.nan)
         for i, j in itertools.permutations(range(size), 2):
-            test = found.test(names[i], names[j])
-            if test is None or np.isnan(test.corrected):
+            test = comparison.test(names[i], names[j])
+            if test is None or np.isnan(test.adjusted_p):
                 continue
-            shown[i, j] = np.sign(test.difference.mean) * max(0.0, 1 - test.corrected / 0.1)
-            text = "<.001" if test.corrected < 0.001 else f"{test.corrected:.2g}"
-            mark = "bold" if test.significant else "normal"
-            axis.text(j, i, text, ha="center", va="center", fontsize=7.5, fontweight=mark)
-        axis.imshow(shown, cmap="RdBu", vmin=-1.6, vmax=1.6, aspect="auto")
+            shades[i, j] = np.sign(test.difference.mean) * max(0.0, 1 - test.adjusted_p / 0.1)
+            text = "<.001" if test.adjusted_p < 0.001 else f"{test.adjusted_p:.2g}"
+            weight = "bold" if test.significant else "normal"
+            axis.text(j, i, text, ha="center", va="center", fontsize=7.5, fontweight=weight)
+        axis.imshow(shades, cmap="RdBu", vmin=-1.6, vmax=1.6, aspect="auto")
         axis.grid(False)
-        labels = [_short(name, 16) for name in names]
+        labels = [shorten(name, 16) for name in names]
         axis.set_xticks(range(size), labels, rotation=40, ha="right")
         axis.set_yticks(range(size), labels)
-        axis.set_xlabel("... than this one")
-        axis.set_ylabel("is this method better ...")
-        sure = sum(test.significant for test in made)
-        return f"{sure} of {len(made)} pairs differ in Δm beyond chance (p < 0.05, corrected)"
+        axis.set_xlabel("compared with")
+        axis.set_ylabel("method")
+        significant = sum(test.significant for test in tests)
+        return f"{significant} of {len(tests)} pairs differ significantly in Δm (adjusted p < 0.05)"
 
     side = 1.6 + 0.42 * len(names)
-    return picture("tests", draw, width=max(4.8, min(7.5, side + 1.2)), height=side, margins=None)
+    return make_plot("tests", draw, width=max(4.8, min(7.5, side + 1.2)), height=side, margins=None)
 
 
-def conflict(found: Comparison) -> Picture | None:
-    """How often the tasks' gradients pointed apart while a method trained."""
-    rows = [row for row in found.kind("method") if "mean_cosine" in row.telemetry]
-
-    def draw(axis: Axes) -> str | None:
-        if not rows:
-            return None
-        for y, row in enumerate(reversed(rows)):
-            told = row.telemetry["mean_cosine"]
-            axis.errorbar(
-                told.mean, y, xerr=_half(told.half), fmt="o", color=_color(row), ms=5, capsize=4
-            )
-        axis.axvline(0, color="#14171c", lw=1)
-        axis.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
-        axis.set_xlabel("mean cosine between tasks' gradients (left of 0: conflict)")
-        share = {row.name: 100 * row.telemetry["conflicting"].mean for row in rows}
-        low, high = min(share, key=share.__getitem__), max(share, key=share.__getitem__)
-        where = f"{share[low]:.0f} %"
-        if share[high] > share[low]:
-            where += f" ({low}) to {share[high]:.0f} % ({high})"
-        return f"Tasks' gradients pointed apart in {where} of measurements"
-
-    return picture("conflict", draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
-
-
-def dots(found: Comparison, k: int) -> Picture | None:
-    """One metric of every method: seeds as dots, the mean with its interval."""
-    metric = found.metrics[k]
-    rows = [row for row in found.rows if row.of(k).seeds]
+def plot_conflicts(comparison: Comparison) -> Plot | None:
+    """Mean cosine between the tasks' gradients during the training of each method."""
+    rows = [row for row in comparison.rows_of("method") if "mean_cosine" in row.telemetry]
 
     def draw(axis: Axes) -> str | None:
         if not rows:
             return None
-        for y, row in enumerate(reversed(rows)):
-            told = row.of(k)
-            axis.errorbar(
-                told.mean, y, xerr=_half(told.half), fmt="o", color=_color(row), ms=5, capsize=4
-            )
-            _dots(axis, row.values[:, k], y - 0.24)
-        axis.set_yticks(range(len(rows)), [_short(row.name) for row in reversed(rows)])
+        _draw_estimates(axis, rows, lambda row: row.telemetry["mean_cosine"])
+        axis.axvline(0, color=INK, lw=1)
+        axis.set_xlabel("mean cosine between the tasks' gradients (negative: conflict)")
+        rates = {row.name: 100 * row.telemetry["conflicting"].mean for row in rows}
+        low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
+        rate = f"{rates[low]:.0f} %"
+        if rates[high] > rates[low]:
+            rate += f" ({low}) to {rates[high]:.0f} % ({high})"
+        return f"The tasks' gradients conflicted in {rate} of the measurements"
+
+    return _row_plot("conflict", draw, rows)
+
+
+def plot_metric(comparison: Comparison, k: int) -> Plot | None:
+    """Means of a metric with intervals, and the seeds as dots."""
+    metric = comparison.metrics[k]
+    spec = comparison.spec(metric)
+    rows = [row for row in comparison.rows if _has(row, k)]
+
+    def draw(axis: Axes) -> str | None:
+        if not rows:
+            return None
+        _draw_estimates(axis, rows, lambda row: row.metric(k), lambda row: row.values[:, k])
         axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.xaxis.set_major_formatter(_ticks(found.spec(metric)))
-        better = "right" if metric.higher else "left"
-        axis.set_xlabel(f"{found.spec(metric).label} ({better} is better)")
-        sign = 1 if metric.higher else -1
-        best = max(rows, key=lambda row: sign * row.of(k).mean)
-        value = found.spec(metric).format_tick(float(f"{best.of(k).mean:.4g}"))
-        return (
-            f"{metric.task}: best {found.spec(metric).label} in the mean for {best.name}, {value}"
+        axis.xaxis.set_major_formatter(_ticks(spec))
+        better = "right" if metric.higher_is_better else "left"
+        axis.set_xlabel(f"{spec.label} ({better} is better)")
+        best = max(rows, key=lambda row: metric.sign * row.metric(k).mean)
+        value = spec.format_tick(float(f"{best.metric(k).mean:.4g}"))
+        return f"{metric.task}: best mean {spec.label} {value}, {best.name}"
+
+    return _row_plot(f"metric_{k}", draw, rows)
+
+
+def _row_plot(
+    name: str, draw: Callable[[Axes], str | None], rows: Sequence[ComparisonRow]
+) -> Plot | None:
+    return make_plot(name, draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
+
+
+def _draw_estimates(
+    axis: Axes,
+    rows: Sequence[ComparisonRow],
+    value: Callable[[ComparisonRow], Estimate],
+    samples: Callable[[ComparisonRow], Float[np.ndarray, " S"]] | None = None,
+) -> None:
+    """Draws means with intervals, one row of the comparison per line, and samples as dots."""
+    for y, row in enumerate(reversed(rows)):
+        mean, *_ = estimated = value(row)
+        axis.errorbar(
+            mean, y, xerr=_error(estimated), fmt="o", color=_color(row), ms=5, capsize=4, lw=1.8
         )
-
-    return picture(f"metric_{k}", draw, width=6.4, height=0.9 + _ROW * len(rows), margins=None)
-
-
-def _dots(axis: Axes, values: np.ndarray, y: float) -> None:
-    axis.plot(values, np.full(len(values), y), "o", ms=2.8, color="#14171c", alpha=0.55)
+        if samples is not None:
+            dots = samples(row)
+            axis.plot(dots, np.full(len(dots), y - 0.24), "o", ms=2.8, color=INK, alpha=0.55)
+    axis.set_yticks(range(len(rows)), [shorten(row.name, 26) for row in reversed(rows)])
 
 
 def _ticks(spec: MetricSpec) -> Callable[[float, float], str]:
     return lambda value, _: spec.format_tick(round(value, 9))
 
 
-def _half(half: float) -> float | None:
-    return None if np.isnan(half) else half
+def _error(value: Estimate) -> float | None:
+    return None if np.isnan(value.half_width) else value.half_width
 
 
-def _known(row: Row, *metrics: int) -> bool:
-    return all(row.of(k).seeds for k in metrics)
+def _has(row: ComparisonRow, *metrics: int) -> bool:
+    return all(row.metric(k).seeds for k in metrics)
 
 
-def _color(row: Row) -> str:
+def _color(row: ComparisonRow) -> str:
     return {"stl": GRAY, "method": BLUE, "front": ORANGE}[row.kind]
-
-
-def _short(name: str, room: int = 26) -> str:
-    return name if len(name) <= room else name[: room - 1] + "…"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from mtljax.runs.result import RunResult
 from mtljax.runs.selection import selection_score
 from mtljax.tasks import MetricSpec
 
-COSTS = {
+COSTS: Mapping[str, Callable[..., np.ndarray]] = {
     "ms_per_step": np.sum,
     "memory_bytes": np.max,
     "compile_seconds": np.sum,
@@ -176,16 +176,11 @@ def _merge_environments(results: Sequence[RunResult]) -> dict[str, str]:
     return {name: ", ".join(distinct) for name, distinct in values.items()}
 
 
-def _read(folder: Path) -> RunResult | None:
-    result = read_result(folder)
-    return RunResult.from_json(result) if isinstance(result, dict) else result
-
-
 def _choose(method: Method, seeds: Sequence[int], workdir: Path) -> tuple[Candidate, SeedResults]:
     """Candidate with the best mean validation score over seeds, and its results."""
 
     def read(candidate: Candidate) -> SeedResults:
-        results = {seed: _read(candidate.folder(workdir, seed)) for seed in seeds}
+        results = {seed: read_result(candidate.folder(workdir, seed)) for seed in seeds}
         return {seed: result for seed, result in results.items() if result is not None}
 
     def score(pair: tuple[Candidate, SeedResults]) -> float:
@@ -269,7 +264,7 @@ def _cost(name: str, results: SeedResults, seeds: Sequence[int]) -> Float[np.nda
         if result is None:
             return None
         if name == "parameters":
-            return result.parameters and result.parameters.total
+            return None if result.parameters is None else result.parameters.total
         return getattr(result, name)
 
     return np.array([value(results.get(seed)) for seed in seeds], float)

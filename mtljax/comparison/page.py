@@ -1,85 +1,85 @@
-"""The page of a comparison."""
+"""Page of a comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
-from mtljax.comparison.figures import pictures
-from mtljax.comparison.outcome import Comparison
+from mtljax.comparison.figures import comparison_plots
+from mtljax.comparison.outcome import Comparison, ComparisonRow
 from mtljax.comparison.running import Failure
 from mtljax.config import to_json
-from mtljax.report.figures import Picture, look
-from mtljax.report.page import settings_text, template
+from mtljax.report.figures import figure_style, write_plots
+from mtljax.report.page import load_template, settings_text
 from mtljax.utils.files import write_text
 from mtljax.utils.text import count
 
-_EXPLANATIONS = {
-    "delta_m": "Bars: the mean over seeds, with its 95 % interval. Dots: the seeds. An interval "
-    "that holds 0 leaves open whether learning together helped.",
-    "tasks": "Small: seeds; large: their mean. Dashed: what separate networks reach. A method is "
-    "worth its trouble if it is beyond the front of fixed weightings, of which some may lie "
-    "outside the picture.",
-    "cost": "Better is up, cheaper is left; with the 95 % interval over seeds.",
-    "tests": "Paired t tests over seeds, p corrected by Holm's method for their number. Blue: the "
-    "row is better; red: worse; bold: beyond chance.",
+_CAPTIONS = {
+    "delta_m": "Bars: mean over seeds with its 95 % confidence interval. Dots: seeds. If the "
+    "interval contains 0, the effect of multi-task learning is not significant.",
+    "tasks": "Small markers: seeds; large markers: their mean. Dashed lines: single-task networks. "
+    "A method is competitive if it lies on or beyond the Pareto front of the fixed weightings; "
+    "distant weightings may be outside the figure.",
+    "cost": "Up is better, left is cheaper; with the 95 % confidence interval over seeds.",
+    "tests": "Paired t tests over seeds, p values adjusted by Holm's method. Blue: the method of "
+    "the row is better; red: it is worse; bold: significant.",
     "conflict": "Measured at intervals on training batches, with respect to the shared "
-    "parameters; with the 95 % interval over seeds.",
-    "metric": "On the test split. Large: the mean over seeds with its 95 % interval; dots: seeds.",
+    "parameters; with the 95 % confidence interval over seeds.",
+    "metric": "Test split. Large markers: mean over seeds with its 95 % confidence interval; "
+    "dots: seeds.",
 }
 
 
-def write_page(workdir: Path, found: Comparison, failures: Sequence[Failure]) -> None:
-    """Writes `workdir/report.html`, which holds all that it shows, and `workdir/plots/*.png`.
+class _Cell(NamedTuple):
+    text: str
+    value: str
+    """Number to sort by, or empty."""
+
+
+class _TableRow(NamedTuple):
+    row: ComparisonRow
+    cells: list[_Cell]
+
+
+def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure]) -> None:
+    """Writes the self-contained page `workdir/report.html`, and `workdir/plots/*.png`.
 
     Args:
       workdir: An existing folder.
-      found: What came out.
-      failures: What could not be trained.
+      comparison: The outcome.
+      failures: Members that could not be trained.
     """
-    with look():
-        drawn = pictures(found)
-    results, costs = table.result_columns(found), table.cost_columns()
-    page = template("comparison.html.jinja", "mtljax.comparison").render(
-        title=found.experiment.name,
-        subtitle=f"{count(len(found.kind('method')), 'method')} compared",
-        conclusions=conclusions(found),
+    with figure_style():
+        plots = comparison_plots(comparison)
+    results, costs = table.result_columns(comparison), table.COST_COLUMNS
+    page = load_template("comparison.html.jinja", "mtljax.comparison").render(
+        title=comparison.experiment.name,
+        subtitle=f"{count(len(comparison.rows_of('method')), 'method')} compared",
+        conclusions=conclusions(comparison),
         failures=failures,
         columns=results,
-        rows=_rows(found, results),
+        rows=_table_rows(comparison, results),
         cost_columns=costs,
-        cost_rows=_rows(found, costs),
-        has_front=bool(found.kind("front")),
-        has_grid=any(row.settings for row in found.rows),
-        together=found.together,
-        pictures=drawn,
-        explain=lambda picture: _EXPLANATIONS[picture.name.rstrip("_0123456789")],
-        seeds=found.seeds,
-        settings=settings_text(to_json(found.experiment)),
-        environment=found.environment,
+        cost_rows=_table_rows(comparison, costs),
+        has_front=bool(comparison.rows_of("front")),
+        has_grid=any(row.settings for row in comparison.rows),
+        seeds_per_program=comparison.seeds_per_program,
+        plots=plots,
+        caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")],
+        seeds=comparison.seeds,
+        settings=settings_text(to_json(comparison.experiment)),
+        environment=comparison.environment,
     )
-    write_plots(workdir, drawn)
+    write_plots(workdir, plots)
     write_text(workdir / "report.html", page)
 
 
-def write_plots(workdir: Path, drawn: Sequence[Picture]) -> None:
-    """Writes pictures as files."""
-    plots = workdir / "plots"
-    plots.mkdir(exist_ok=True)
-    for picture in drawn:
-        (plots / f"{picture.name}.png").write_bytes(picture.png)
+def _table_rows(comparison: Comparison, columns: Sequence[table.Column]) -> list[_TableRow]:
+    def cell(column: table.Column, row: ComparisonRow) -> _Cell:
+        mean = column.value(row).mean
+        return _Cell(column.text(row), "" if np.isnan(mean) else repr(float(mean)))
 
-
-def _rows(found: Comparison, columns: Sequence[table.Column]) -> list[dict[str, Any]]:
-    rows = []
-    for row in found.rows:
-        cells = []
-        for column in columns:
-            mean = column.value(row).mean
-            value = "" if np.isnan(mean) else repr(float(mean))
-            cells.append({"text": column.text(row), "value": value})
-        rows.append({"name": row.name, "kind": row.kind, "settings": row.settings, "cells": cells})
-    return rows
+    return [_TableRow(row, [cell(column, row) for column in columns]) for row in comparison.rows]

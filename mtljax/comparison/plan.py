@@ -1,8 +1,8 @@
-"""Which runs a comparison is made of.
+"""Plan of a comparison: methods, candidates and members.
 
-A *method* is what is compared: the single-task baseline of a task, a balancer (with a fusion and a
-trunk), or a fixed weighting. It has *candidates*, one per point of the grid, of which validation
-chooses one. A *member* is a candidate with a seed: one experiment, one run folder.
+A *method* is one row of the comparison: the single-task baseline of a task, a balancer (with a
+fusion and a trunk), or a fixed weighting. Its *candidates* are the points of the grid; validation
+chooses one of them. A *member* is a candidate with a seed: one experiment, one run folder.
 """
 
 import dataclasses
@@ -14,9 +14,10 @@ import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import qmc
 
 from mtljax.build import build
@@ -26,10 +27,15 @@ from mtljax.utils.registry import nearest, read_value, split_arguments
 
 FOLDER = "members"
 STL = "STL"
-"""What the baselines of all tasks together are called."""
+"""Name of the row of single-task baselines."""
 Kind = Literal["stl", "method", "front"]
+Assignment = tuple[str, str]
+"""Field and value of an experiment as text: ("data.batch_size", "32")."""
 FINE_TUNING = ("freeze", "freeze_statistics", "layer_decay", "unfreeze_every", "l2_sp")
-"""Fields that go with `init`: from random weights they would only hinder, or mean nothing."""
+"""Fields that apply only together with `init`."""
+IDENTITY = {"seed", "name", "tasks"}
+"""Fields that --vary and --grid cannot change."""
+Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,15 +43,15 @@ class Candidate:
     """One setting of a method."""
 
     settings: str
-    """The point of the grid in words, `learning_rate=0.001`; empty without a grid."""
+    """Grid point as text, `learning_rate=0.001`; empty without a grid."""
     experiment: Experiment
 
     def member(self, seed: int) -> Experiment:
-        """What is run with a seed."""
+        """Experiment of a seed."""
         return dataclasses.replace(self.experiment, seed=seed)
 
     def folder(self, workdir: Path, seed: int) -> Path:
-        """The run folder of a member: the same for the same experiment, in any comparison."""
+        """Run folder of a member; it depends on the member's experiment only."""
         config = to_json(self.experiment)
         del config["seed"]
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
@@ -56,17 +62,17 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """One thing that is compared."""
+    """Compared method with its candidates."""
 
     name: str
     kind: Kind
     baseline: str
-    """What the single-task networks with the same settings are called together."""
+    """Name of the row of single-task networks with the same settings."""
     candidates: tuple[Candidate, ...]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What it learns."""
+        """Names of the learned tasks."""
         return tuple(task.name for task in self.candidates[0].experiment.tasks)
 
 
@@ -80,123 +86,124 @@ def plan(
     grid: Sequence[str] = (),
     front: int = 0,
 ) -> list[Method]:
-    """All methods of a comparison: baselines first, then methods, then fixed weightings.
+    """Returns the methods of a comparison: baselines, then methods, then fixed weightings.
 
     Args:
-      experiment: What is compared on; where nothing else is asked for, its own settings are used.
-      balancers, fusions, trunks: What to cross.
-      vary: `field=value,value` each, of any other field: crossed, too.
-      grid: `field=value,value` each; every method, the baselines too, gets every point. Of both,
-        what has `init=none` is trained `from_scratch`.
-      front: How many fixed weightings.
+      experiment: Base experiment; its settings are the defaults.
+      balancers: Balancers with their arguments.
+      fusions: Fusions, combined with every balancer and trunk.
+      trunks: Trunks, combined with every balancer and fusion.
+      vary: `field=value,value` per field; all combinations become separate methods.
+      grid: `field=value,value` per field; all combinations become candidates of every method and
+        baseline. With `init=none` in `vary` or `grid` a run is trained `from_scratch`.
+      front: Number of fixed weightings.
 
     Raises:
-      ValueError: A name, field or value that is not there, or the same method twice.
+      ValueError: Unknown name, field or value, or a duplicate method.
     """
     balancers, fusions = balancers or [experiment.balancer], fusions or [experiment.fusion]
     trunks, points = trunks or [experiment.trunk], list(grid_points(grid, "--grid"))
     variants = list(grid_points(vary, "--vary"))
-    _check_apart(variants[0], points[0])
+    _check_disjoint(variants[0], points[0])
     if front < 0:
         raise ValueError(f"--front must be >= 0, not {front}")
     if front and len(experiment.tasks) < 2:
-        raise ValueError("--front needs at least two tasks: one has nothing to weigh")
+        raise ValueError("--front needs an experiment with at least two tasks")
 
     bases = _bases(experiment, trunks, variants)
-    make = functools.partial(_method, points)
+    new = functools.partial(_method, points)
     methods = []
     for base in bases:
         for task in experiment.tasks:
             single = single_task(base.experiment, task.name)
-            methods.append(make("stl", base, [f"{STL} {task.name}", *base.words], single))
+            methods.append(new("stl", base, [f"{STL} {task.name}", *base.labels], single))
     for base, fusion, balancer in itertools.product(bases, fusions, balancers):
-        words = base.words + [f"fusion {fusion}"] * (len(fusions) > 1)
-        words += [balancer] * (len(balancers) > 1 or not words)
-        chosen = dataclasses.replace(base.experiment, fusion=fusion, balancer=balancer)
-        methods.append(make("method", base, words, chosen))
+        labels = base.labels + [f"fusion {fusion}"] * (len(fusions) > 1)
+        labels += [balancer] * (len(balancers) > 1 or not labels)
+        variant = dataclasses.replace(base.experiment, fusion=fusion, balancer=balancer)
+        methods.append(new("method", base, labels, variant))
     for base in bases:
         for weights in simplex(len(experiment.tasks), front):
             text = ",".join(f"{w:.4g}" for w in weights)
-            chosen = dataclasses.replace(
-                base.experiment, fusion=fusions[0], balancer=f"fixed:weights=({text})"
-            )
-            methods.append(make("front", base, [f"fixed ({text})", *base.words], chosen))
+            fixed = f"fixed:weights=({text})"
+            variant = dataclasses.replace(base.experiment, fusion=fusions[0], balancer=fixed)
+            methods.append(new("front", base, [f"fixed ({text})", *base.labels], variant))
     _check(methods)
     return methods
 
 
 class _Base(NamedTuple):
-    """What methods and their single-task baselines have in common."""
+    """Settings that methods share with their single-task baselines."""
 
-    words: list[str]
-    """What sets it apart from the others."""
+    labels: list[str]
+    """Parts of the name that distinguish these settings."""
     experiment: Experiment
 
 
 def _bases(
-    experiment: Experiment, trunks: Sequence[str], variants: Sequence[Sequence[tuple[str, str]]]
+    experiment: Experiment, trunks: Sequence[str], variants: Sequence[Sequence[Assignment]]
 ) -> list[_Base]:
-    """Every trunk with every variant of the other fields."""
-    found = []
+    """Every trunk with every combination of varied fields."""
+    bases = []
     for trunk, variant in itertools.product(trunks, variants):
-        made = with_fields(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
-        words = [f"trunk {trunk}"] * (len(trunks) > 1)
-        found.append(_Base(words + [f"{field} {text}" for field, text in variant], made))
-    return found
+        base = with_fields(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
+        labels = [f"trunk {trunk}"] * (len(trunks) > 1)
+        bases.append(_Base(labels + [f"{field} {text}" for field, text in variant], base))
+    return bases
 
 
 def _method(
-    points: Sequence[Sequence[tuple[str, str]]],
+    points: Sequence[Sequence[Assignment]],
     kind: Kind,
     base: _Base,
-    words: Sequence[str],
+    labels: Sequence[str],
     experiment: Experiment,
 ) -> Method:
-    """A method with a candidate for each point of the grid."""
-    candidates = []
-    for point in points:
-        settings = ", ".join(f"{field}={text}" for field, text in point)
-        made = with_fields(experiment, point, "--grid")
-        candidates.append(Candidate(settings=settings, experiment=made))
+    """Method with a candidate for each point of the grid."""
     return Method(
-        name=", ".join(words),
+        name=", ".join(labels),
         kind=kind,
-        baseline=", ".join([STL, *base.words]),
-        candidates=tuple(candidates),
+        baseline=", ".join([STL, *base.labels]),
+        candidates=tuple(
+            Candidate(
+                settings=", ".join(f"{field}={text}" for field, text in point),
+                experiment=with_fields(experiment, point, "--grid"),
+            )
+            for point in points
+        ),
     )
 
 
 def single_task(experiment: Experiment, task: str) -> Experiment:
-    """The baseline of one task: the same trunk, budget and data, with nothing to balance."""
-    own = tuple(t for t in experiment.tasks if t.name == task)
-    of_own = experiment.select.startswith(f"{task}/")
+    """Single-task baseline with the same trunk, budget and data."""
+    selects_task = experiment.select.startswith(f"{task}/")
     labels = {name: key for name, key in experiment.data.labels.items() if name == task}
     return dataclasses.replace(
         experiment,
-        tasks=own,
+        tasks=tuple(t for t in experiment.tasks if t.name == task),
         data=dataclasses.replace(experiment.data, labels=labels),
         fusion="none",
         balancer="ew",
         level="parameters",
         heads="auto",
-        select=experiment.select if of_own else "loss",
-        teachers={},  # what is compared with must not have been helped by what it is like
+        select=experiment.select if selects_task else "loss",
+        teachers={},  # a distilled network would not be an independent baseline
     )
 
 
-def simplex(tasks: int, count: int) -> np.ndarray:
-    """[count, tasks] weightings with mean 1, spread evenly over the inside of the simplex."""
+def simplex(tasks: int, count: int) -> Float[np.ndarray, "{count} {tasks}"]:
+    """Weightings with mean 1, evenly distributed over the interior of the simplex."""
     if tasks == 2:
         first = (np.arange(count) + 0.5) / max(count, 1)
         return tasks * np.stack([first, 1 - first], 1)
-    # Gaps between sorted uniform points are uniform on the simplex; Halton's are spread evenly.
+    # Gaps between sorted uniform points are uniform on the simplex; a Halton sequence is even.
     points = qmc.Halton(tasks - 1, scramble=False).random(count + 1)[1:]
     edges = np.sort(points, axis=1)
     return tasks * np.diff(edges, axis=1, prepend=0.0, append=1.0)
 
 
-def grid_points(texts: Sequence[str], flag: str) -> Iterator[list[tuple[str, str]]]:
-    """Every combination of `field=value,value` texts of a flag, as [(field, value), ...]."""
+def grid_points(texts: Sequence[str], flag: str) -> Iterator[list[Assignment]]:
+    """Yields all combinations of the `field=value,value` texts of a flag."""
     axes = []
     for text in texts:
         field, equals, values = text.partition("=")
@@ -207,82 +214,93 @@ def grid_points(texts: Sequence[str], flag: str) -> Iterator[list[tuple[str, str
     names = [axis[0][0] for axis in axes]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{flag} has {name} twice; write all its values behind one")
+            raise ValueError(f"{flag} has {name} twice; list all its values in one {name}=...")
     return map(list, itertools.product(*axes))
 
 
-def _check_apart(variant: Sequence[tuple[str, str]], point: Sequence[tuple[str, str]]) -> None:
-    """Raises ValueError where --vary has a field that is somebody else's."""
+def _check_disjoint(variant: Sequence[Assignment], point: Sequence[Assignment]) -> None:
+    """Raises ValueError if --vary has a field that another flag sets."""
     flags = {kind: f"--{kind}s" for kind in ("balancer", "fusion", "trunk")}
     flags |= {field: "--grid" for field, _ in point}
     for field, _ in variant:
         if field in flags:
-            raise ValueError(f"--vary cannot have {field}: it has its values behind {flags[field]}")
+            raise ValueError(f"--vary cannot have {field}: its values are set by {flags[field]}")
 
 
-def with_fields(
-    experiment: Experiment, changes: Sequence[tuple[str, str]], flag: str
-) -> Experiment:
-    """A copy with the fields changed as a flag says; see `with_field`.
+def with_fields(experiment: Experiment, changes: Sequence[Assignment], flag: str) -> Experiment:
+    """Copy with changed fields; see `with_field`.
 
-    One that no longer starts from weights is trained `from_scratch`, but for what the flag says.
+    If the change removes `init`, the copy is trained `from_scratch` with the given changes.
     """
-    made = experiment
+    changed = experiment
     for field, text in changes:
-        made = with_field(made, field, text, flag)
-    if made.init is None and experiment.init is not None:
-        made = with_fields(from_scratch(experiment), changes, flag)
-    return made
+        changed = with_field(changed, field, text, flag)
+    if changed.init is None and experiment.init is not None:
+        changed = with_fields(from_scratch(experiment), changes, flag)
+    return changed
 
 
 def from_scratch(experiment: Experiment) -> Experiment:
-    """The same from random weights, with nothing frozen or held back: a fair baseline."""
-    usual: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment)}
-    return dataclasses.replace(experiment, init=None, **{name: usual[name] for name in FINE_TUNING})
+    """Copy with random initial weights and default fine-tuning fields: a fair baseline."""
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment)}
+    defaults = {name: defaults[name] for name in FINE_TUNING}
+    return dataclasses.replace(experiment, init=None, **defaults)
 
 
-def with_field(value: Any, path: str, text: str, flag: str, whole: str | None = None) -> Any:
-    """A copy of nested frozen dataclasses with one field changed: `data.batch_size`, "32".
+def with_field(
+    config: Config, path: str, text: str, flag: str, full_path: str | None = None
+) -> Config:
+    """Copy of nested frozen dataclasses with one field changed.
+
+    Args:
+      config: An experiment, or a dataclass in one.
+      path: Dotted path of the field: `data.batch_size`.
+      text: New value: "32".
+      flag: Command-line flag, for messages.
+      full_path: Path from the experiment, for messages; default: `path`.
 
     Raises:
-      ValueError: There is no such field, or it cannot have this value; names the flag.
+      ValueError: Unknown field or invalid value.
     """
-    whole = whole or path
+    full_path = full_path or path
     first, _, rest = path.partition(".")
-    fields = {field.name for field in dataclasses.fields(value)}
-    if first not in fields or first in ("seed", "name", "tasks"):
-        known = _paths(value) - {"seed", "name", "tasks"}
-        raise ValueError(f"{flag}: there is no field {whole!r}{nearest(whole, known)}")
-    if rest and dataclasses.is_dataclass(getattr(value, first)):
-        return dataclasses.replace(
-            value, **{first: with_field(getattr(value, first), rest, text, flag, whole)}
-        )
+    value = getattr(config, first, None)
+    unknown = f"{flag}: there is no field {full_path!r}"
+    if first not in _fields(config) or first in IDENTITY:
+        raise ValueError(f"{unknown}{nearest(full_path, _paths(config) - IDENTITY)}")
+    if rest and not dataclasses.is_dataclass(value):
+        raise ValueError(f"{unknown}{nearest(rest, _paths(config))}")
     if rest:
-        raise ValueError(f"{flag}: there is no field {whole!r}{nearest(rest, _paths(value))}")
-    hint = typing.get_type_hints(type(value))[first]
-    try:
-        made = read_value(text, hint)
-    except TypeError as error:
-        raise ValueError(f"{flag}: {whole} must be {error}, not {text!r}") from None
-    return dataclasses.replace(value, **{first: made})
+        changed = with_field(value, rest, text, flag, full_path)
+    else:
+        try:
+            changed = read_value(text, typing.get_type_hints(type(config))[first])
+        except TypeError as error:
+            raise ValueError(f"{flag}: {full_path} must be {error}, not {text!r}") from None
+    return dataclasses.replace(config, **{first: changed})  # type: ignore[type-var]  # a dataclass
 
 
-def _paths(value: Any, prefix: str = "") -> set[str]:
-    found = set()
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
-        if dataclasses.is_dataclass(inner):
-            found |= _paths(inner, f"{prefix}{field.name}.")
+def _fields(config: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def _paths(config: Any, prefix: str = "") -> set[str]:
+    """Dotted paths of all fields of nested dataclasses."""
+    paths = set()
+    for name in _fields(config):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            paths |= _paths(value, f"{prefix}{name}.")
         else:
-            found.add(f"{prefix}{field.name}")
-    return found
+            paths.add(f"{prefix}{name}")
+    return paths
 
 
 def _check(methods: Sequence[Method]) -> None:
     names = [method.name for method in methods]
     for method in methods:
         if names.count(method.name) > 1:
-            raise ValueError(f"{method.name!r} is asked for twice; leave one out")
+            raise ValueError(f"method {method.name!r} is listed twice; remove one")
         for candidate in method.candidates:
             build(candidate.experiment)
             check_select(candidate.experiment)

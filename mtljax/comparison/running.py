@@ -16,7 +16,7 @@ from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
-from mtljax.utils.terminal import console, say
+from mtljax.utils.terminal import console, print_line
 
 Together = Literal["auto", "yes", "no"]
 
@@ -170,7 +170,7 @@ class ComparisonProgress:
 
     def __enter__(self) -> "ComparisonProgress":
         if self._done and not self._quiet:
-            say(f"{self._done} of {self._total} runs are finished already")
+            print_line(f"{self._done} of {self._total} runs are finished already")
         if self._live is not None:
             self._live.start()
         return self
@@ -203,14 +203,14 @@ class ComparisonProgress:
         """Reports a finished run."""
         self._count(member)
         if not self._quiet:
-            say(f"[{self._done}/{self._total}] {member.name}  {self._left()}")
+            print_line(f"[{self._done}/{self._total}] {member.name}  {self._left()}")
 
     def failed(self, member: Member, error: BaseException) -> Failure:
         """Reports a run that failed."""
         self._count(member)
         failure = Failure(member.name, " ".join(str(error).split()) or type(error).__name__)
         if not self._quiet:
-            say(f"[{self._done}/{self._total}] {member.name} FAILED: {failure.reason}")
+            print_line(f"[{self._done}/{self._total}] {member.name} FAILED: {failure.reason}")
         return failure
 
     def _count(self, member: Member) -> None:

@@ -1,55 +1,62 @@
-"""What numbers of several runs say: differences, ranks, intervals and tests. Pure NumPy and SciPy.
+"""Statistics over seeds: relative change, delta_m, ranks, intervals and tests, in NumPy and SciPy.
 
-Values are arrays [S, K]: S seeds, K metrics of all tasks one after the other. A run that is missing
-is a row of NaN, and whatever needs it is computed from the others.
+Values are arrays [S, K] of S seeds and K metrics, the metrics of all tasks concatenated. A missing
+run is a row of NaN, which every function ignores.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
-LEVEL = 0.05
-"""Of significance; intervals are of 1 - LEVEL."""
+ALPHA = 0.05
+"""Significance level; intervals have level 1 - ALPHA."""
 
 
 class Metric(NamedTuple):
-    """A metric of a task that counts in a comparison."""
+    """Metric of a task that counts in a comparison."""
 
     task: str
     name: str
-    higher: bool
-    """Whether higher is better."""
+    higher_is_better: bool
+
+    @property
+    def sign(self) -> float:
+        """1 if higher is better, else -1."""
+        return 1.0 if self.higher_is_better else -1.0
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds and the half width of its 95 % interval, NaN for fewer than two seeds."""
+    """Mean over seeds and half width of its 95 % interval, NaN for fewer than two seeds."""
 
     mean: float
-    half: float
+    half_width: float
     seeds: int
 
     @property
     def low(self) -> float:
-        return self.mean - self.half
+        return self.mean - self.half_width
 
     @property
     def high(self) -> float:
-        return self.mean + self.half
+        return self.mean + self.half_width
+
+
+UNKNOWN = Estimate(np.nan, np.nan, 0)
 
 
 def estimate(samples: Float[np.ndarray, " S"]) -> Estimate:
     """Mean and 95 % interval by Student's t over the samples that are not NaN."""
     known = samples[~np.isnan(samples)]
     if not len(known):
-        return Estimate(np.nan, np.nan, 0)
-    half = np.nan
+        return UNKNOWN
+    half_width = np.nan
     if len(known) > 1:
         error = known.std(ddof=1) / np.sqrt(len(known))
-        half = float(stats.t.ppf(1 - LEVEL / 2, len(known) - 1) * error)
-    return Estimate(float(known.mean()), half, len(known))
+        half_width = float(stats.t.ppf(1 - ALPHA / 2, len(known) - 1) * error)
+    return Estimate(float(known.mean()), half_width, len(known))
 
 
 def relative_change(
@@ -57,14 +64,14 @@ def relative_change(
     baseline: Float[np.ndarray, "S K"],
     metrics: Sequence[Metric],
 ) -> Float[np.ndarray, "S K"]:
-    """How much better than the baseline each metric of each seed is, in % of the baseline's mean.
+    """Improvement over the baseline of each metric and seed, in % of the baseline's mean.
 
-    The difference is taken seed by seed and divided by the mean over seeds, so the mean of the
-    changes is the change of the mean, and their spread has the baseline's uncertainty in it too.
-    NaN where the baseline's mean is 0.
+    The difference is taken per seed and divided by the mean over seeds. So the mean of the changes
+    is the change of the mean, and their spread includes the uncertainty of the baseline. NaN where
+    the baseline's mean is 0.
     """
-    sign = np.array([1.0 if metric.higher else -1.0 for metric in metrics])
-    scale = np.abs(_mean(baseline))
+    sign = np.array([metric.sign for metric in metrics])
+    scale = np.abs(_nanmean(baseline))
     scale = np.where(scale > 0, scale, np.nan)
     return 100 * sign * (values - baseline) / scale
 
@@ -76,27 +83,27 @@ def delta_m(
 
     Example:
       >>> metrics = Metric("digit", "accuracy", True), Metric("value", "mae", False)
-      >>> separate, together = np.array([[0.8, 2.0]]), np.array([[0.88, 1.8]])
-      >>> delta_m(relative_change(together, separate, metrics), metrics).round(6).tolist()
+      >>> stl, mtl = np.array([[0.8, 2.0]]), np.array([[0.88, 1.8]])
+      >>> delta_m(relative_change(mtl, stl, metrics), metrics).round(6).tolist()
       [10.0]
 
     References:
       Maninis et al., 2019, arXiv:1904.08918, with the sign by which better is positive
     """
     tasks = list(dict.fromkeys(metric.task for metric in metrics))
-    of = lambda task: [k for k, metric in enumerate(metrics) if metric.task == task]
-    return np.mean([change[..., of(task)].mean(-1) for task in tasks], axis=0)
+    columns = lambda task: [k for k, metric in enumerate(metrics) if metric.task == task]
+    return np.mean([change[..., columns(task)].mean(-1) for task in tasks], axis=0)
 
 
 def mean_ranks(
     means: Float[np.ndarray, "M K"], metrics: Sequence[Metric]
 ) -> Float[np.ndarray, " M"]:
-    """MR: the mean over task metrics of each method's rank, 1 the best; equals share a rank.
+    """Mean over task metrics of each method's rank (MR), 1 the best; equal values share a rank.
 
     References:
       Navon et al., 2022, arXiv:2202.01017
     """
-    sign = np.array([-1.0 if metric.higher else 1.0 for metric in metrics])
+    sign = np.array([-metric.sign for metric in metrics])
     known = ~np.isnan(means).any(1)
     ranks = np.full(len(means), np.nan)
     if known.any():
@@ -104,8 +111,8 @@ def mean_ranks(
     return ranks
 
 
-def paired_p(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"]) -> float:
-    """Two-sided p of a paired t test over the seeds that both have; NaN for fewer than two."""
+def paired_t_test(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"]) -> float:
+    """Two-sided p value of a paired t test over the common seeds; NaN for fewer than two."""
     difference = (a - b)[~np.isnan(a - b)]
     if len(difference) < 2:
         return float("nan")
@@ -114,40 +121,43 @@ def paired_p(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"]) -> float:
     return float(stats.ttest_1samp(difference, 0.0).pvalue)
 
 
-def holm(p: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """p values corrected for their number by Holm's step-down method; NaN stays and counts not.
+def holm_correction(p: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
+    """p values adjusted by Holm's step-down method; NaN remains NaN and is not counted.
 
     Example:
-      >>> holm(np.array([0.01, 0.04])).tolist()
+      >>> holm_correction(np.array([0.01, 0.04])).tolist()
       [0.02, 0.04]
 
     References:
       Holm, 1979, "A simple sequentially rejective multiple test procedure"
     """
-    corrected = np.full(len(p), np.nan)
+    adjusted = np.full(len(p), np.nan)
     order = [i for i in np.argsort(p) if not np.isnan(p[i])]
     highest = 0.0
-    for done, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - done) * p[i]))
-        corrected[i] = highest
-    return corrected
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p[i]))
+        adjusted[i] = highest
+    return adjusted
 
 
-def on_front(points: Float[np.ndarray, "N K"], metrics: Sequence[Metric]) -> np.ndarray:
-    """Which points no other point beats: is at least as good in all metrics and better in one.
+def pareto_optimal(
+    points: Float[np.ndarray, "N K"], metrics: Sequence[Metric]
+) -> Bool[np.ndarray, " N"]:
+    """True for points that no other point dominates.
+
+    A point dominates another if it is at least as good in all metrics and better in one.
 
     Example:
       >>> both = Metric("a", "accuracy", True), Metric("b", "accuracy", True)
-      >>> on_front(np.array([[0.9, 0.5], [0.8, 0.8], [0.7, 0.7]]), both).tolist()
+      >>> pareto_optimal(np.array([[0.9, 0.5], [0.8, 0.8], [0.7, 0.7]]), both).tolist()
       [True, True, False]
     """
-    sign = np.array([1.0 if metric.higher else -1.0 for metric in metrics])
-    gain = sign * points
+    gain = points * [metric.sign for metric in metrics]
     at_least = (gain[:, None] >= gain[None]).all(-1)
     better = (gain[:, None] > gain[None]).any(-1)
-    return ~(at_least & better).any(0)
+    return np.logical_not((at_least & better).any(0))
 
 
-def _mean(values: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " K"]:
+def _nanmean(values: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " K"]:
     known = ~np.isnan(values)
     return np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1)

@@ -1,18 +1,20 @@
-"""How every picture looks, and how one becomes a PNG.
+"""Style of all figures, and their rendering to PNG.
 
-Figures are made through matplotlib's objects, without pyplot, which would cost import time and keep
-every figure in a global list.
+Figures are created through matplotlib's objects, without pyplot, which would cost import time and
+keep every figure in a global list.
 """
 
 import contextlib
 import io
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,11 +23,11 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
-BLUE, ORANGE, GRAY = "#2457c5", "#d9480f", "#5b6470"
+BLUE, ORANGE, GRAY, INK = "#2457c5", "#d9480f", "#5b6470", "#14171c"
 COLORS = (BLUE, ORANGE, "#15803d", "#9333ea", "#1f2937", "#0e7490", "#be185d", "#4d5b1f")
-"""Told apart by people with any colour vision when drawn as labelled lines."""
+"""Colors of labelled lines, distinguishable with any color vision."""
 
-_LOOK: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 9.5,
     "axes.spines.top": False,
@@ -38,62 +40,69 @@ _LOOK: dict[Any, Any] = {
     "grid.color": "#e8ebf0",
     "xtick.color": "#4a515e",
     "ytick.color": "#4a515e",
-    "text.color": "#14171c",
+    "text.color": INK,
     "legend.edgecolor": "none",
     "legend.framealpha": 0.85,
     "legend.borderpad": 0.2,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.5,
     "figure.facecolor": "white",
-    # Names come from the user: a dollar sign in one is no formula.
+    # Names are user input: a dollar sign in one does not start a formula.
     "text.parse_math": False,
 }
 _DPI = 150
-_TITLE_SIZE = 10.5
-_LINE = 1.3 * _TITLE_SIZE / 72
+TITLE_SIZE = 10.5
+_LINE = 1.3 * TITLE_SIZE / 72
 _MARGIN = 0.1
 CURVE_MARGINS = (0.85, 0.5, 0.15, 0.08)
 
 Draw = Callable[[Axes], str | None]
-"""Draws on an axis and says, as its title, what it shows; None if there is nothing to show."""
+"""Draws on an axis and returns the title, a statement; None if there are no data to draw."""
 
 
-class Picture(NamedTuple):
-    """A PNG and what it says."""
+class Plot(NamedTuple):
+    """Rendered figure."""
 
     name: str
-    """File name without its ending."""
+    """File name without suffix."""
     title: str
     image: Image.Image
     png: bytes
 
+    @classmethod
+    def encode(cls, name: str, title: str, image: Image.Image) -> "Plot":
+        """Encodes an image; stronger compression costs more time than it saves bytes."""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=3)
+        return cls(name, title, image, buffer.getvalue())
+
 
 @contextlib.contextmanager
-def look() -> Iterator[None]:
-    """All drawing happens inside of this."""
-    with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the page has it in letters.
+def figure_style() -> Iterator[None]:
+    """Context in which all figures are drawn."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # Glyphs that the font lacks are drawn as boxes; the page has the name as text.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
 
 
-def picture(
+def make_plot(
     name: str,
     draw: Draw,
     *,
     width: float = 4.8,
     height: float = 3.1,
     margins: tuple[float, float, float, float] | None = CURVE_MARGINS,
-) -> Picture | None:
-    """One axis under a title of its own.
+) -> Plot | None:
+    """Renders one axis below its title; None if there are no data to draw.
 
     Args:
-      name: File name without its ending.
-      draw: Draws it.
+      name: File name without suffix.
+      draw: Draws the axis and returns the title.
       width: Inches.
       height: Inches, without the title.
-      margins: Inches left of, below, right of and above the axis; None finds them, for the price of
-        drawing everything three times.
+      margins: Inches left of, below, right of and above the axis; None: computed, which takes
+        three times as long.
     """
     engine = None if margins else ConstrainedLayoutEngine()
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=engine)
@@ -101,7 +110,7 @@ def picture(
     title = draw(axis)
     if title is None:
         return None
-    lines = wrap(title, width - 2 * _MARGIN)
+    lines = wrap_title(title, width - 2 * _MARGIN)
     total = height + len(lines) * _LINE + 2 * _MARGIN
     figure.set_size_inches(width, total)
     if engine is not None:
@@ -116,35 +125,31 @@ def picture(
         "\n".join(lines),
         ha="left",
         va="top",
-        fontsize=_TITLE_SIZE,
+        fontsize=TITLE_SIZE,
         fontweight="bold",
         linespacing=1.25,
     )
-    return to_png(name, title, pixels(figure))
-
-
-def pixels(figure: Figure) -> Image.Image:
-    """Renders a figure."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    return Plot.encode(name, title, Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
 
 
-def to_png(name: str, title: str, image: Image.Image) -> Picture:
-    """Packs an image; more compression costs more time than it saves bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return Picture(name, title, image, buffer.getvalue())
+def write_plots(workdir: Path, plots: Sequence[Plot]) -> None:
+    """Writes `workdir/plots/*.png`."""
+    folder = workdir / "plots"
+    folder.mkdir(exist_ok=True)
+    for plot in plots:
+        (folder / f"{plot.name}.png").write_bytes(plot.png)
 
 
-def wrap(title: str, width: float) -> list[str]:
-    """Breaks a title into lines of at most `width` inches, or nearly; not within a quantity."""
+def wrap_title(title: str, width: float, size: float = TITLE_SIZE) -> list[str]:
+    """Breaks a title of `size` points into lines of about `width` inches, but not in quantities."""
     title = title.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
-    return textwrap.wrap(title, max(12, int(width * 72 / (0.62 * _TITLE_SIZE)))) or [""]
+    return textwrap.wrap(title, max(12, int(width * 72 / (0.62 * size)))) or [""]
 
 
-def scale_axis(axis: Axes, values: Any) -> None:
-    """A logarithmic y axis with plain numbers where positive values span a factor of 30."""
+def use_log_scale(axis: Axes, values: Float[np.ndarray, " N"]) -> None:
+    """Makes the y axis logarithmic if the values are positive and span a factor of 30."""
     if not len(values) or values.min() <= 0 or values.max() < 30 * values.min():
         return
     axis.set_yscale("log")
@@ -152,3 +157,8 @@ def scale_axis(axis: Axes, values: Any) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axis.yaxis.set_minor_locator(NullLocator())
+
+
+def shorten(name: str, length: int = 18) -> str:
+    """Cuts a name to at most `length` characters."""
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,54 +1,60 @@
-"""Series of numbers out of the lines of `metrics.jsonl`."""
+"""Series of numbers from the records of `metrics.jsonl`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+
+from mtljax.runs.records import LogRecord
+
+History = Sequence[LogRecord]
+"""Records of a run in the order of their steps."""
 
 
 class Series(NamedTuple):
-    """Values at steps; NaN and infinite ones are kept."""
+    """Values at steps; they may be NaN or infinite."""
 
-    steps: np.ndarray
-    values: np.ndarray
+    steps: Float[np.ndarray, " N"]
+    values: Float[np.ndarray, " N"]
 
     def finite(self) -> "Series":
-        """Without what cannot be drawn."""
-        keep = np.isfinite(self.values)
-        return Series(self.steps[keep], self.values[keep])
+        """Returns the finite values."""
+        finite = np.isfinite(self.values)
+        return Series(self.steps[finite], self.values[finite])
 
-    def thinned(self, limit: int = 400) -> "Series":
-        """At most `limit` points: means over runs of neighbours, where there are more."""
+    def downsample(self, limit: int = 400) -> "Series":
+        """Returns at most `limit` points: means over runs of neighbors."""
         if len(self.steps) <= limit:
             return self
         starts = np.linspace(0, len(self.steps), limit, endpoint=False).astype(int)
         counts = np.diff(np.append(starts, len(self.steps)))
         return Series(*(np.add.reduceat(x, starts) / counts for x in self))
 
-    def tail(self, share: float) -> np.ndarray:
-        """The values of the last `share` of the points, at least one if there is any."""
-        return self.values[-max(1, round(share * len(self.values))) :]
+    def tail(self, fraction: float) -> Float[np.ndarray, " N"]:
+        """Returns the values of the last fraction of the points, at least one if there is any."""
+        return self.values[-max(1, round(fraction * len(self.values))) :]
 
 
-def series(history: Sequence[dict], *keys: str) -> Series:
-    """What stands under nested `keys`, of the lines that have it.
+def series(history: History, field: str, *keys: str) -> Series:
+    """Returns the values of a field, or of nested keys in it, from the records that have them.
 
     `series(history, "loss", "digit")` is a task's training loss, and
     `series(history, "validation", "digit", "loss")` its validation loss.
     """
     steps, values = [], []
-    for line in history:
-        value: Any = line
+    for record in history:
+        value: Any = getattr(record, field, None)
         for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
+            value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None:
-            steps.append(line["step"])
+            steps.append(record.step)
             values.append(value)
     return Series(np.asarray(steps, float), np.asarray(values, float))
 
 
-def steps_per_epoch(history: Sequence[dict]) -> float | None:
-    """How many steps go through the training data once, if the history tells."""
+def steps_per_epoch(history: History) -> float | None:
+    """Returns the number of steps per epoch; None if no record has a positive epoch."""
     epochs = series(history, "epoch")
     if not len(epochs.steps) or not epochs.values[-1] > 0:
         return None

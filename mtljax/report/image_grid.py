@@ -1,267 +1,239 @@
-"""Grids of images, each with its truth and its prediction in words."""
+"""Grids of images with captions, row labels, a title and a legend, drawn with Pillow."""
 
-import math
+import dataclasses
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from PIL import Image
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
 
-from mtljax.evaluation.predictions import Predictions, take
-from mtljax.tasks import Task
+from mtljax.report.figures import GRAY, INK, TITLE_SIZE, Plot, wrap_title
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+Legend = Sequence[tuple[str, UInt8[np.ndarray, "3"]]]
+"""Meaning of colors: (text, RGB)."""
 
 FONT = 8.5
 LINE = 1.25 * FONT / 72
 GAP = 0.08
-INK = "#14171c"
-_PIXELS = 160
+ROW_LABEL = 0.95
+"""Inches, except the font size in points."""
 _RED = "#b3261e"
-_NEAREST = Image.Resampling.NEAREST
+_FEW_PIXELS = 64
+"""Smaller images are enlarged without interpolation."""
 
 
 class Caption(NamedTuple):
-    """A line beneath an image."""
+    """Caption of an image: `name: label → prediction`; empty and missing parts are left out."""
 
     name: str
-    """Of the task; empty where it is clear."""
-    true: str
-    predicted: str
-    wrong: bool
-    """Whether the prediction is plainly another class."""
+    label: str
+    prediction: str | None = None
+    is_wrong: bool = False
+    """True to highlight the prediction of another class."""
 
     def lines(self, width: float) -> list[str]:
-        """As text at most `width` inches wide: one line, or two where one would be too wide."""
-        room = width * 72 / FONT / (1.1 if self.wrong else 1.0)
-        tail = f"{self.true} → {self.predicted}"
+        """Returns lines of at most `width` inches: one, or two if it is too long."""
+        room = width * 72 / FONT
+        text = self.label if self.prediction is None else f"{self.label} → {self.prediction}"
         for name in (self.name, self.name[:7] + "…"):
-            line = f"{name}: {tail}" if self.name else tail
-            if _ems(line) <= room:
+            line = f"{name}: {text}" if self.name else text
+            if _ems(line, self.is_wrong) <= room:
                 return [line]
-        first = f"{self.name}: {self.true}" if self.name else self.true
-        return [_cut(first, room), _cut(f"→ {self.predicted}", room)]
+        first = f"{self.name}: {self.label}" if self.name else self.label
+        second = [] if self.prediction is None else [f"→ {self.prediction}"]
+        return [_cut(line, room, self.is_wrong) for line in (first, *second)]
 
 
-class Tile(NamedTuple):
-    """One image and the lines beneath it."""
+class GridCell(NamedTuple):
+    """Image with captions below it."""
 
-    image: np.ndarray
-    """[h, w, 3], uint8."""
-    captions: list[Caption]
+    image: Pixels | None
+    """None: empty."""
+    captions: Sequence[Caption] = ()
 
 
-class Grid(NamedTuple):
-    """Tiles laid out in columns; sizes in inches."""
+class _Row(NamedTuple):
+    cells: Sequence[GridCell]
+    top: float
+    image_height: float
 
-    tiles: list[Tile]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageGrid:
+    """Images in rows of equal columns; sizes in inches."""
+
+    cells: Sequence[GridCell]
+    """Row by row."""
     columns: int
     width: float
-    headings: tuple[str, ...] = ()
-    """Of the parts that every image has side by side."""
-    legend: tuple[tuple[str, np.ndarray], ...] = ()
-    """What colours mean: [(words, RGB)]."""
+    row_labels: Sequence[str] = ()
+    """Labels left of the rows."""
+    part_labels: Sequence[str] = ()
+    """Labels above the first row, for equal parts of each image."""
+    legend: Legend = ()
+    subtitle: str = ""
+    title_size: float = TITLE_SIZE
+    """Points."""
+    dpi: int = 150
+
+    def render(self, name: str, title: str) -> Plot:
+        """Renders the grid below its title.
+
+        Args:
+          name: File name without suffix.
+          title: Statement about the images.
+        """
+        titles = wrap_title(title, self.width - 2 * GAP, self.title_size)
+        title_line = 1.3 * self.title_size / 72
+        top = len(titles) * title_line + 2 * GAP + LINE * 1.6 * bool(self.subtitle)
+        rows, bottom = self._rows(top)
+        legend = self._legend_lines()
+        size = self._px(self.width), self._px(bottom + len(legend) * LINE)
+        image = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(image)
+        for i, line in enumerate(titles):
+            place = GAP, GAP + (i + 0.5) * title_line
+            self._text(draw, place, line, size=self.title_size, bold=True)
+        if self.subtitle:
+            place = GAP, GAP + len(titles) * title_line + LINE / 2
+            self._text(draw, place, self.subtitle, size=TITLE_SIZE, color=GRAY)
+        for row, label in zip(rows, self.row_labels or [""] * len(rows), strict=True):
+            self._draw_row(image, draw, row, label)
+        if self.part_labels:
+            self._draw_part_labels(draw, rows[0])
+        self._draw_legend(draw, legend, bottom)
+        return Plot.encode(name, title, image)
 
     @property
-    def rows(self) -> int:
-        """As many as the tiles fill."""
-        return math.ceil(len(self.tiles) / self.columns)
+    def _left(self) -> float:
+        return ROW_LABEL if self.row_labels else GAP / 2
 
     @property
-    def cell(self) -> tuple[float, float, float]:
-        """(width of a cell, height of a cell, height of the image in it)."""
-        width = self.width / self.columns
-        height, pixels = self.tiles[0].image.shape[:2]
-        image = (width - GAP) * min(height / pixels, 1.5)
-        lines = max(sum(len(c.lines(width)) for c in tile.captions) for tile in self.tiles)
-        return width, image + lines * LINE + 1.5 * GAP, image
+    def _cell_width(self) -> float:
+        return (self.width - self._left - GAP / 2) / self.columns
 
-    @property
-    def top(self) -> float:
-        """Where the first row begins: below the headings."""
-        return LINE if self.headings else 0.0
+    def _rows(self, top: float) -> tuple[list[_Row], float]:
+        """Returns the rows below `top`, and the lower end of the last one."""
+        rows = []
+        width = self._cell_width - GAP
+        top += LINE * bool(self.part_labels)
+        for start in range(0, len(self.cells), self.columns):
+            cells = self.cells[start : start + self.columns]
+            shapes = [cell.image.shape for cell in cells if cell.image is not None]
+            height = width * max((min(h / w, 1.5) for h, w, _ in shapes), default=0.0)
+            rows.append(_Row(cells, top, height))
+            lines = max(sum(len(c.lines(width)) for c in cell.captions) for cell in cells)
+            top += height + lines * LINE + (1.5 if lines else 1.0) * GAP
+        return rows, top
 
-    @property
-    def height(self) -> float:
-        """Of all rows, headings and the legend."""
-        return self.top + self.rows * self.cell[1] + len(self._legend_lines()) * LINE
+    def _draw_row(
+        self, image: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, label: str
+    ) -> None:
+        width = self._cell_width - GAP
+        if label:
+            room = (ROW_LABEL - GAP) * 72 / FONT
+            text = "\n".join(_cut(line, room) for line in label.split("\n"))
+            place = ROW_LABEL - GAP / 2, row.top + row.image_height / 2
+            self._text(draw, place, text, anchor="rm")
+        for column, cell in enumerate(row.cells):
+            middle = self._left + (column + 0.5) * self._cell_width
+            if cell.image is not None:
+                pixels = self._scaled(cell.image, width, row.image_height)
+                left = self._px(middle) - pixels.width // 2
+                image.paste(pixels, (left, self._px(row.top)))
+            y = row.top + row.image_height + GAP / 2 + LINE / 2
+            for caption in cell.captions:
+                color, bold = (_RED, True) if caption.is_wrong else (INK, False)
+                for line in caption.lines(width):
+                    self._text(draw, (middle, y), line, color=color, bold=bold, anchor="mm")
+                    y += LINE
 
-    def draw(self, axis: Axes) -> None:
-        """On an axis of `width` x `height` inches."""
-        width, height, image = self.cell
-        axis.set_axis_off()
-        for i, tile in enumerate(self.tiles):
-            left, top = (i % self.columns) * width, self.top + (i // self.columns) * height
-            shown = image * tile.image.shape[1] / tile.image.shape[0]
-            inset = left + (width - shown) / 2
-            axis.imshow(
-                tile.image,
-                extent=(inset, inset + shown, top + image, top),
-                interpolation="nearest" if tile.image.shape[1] < 64 else "antialiased",
-            )
-            if i < self.columns:
-                for j, heading in enumerate(self.headings):
-                    middle = inset + shown * (j + 0.5) / len(self.headings)
-                    axis.text(middle, LINE / 2, heading, ha="center", va="center", fontsize=FONT)
-            line = 0
-            for caption in tile.captions:
-                at = left + width / 2, top + image + GAP / 2 + line * LINE
-                line += draw_caption(axis, caption, at, width)
-        self._draw_legend(axis, self.top + self.rows * height)
-        axis.set_aspect("auto")
-        axis.set_xlim(0, self.width)
-        axis.set_ylim(self.height, 0)
+    def _scaled(self, pixels: Pixels, width: float, height: float) -> Image.Image:
+        """Scales an image to fit into `width` x `height` inches."""
+        image = Image.fromarray(pixels)
+        scale = min(self._px(width) / image.width, self._px(height) / image.height)
+        nearest = min(image.size) < _FEW_PIXELS
+        method = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
+        return image.resize(
+            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), method
+        )
 
-    def _legend_lines(self) -> list[list[tuple[float, str, np.ndarray]]]:
-        """Lines of (left edge, words, colour)."""
+    def _draw_part_labels(self, draw: ImageDraw.ImageDraw, row: _Row) -> None:
+        width = self._cell_width - GAP
+        for column in range(len(row.cells)):
+            left = self._left + column * self._cell_width + GAP / 2
+            for j, label in enumerate(self.part_labels):
+                x = left + width * (j + 0.5) / len(self.part_labels)
+                self._text(draw, (x, row.top - LINE / 2), label, anchor="mm")
+
+    def _legend_lines(self) -> list[list[tuple[float, str, UInt8[np.ndarray, "3"]]]]:
+        """Returns lines of (left edge, text, color)."""
         lines: list[list[tuple[float, str, np.ndarray]]] = []
         left = self.width
-        for words, color in self.legend:
-            wide = (_ems(words) + 2.6) * FONT / 72
-            if left + wide > self.width:
+        for text, color in self.legend:
+            width = (_ems(text) + 2.6) * FONT / 72
+            if left + width > self.width:
                 lines.append([])
-                left = 0.0
-            lines[-1].append((left, words, color))
-            left += wide
+                left = GAP
+            lines[-1].append((left, text, color))
+            left += width
         return lines
 
-    def _draw_legend(self, axis: Axes, top: float) -> None:
+    def _draw_legend(
+        self,
+        draw: ImageDraw.ImageDraw,
+        lines: Sequence[Sequence[tuple[float, str, UInt8[np.ndarray, "3"]]]],
+        top: float,
+    ) -> None:
         side = 0.8 * FONT / 72
-        for i, line in enumerate(self._legend_lines()):
+        for i, line in enumerate(lines):
             middle = top + (i + 0.5) * LINE
-            for left, words, color in line:
-                box = (left, left + side, middle + side / 2, middle - side / 2)
-                axis.imshow(np.asarray(color, np.uint8)[None, None], extent=box)
-                at = left + 1.4 * side
-                axis.text(at, middle, words, ha="left", va="center", fontsize=FONT, color=INK)
+            for left, text, color in line:
+                box = left, middle - side / 2, left + side, middle + side / 2
+                draw.rectangle([self._px(x) for x in box], fill=tuple(map(int, color)))
+                self._text(draw, (left + 1.4 * side, middle), text)
+
+    def _text(
+        self,
+        draw: ImageDraw.ImageDraw,
+        place: tuple[float, float],
+        text: str,
+        *,
+        size: float = FONT,
+        color: str = INK,
+        bold: bool = False,
+        anchor: str = "lm",
+    ) -> None:
+        font = _font(size * self.dpi / 72, bold)
+        x, y = map(self._px, place)
+        draw.text((x, y), text, fill=color, font=font, anchor=anchor, align="right")
+
+    def _px(self, inches: float) -> int:
+        return round(inches * self.dpi)
 
 
-def draw_caption(axis: Axes, caption: Caption, at: tuple[float, float], width: float) -> int:
-    """Writes a caption's lines below the point `at`, centred; how many they are."""
-    lines = caption.lines(width)
-    for i, text in enumerate(lines):
-        axis.text(
-            at[0],
-            at[1] + (i + 0.5) * LINE,
-            text,
-            ha="center",
-            va="center",
-            fontsize=FONT,
-            color=_RED if caption.wrong else INK,
-            fontweight="bold" if caption.wrong else "normal",
-        )
-    return len(lines)
+@functools.cache
+def _font(pixels: float, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Returns the font that matplotlib uses, too."""
+    file = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file
+    return ImageFont.truetype(path, pixels, layout_engine=ImageFont.Layout.BASIC)
 
 
-def worst_first(task: Task, test: Predictions, limit: int) -> np.ndarray:
-    """Indices of the labelled examples with the largest errors; not a number is the largest."""
-    index, outputs, labels = test.of(task)
-    if not len(index):
-        return index
-    errors = np.asarray(task.error(outputs, labels), float)
-    errors = np.where(np.isnan(errors), np.inf, errors)
-    return index[np.argsort(-errors, kind="stable")[:limit]]
+def _ems(text: str, bold: bool = False) -> float:
+    """Returns the width of a text in font sizes."""
+    return _font(100, bold).getlength(text) / 100
 
 
-def make_tiles(
-    tasks: Sequence[Task], test: Predictions, index: np.ndarray, *, named: bool
-) -> list[Tile]:
-    """Tiles of some examples, with a caption per task.
-
-    Args:
-      tasks: Whose labels to show.
-      test: Where the examples are.
-      index: Which examples.
-      named: Begin each caption with the task's name.
-    """
-    captions: list[list[Caption]] = [[] for _ in index]
-    for task in tasks:
-        decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
-        for i, example in enumerate(index):
-            label, known = take(test.labels[task.name], example), test.present[task.name][example]
-            true = _flat(task.text(label)) if known else "?"
-            predicted = _flat(task.text(take(decoded, i)))
-            exact = np.ndim(label) == 0 and np.asarray(label).dtype.kind in "iub"
-            wrong = bool(known and exact and true != predicted)
-            captions[i].append(Caption(task.name if named else "", true, predicted, wrong))
-    images = to_rgb(test.images, index)
-    return [Tile(*both) for both in zip(images, captions, strict=True)]
-
-
-PARTS = ("image", "truth", "prediction")
-"""What `make_triples` puts side by side."""
-
-
-def make_triples(task: Task, test: Predictions, index: np.ndarray) -> list[Tile] | None:
-    """Tiles of image, truth and prediction side by side, of a task whose labels are pictures."""
-    painted = paint(task, test, index)
-    if painted is None:
-        return None
-    images = to_rgb(test.images, index)
-    return [Tile(np.concatenate(both, axis=1), []) for both in zip(images, *painted, strict=True)]
-
-
-def paint(
-    task: Task, test: Predictions, index: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
-    """(truths, predictions) of examples as pictures of their images' size.
-
-    None if the task's labels are no pictures. Where an example has no label, its truth is grey.
-    """
-    decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
-    labels, known = take(test.labels[task.name], index), test.present[task.name][index]
-    truths, predictions = [], []
-    for i, (small, image) in enumerate(
-        zip(to_rgb(test.images, index), test.images[index], strict=True)
-    ):
-        predicted = task.picture(take(decoded, i), image)
-        if predicted is None:
-            return None
-        truth = task.picture(take(labels, i), image) if known[i] else np.full_like(predicted, 128)
-        fit = lambda x, size=small.shape[1::-1]: np.asarray(
-            Image.fromarray(x).resize(size, _NEAREST)
-        )
-        truths.append(fit(truth))
-        predictions.append(fit(predicted))
-    return truths, predictions
-
-
-def _ems(text: str) -> float:
-    """About how wide a text is, in font sizes."""
-    return sum(0.32 if c in " .,:;'ijlI|" else 0.92 if c in "mwMW→…%@" else 0.62 for c in text)
-
-
-def _cut(text: str, room: float) -> str:
-    """The beginning of a text that is at most `room` font sizes wide."""
-    if _ems(text) <= room:
+def _cut(text: str, room: float, bold: bool = False) -> str:
+    """Cuts a text to a width in font sizes."""
+    if _ems(text, bold) <= room:
         return text
-    while len(text) > 1 and _ems(text + "…") > room:
+    while len(text) > 1 and _ems(text + "…", bold) > room:
         text = text[:-1]
     return text + "…"
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def to_rgb(images: np.ndarray, index: np.ndarray) -> list[np.ndarray]:
-    """Images for the eye: small [h, w, 3] of uint8, on one scale for the whole split."""
-    chosen = images[index]
-    if images.dtype != np.uint8:
-        finite = images[np.isfinite(images)]
-        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-        if low >= 0 and high <= 1:
-            low, high = 0.0, 1.0
-        scaled = (np.nan_to_num(chosen.astype(float)) - low) / max(high - low, 1e-12)
-        chosen = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
-    if chosen.shape[-1] != 3:
-        chosen = np.repeat(chosen[..., :1], 3, axis=-1)
-    return [_shrunk(image) for image in chosen]
-
-
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    shrink = max(height, width) / _PIXELS
-    if shrink <= 1:
-        return image
-    size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

@@ -1,4 +1,4 @@
-"""The page of one run: what the template needs, made ready."""
+"""Page of a run: prepares the data of its template."""
 
 import base64
 import json
@@ -9,90 +9,109 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from mtljax.evaluation.predictions import Predictions
-from mtljax.report.figures import Picture
+from mtljax.config import Experiment, to_json
+from mtljax.report.figures import Plot
 from mtljax.report.summary import constant_predictor_result, headline, main_result, remarks
+from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
 from mtljax.utils.text import count, number
 from mtljax.utils.tree import flatten_json
 
-_OPEN_TASKS = 6
-_EXPLANATIONS = {
-    "weights": "How much each task's loss counted in the update of the shared parameters.",
-    "validation_metric": "Over the whole validation split. Dashed: the chosen step.",
+_FEW_TASKS = 6
+_CAPTIONS = {
+    "weights": "Weight of each task's loss in the update of the shared parameters.",
+    "validation_metric": "Entire validation split. Dashed: the selected step.",
     "agreement": "Cosine between the gradients of two tasks' losses with respect to the shared "
-    "parameters, on one training batch each time. Red: they pull apart; pairs that do most first.",
-    "gradient_norm": "Of the balanced gradient that the optimizer received.",
-    "curvature": "Second derivative of the sum of the tasks' losses on a batch along the change of "
-    "the shared parameters in the steps that follow. Below 0: the further, the steeper downwards.",
-    "throughput": "Counted by the training loop, with everything that it does between two logs.",
+    "parameters, on one training batch each time. Red: conflict. Pairs are sorted by their mean.",
+    "gradient_norm": "Norm of the balanced gradient that the optimizer receives.",
+    "curvature": "Second derivative of the sum of the task losses on a batch, along the change of "
+    "the shared parameters in the following steps. Negative: concave in that direction.",
+    "throughput": "Measured by the training loop between two log steps, with all its work.",
 }
 
 
-class TaskPart(NamedTuple):
-    """A task and its pictures, where there is something to show."""
+class TaskSection(NamedTuple):
+    """Figures of a task; None if there are no data to draw."""
 
     task: Task
-    loss: Picture | None
-    test: Picture | None
-    worst: Picture | None
+    loss: Plot | None
+    test: Plot | None
+    worst: Plot | None
 
     @property
-    def pictures(self) -> list[Picture]:
-        """Those that there are."""
-        return [p for p in (self.loss, self.test, self.worst) if p is not None]
+    def plots(self) -> list[Plot]:
+        """Existing figures."""
+        return [plot for plot in (self.loss, self.test, self.worst) if plot is not None]
 
 
-class Row(NamedTuple):
-    """A line of the table of metrics."""
+class MetricRow(NamedTuple):
+    """Row of the table of metrics."""
 
     metric: str
     direction: str
-    """What is better, of the task's main metric; else empty."""
+    """Direction of better values of the task's main metric; empty for other metrics."""
     validation: str
     test: str
-    trivial: str
-    """On test, of one answer for every image; empty if not known."""
+    constant_predictor: str
+    """Test metric of the constant-predictor baseline; empty if unknown."""
 
 
-def render(
+class Fact(NamedTuple):
+    """Key number of a run."""
+
+    name: str
+    value: str
+    details: str
+
+
+def render_page(
     *,
-    title: str,
-    config: dict,
-    tasks: Sequence[Task],
-    parts: list[TaskPart],
-    ranking: list[Picture],
-    result: dict,
-    test: Predictions,
-    training: list[Picture],
-    weights_in_words: str | None,
-    examples: Picture | None,
+    experiment: Experiment,
+    result: RunResult,
+    labeled: Mapping[str, int],
+    images: int,
+    sections: Sequence[TaskSection],
+    ranking: Sequence[Plot],
+    training: Sequence[Plot],
+    constant_weights: str | None,
+    examples: Plot | None,
 ) -> str:
-    """The whole page, with all that it shows inside."""
-    labelled = {name: int(present.sum()) for name, present in test.present.items()}
-    return template("run.html.jinja").render(
-        title=title,
-        headline=headline(tasks, result, len(test.images)),
-        remarks=remarks(tasks, result, labelled),
+    """Returns the self-contained HTML page.
+
+    Args:
+      experiment: The experiment.
+      result: Its result.
+      labeled: Task -> number of test images with its label.
+      images: Number of test images.
+      sections: Tasks that are shown in detail.
+      ranking: Figures that compare many tasks.
+      training: Figures of the training, named as in `_CAPTIONS`.
+      constant_weights: Description of weights that are not drawn.
+      examples: Figure of random test images.
+    """
+    tasks = experiment.tasks
+    return load_template("run.html.jinja").render(
+        title=experiment.name,
+        headline=headline(tasks, result, images),
+        remarks=remarks(tasks, result, labeled),
         facts=_facts(result),
         tasks=tasks,
-        parts=parts,
+        sections=sections,
         ranking=ranking,
-        few_tasks=len(tasks) <= _OPEN_TASKS,
-        rows={task.name: metric_rows(task, result) for task in tasks},
-        summaries={task.name: _summary(task, result, labelled[task.name]) for task in tasks},
-        best_step=result.get("best_step"),
+        few_tasks=len(tasks) <= _FEW_TASKS,
+        rows={task.name: _metric_rows(task, result) for task in tasks},
+        summaries={task.name: _task_summary(task, result, labeled[task.name]) for task in tasks},
         training=training,
-        explanations=_EXPLANATIONS,
-        weights_in_words=weights_in_words,
+        captions=_CAPTIONS,
+        constant_weights=constant_weights,
         examples=examples,
-        settings=settings_text(config),
-        environment=result.get("environment", {}),
+        settings=settings_text(to_json(experiment)),
+        environment=result.environment,
     )
 
 
-def template(name: str, package: str = "mtljax.report") -> jinja2.Template:
-    """Returns a template of a package; it may include those of `mtljax.report`."""
+def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:
+    """Returns a template of a package; it may include templates of `mtljax.report`."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(name, ".") for name in dict.fromkeys([package, "mtljax.report"])]
@@ -106,73 +125,75 @@ def template(name: str, package: str = "mtljax.report") -> jinja2.Template:
     return environment.get_template(name)
 
 
-def metric_rows(task: Task, result: dict) -> list[Row]:
-    """Every metric of a task that is a single number, its main metric first."""
-    validation, test = (result[split].get(task.name, {}) for split in ("validation", "test"))
-    trivial = result.get("trivial", {}).get(task.name, {})
-    names = [
-        name
-        for name in dict.fromkeys([task.main_metric, *validation, *test])
-        if _is_number(validation.get(name)) or _is_number(test.get(name))
-    ]
-    better = "higher is better" if task.higher_is_better else "lower is better"
-    return [
-        Row(
-            spec.label,
-            better if name == task.main_metric else "",
-            spec.format(validation.get(name), 4),
-            spec.format(test.get(name), 4),
-            spec.format(trivial[name], 4) if name in trivial else "",
-        )
-        for name, spec in ((name, task.metric_spec(name)) for name in names)
-    ]
-
-
 def settings_text(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """("data.batch_size", "64"), ... of nested JSON."""
+    """Returns ("data.batch_size", "64"), ... of nested JSON."""
     text = lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return [(path, text(value)) for path, value in flatten_json(config).items()]
 
 
-def _facts(result: dict) -> list[tuple[str, str, str]]:
-    """(what, how much, more about it)."""
-    parameters, steps = result["parameters"], result["steps"]
-    share = 100 * parameters["shared"] / max(parameters["total"], 1)
-    best = result.get("best_step")
+def _metric_rows(task: Task, result: RunResult) -> list[MetricRow]:
+    """Rows of the scalar metrics of a task, the main metric first."""
+    validation, test, baseline = (
+        split.get(task.name, {})
+        for split in (result.validation, result.test, result.constant_predictor)
+    )
+    better = "higher is better" if task.higher_is_better else "lower is better"
+    rows = []
+    for name in dict.fromkeys([task.main_metric, *validation, *test]):
+        if not _is_number(validation.get(name)) and not _is_number(test.get(name)):
+            continue
+        spec = task.metric_spec(name)
+        rows.append(
+            MetricRow(
+                metric=spec.label,
+                direction=better if name == task.main_metric else "",
+                validation=spec.format(validation.get(name), 4),
+                test=spec.format(test.get(name), 4),
+                constant_predictor=spec.format(baseline[name], 4) if name in baseline else "",
+            )
+        )
+    return rows
+
+
+def _facts(result: RunResult) -> list[Fact]:
+    facts = [Fact("Selected step", f"{result.best_step:,}", f"of {result.steps:,} steps")]
+    if result.parameters is not None:
+        total, shared = result.parameters.total, result.parameters.shared
+        fraction = 100 * shared / max(total, 1)
+        facts.append(Fact("Parameters", f"{total:,}", f"{fraction:.1f} % shared by all tasks"))
     return [
-        ("Chosen step", "none" if best is None else f"{best:,}", f"of {steps:,} steps"),
-        ("Parameters", f"{parameters['total']:,}", f"{share:.1f} % shared by all tasks"),
-        (
+        *facts,
+        Fact(
             "Training",
-            f"{number(result['train_seconds'])} s",
-            f"{number(result['seconds'])} s from the start, on {result['device']}",
+            f"{number(result.train_seconds)} s",
+            f"{number(result.seconds)} s in total, on {result.device}",
         ),
-        (
+        Fact(
             "Speed",
-            f"{number(result['ms_per_step'])} ms a step",
-            f"{number(result['examples_per_second'])} images a second",
+            f"{number(result.ms_per_step)} ms per step",
+            f"{number(result.examples_per_second)} images per second",
         ),
     ]
 
 
-def _summary(task: Task, result: dict, labelled: int) -> str:
+def _task_summary(task: Task, result: RunResult, labeled: int) -> str:
     kind = type(task).__name__
-    specific = result["parameters"]["task_specific"].get(task.name)
-    own = "" if specific is None else f", {count(specific, 'parameter')} of its own"
-    if not labelled:
-        return f"{kind}{own}. No test image carries its label."
-    trivial = constant_predictor_result(task, result)
-    floor = ""
-    if trivial is not None and not math.isnan(trivial):
-        same = task.metric_spec(task.main_metric).format(trivial)
-        floor = f" One answer for every image, the best on training labels, gets {same}."
-    main = main_result(task, result["test"])
-    return f"{kind}{own}. Test: {main} ({count(labelled, 'label')}).{floor}"
+    counts = result.parameters.task_specific if result.parameters else {}
+    if task.name in counts:
+        kind += f", {count(counts[task.name], 'task-specific parameter')}"
+    if not labeled:
+        return f"{kind}. No test image has a label of this task."
+    summary = f"{kind}. Test: {main_result(task, result.test)} ({count(labeled, 'label')})."
+    baseline = constant_predictor_result(task, result)
+    if baseline is not None and not math.isnan(baseline):
+        value = task.metric_spec(task.main_metric).format(baseline)
+        summary += f" Constant-predictor baseline: {value}."
+    return summary
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _data_uri(picture: Picture) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.png).decode()
+def _data_uri(plot: Plot) -> str:
+    return "data:image/png;base64," + base64.b64encode(plot.png).decode()

@@ -1,4 +1,4 @@
-"""The pictures and the page of one run."""
+"""Report of a run: figures and page."""
 
 import functools
 import math
@@ -7,228 +7,220 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from mtljax.config import Experiment
 from mtljax.evaluation.predictions import Predictions
 from mtljax.report import curves
-from mtljax.report.figures import Picture, look, picture
-from mtljax.report.image_grid import PARTS, Grid, make_tiles, make_triples, worst_first
-from mtljax.report.overview import overview
-from mtljax.report.page import TaskPart, render
-from mtljax.report.sheets import Sheet, make_sheet
-from mtljax.report.summary import balancer_name, main_results
+from mtljax.report.example_images import (
+    PARTS,
+    captioned_cells,
+    label_grid,
+    triple_cells,
+    worst_first,
+)
+from mtljax.report.figures import Plot, figure_style, make_plot, write_plots
+from mtljax.report.history import History
+from mtljax.report.image_grid import GridCell, ImageGrid
+from mtljax.report.page import TaskSection, render_page
+from mtljax.report.summary import main_results
+from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
+from mtljax.utils.files import write_text
 from mtljax.utils.text import count, joined
 
-_WIDTH, _WIDE = 4.8, 7.2
-_FEW, _DETAILED = 4, 12
-_WORST, _WORST_COLUMNS = 20, 5
-_WORST_TRIPLES = 8
-_RANDOM, _RANDOM_COLUMNS = 16, 4
-_RANDOM_TASKS = 3
-_SHEET_COLUMNS = 6
+_WIDTH, _WIDE = 4.9, 7.3
+_FEW_TASKS, _MOST_SECTIONS = 4, 12
+_WORST, _WORST_COLUMNS, _WORST_TRIPLES = 20, 5, 8
+_RANDOM, _RANDOM_COLUMNS, _RANDOM_TASKS, _LABEL_COLUMNS = 16, 4, 3, 6
+_MOST_PAIRS = 20
 
 
 def write_report(
     workdir: Path,
     *,
-    title: str,
-    config: dict,
-    tasks: Sequence[Task],
-    history: list[dict],
-    result: dict,
+    experiment: Experiment,
+    history: History,
+    result: RunResult,
     test: Predictions,
 ) -> None:
-    """Writes `workdir/plots/*.png` and `workdir/report.html`, which holds them all.
+    """Writes the self-contained page `workdir/report.html`, and `workdir/plots/*.png`.
 
     Args:
-      workdir: An existing folder. Files of an earlier report are replaced.
-      title: What to call the run.
-      config: The experiment, as nested JSON.
-      tasks: In the experiment's order.
-      history: The lines of `metrics.jsonl`.
-      result: What `result.json` says.
-      test: Of the test split, by the chosen parameters.
+      workdir: An existing folder; files of an earlier report are replaced.
+      experiment: The experiment of the run.
+      history: Records of `metrics.jsonl`.
+      result: Result of the run.
+      test: Predictions for the test split with the selected parameters.
     """
-    with look():
-        shown = _telling(tasks, result)
-        parts = _tasks(shown, history, result, test)
-        ranking = _ranking(tasks, result)
-        training = _training(tasks, history, config, result)
-        examples = _random(tasks, test)
-        pictures = [*ranking, *training, *(p for part in parts for p in part.pictures)]
-        if examples is not None:
-            pictures.append(examples)
-        whole = _overview(title, tasks, parts, training, examples, config, result)
-    page = render(
-        title=title,
-        config=config,
-        tasks=tasks,
-        parts=parts,
-        ranking=ranking,
+    tasks = experiment.tasks
+    with figure_style():
+        sections = _task_sections(_detailed_tasks(tasks, result), history, result, test)
+        ranking = _ranking_plots(tasks, result)
+        training = _training_plots(experiment, history, result)
+        examples = _random_examples(tasks, test)
+        overview = _overview(experiment, result, sections, training, examples)
+    page = render_page(
+        experiment=experiment,
         result=result,
-        test=test,
+        labeled={name: int(present.sum()) for name, present in test.present.items()},
+        images=len(test.images),
+        sections=sections,
+        ranking=ranking,
         training=training,
-        weights_in_words=curves.weights_in_words(tasks, history, balancer_name(config)),
+        constant_weights=curves.describe_weights(tasks, history, experiment.balancer),
         examples=examples,
     )
-    plots = workdir / "plots"
-    plots.mkdir(exist_ok=True)
-    for made in (*pictures, whole):
-        (plots / f"{made.name}.png").write_bytes(made.png)
-    (workdir / "report.html").write_text(page, encoding="utf-8")
+    plots = [*ranking, *training, *(plot for section in sections for plot in section.plots)]
+    write_plots(workdir, [*plots, *_existing(examples), overview])
+    write_text(workdir / "report.html", page)
 
 
-def _telling(tasks: Sequence[Task], result: dict) -> list[Task]:
-    """The tasks to show one by one: all, or of many those that came out worst on the test split."""
-    if len(tasks) <= _DETAILED:
+def _detailed_tasks(tasks: Sequence[Task], result: RunResult) -> list[Task]:
+    """Tasks with a section: all of a few; else the worst on test, if their metric is the same."""
+    if len(tasks) <= _MOST_SECTIONS:
         return list(tasks)
 
     def badness(task: Task) -> float:
-        value = result["test"].get(task.name, {}).get(task.main_metric)
+        value = result.test.get(task.name, {}).get(task.main_metric)
         if value is None or math.isnan(value):
             return -math.inf
         return -value if task.higher_is_better else value
 
-    same = len({task.main_metric for task in tasks}) == 1
-    chosen = sorted(tasks, key=badness, reverse=True) if same else list(tasks)
-    return chosen[:_DETAILED]
+    comparable = len({task.main_metric for task in tasks}) == 1
+    ordered = sorted(tasks, key=badness, reverse=True) if comparable else list(tasks)
+    return ordered[:_MOST_SECTIONS]
 
 
-def _ranking(tasks: Sequence[Task], result: dict) -> list[Picture]:
-    """Main metrics of many tasks beside each other, a picture per kind of metric."""
-    found = []
+def _ranking_plots(tasks: Sequence[Task], result: RunResult) -> list[Plot]:
+    """Main metrics of many tasks, a figure per kind of metric."""
+    plots = []
     for metric in dict.fromkeys(task.main_metric for task in tasks):
         group = [task for task in tasks if task.main_metric == metric]
-        if len(group) > _FEW:
-            drawn = picture(
-                f"ranking_{metric}",
-                functools.partial(curves.draw_ranking, tasks=group, result=result),
-                height=0.7 + 0.17 * len(group),
-                margins=None,
-            )
-            found += [drawn] if drawn is not None else []
-    return found
+        if len(group) > _FEW_TASKS:
+            draw = functools.partial(curves.draw_ranking, tasks=group, result=result)
+            height = 0.7 + 0.17 * len(group)
+            plots.append(make_plot(f"ranking_{metric}", draw, height=height, margins=None))
+    return _existing(*plots)
 
 
-def _tasks(
-    tasks: Sequence[Task], history: list[dict], result: dict, test: Predictions
-) -> list[TaskPart]:
-    """Of each task: its losses, its predictions, its worst images."""
-    parts = []
-    best = result.get("best_step")
+def _task_sections(
+    tasks: Sequence[Task], history: History, result: RunResult, test: Predictions
+) -> list[TaskSection]:
+    sections = []
     for task, stem in zip(tasks, file_stems([task.name for task in tasks]), strict=True):
 
-        def draw_test(axis, task=task):
+        def draw_test(axis: Axes, task: Task = task) -> str | None:
             index, outputs, labels = test.of(task)
             return task.draw(axis, outputs, labels) if len(index) else None
 
-        def draw_loss(axis, task=task):
-            return curves.draw_loss(axis, task, history, best)
+        def draw_loss(axis: Axes, task: Task = task) -> str | None:
+            return curves.draw_loss(axis, task, history, result.best_step)
 
-        loss = picture(f"loss_{stem}", draw_loss)
-        drawn = picture(f"test_{stem}", draw_test, height=4.1, margins=None)
-        parts.append(TaskPart(task, loss, drawn, _worst(task, stem, test)))
-    return parts
+        loss = make_plot(f"loss_{stem}", draw_loss)
+        predictions = make_plot(f"test_{stem}", draw_test, height=4.1, margins=None)
+        sections.append(TaskSection(task, loss, predictions, _worst_examples(task, stem, test)))
+    return sections
 
 
-def _training(
-    tasks: Sequence[Task], history: list[dict], config: dict, result: dict
-) -> list[Picture]:
-    """Weights, or a validation metric where they tell nothing; gradients, curvature, throughput."""
-    balancer, best = balancer_name(config), result.get("best_step")
-    weights = picture(
+def _training_plots(experiment: Experiment, history: History, result: RunResult) -> list[Plot]:
+    """Weights, or a validation metric if they are constant; gradients, curvature, throughput."""
+    tasks = experiment.tasks
+    weights = make_plot(
         "weights",
-        lambda a: curves.draw_weights(a, tasks, history, balancer),
-        margins=curves.NAMED_MARGINS,
+        lambda axis: curves.draw_weights(axis, tasks, history, experiment.balancer),
+        margins=curves.LABELED_MARGINS,
     )
-    first = weights or picture(
-        "validation_metric", lambda a: curves.draw_metric(a, tasks[0], history, best)
+    first = weights or make_plot(
+        "validation_metric",
+        lambda axis: curves.draw_metric(axis, tasks[0], history, result.best_step),
     )
-    count_pairs = min(20, len(tasks) * (len(tasks) - 1) // 2)
-    agreement = picture(
+    pairs = min(_MOST_PAIRS, len(tasks) * (len(tasks) - 1) // 2)
+    cosines = make_plot(
         "agreement",
-        lambda a: curves.draw_agreement(a, tasks, history),
-        height=max(2.2, 0.9 + 0.2 * count_pairs),
+        lambda axis: curves.draw_cosines(axis, tasks, history),
+        height=max(2.2, 0.9 + 0.2 * pairs),
         margins=None,
     )
-    norm = picture("gradient_norm", lambda a: curves.draw_gradient_norm(a, history))
-    curvature = picture("curvature", lambda a: curves.draw_curvature(a, history))
-    speed = picture("throughput", lambda a: curves.draw_speed(a, history))
-    return [p for p in (first, norm, speed, curvature, agreement) if p is not None]
+    norm = make_plot("gradient_norm", lambda axis: curves.draw_gradient_norm(axis, history))
+    curvature = make_plot("curvature", lambda axis: curves.draw_curvature(axis, history))
+    speed = make_plot("throughput", lambda axis: curves.draw_throughput(axis, history))
+    return _existing(first, norm, speed, curvature, cosines)
 
 
 def _overview(
-    title: str,
-    tasks: Sequence[Task],
-    parts: Sequence[TaskPart],
-    training: Sequence[Picture],
-    examples: Picture | None,
-    config: dict,
-    result: dict,
-) -> Picture:
-    """The most telling pictures of the first two tasks in one."""
-    losses = [part.loss for part in parts[:2] if part.loss is not None]
-    above = [*losses, *training][:3]
-    tests = [part.test for part in parts if part.test is not None][:2]
-    worst = [part.worst for part in parts if part.worst is not None][: 3 - len(tests)]
-    below = [*tests, *worst, *([examples] if examples is not None else [])][:3]
-    facts = [
-        f"balancer {balancer_name(config)}",
-        f"{result['steps']:,} steps",
-        f"{result['parameters']['total']:,} parameters",
-        f"{result['seconds']:.1f} s on {result['device']}",
-    ]
-    heading = f"{title}: {main_results(tasks, result['test'])}"
-    return overview(heading, "   ·   ".join(facts), [*above, *below])
-
-
-def _worst(task: Task, stem: str, test: Predictions) -> Picture | None:
-    """The test images with the largest errors of one task."""
-    index = worst_first(task, test, _WORST)
-    if not len(index):
-        return None
-    triples = make_triples(task, test, index[:_WORST_TRIPLES])
-    if triples is not None:
-        which = count(len(triples), "test image")
-        title = f"the {which} with the largest error, each with its truth and its prediction"
-        grid = Grid(triples, 2, _WIDTH, headings=PARTS, legend=task.legend)
-    else:
-        which = count(len(index), "test image")
-        title = f"the {which} with the largest error, worst first (true → predicted)"
-        grid = Grid(make_tiles([task], test, index, named=False), _WORST_COLUMNS, _WIDTH)
-    return _grid(f"worst_{stem}", f"{task.name}: {title}", grid)
-
-
-def _random(tasks: Sequence[Task], test: Predictions) -> Picture | None:
-    """Test images picked by chance, the same in every run of a data set."""
-    index = np.random.default_rng(0).permutation(len(test.images))[:_RANDOM]
-    if not len(index):
-        return None
-    name = "random_test_images"
-    sheet = make_sheet(tasks, test, index[:_SHEET_COLUMNS], _WIDE)
-    if sheet is not None:
-        which = count(len(sheet.captions), "test image")
-        return _grid(name, f"{which} picked by chance, the truth above the prediction", sheet)
-    shown = tasks[:_RANDOM_TASKS]
-    names = joined([task.name for task in shown])
-    of = names if len(shown) == len(tasks) else f"{names} (of {len(tasks)} tasks)"
-    title = f"{count(len(index), 'test image')} picked by chance: true → predicted {of}"
-    tiles = make_tiles(shown, test, index, named=len(tasks) > 1)
-    return _grid(name, title, Grid(tiles, _RANDOM_COLUMNS, _WIDTH))
-
-
-def _grid(name: str, title: str, grid: Grid | Sheet) -> Picture | None:
-    def draw(axis):
-        grid.draw(axis)
-        return title
-
-    return picture(
-        name, draw, width=grid.width + 0.1, height=grid.height, margins=(0.06, 0, 0.04, 0)
+    experiment: Experiment,
+    result: RunResult,
+    sections: Sequence[TaskSection],
+    training: Sequence[Plot],
+    examples: Plot | None,
+) -> Plot:
+    """The main figures of the first two tasks in one image, for a README or a slide."""
+    losses = _existing(*(section.loss for section in sections[:2]))
+    tests = _existing(*(section.test for section in sections))[:2]
+    worst = _existing(*(section.worst for section in sections))[: 3 - len(tests)]
+    plots = [*losses, *training][:3] + [*tests, *worst, *_existing(examples)][:3]
+    facts = [f"balancer {experiment.balancer}", f"{result.steps:,} steps"]
+    if result.parameters is not None:
+        facts.append(f"{result.parameters.total:,} parameters")
+    if result.seconds is not None:
+        facts.append(f"{result.seconds:.1f} s on {result.device}")
+    grid = ImageGrid(
+        cells=[GridCell(np.asarray(plot.image)) for plot in plots],
+        columns=3,
+        width=14,
+        dpi=100,
+        title_size=16,
+        subtitle="   ·   ".join(facts),
+    )
+    return grid.render(
+        "overview", f"{experiment.name}: {main_results(experiment.tasks, result.test)}"
     )
 
 
+def _worst_examples(task: Task, stem: str, test: Predictions) -> Plot | None:
+    """Test images with the largest errors of a task."""
+    index = worst_first(task, test, _WORST)
+    if not len(index):
+        return None
+    triples = triple_cells(task, test, index[:_WORST_TRIPLES])
+    if triples is not None:
+        images, details = len(triples), "image, label and prediction"
+        grid = ImageGrid(
+            cells=triples, columns=2, width=_WIDTH, part_labels=PARTS, legend=task.legend
+        )
+    else:
+        images, details = len(index), "worst first (label → prediction)"
+        cells = captioned_cells([task], test, index, with_names=False)
+        grid = ImageGrid(cells=cells, columns=_WORST_COLUMNS, width=_WIDTH)
+    which = count(images, "test image")
+    return grid.render(f"worst_{stem}", f"{task.name}: {which} with the largest error: {details}")
+
+
+def _random_examples(tasks: Sequence[Task], test: Predictions) -> Plot | None:
+    """Random test images, the same in every run of a data set."""
+    index = np.random.default_rng(0).permutation(len(test.images))[:_RANDOM]
+    if not len(index):
+        return None
+    grid = label_grid(tasks, test, index[:_LABEL_COLUMNS], _WIDE)
+    if grid is not None:
+        title = f"{count(grid.columns, 'random test image')}: label above prediction"
+    else:
+        shown = tasks[:_RANDOM_TASKS]
+        names = joined([task.name for task in shown])
+        names += f" (of {len(tasks)} tasks)" * (len(shown) < len(tasks))
+        title = f"{count(len(index), 'random test image')}: label → prediction of {names}"
+        cells = captioned_cells(shown, test, index, with_names=len(tasks) > 1)
+        grid = ImageGrid(cells=cells, columns=_RANDOM_COLUMNS, width=_WIDE)
+    return grid.render("random_test_images", title)
+
+
+def _existing(*plots: Plot | None) -> list[Plot]:
+    return [plot for plot in plots if plot is not None]
+
+
 def file_stems(names: Sequence[str]) -> list[str]:
-    """Names made fit for files, and different from each other on any file system."""
+    """Returns file names for task names, distinct on case-insensitive file systems too."""
     stems: list[str] = []
     for name in names:
         base = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60]

@@ -1,98 +1,90 @@
-"""Numbers and findings in words."""
+"""Summary of a run's result in sentences."""
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
+from mtljax.tasks.base import SplitMetrics
 from mtljax.utils.text import count, joined
 
 
-def main_result(task: Task, measured: dict[str, dict[str, Any]]) -> str:
-    """A task's main metric: "accuracy 98.9 % for digit"."""
-    value = measured.get(task.name, {}).get(task.main_metric)
+def main_result(task: Task, metrics: SplitMetrics) -> str:
+    """Returns a task's main metric as text: "accuracy 98.9 % for digit"."""
+    value = metrics.get(task.name, {}).get(task.main_metric)
     spec = task.metric_spec(task.main_metric)
     if value is None or not math.isfinite(value):
         return f"{spec.label} not measured for {task.name}"
     return f"{spec.label} {spec.format(value)} for {task.name}"
 
 
-def main_results(tasks: Sequence[Task], measured: dict[str, dict[str, Any]]) -> str:
-    """All tasks' main metrics; of many tasks the range and the median per kind of metric."""
+def main_results(tasks: Sequence[Task], metrics: SplitMetrics) -> str:
+    """Returns all main metrics as text; for many tasks, range and median per kind of metric."""
     if len(tasks) <= 6:
-        return joined([main_result(task, measured) for task in tasks])
+        return joined([main_result(task, metrics) for task in tasks])
     parts = []
     for metric in dict.fromkeys(task.main_metric for task in tasks):
         group = [task for task in tasks if task.main_metric == metric]
         spec = group[0].metric_spec(metric)
-        values = {task.name: measured.get(task.name, {}).get(metric) for task in group}
+        values = {task.name: metrics.get(task.name, {}).get(metric) for task in group}
         known = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
         if not known:
             parts.append(f"{spec.label} of {count(len(values), 'task')} not measured")
             continue
-        ranked = sorted(known, key=lambda name: known[name])
-        low, high = ranked[0], ranked[-1]
-        middle = spec.format(statistics.median(known.values()))
+        low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
         parts.append(
             f"{spec.label} of {count(len(known), 'task')} between "
-            f"{spec.format(known[low])} ({low}) and {spec.format(known[high])} "
-            f"({high}), median {middle}"
+            f"{spec.format(known[low])} ({low}) and {spec.format(known[high])} ({high}), "
+            f"median {spec.format(statistics.median(known.values()))}"
         )
     return joined(parts)
 
 
-def constant_predictor_result(task: Task, result: dict) -> float | None:
-    """The main metric on test of one answer for every image, the best on training labels."""
-    return result.get("trivial", {}).get(task.name, {}).get(task.main_metric)
+def constant_predictor_result(task: Task, result: RunResult) -> float | None:
+    """Returns the main metric of the constant-predictor baseline; None if it is unknown."""
+    return result.constant_predictor.get(task.name, {}).get(task.main_metric)
 
 
-def learned_nothing(task: Task, result: dict) -> bool:
-    """Whether such an answer is as good as the network's."""
-    found, trivial = result["test"].get(task.name, {}), constant_predictor_result(task, result)
-    if trivial is None or task.main_metric not in found:
-        return False
-    value = found[task.main_metric]
-    return value <= trivial if task.higher_is_better else value >= trivial
+def beats_constant_predictor(task: Task, result: RunResult) -> bool:
+    """True if the network has a better main metric than the baseline, or one is unknown."""
+    value = result.test.get(task.name, {}).get(task.main_metric)
+    baseline = constant_predictor_result(task, result)
+    if value is None or baseline is None:
+        return True
+    return not (value <= baseline if task.higher_is_better else value >= baseline)
 
 
-def headline(tasks: Sequence[Task], result: dict, images: int) -> str:
-    """What came out, in one or two sentences."""
-    sentence = f"On {count(images, 'test image')}: {main_results(tasks, result['test'])}."
-    if result.get("best_step") is not None:
+def headline(tasks: Sequence[Task], result: RunResult, images: int) -> str:
+    """Returns the test metrics, and the selected step, in one or two sentences."""
+    sentence = f"On {count(images, 'test image')}: {main_results(tasks, result.test)}."
+    if result.best_step is not None:
         sentence += (
-            f" The parameters are those of step {result['best_step']:,} of {result['steps']:,}, "
-            "chosen on validation."
+            f" Parameters of step {result.best_step:,} of {result.steps:,}, selected on validation."
         )
     return sentence
 
 
-def remarks(tasks: Sequence[Task], result: dict, labelled: dict[str, int]) -> list[str]:
-    """What a reader should know before trusting the numbers."""
-    found = []
-    if result.get("skipped"):
-        found.append(
-            f"Left out, because not finite: {count(result['skipped'], 'update')} of "
-            f"{result['steps']:,}. A lower learning rate or clipping may help."
-        )
-    if result.get("best_step") == result["steps"]:
-        found.append(
-            "The last step was the best on validation: more steps may give a better network."
-        )
-    hopeless = [task.name for task in tasks if learned_nothing(task, result)]
-    if hopeless:
-        found.append(
-            f"No better than one answer for every image: the network for {joined(hopeless)}."
-        )
-    unlabelled = [task.name for task in tasks if not labelled[task.name]]
-    if unlabelled:
-        found.append(f"No test image carries a label of {joined(unlabelled)}.")
-    return found
+def remarks(tasks: Sequence[Task], result: RunResult, labeled: Mapping[str, int]) -> list[str]:
+    """Returns warnings about the training and the result.
 
-
-def balancer_name(config: dict) -> str:
-    """What the configuration calls the balancer."""
-    balancer = config.get("balancer")
-    if isinstance(balancer, dict):
-        balancer = balancer.get("name")
-    return str(balancer) if balancer else "The balancer"
+    Args:
+      tasks: All tasks.
+      result: The result.
+      labeled: Task -> number of test images with its label.
+    """
+    sentences = []
+    if result.skipped:
+        sentences.append(
+            f"Skipped because not finite: {count(result.skipped, 'update')} of {result.steps:,}. "
+            "A lower learning rate or gradient clipping may help."
+        )
+    if result.best_step == result.steps:
+        sentences.append("The last step was the best on validation: longer training may help.")
+    constant = [task.name for task in tasks if not beats_constant_predictor(task, result)]
+    if constant:
+        sentences.append(f"No better than the constant-predictor baseline: {joined(constant)}.")
+    unlabeled = [task.name for task in tasks if not labeled[task.name]]
+    if unlabeled:
+        sentences.append(f"No test image has a label of {joined(unlabeled)}.")
+    return sentences

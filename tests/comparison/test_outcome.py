@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from support.comparison import EXPERIMENT, invent, invent_all
+from support.comparison import EXPERIMENT, write_result, write_results
 
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
@@ -35,7 +35,7 @@ GOLDEN = """\
 
 
 def made(workdir, values, seeds=2, **asked):
-    return collect(EXPERIMENT, invent_all(workdir, values, **asked), range(seeds), workdir)
+    return collect(EXPERIMENT, write_results(workdir, values, **asked), range(seeds), workdir)
 
 
 def test_golden_table(tmp_path):
@@ -84,11 +84,11 @@ def test_every_number_is_that_of_an_independent_computation(noisy):
     for name in delta.keys() - {"STL"}:
         known = delta[name][~np.isnan(delta[name])]
         low, high = stats.t.interval(0.95, len(known) - 1, known.mean(), stats.sem(known))
-        cell = estimate(rows[name].delta)
+        cell = estimate(rows[name].delta_m)
         np.testing.assert_allclose((cell.low, cell.high), (low, high), rtol=1e-12)
     means = np.array([np.nanmean(values[n], 0) for n in ("ew", "uw", "pcgrad", "famo")])
     ranks = stats.rankdata(-sign * means, axis=0).mean(1)
-    np.testing.assert_allclose([rows[n].rank for n in ("ew", "uw", "pcgrad", "famo")], ranks)
+    np.testing.assert_allclose([rows[n].mean_rank for n in ("ew", "uw", "pcgrad", "famo")], ranks)
     raw = {
         frozenset(pair): stats.ttest_rel(*(delta[name] for name in pair), nan_policy="omit").pvalue
         for pair in itertools.combinations(delta, 2)
@@ -101,7 +101,7 @@ def test_every_number_is_that_of_an_independent_computation(noisy):
     for test in found.tests:
         pair = frozenset((test.first, test.second))
         np.testing.assert_allclose(test.p, raw[pair], rtol=1e-9)
-        np.testing.assert_allclose(test.corrected, corrected[pair], rtol=1e-9)
+        np.testing.assert_allclose(test.adjusted_p, corrected[pair], rtol=1e-9)
 
 
 def test_csv_has_every_number(noisy):
@@ -109,8 +109,8 @@ def test_csv_has_every_number(noisy):
     text = table.to_csv(found, table.result_columns(found))
     lines = {line["method"]: line for line in csv.DictReader(io.StringIO(text))}
     for row in found.rows:
-        assert float(lines[row.name]["value/mae"]) == row.of(1).mean
-        assert int(lines[row.name]["value/mae/seeds"]) == row.of(1).seeds
+        assert float(lines[row.name]["value/mae"]) == row.metric(1).mean
+        assert int(lines[row.name]["value/mae/seeds"]) == row.metric(1).seeds
     assert lines["STL"]["mean_rank"] == ""
 
 
@@ -127,13 +127,13 @@ def test_validation_chooses_between_settings_whatever_the_test_split_says(tmp_pa
             (0.5, 0.4), (0.9, 0.7), method.candidates, strict=True
         ):
             folder = candidate.folder(tmp_path, 0)
-            invent(folder, accuracy, 1.0, 1.0, validation=validation)
+            write_result(folder, accuracy, 1.0, 1.0, validation=validation)
     found = collect(EXPERIMENT, methods, [0], tmp_path)
     assert [row.settings for row in found.rows] == [
         "digit: learning_rate=1e-2; value: learning_rate=1e-2",
         "learning_rate=1e-2",
     ]
-    assert found.rows[1].of(0).mean == 0.7
+    assert found.rows[1].metric(0).mean == 0.7
 
 
 def test_words_of_no_difference(tmp_path):
@@ -143,9 +143,10 @@ def test_words_of_no_difference(tmp_path):
         "pcgrad": [(0.80, 2.0, 4.1), (0.81, 2.0, 4.0), (0.80, 1.9, 4.1)],
     }
     said = conclusions(made(tmp_path, values, seeds=3, balancers=("ew", "pcgrad")))
-    assert "not distinguishable from separate networks at 3 seeds" in said[0]
+    assert "not significantly different from single-task learning with ew" in said[0]
+    assert "at 3 seeds" in said[0]
     assert said[1].startswith("pcgrad (p = ")
-    assert "is not distinguishable from ew at 3 seeds" in said[1]
+    assert "is not significantly different from ew at 3 seeds" in said[1]
     assert "Holm's method for 3 comparisons" in said[-1]
 
 
@@ -160,8 +161,10 @@ def test_words_of_a_clear_difference(tmp_path):
         "uw": near((0.7, 2.5, 5.0)),
     }
     said = conclusions(made(tmp_path, values, seeds=5, balancers=("ew", "uw")))
-    assert said[0].startswith("Learning together helped with ew (Δm +")
-    assert "hurt with uw" in said[0]
+    assert said[0].startswith(
+        "Multi-task learning is better than single-task learning with ew (Δm +"
+    )
+    assert "worse than single-task learning with uw" in said[0]
     assert "uw is worse than ew by" in said[1]
     assert "(p < 0.001)" in said[1]
 
@@ -186,9 +189,9 @@ def test_single_metrics_are_tested_and_corrected_for_their_number(noisy):
         p, difference = expected[key]
         highest = max(highest, min(1.0, p * (len(ranked) - i)))
         test = by_key[key]
-        np.testing.assert_allclose((test.p, test.corrected), (p, highest), rtol=1e-9)
+        np.testing.assert_allclose((test.p, test.adjusted_p), (p, highest), rtol=1e-9)
         np.testing.assert_allclose(test.difference.mean, difference, rtol=1e-9)
-        assert test.better == ((difference > 0) == test.metric.higher)
+        assert test.better == ((difference > 0) == test.metric.higher_is_better)
 
 
 def test_words_say_in_which_tasks_a_difference_is_clear(tmp_path):
@@ -200,31 +203,31 @@ def test_words_say_in_which_tasks_a_difference_is_clear(tmp_path):
         "uw": near((0.9, 2.0, 5.0)),
     }
     said = conclusions(made(tmp_path / "a", values, seeds=5, balancers=("ew", "uw")))
-    assert said[2].startswith("Task by task, ")
+    assert said[2].startswith("Per metric, ew is better")
     assert "ew is better than STL in digit accuracy (p < 0.001)" in said[2]
     assert "uw is worse than ew in value root mean square error (p < 0.001)" in said[2]
     assert "absolute" not in said[2]
     assert "9 of single metrics" in said[-1]
     alike = {name: near((0.8, 2.0, 4.0)) for name in values}
     said = conclusions(made(tmp_path / "b", alike, seeds=5, balancers=("ew", "uw")))
-    assert said[2].startswith("Task by task, no difference is clear (smallest p = ")
+    assert said[2].startswith("Per metric, no difference is significant (smallest p = ")
 
 
 def test_words_of_one_seed_and_of_nothing(tmp_path):
     one = {"STL": [(0.8, 2.0, 4.0)], "ew": [(0.9, 1.5, 3.0)]}
     said = conclusions(made(tmp_path / "one", one, seeds=1))
-    assert "One seed says nothing about chance" in said[-1]
+    assert "one seed gives no variance estimate" in said[-1]
     none = made(tmp_path / "none", {"STL": [None], "ew": [None]}, seeds=1)
     assert conclusions(none) == [
-        "No method was trained to the end, so there is nothing to compare."
+        "No run of a method was completed, so there is nothing to compare."
     ]
     only = made(tmp_path / "only", {"STL": [None], "ew": one["ew"]}, seeds=1)
-    assert "baselines were not trained to the end" in conclusions(only)[0]
+    assert "baselines were not completed" in conclusions(only)[0]
 
 
 def test_words_about_the_front(tmp_path):
     found = made(tmp_path, VALUES, balancers=("ew", "uw"), front=1)
-    assert "ew and uw are on or beyond the front of fixed weightings" in conclusions(found)[-2]
+    assert "ew and uw are not dominated by any fixed weighting" in conclusions(found)[-2]
     better = VALUES | {"fixed (1,1)": [(0.99, 0.5, 1.0), (0.99, 0.5, 1.0)]}
     found = made(tmp_path / "better", better, balancers=("ew", "uw"), front=1)
-    assert "ew and uw are beaten by a fixed weighting in every metric" in conclusions(found)[-2]
+    assert "ew and uw are dominated by a fixed weighting" in conclusions(found)[-2]

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from support.cli import run
-from support.comparison import EXPERIMENT, invent_all
+from support.comparison import EXPERIMENT, write_results
 from support.report import Page, is_drawn
 
 from mtljax.comparison.compare import write
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     values = {"STL": near(0.8, 2, 4), "ew": near(0.7, 1.5, 3), "uw": near(0.9, 2.5, 5)}
     values |= {"pcgrad": near(0.6, 1, 2), "fixed (0.5,1.5)": near(0.5, 1, 2)}
     values |= {"fixed (1.5,0.5)": near(0.9, 4, 6)}
-    methods = invent_all(folder, values, balancers=("ew", "uw", "pcgrad"), front=2)
+    methods = write_results(folder, values, balancers=("ew", "uw", "pcgrad"), front=2)
     found = collect(EXPERIMENT, methods, range(3), folder)
     write(found, [Failure("uw, seed 9", HOSTILE)], folder)
     return folder

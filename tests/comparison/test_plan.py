@@ -108,7 +108,7 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
     ("asked", "words"),
     [
         ({"balancers": ("uwe",)}, "unknown balancer 'uwe'; did you mean 'uw'?"),
-        ({"balancers": ("uw", "uw")}, "'uw' is asked for twice"),
+        ({"balancers": ("uw", "uw")}, "method 'uw' is listed twice"),
         ({"grid": ("learning-rate",)}, "--grid 'learning-rate' is not field=value,value"),
         ({"grid": ("optimizer.learning-rate=1e-3",)}, "did you mean 'learning_rate'?"),
         ({"grid": ("learning-rate=fast",)}, "learning_rate must be a number, not 'fast'"),
@@ -118,11 +118,11 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
         ({"vary": ("steps=few,2",)}, "--vary: steps must be a whole number, not 'few'"),
         (
             {"vary": ("trunk=cnn,rnn",)},
-            "--vary cannot have trunk: it has its values behind --trunks",
+            "--vary cannot have trunk: its values are set by --trunks",
         ),
         (
             {"vary": ("steps=1,2",), "grid": ("steps=1,2",)},
-            "--vary cannot have steps: it has its values behind --grid",
+            "--vary cannot have steps: its values are set by --grid",
         ),
         ({"front": -1}, "--front must be >= 0, not -1"),
     ],

@@ -170,7 +170,7 @@ def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
         (("--balancers", "ew", "uwe"), "unknown balancer 'uwe'; did you mean 'uw'?"),
         (("--seeds", "many"), "--seeds must be a whole number, not 'many'"),
         (("--balancer", "uwe"), "unknown balancer 'uwe'"),
-        (("--workdir", "mine"), "mine is not empty and no comparison's folder"),
+        (("--workdir", "mine"), "mine is not empty and not a comparison folder"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(

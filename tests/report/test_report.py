@@ -1,6 +1,7 @@
 """The report of a run: what is on the page and in the pictures, for ordinary and for odd runs."""
 
 import base64
+import dataclasses
 import re
 import shutil
 
@@ -10,6 +11,7 @@ from PIL import Image
 from support.cli import run
 from support.report import Page, is_drawn, make_run, write
 
+from mtljax.runs.records import TrainRecord
 from mtljax.tasks import Regression
 
 HOSTILE = "</title><script>alert('x_1')</script> $\\frac{ & \"quoted\""
@@ -31,6 +33,11 @@ def page(folder):
 def _coarse(monkeypatch):
     """Pictures of odd runs need not be fine, which saves a fifth of the time."""
     monkeypatch.setattr("mtljax.report.figures._DPI", 60)
+
+
+def with_result(run, **changes):
+    """A copy of a run with a changed result."""
+    return run | {"result": dataclasses.replace(run["result"], **changes)}
 
 
 def test_page_holds_all_that_it_shows(folder, page):
@@ -75,25 +82,24 @@ def test_numbers_stand_beside_what_needs_no_network(page):
     assert [cell for cell in page.cells if cell in ("12.34 %", "2.3", "2.5")] == [
         *("12.34 %", "2.3", "2.5")
     ]
-    assert "98.8 % for digit (60 labels). One answer for every image, "
-    assert "the best on training labels, gets 12.3 %." in page.text
+    assert "98.8 % for digit (60 labels). Constant-predictor baseline: 12.3 %." in page.text
     assert "No better than" not in page.text
 
 
 def test_a_network_that_learned_nothing_is_told_so(tmp_path):
     run = make_run()
-    run["result"]["test"]["digit"]["accuracy"] = 0.1234
-    run["result"]["test"]["value"]["mae"] = 2.6
-    found = "No better than one answer for every image: the network for digit and value."
-    assert found in Page(write(tmp_path, run)).text
-    del run["result"]["trivial"]
-    assert "No better than" not in Page(write(tmp_path, run)).text
+    run["result"].test["digit"]["accuracy"] = 0.1234
+    run["result"].test["value"]["mae"] = 2.6
+    remark = "No better than the constant-predictor baseline: digit and value."
+    assert remark in Page(write(tmp_path, run)).text
+    unknown = with_result(run, constant_predictor={})
+    assert "No better than" not in Page(write(tmp_path, unknown)).text
 
 
 def test_headline_says_what_came_out(page):
     assert (
         "On 60 test images: accuracy 98.8 % for digit and mean absolute error 0.346 for value. "
-        "The parameters are those of step 80 of 120, chosen on validation." in page.text
+        "Parameters of step 80 of 120, selected on validation." in page.text
     )
 
 
@@ -113,7 +119,7 @@ def test_configuration_and_environment_are_shown(page):
 
 def test_hostile_names_stay_words(tmp_path):
     run = make_run(names=(HOSTILE, "../../_etc $x"), channels=3)
-    run["title"] = run["config"]["balancer"] = HOSTILE
+    run["experiment"] = dataclasses.replace(run["experiment"], name=HOSTILE, balancer=HOSTILE)
     page = Page(write(tmp_path, run))
     assert not page.all("script")
     assert HOSTILE in " ".join(page.words)
@@ -123,18 +129,22 @@ def test_hostile_names_stay_words(tmp_path):
 def test_history_of_one_line_and_no_weights(tmp_path):
     page = Page(write(tmp_path, make_run(lines=1, weights=False)))
     assert "training loss 2 at the only logged step" in str(page.all("img"))
-    assert "uw gives a direction" in page.text
-    assert "chosen on validation." not in page.text.split("Results")[0]
+    assert "uw computes a direction" in page.text
+    assert "longer training may help" in page.text.split("Results")[0]
 
 
 def test_agreement_of_gradients_is_a_heat_map_over_time(tmp_path):
     run = make_run()
-    told = {"cosine": [[1.0, -0.5], [-0.5, 1.0]], "conflicting": 1.0}
-    lines = [line for line in run["history"] if "loss" in line]
-    for line in lines[::2]:
-        line["telemetry"] = told
+    telemetry = {"cosine": [[1.0, -0.5], [-0.5, 1.0]], "conflicting": 1.0}
+    every_other = [r.step for r in run["history"] if isinstance(r, TrainRecord)][::2]
+    run["history"] = [
+        dataclasses.replace(record, telemetry=telemetry)
+        if isinstance(record, TrainRecord) and record.step in every_other
+        else record
+        for record in run["history"]
+    ]
     page = Page(write(tmp_path, run))
-    title = f"The tasks' gradients pointed apart in 100 % of {len(lines[::2])} measurements"
+    title = f"The tasks' gradients conflicted in 100 % of {len(every_other)} measurements"
     assert title in [image["alt"] for image in page.all("img")]
     assert is_drawn((tmp_path / "plots" / "agreement.png").read_bytes())
 
@@ -144,17 +154,19 @@ def test_no_history_and_no_images(tmp_path):
     run["history"] = []
     page = Page(write(tmp_path, run))
     assert not page.all("img")
-    assert "No test image carries a label of digit and value." in page.text
+    assert "No test image has a label of digit and value." in page.text
 
 
 def test_not_a_number_everywhere_is_said_and_not_drawn(tmp_path):
     run = make_run()
-    for line in run["history"]:
-        for part in ("loss", "weight"):
-            if part in line:
-                line[part] = dict.fromkeys(line[part], float("nan"))
+    nan = dict.fromkeys(("digit", "value"), float("nan"))
+    run["history"] = [
+        dataclasses.replace(record, loss=nan, weight=nan)
+        for record in run["history"]
+        if isinstance(record, TrainRecord)
+    ]
     nothing = {"loss": float("nan"), "accuracy": float("nan"), "mae": float("nan")}
-    run["result"] |= {"test": {"digit": nothing, "value": nothing}, "skipped": 7}
+    run = with_result(run, test={"digit": nothing, "value": nothing}, skipped=7)
     for output in run["test"].outputs.values():
         output[:] = np.nan
     page = Page(write(tmp_path, run))
@@ -171,18 +183,19 @@ def test_missing_labels_are_left_out_of_pictures(tmp_path):
     run["test"].present["digit"][::2] = False
     run["test"].labels["digit"][::2] = -1
     page = Page(write(tmp_path, run))
-    assert "No test image carries a label of value." in page.text
-    assert "of 30 test images" in str(page.all("img"))
+    assert "No test image has a label of value." in page.text
+    assert "30 test images" in str(page.all("img"))
     names = {path.stem for path in (tmp_path / "plots").iterdir()}
     assert {"worst_value", "test_value"}.isdisjoint(names)
     assert "worst_digit" in names
 
 
 def test_many_tasks_are_ranked_and_the_worst_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtljax.report.run._DETAILED", 2)
+    monkeypatch.setattr("mtljax.report.run._MOST_SECTIONS", 2)
     run = make_run()
     names = [f"task_{i:02d}" for i in range(40)]
-    run["tasks"] = tuple(Regression(name=name) for name in names)
+    tasks = tuple(Regression(name=name) for name in names)
+    run["experiment"] = dataclasses.replace(run["experiment"], tasks=tasks)
     truth = run["test"].labels["value"]
     size = len(truth)
     run["test"] = run["test"]._replace(
@@ -191,10 +204,15 @@ def test_many_tasks_are_ranked_and_the_worst_shown(tmp_path, monkeypatch):
         present={name: np.ones(size, bool) for name in names},
     )
     measured = {name: {"loss": 1.0, "mae": float(i)} for i, name in enumerate(names)}
-    run["result"] |= {"validation": measured, "test": measured}
+    run = with_result(run, validation=measured, test=measured)
     run["history"] = [
-        {"step": s, "loss": dict.fromkeys(names, 1 / s), "weight": dict.fromkeys(names, 1.0 * s)}
-        for s in (1, 2)
+        dataclasses.replace(
+            record,
+            step=s,
+            loss=dict.fromkeys(names, 1 / s),
+            weight=dict.fromkeys(names, 1.0 * s),
+        )
+        for s, record in enumerate(run["history"][:2], 1)
     ]
     page = Page(write(tmp_path, run))
     assert "mean absolute error of 40 tasks between 0 (task_00) and 39 (task_39)" in page.text

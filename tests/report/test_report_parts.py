@@ -1,16 +1,19 @@
 """The pieces that the report of a run is made of."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.report import make_run
 
-from mtljax.report.curves import weights_in_words
+from mtljax.report.curves import describe_weights
+from mtljax.report.example_images import label_grid, to_rgb, triple_cells, worst_first
 from mtljax.report.history import Series, series
-from mtljax.report.image_grid import Caption, Grid, Tile, make_triples, to_rgb, worst_first
+from mtljax.report.image_grid import Caption, GridCell, ImageGrid
 from mtljax.report.run import file_stems
-from mtljax.report.sheets import make_sheet
 from mtljax.report.summary import main_results
+from mtljax.runs.records import TrainRecord, ValidationRecord
 from mtljax.tasks import Classification, Regression
 from mtljax.utils.text import joined, number
 
@@ -21,15 +24,17 @@ def test_names_that_differ_in_signs_get_files_of_their_own():
 
 def test_weights_not_worth_a_picture_get_a_sentence():
     run = make_run()
-    tasks, history = run["tasks"], run["history"]
-    assert weights_in_words(tasks, history, "uw") is None
-    for line in history:
-        if "weight" in line:
-            line["weight"] = {"digit": 1.0, "value": 0.25}
-    shown = "uw kept the weights of the tasks' losses constant: digit 1, value 0.25."
-    assert weights_in_words(tasks, history, "uw") == shown
+    tasks, history = run["experiment"].tasks, run["history"]
+    assert describe_weights(tasks, history, "uw") is None
+    constant = [
+        dataclasses.replace(record, weight={"digit": 1.0, "value": 0.25})
+        for record in history
+        if isinstance(record, TrainRecord)
+    ]
+    shown = "The task weights of uw are constant: digit 1, value 0.25."
+    assert describe_weights(tasks, constant, "uw") == shown
     history = make_run(weights=False)["history"]
-    assert "graddrop gives a direction" in weights_in_words(tasks, history, "graddrop")
+    assert "graddrop computes a direction" in describe_weights(tasks, history, "graddrop")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -58,7 +63,7 @@ def test_images_of_any_kind_become_rgb(kind, channels):
 
 def test_worst_come_first_and_not_a_number_before_all():
     run = make_run()
-    task, test = run["tasks"][1], run["test"]
+    task, test = run["experiment"].tasks[1], run["test"]
     test.outputs["value"][:] = test.labels["value"]
     test.outputs["value"][[7, 3, 5]] += [2.0, -5.0, np.nan]
     test.outputs["value"][11] += 100.0
@@ -74,10 +79,10 @@ def test_tasks_whose_labels_are_pictures_show_image_truth_and_prediction():
     run = make_run()
     run["test"].outputs["value"][:2] = [0.0, 9.0]
     run["test"].labels["value"][:2] = [9.0, 9.0]
-    tiles = make_triples(Mask(name="value"), run["test"], np.array([0, 1]))
-    assert [tile.image.shape for tile in tiles] == [(8, 24, 3)] * 2
-    assert [tile.image[0, ::8, 0].tolist()[1:] for tile in tiles] == [[255, 0], [255, 255]]
-    assert make_triples(run["tasks"][1], run["test"], np.array([0])) is None
+    cells = triple_cells(Mask(name="value"), run["test"], np.array([0, 1]))
+    assert [cell.image.shape for cell in cells] == [(8, 24, 3)] * 2
+    assert [cell.image[0, ::8, 0].tolist()[1:] for cell in cells] == [[255, 0], [255, 255]]
+    assert triple_cells(run["experiment"].tasks[1], run["test"], np.array([0])) is None
 
 
 def test_classification_error_is_the_cross_entropy_in_numpy_and_jax():
@@ -91,7 +96,16 @@ def test_classification_error_is_the_cross_entropy_in_numpy_and_jax():
 
 
 def test_series_of_nested_keys_keeps_steps_that_have_them():
-    history = [{"step": 1, "loss": {"a": 2.0}}, {"step": 2, "validation": {"a": {"loss": 3.0}}}]
+    train = TrainRecord(
+        step=1,
+        epoch=0.1,
+        loss={"a": 2.0},
+        grad_norm=1.0,
+        skipped=0,
+        examples_per_second=1.0,
+        seconds=1.0,
+    )
+    history = [train, ValidationRecord(step=2, validation={"a": {"loss": 3.0}}, score=3.0)]
     assert series(history, "loss", "a").steps.tolist() == [1]
     assert series(history, "validation", "a", "loss").values.tolist() == [3.0]
     assert not len(series(history, "loss", "b").steps)
@@ -99,10 +113,10 @@ def test_series_of_nested_keys_keeps_steps_that_have_them():
 
 def test_thinning_keeps_the_mean():
     x = np.arange(1003.0)
-    thin = Series(x, x**2).thinned(100)
+    thin = Series(x, x**2).downsample(100)
     assert len(thin.steps) == 100
     assert thin.values[-1] == pytest.approx(np.mean(x[-11:] ** 2), rel=0.02)
-    assert Series(x, x).thinned(2000).steps is x
+    assert Series(x, x).downsample(2000).steps is x
 
 
 def test_captions_take_two_lines_where_one_is_too_wide():
@@ -135,22 +149,24 @@ def test_a_sheet_has_a_row_for_each_truth_and_prediction_and_words_for_the_rest(
             return np.full((*image.shape[:2], 3), 255 * (value > 5), np.uint8)
 
     run = make_run()
-    digit, test = run["tasks"][0], run["test"]
+    digit, test = run["experiment"].tasks[0], run["test"]
     test.outputs["value"][:2], test.labels["value"][:2] = [0.0, 9.0], [9.0, 9.0]
     test.present["value"][1] = False
-    sheet = make_sheet([digit, Mask(name="value")], test, np.array([0, 1]), 6.0)
-    assert [row.name for row in sheet.rows] == ["image", "value\ntruth", "prediction"]
-    values = [[picture[0, 0, 0] for picture in row.pictures] for row in sheet.rows[1:]]
-    assert values == [[255, 128], [0, 255]]  # grey where there is no label
-    assert [[c.name for c in captions] for captions in sheet.captions] == [["digit"]] * 2
-    assert make_sheet([digit], test, np.array([0, 1]), 6.0) is None
+    grid = label_grid([digit, Mask(name="value")], test, np.array([0, 1]), 6.0)
+    assert grid.row_labels == ["image", "value\nlabel", "prediction"]
+    assert grid.columns == 2
+    assert [cell.image[0, 0, 0] for cell in grid.cells[2:]] == [255, 128, 0, 255]  # gray: no label
+    assert [[c.name for c in cell.captions] for cell in grid.cells] == 4 * [[]] + 2 * [["digit"]]
+    assert label_grid([digit], test, np.array([0, 1]), 6.0) is None
+    assert min(grid.render("grid", "a title").image.size) > 500
 
 
 def test_a_legend_breaks_into_lines_as_wide_as_the_grid():
-    tile = Tile(np.zeros((8, 8, 3), np.uint8), [])
+    cell = GridCell(np.zeros((8, 8, 3), np.uint8))
     names = tuple((f"class number {i}", np.full(3, i)) for i in range(7))
-    grids = [Grid([tile], 1, 4.0, legend=names[:n]) for n in (0, 1, 7)]
+    grids = [ImageGrid(cells=[cell], columns=1, width=4.0, legend=names[:n]) for n in (0, 1, 7)]
     lines = [len(grid._legend_lines()) for grid in grids]
     assert lines[:2] == [0, 1]
     assert 2 <= lines[2] <= 7
-    assert grids[0].height < grids[1].height < grids[2].height
+    heights = [grid.render("grid", "a title").image.height for grid in grids]
+    assert heights[0] < heights[1] < heights[2]

@@ -1,4 +1,4 @@
-"""Comparisons whose results are invented, so that nothing has to be trained, and a small one."""
+"""Comparisons with synthetic results, which need no training, and a small real one."""
 
 import json
 
@@ -16,14 +16,14 @@ class Both(Regression):
 
 
 EXPERIMENT = Experiment(
-    name="invented",
+    name="synthetic",
     tasks=(Classification(name="digit", num_classes=10), Both(name="value")),
     data=Data(source="digits"),
     trunk="mlp:widths=(4,)",
 )
 
 
-def invent(folder, accuracy, mae, rmse, *, seed=0, validation=0.5, **more):
+def write_result(folder, accuracy, mae, rmse, *, seed=0, validation=0.5, **more):
     """Writes the result.json that a run with these test metrics would have."""
     metrics = lambda loss: {
         "digit": {"loss": loss, "accuracy": accuracy},
@@ -31,7 +31,7 @@ def invent(folder, accuracy, mae, rmse, *, seed=0, validation=0.5, **more):
     }
     folder.mkdir(parents=True)
     result = {
-        "experiment": "invented",
+        "experiment": "synthetic",
         "seed": seed,
         "best_step": 10,
         "validation": metrics(validation),
@@ -49,21 +49,21 @@ def invent(folder, accuracy, mae, rmse, *, seed=0, validation=0.5, **more):
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def invent_all(workdir, values, **asked):
+def write_results(workdir, values, **asked):
     """Plans a comparison and writes results: {method: [(accuracy, mae, rmse) of each seed]}.
 
-    None is a run that is not finished. The baselines are called STL here, as in tables.
+    None is an unfinished run. The baselines have the key STL.
     """
     methods = plan(EXPERIMENT, **asked)
     for method in methods:
         rows = values["STL" if method.kind == "stl" else method.name]
         for seed, row in enumerate(rows):
             if row is not None:
-                invent(method.candidates[0].folder(workdir, seed), *row, seed=seed)
+                write_result(method.candidates[0].folder(workdir, seed), *row, seed=seed)
     return methods
 
 
-# Plain gradient descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
+# Plain gradient descent: Adam would turn rounding errors of a zero gradient into a full step.
 SMALL = Experiment(
     name="small",
     tasks=(Classification(name="digit", num_classes=10), Regression(name="value", scale=3.0)),
@@ -77,4 +77,4 @@ SMALL = Experiment(
     eval_every=10,
     telemetry_every=10,
 )
-"""One that is really trained, in a moment."""
+"""Experiment that trains in a moment."""

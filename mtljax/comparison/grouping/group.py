@@ -16,7 +16,7 @@ from mtljax.config import Experiment
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.utils.files import write_json
-from mtljax.utils.terminal import console, say
+from mtljax.utils.terminal import console, print_line
 from mtljax.utils.text import count, joined
 
 FOLDER = "affinity"
@@ -56,19 +56,19 @@ def group(
     measure = programs.compile_measure(make_affinity(setup.probe, experiment.learning_rate))
     if not quiet:
         for line in setup.initial.report:
-            say(line)
+            print_line(line)
     for number in range(experiment.seed, experiment.seed + seeds):
         member = dataclasses.replace(experiment, seed=number)
         measured.append(measure_affinity(member, workdir / FOLDER, programs, measure))
         if not quiet:
-            say(f"[{len(measured)}/{seeds}] seed {number}: {len(measured[-1])} measurements")
+            print_line(f"[{len(measured)}/{seeds}] seed {number}: {len(measured[-1])} measurements")
     grouping = recommend(measured, groups)
     write(experiment, grouping, workdir)
     if not quiet:
         names = [task.name for task in experiment.tasks]
         console.print(affinity_table(names, grouping.affinity, console.width))
         for sentence in conclusions(names, grouping):
-            say(sentence)
+            print_line(sentence)
     return grouping
 
 

@@ -54,18 +54,18 @@ def test_many_tasks_are_grouped_by_local_search(monkeypatch):
     assert len(best_groups(affinity, most=2)) <= 2
 
 
-@pytest.mark.parametrize(("noise", "word"), [(0.01, "surely"), (30.0, "unsurely")])
+@pytest.mark.parametrize(("noise", "word"), [(0.01, "high"), (30.0, "low")])
 def test_how_sure_it_is_depends_on_the_noise(noise, word):
     truth = np.array([[0.0, 1, -1], [1, 0, -1], [-1, -1, 0]])
     chance = np.random.default_rng(0)
     measured = [truth + noise * chance.normal(size=(20, 3, 3)) for _ in range(3)]
     found = recommend(measured)
-    said = conclusions(("a", "b", "c"), found, [20, 20, 20])
-    assert f"How sure: {word}." in said[-1]
-    if word == "surely":
+    said = conclusions(("a", "b", "c"), found)
+    assert f"Confidence: {word}." in said[-1]
+    if word == "high":
         assert found.groups == ((0, 1), (2,))
         assert said[0] == "Train together: a and b."
-        assert said[1] == "c is better trained alone: the others do not help it."
+        assert said[1] == "Train separately: c; grouping does not improve the score."
 
 
 def test_measurements_where_a_task_had_no_label_are_left_out():

@@ -1,0 +1,146 @@
+"""Example images with labels and predictions, as cells of an image grid."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int, Num
+from PIL import Image
+
+from mtljax.evaluation.predictions import Predictions, take
+from mtljax.report.image_grid import Caption, GridCell, ImageGrid, Pixels
+from mtljax.tasks import Task
+
+PARTS = ("image", "label", "prediction")
+"""Parts of the images of `triple_cells`."""
+_MOST_PIXELS = 160
+_UNLABELED = 128
+_Index = Int[np.ndarray, " n"]
+
+
+def worst_first(task: Task, test: Predictions, limit: int) -> _Index:
+    """Returns the indices of the labeled examples with the largest errors; NaN is the largest."""
+    index, outputs, labels = test.of(task)
+    if not len(index):
+        return index
+    errors = np.asarray(task.error(outputs, labels), float)
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    return index[np.argsort(-errors, kind="stable")[:limit]]
+
+
+def captioned_cells(
+    tasks: Sequence[Task], test: Predictions, index: _Index, *, with_names: bool
+) -> list[GridCell]:
+    """Returns the images of some examples, with a caption per task.
+
+    Args:
+      tasks: Tasks with a caption.
+      test: The examples.
+      index: Indices of the examples.
+      with_names: Start each caption with the name of the task.
+    """
+    captions: list[list[Caption]] = [[] for _ in index]
+    for task in tasks:
+        decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
+        for i, example in enumerate(index):
+            label, present = take(test.labels[task.name], example), test.present[task.name][example]
+            text = _one_line(task.text(label)) if present else "?"
+            predicted = _one_line(task.text(take(decoded, i)))
+            is_class = np.ndim(label) == 0 and np.asarray(label).dtype.kind in "iub"
+            is_wrong = bool(present and is_class and text != predicted)
+            name = task.name if with_names else ""
+            captions[i].append(Caption(name, text, predicted, is_wrong))
+    images = to_rgb(test.images, index)
+    return [GridCell(*cell) for cell in zip(images, captions, strict=True)]
+
+
+def triple_cells(task: Task, test: Predictions, index: _Index) -> list[GridCell] | None:
+    """Returns image, label and prediction side by side; None if labels are not images."""
+    drawn = label_images(task, test, index)
+    if drawn is None:
+        return None
+    images = to_rgb(test.images, index)
+    return [GridCell(np.concatenate(parts, axis=1)) for parts in zip(images, *drawn, strict=True)]
+
+
+def label_images(
+    task: Task, test: Predictions, index: _Index
+) -> tuple[list[Pixels], list[Pixels]] | None:
+    """Returns (labels, predictions) of examples as images; None if labels are not images.
+
+    The label of an example without one is gray.
+    """
+    decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
+    labels, present = take(test.labels[task.name], index), test.present[task.name][index]
+    label_pixels: list[Pixels] = []
+    predicted_pixels: list[Pixels] = []
+    small = to_rgb(test.images, index)
+    for i, image in enumerate(test.images[index]):
+        predicted = task.picture(take(decoded, i), image)
+        if predicted is None:
+            return None
+        label = task.picture(take(labels, i), image) if present[i] else None
+        if label is None:
+            label = np.full_like(predicted, _UNLABELED)
+        for pixels, images in ((label, label_pixels), (predicted, predicted_pixels)):
+            size = small[i].shape[1::-1]
+            resized = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+            images.append(np.asarray(resized))
+    return label_pixels, predicted_pixels
+
+
+def label_grid(
+    tasks: Sequence[Task], test: Predictions, index: _Index, width: float
+) -> ImageGrid | None:
+    """Returns a grid with a column per example, and rows of the labels and predictions.
+
+    Tasks whose labels are not images get captions. None if there are no other tasks.
+    """
+    rows: list[tuple[str, list[Pixels]]] = []
+    captioned = []
+    for task in tasks:
+        drawn = label_images(task, test, index)
+        if drawn is None:
+            captioned.append(task)
+        else:
+            rows += [(f"{task.name}\nlabel", drawn[0]), ("prediction", drawn[1])]
+    if not rows:
+        return None
+    cells = captioned_cells(captioned, test, index, with_names=True)
+    *inner, (_, last) = rows
+    grid = [GridCell(cell.image) for cell in cells]
+    grid += [GridCell(image) for _, images in inner for image in images]
+    grid += [GridCell(image, cell.captions) for image, cell in zip(last, cells, strict=True)]
+    return ImageGrid(
+        cells=grid,
+        columns=len(index),
+        width=width,
+        row_labels=["image", *(name for name, _ in rows)],
+    )
+
+
+def to_rgb(images: Num[np.ndarray, "N H W C"], index: _Index) -> list[Pixels]:
+    """Returns examples as small RGB images, on one intensity scale for the entire split."""
+    chosen = images[index]
+    if images.dtype != np.uint8:
+        finite = images[np.isfinite(images)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+        if low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+        scaled = (np.nan_to_num(chosen.astype(float)) - low) / max(high - low, 1e-12)
+        chosen = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
+    if chosen.shape[-1] != 3:
+        chosen = np.repeat(chosen[..., :1], 3, axis=-1)
+    return [_shrink(image) for image in chosen]
+
+
+def _shrink(pixels: Pixels) -> Pixels:
+    image = Image.fromarray(pixels)
+    scale = _MOST_PIXELS / max(image.size)
+    if scale >= 1:
+        return pixels
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return np.asarray(image.resize(size, Image.Resampling.BOX))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
