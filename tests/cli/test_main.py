@@ -15,7 +15,7 @@ from mtljax.cli.verbs import VERBS
 from mtljax.cli.verbs.experiment import read_experiment
 from mtljax.cli.verbs.train import Run
 from mtljax.data import SOURCES, Arrays, Source
-from mtljax.evaluation.evaluator import scalars
+from mtljax.evaluation.evaluator import scalar_metrics
 from mtljax.evaluation.predict import read_image
 from mtljax.main import main
 from mtljax.runs.folder import read_result
@@ -275,7 +275,10 @@ experiment = Experiment(
         (("steps=3", "stepz=3"), "line 5: TypeError: "),
         (("steps=3", "steps=("), "line 5: "),
         (("num_classes=10", "num_classes=1"), "num_classes must be >= 2, not 1"),
-        (('(Classification(name="digit", num_classes=10),)', "()"), "tasks is empty: an experiment needs"),
+        (
+            ('(Classification(name="digit", num_classes=10),)', "()"),
+            "tasks is empty: an experiment needs",
+        ),
         (("tasks import", "task import"), "No module named 'mtljax.task'"),
     ],
 )
@@ -398,9 +401,9 @@ def test_the_result_lists_what_needs_no_network(trained_run, capsys):
     train, test = (split.labels["digit"] for split in (data.train, data.test))
     result = read_result(trained_run)
     assert result["trivial"].keys() == result["test"].keys()
-    trivial = {task: scalars(metrics) for task, metrics in result["trivial"].items()}
+    trivial = {task: scalar_metrics(metrics) for task, metrics in result["trivial"].items()}
     for task, metrics in result["test"].items():
-        assert trivial[task].keys() == scalars(metrics).keys()
+        assert trivial[task].keys() == scalar_metrics(metrics).keys()
     accuracy = np.mean(test == np.bincount(train).argmax())
     assert trivial["digit"]["accuracy"] == pytest.approx(accuracy)
     assert trivial["value"]["mae"] == pytest.approx(np.abs(test - train.mean()).mean())
@@ -408,6 +411,7 @@ def test_the_result_lists_what_needs_no_network(trained_run, capsys):
     assert f" {accuracy:.4f} │\n" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_config_json_alone_reruns_to_the_same_result(trained_run, tmp_path):
     flags = ["--experiment", str(trained_run / "config.json"), "--workdir", str(tmp_path / "run")]
     assert main([*flags, "--quiet"]) == 0
@@ -423,6 +427,7 @@ def test_config_json_alone_reruns_to_the_same_result(trained_run, tmp_path):
     assert (tmp_path / "run" / "config.json").read_text() == config
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "flags",
     [
@@ -441,6 +446,7 @@ def test_odd_numbers_of_steps(flags, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["device"] == device
 
 
+@pytest.mark.full
 def test_quiet_prints_nothing_and_tensorboard_gets_every_line(capfd, tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
@@ -580,6 +586,7 @@ def test_a_real_process_refuses_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [

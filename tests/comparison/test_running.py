@@ -52,6 +52,7 @@ def close(ours, theirs, rtol=1e-5):
         assert ours == theirs
 
 
+@pytest.mark.full
 def test_seeds_side_by_side_are_separate_runs(tmp_path):
     runs = [dataclasses.replace(EXPERIMENT, seed=seed) for seed in (0, 7, 3)]
     folders = [tmp_path / f"together-{run.seed}" for run in runs]
@@ -110,6 +111,7 @@ def test_finished_members_are_not_run_again(folder, monkeypatch):
     assert tables(folder) == said
 
 
+@pytest.mark.full
 def test_another_method_or_seed_runs_only_what_is_new(folder):
     before = results(folder)
     found, failures = compare(EXPERIMENT, folder, **{**ASKED, "seeds": 3})
@@ -122,6 +124,7 @@ def test_another_method_or_seed_runs_only_what_is_new(folder):
     assert found.seeds == (0, 1, 2)
 
 
+@pytest.mark.full
 def test_a_member_that_fails_is_named_and_takes_no_other_along(tmp_path, capsys):
     # A step size of 1e30 makes one method's parameters infinite, and its run stops.
     flags = ["compare", "--experiment", "digits", "--trunk", "mlp:widths=(4,),norm=none"]
@@ -140,6 +143,7 @@ def test_a_member_that_fails_is_named_and_takes_no_other_along(tmp_path, capsys)
     assert "could not be trained" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.full
 def test_a_members_own_page_is_drawn_when_it_is_asked_for(folder):
     run = next(folder.glob("members/ew-digit-value-*/seed-1"))
     before = results(folder)

@@ -132,6 +132,7 @@ def test_empty_cells_are_missing_labels_and_nothing_else(folder):
             assert {n: bool(p) for n, p in present.items()} == {n: row in left[n] for n in left}
 
 
+@pytest.mark.full
 def test_training_counts_only_the_labels_that_are_there(folder, tmp_path):
     left = gaps(folder)
     path = write_experiment(tmp_path / "pets.py", folder)
@@ -304,6 +305,7 @@ def test_a_mistake_is_one_line_that_names_its_place(mistake, folder, tmp_path, c
     assert not run.exists()
 
 
+@pytest.mark.full
 def test_the_same_mistakes_are_found_while_data_is_streamed(folder, tmp_path, capsys):
     picture("mask/005.png", wrong_mask(9))(folder)
     path = write_experiment(tmp_path / "pets.py", folder)

@@ -112,6 +112,7 @@ def trained(folder, workdir, *flags):
     assert main(arguments) == 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("folder", [".gz"], indirect=True)
 def test_two_tasks_are_learned_from_such_files(folder, tmp_path):
     trained(folder, tmp_path / "run", "--steps", "60", "--eval-every", "60")

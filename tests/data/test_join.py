@@ -119,6 +119,7 @@ def office(tmp_path_factory):
     return where
 
 
+@pytest.mark.full
 def test_office_home_trains_a_task_per_domain(office, tmp_path, monkeypatch):
     monkeypatch.setenv("MTLJAX_DATA", str(office))
     experiment = find_experiment("office_home")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tiers import full_except
 
 from mtljax import parallel
 from mtljax.config import Data, Experiment
@@ -158,7 +159,7 @@ def from_memory():
     return trained("yes")
 
 
-@pytest.mark.parametrize("workers", [0, 1], ids=["threads", "a process"])
+@pytest.mark.parametrize("workers", full_except([0], [0, 1]), ids=["threads", "a process"])
 def test_streamed_data_trains_as_data_on_the_device_does(workers, from_memory):
     # Two compiled programs of the same step (one has a loop in it): XLA may round them differently.
     params, loss, _ = trained("no", workers)
@@ -175,6 +176,7 @@ def test_training_goes_on_in_the_middle_of_an_epoch(from_memory):
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("devices", [1, 8])
 def test_steps_do_not_queue_on_devices_that_share_the_threads_of_a_cpu(devices):
     queued = []

@@ -64,6 +64,7 @@ def seen():
     return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(16)]
 
 
+@pytest.mark.full
 def test_depth_is_where_rays_meet_the_surfaces(seen):
     """In 32 bits all but silhouettes, where a ray only just touches, are right to 1e-4."""
     wrong, errors = 0, []
@@ -78,6 +79,7 @@ def test_depth_is_where_rays_meet_the_surfaces(seen):
     assert errors.max() < 1e-3
 
 
+@pytest.mark.full
 def test_normals_have_length_one_and_face_the_camera(batch):
     normals = batch["labels"]["normals"].astype(np.float64)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
@@ -243,6 +245,7 @@ def test_no_image_comes_twice_in_any_split_or_seed(source, batch):
     assert len(set(rows)) == len(rows) == COUNT + 3 * 16
 
 
+@pytest.mark.full
 def test_a_scene_is_the_same_at_any_size(batch):
     larger = scenes(size=2 * SIZE, train=COUNT).train.take(np.arange(2))
     for name in ("light", "room"):

@@ -63,6 +63,7 @@ def test_the_network_learns_the_three_tasks(tmp_path):
     assert test["mask"]["miou"] > 0.8
 
 
+@pytest.mark.full
 def test_the_gaps_are_reported(followed):
     found = json.loads((followed / "runs/data-my_data/statistics.json").read_text())
     missing = {

@@ -17,7 +17,7 @@ SMALL_TRUNKS = {
     "others": "cnn:widths=(8,8,8,8),blocks=1",
 }
 DEFAULT = ("none",)
-"""The others are slow: each compiles a step of twelve tasks."""
+"""In the tier `full`. The others are slow: each compiles a step of twelve tasks."""
 
 
 def small(fusion):
@@ -51,7 +51,10 @@ def quick_state(*arguments):
 
 @pytest.mark.parametrize(
     "fusion",
-    [pytest.param(f, marks=() if f in DEFAULT else pytest.mark.slow) for f in FUSIONS],
+    [
+        pytest.param(f, marks=pytest.mark.full if f in DEFAULT else pytest.mark.slow)
+        for f in FUSIONS
+    ],
 )
 def test_a_step_is_taken_with_every_fusion(fusion):
     experiment = small(fusion)

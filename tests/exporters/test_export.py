@@ -124,6 +124,7 @@ def shown(to, word):
     return [pytest.param(to, block, marks=marks) for block in blocks if word in block]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("to", "block"), shown("stablehlo", "jax.export") + shown("onnx", "onnxruntime")
 )
@@ -135,6 +136,7 @@ def test_the_lines_that_are_shown_do_what_they_say(to, block, trained_run, tmp_p
     assert len(alone(block, BLOCKED[to], tmp_path).split()) >= 10  # two numbers of five images
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("to", NETWORKS)
 def test_bytes_go_in_where_the_training_images_were_bytes(to, trained_run, tmp_path):
     model = model_of(load_run(trained_run)._replace(dtype="uint8"))

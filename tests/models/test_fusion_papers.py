@@ -15,6 +15,7 @@ from support.models import (
     small_image,
     small_trunk,
 )
+from support.tiers import full_except
 
 from mtljax.models.fusion.dselect_k import select, smooth_step
 from mtljax.models.fusion.pyramid import Gather
@@ -57,7 +58,7 @@ def test_cross_stitch_at_the_identity_equals_independent_trunks():
         np.testing.assert_allclose(fused[task][-1], alone(module, params, task), rtol=1e-6)
 
 
-@pytest.mark.parametrize("fusion", ["cross_stitch", "nddr"])
+@pytest.mark.parametrize("fusion", full_except(["nddr"], ["cross_stitch", "nddr"]))
 def test_trunks_that_exchange_start_with_mostly_their_own_features(fusion):
     module = small_fusion(fusion, "mlp", same=0.8)
     keys = {"params": jax.random.key(0)}
@@ -69,7 +70,9 @@ def test_trunks_that_exchange_start_with_mostly_their_own_features(fusion):
     np.testing.assert_allclose(leaf, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("fusion", ["mtan", "pad_net", "mti_net", "task_prompt"])
+@pytest.mark.parametrize(
+    "fusion", full_except(["mtan"], ["mtan", "pad_net", "mti_net", "task_prompt"])
+)
 def test_attention_masks_lie_between_zero_and_one(fusion):
     masks = [m for path, m in sown(fusion).items() if "share" not in path]
     assert len(masks) >= len(TASKS)
@@ -188,6 +191,7 @@ def test_pad_net_with_a_shut_gate_keeps_the_tasks_own_features():
     np.testing.assert_allclose(run(variables), shut, atol=1e-6)
 
 
+@pytest.mark.full
 def test_the_coarsest_gathered_map_tells_of_the_finest():
     maps = [jnp.ones((1, 8, 8, 2)), jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 2, 2, 2))]
     variables = jax.tree.map(jnp.ones_like, Gather().init(jax.random.key(0), maps))

@@ -62,6 +62,7 @@ def test_a_convolution_doubles_the_variance_in_however_many_groups(groups):
     assert float(out.var()) == pytest.approx(2.0, rel=0.1)  # of 256 random kernels
 
 
+@pytest.mark.full
 def test_a_depthwise_convolution_has_curvature_and_keeps_no_map_per_kernel_cell():
     """Differentiated forwards over backwards, as telemetry does, and all rows at once."""
     x, kernel = draw((4, 16, 16, 8)), draw((5, 5, 1, 8), 1)
@@ -99,6 +100,7 @@ def test_a_depthwise_convolution_leaves_a_batch_on_its_devices():
     assert "while" not in forward.as_text()  # nor is it a loop where nothing is differentiated
 
 
+@pytest.mark.full
 def test_a_depthwise_kernel_in_bfloat16_has_a_gradient_as_good_as_its_terms():
     layer = conv(8, 3, feature_group_count=8, use_bias=False)
     x, kernel = 1 + draw((32, 16, 16, 8)), draw((3, 3, 1, 8), 1)

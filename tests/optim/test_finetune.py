@@ -59,7 +59,13 @@ def sum_of_losses(model, state, batch, params, train=True):
     return total
 
 
-@pytest.mark.parametrize("freeze", [("trunk",), ("trunk_1", "task_value", "trunk_0/Norm_0")])
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        pytest.param(("trunk",), marks=pytest.mark.full),
+        ("trunk_1", "task_value", "trunk_0/Norm_0"),
+    ],
+)
 def test_frozen_parameters_stay_and_the_others_move_as_optax_moves_them(freeze):
     model = make_model(widths=WIDTHS)
     state, step = make(model=model, freeze=freeze)
@@ -128,6 +134,7 @@ def test_no_pass_goes_back_through_frozen_stages():
     assert products(()) - products(("trunk_0", "trunk_1")) == 4
 
 
+@pytest.mark.full
 def test_freezing_goes_with_devices_microbatches_averages_and_statistics():
     model = make_model("cnn", widths=(8, 8), blocks=1, norm="batch")
     frozen = ("trunk_0", "task_value")
@@ -198,6 +205,7 @@ def everything(run):
     )
 
 
+@pytest.mark.full
 def test_everything_together_goes_on_from_a_checkpoint_bit_for_bit(trained_run, tmp_path):
     programs = Programs(set_up(everything(trained_run), devices=1))
     runner = programs.executor([0], 0)

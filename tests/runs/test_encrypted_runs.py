@@ -70,6 +70,7 @@ def test_an_encrypted_run_is_the_same_run(trained_run, key, encrypted_run, tmp_p
     capsys.readouterr()
 
 
+@pytest.mark.full
 def test_stopped_and_gone_on_with_it_is_the_same_run(trained_run, key, tmp_path, monkeypatch):
     folder, add = tmp_path / "run", Run.add
 
@@ -166,6 +167,7 @@ def test_the_parameters_are_in_no_file(encrypted_run, key):
             assert not any(piece in found for piece in secret[:2000]), path
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_every_file_that_is_opened_for_writing_is_known_or_encrypted(identity, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"

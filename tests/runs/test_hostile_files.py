@@ -144,6 +144,7 @@ def test_a_run_folder_full_of_hostile_files(payloads, watched, trained_run):
         shutil.rmtree(folder)
 
 
+@pytest.mark.full
 def test_a_checkpoint_that_unpacks_to_far_more_is_not_read(tmp_path):
     store = OrbaxStore(tmp_path, read_only=False)
     store.save(1, {"zeros": jnp.zeros(2**26)}, 0.0)

@@ -102,6 +102,7 @@ def test_members_that_have_a_joint_checkpoint_go_on_together(programs, tmp_path)
     assert joint_step(tmp_path / "0", SEEDS[:2]) == 0
 
 
+@pytest.mark.full
 def test_in_other_company_runs_begin_anew(programs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path / "a", die_at=15)
@@ -130,6 +131,7 @@ def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
         run(programs, tmp_path)
 
 
+@pytest.mark.full
 def test_a_run_can_go_on_alone_after_all(programs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path, die_at=15)
@@ -169,6 +171,7 @@ def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
     assert not (tmp_path / joint_checkpoints.FOLDER).exists()
 
 
+@pytest.mark.full
 def test_an_encrypted_group_writes_nothing_that_can_be_read(tmp_path, monkeypatch):
     identity = str(pyrage.x25519.Identity.generate())
     monkeypatch.setenv("MTLJAX_KEY", identity)

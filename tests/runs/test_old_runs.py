@@ -15,6 +15,7 @@ import numpy as np
 import pyrage
 import pytest
 from safetensors.numpy import load
+from support.tiers import full_except
 
 from mtljax.main import main
 
@@ -107,7 +108,9 @@ def contents(folder, *patterns):
     return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
 
 
-@pytest.mark.parametrize("name", ["finished", "finished_cnn", "encrypted"])
+@pytest.mark.parametrize(
+    "name", full_except(["finished", "encrypted"], ["finished", "finished_cnn", "encrypted"])
+)
 def test_evaluate_and_predict_say_the_same(name, copy, tmp_path):
     run, expected = copy(name), read(OLD / name / "expected.json")
     call(*EVALUATE, RUN, run, OUTPUT, tmp_path / "evaluation.json")
@@ -116,7 +119,7 @@ def test_evaluate_and_predict_say_the_same(name, copy, tmp_path):
     assert_close(read(tmp_path / "predictions.json"), expected["predict"], USED)
 
 
-@pytest.mark.parametrize("name", ["finished", "finished_cnn"])
+@pytest.mark.parametrize("name", full_except(["finished"], ["finished", "finished_cnn"]))
 def test_an_export_computes_the_same(name, copy, tmp_path):
     run = copy(name)
     call(*EXPORT, RUN, run, FORMAT, "stablehlo", OUTPUT, tmp_path / "model")
@@ -131,7 +134,9 @@ def test_exported_weights_are_the_same(name, copy, tmp_path):
     assert_arrays_close(weights, name, "weight", USED)
 
 
-@pytest.mark.parametrize("name", ["finished", "finished_cnn", "encrypted"])
+@pytest.mark.parametrize(
+    "name", full_except(["finished"], ["finished", "finished_cnn", "encrypted"])
+)
 def test_the_report_is_drawn_again(name, copy):
     run = copy(name)
     trained = ("config.json", "result.json", "metrics.jsonl", "checkpoints/**/*.*")
@@ -143,6 +148,7 @@ def test_the_report_is_drawn_again(name, copy):
     assert contents(run, *trained) == before
 
 
+@pytest.mark.full
 def test_an_interrupted_run_goes_on_to_the_same_end(copy, tmp_path):
     run, expected = copy("interrupted"), read(OLD / "interrupted" / "expected.json")
     before = (run / "metrics.jsonl").read_text()
@@ -184,6 +190,7 @@ def test_a_comparison_shows_the_same_table_and_trains_nothing(copy, capsys):
     assert all(row["method"] in shown for row in expected)
 
 
+@pytest.mark.full
 def test_an_interrupted_comparison_goes_on_side_by_side(copy):
     folder, expected = copy("joint"), read(OLD / "joint" / "expected.json")
     (config,) = folder.glob("members/pcgrad-*/seed-0/config.json")

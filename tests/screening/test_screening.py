@@ -61,6 +61,7 @@ def test_nothing_is_found_in_clean_data(folders, tmp_path, capsys):
     assert "Nothing suspicious in 400" in (tmp_path / "screened" / "report.html").read_text()
 
 
+@pytest.mark.full
 def test_training_leaves_out_what_is_listed(folders, tmp_path, capsys):
     folder, faults, _ = folders
     drop, path = tmp_path / "drop.jsonl", tmp_path / "planted.py"
@@ -78,6 +79,7 @@ def test_training_leaves_out_what_is_listed(folders, tmp_path, capsys):
     assert max(float(source.train[i]["image"].max()) for i in range(len(source.train))) <= 16
 
 
+@pytest.mark.full
 def test_strict_refuses_data_with_errors(folders, tmp_path, capsys):
     faulty, _, clean = folders
     for folder, status in ((faulty, 2), (clean, 0)):

@@ -12,7 +12,7 @@ from support.cli import SMALL
 from mtljax.balancing import BALANCERS
 from mtljax.main import main
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.step.attacks import ATTACKS, Attack, attacked, fgsm, pgd
+from mtljax.step.attacks import ATTACKS, Attack, attack_batch, fgsm, pgd
 from mtljax.step.state import create_state
 from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Classification, Regression
@@ -74,8 +74,8 @@ def test_what_is_absent_adds_nothing():
     }
     outputs = lambda image: {"value": image.mean((1, 2, 3))}
     some = jnp.array([True, True, False, True, False])
-    everywhere = attacked(fgsm(0.1), tasks, outputs, batch(jnp.ones(5, bool)), KEYS)["image"]
-    found = attacked(fgsm(0.1), tasks, outputs, batch(some), KEYS)["image"]
+    everywhere = attack_batch(fgsm(0.1), tasks, outputs, batch(jnp.ones(5, bool)), KEYS)["image"]
+    found = attack_batch(fgsm(0.1), tasks, outputs, batch(some), KEYS)["image"]
     np.testing.assert_array_equal(found[some], everywhere[some])
     np.testing.assert_array_equal(found[~some], jnp.clip(IMAGES, 0, 1e9)[~some])
 
@@ -113,7 +113,9 @@ def test_adversarial_training_learns_from_attacked_images():
     outputs = lambda image: parts[0].apply(
         {"params": state.params, **state.model_state}, image, train=False
     )
-    by_hand = attacked(fgsm(0.1), parts[1], outputs, batch, jax.random.split(jax.random.key(9), 8))
+    by_hand = attack_batch(
+        fgsm(0.1), parts[1], outputs, batch, jax.random.split(jax.random.key(9), 8)
+    )
     expected = params_after(jax.jit(make_train_step(*parts)), state, by_hand)
     plain = params_after(jax.jit(make_train_step(*parts)), state, batch)
     found = params_after(jax.jit(make_train_step(*parts, attack=fgsm(0.1))), state, batch)
@@ -122,6 +124,7 @@ def test_adversarial_training_learns_from_attacked_images():
     assert any(np.abs(x - y).max() > 1e-3 for x, y in zip(found, plain, strict=True))
 
 
+@pytest.mark.full
 def test_adversarial_training_is_the_same_on_several_devices():
     parts, batch = problem()
     state = create_state(jax.random.key(0), *parts, batch)

@@ -14,10 +14,9 @@ from support.problem import TASKS, make_balancer, make_batch, make_model
 
 from mtljax.main import main
 from mtljax.models import partition
-from mtljax.models.multitask import with_maps
-from mtljax.step.axis import Axis
+from mtljax.models.multitask import without_pooling
 from mtljax.step.distillation import ADAPTERS, DISTILLATIONS, Distillation, Teacher
-from mtljax.step.objective import Objective
+from mtljax.step.objective import make_objective
 from mtljax.step.state import create_state
 from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Segmentation
@@ -47,16 +46,14 @@ def make(distill, *, model=None):
 
 def losses(distill, state, batch, *, model=None, tasks=TASKS):
     """(sums, counts) of all tasks, the teachers' part included."""
-    objective = Objective(
-        model or make_model(), tasks, "parameters", 1, None, Axis(), distillation=distill
-    )
-    objective = objective.given({}, () if distill is None else distill.variables)
+    objective = make_objective(model or make_model(), tasks, distill=distill)
+    objective = objective.with_constants({}, () if distill is None else distill.variables)
     shared, specific = partition(state.params)
     seen = shared, specific, state.model_state
 
     @jax.jit
     def run(batch):
-        sums, counts, *_ = objective.look(*seen, batch, jax.random.key(0))
+        sums, counts, *_ = objective.task_losses(*seen, batch, jax.random.key(0))
         return jnp.stack(sums), counts
 
     return run(batch)
@@ -141,6 +138,7 @@ def test_features_are_matched_by_a_linear_map_that_is_learned():
             assert np.abs(moved).max() > 1e-5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("level", ["parameters", "features"])
 def test_maps_are_matched_place_by_place_though_heads_average_them(level):
     cnn = functools.partial(make_model, "cnn", blocks=1)
@@ -154,7 +152,7 @@ def test_maps_are_matched_place_by_place_though_heads_average_them(level):
     more = added(distill, state, batch, model=parts[0])["digit"]
     new, _ = step(state, batch)
     ours, theirs = (
-        see(with_maps(model), variables, batch["image"])[1]["digit"]
+        see(without_pooling(model), variables, batch["image"])[1]["digit"]
         for model, variables in (
             (parts[0], {"params": state.params, **state.model_state}),
             (pair[0].model, pair[1]),
@@ -168,6 +166,7 @@ def test_maps_are_matched_place_by_place_though_heads_average_them(level):
     assert np.abs(new.params[ADAPTERS]["task_digit"]["kernel"] - adapters).max() > 1e-5
 
 
+@pytest.mark.full
 def test_parts_of_a_batch_add_up_to_the_whole_though_images_have_more_and_fewer_labels():
     tasks = (Segmentation(name="mask", num_classes=3, decoder="linear"),)
     model = make_model("cnn", tasks=tasks, widths=(4,), blocks=1, norm="none")

@@ -9,6 +9,7 @@ import optax
 import pytest
 from support.models import SMALL_FUSIONS, SMALL_TRUNKS
 from support.problem import make_balancer
+from support.tiers import full_except
 
 from mtljax.balancing import BALANCERS, Needs
 from mtljax.models import FUSIONS, TRUNKS, build
@@ -30,6 +31,8 @@ FITTING_TRUNK = {
 PLAIN_TRUNKS, PLAIN_FUSIONS = ("mlp", "cnn", "rnn"), ("none", "independent", "attention")
 PLAIN_BALANCERS = ("ew", "fixed", "uw", "dwa", "mgda", "pcgrad", "graddrop")
 LEVELS = ("parameters", "features")
+README = (("mlp", "attention"), ("mlp", "mmoe"), ("cnn", "none"), ("cnn", "independent"))
+"""Trunks and fusions in the README's tier: losses, both levels, and matrices."""
 
 
 def has_its_own_way(balancer):
@@ -52,7 +55,8 @@ def cases():
     product = set(itertools.product(PLAIN_TRUNKS, FUSIONS, PLAIN_BALANCERS, LEVELS))
     product |= {(trunk, "none", "pcgrad", level) for trunk in TRUNKS for level in LEVELS}
     product |= set(itertools.product(("mlp",), ("none",), BALANCERS, LEVELS))
-    return [pytest.param(*case) for case in sorted(chosen)] + [
+    readme = {case for case in chosen if case[:2] in README}
+    return full_except(readme, sorted(chosen)) + [
         pytest.param(*case, marks=pytest.mark.slow) for case in sorted(product - chosen)
     ]
 

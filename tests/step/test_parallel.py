@@ -19,6 +19,19 @@ LEAD = ("ew", "fixed", "uw", "dwa", "mgda", "pcgrad", "graddrop")
 PATHS = ("famo", "cagrad", "moco", "modo", "auto_lambda", "excess_mtl")
 """What goes another way through the step: looking back or ahead, several samples, kept gradients.
 Tested in one way; these and all others in every way if slow tests are asked for."""
+README = (
+    ("mgda", "jit", "parameters"),
+    ("graddrop", "pmap", "features"),
+    ("pcgrad", "shard_map", "parameters"),
+    ("famo", "jit", "parameters"),
+)
+"""In the README's tier; what else is not slow is in the tier `full`."""
+
+
+def marks(name, way, level, turn):
+    if (name, way, level) in README:
+        return ()
+    return pytest.mark.full if by_default(name, way, level, turn) else pytest.mark.slow
 
 
 def by_default(name, way, level, turn):
@@ -29,9 +42,7 @@ def by_default(name, way, level, turn):
 
 
 CASES = [
-    pytest.param(
-        name, way, level, marks=() if by_default(name, way, level, turn) else pytest.mark.slow
-    )
+    pytest.param(name, way, level, marks=marks(name, way, level, turn))
     for turn, name in enumerate(BALANCERS)
     for way in WAYS
     for level in LEVELS

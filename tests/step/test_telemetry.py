@@ -34,7 +34,7 @@ EXPERIMENT = Experiment(
 def test_a_gramian_is_described_as_numpy_would(tasks, seed):
     chance = np.random.default_rng(seed)
     rows = chance.normal(size=(tasks, 12)) * chance.uniform(0.1, 3, (tasks, 1))
-    found = telemetry.describe(jnp.array(rows @ rows.T, jnp.float32), jnp.ones(tasks, bool))
+    found = telemetry.describe_gramian(jnp.array(rows @ rows.T, jnp.float32), jnp.ones(tasks, bool))
     norms = np.linalg.norm(rows, axis=1)
     cosine = rows @ rows.T / np.outer(norms, norms)
     upper = np.triu_indices(tasks, 1)
@@ -57,7 +57,7 @@ def test_a_gramian_is_described_as_numpy_would(tasks, seed):
 
 def test_an_absent_task_is_left_out():
     rows = jnp.array([[1.0, 0.0], [9.0, 9.0], [-1.0, 1.0]])
-    found = telemetry.describe(rows @ rows.T, jnp.array([True, False, True]))
+    found = telemetry.describe_gramian(rows @ rows.T, jnp.array([True, False, True]))
     np.testing.assert_allclose(found["mean_cosine"], -(0.5**0.5), rtol=1e-6)
     assert found["conflicting"] == 1
     assert (found["cosine"][1] == 0).all()
@@ -84,6 +84,7 @@ def measured():
     return programs, state, batch, losses, shared
 
 
+@pytest.mark.full
 def test_the_gramian_is_that_of_gradients_taken_one_by_one(measured):
     programs, state, batch, losses, shared = measured
     rows = [jax.grad(lambda p, t=t: losses(p)[t])(shared) for t in range(2)]
@@ -93,6 +94,7 @@ def test_the_gramian_is_that_of_gradients_taken_one_by_one(measured):
     assert found["curvature"] == 0, "no update"
 
 
+@pytest.mark.full
 def test_curvature_is_that_of_the_losses_along_the_update(measured):
     programs, state, batch, losses, shared = measured
     flat, unravel = ravel_pytree(shared)
@@ -106,6 +108,7 @@ def test_curvature_is_that_of_the_losses_along_the_update(measured):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.full
 def test_affinity_is_what_trial_steps_do(measured):
     programs, state, batch, losses, shared = measured
     affinity = make_affinity(programs.setup.probe, 0.1)(state, None, batch)

@@ -60,7 +60,10 @@ def assert_the_same_run(folder, alone):
     assert ours["device"] == theirs["device"]
 
 
-@pytest.mark.parametrize("keep", ["yes", pytest.param("no", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "keep",
+    [pytest.param("yes", marks=pytest.mark.full), pytest.param("no", marks=pytest.mark.slow)],
+)
 def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
     flags = (*FLAGS, "--data.keep-on-device", keep, "--workdir", tmp_path / "run")
     (status, out, err), (other, nothing, quiet) = map(finish, start_two(*flags, cache=cache))

@@ -108,6 +108,7 @@ def test_killed_at_any_moment(undisturbed, cache, tmp_path):
     assert_the_same_run(folder, undisturbed)
 
 
+@pytest.mark.full
 def test_sigterm_saves_and_says_how_to_go_on(undisturbed, cache, tmp_path):
     folder = tmp_path / "run"
     process = start(*FLAGS, "--workdir", folder, cache=cache)
@@ -144,6 +145,7 @@ def test_sigterm_between_evaluations(trained_run, tmp_path, monkeypatch, capsys)
     assert_the_same_run(tmp_path, trained_run)
 
 
+@pytest.mark.full
 def test_a_line_that_was_cut_off_is_written_again(trained_run, tmp_path, monkeypatch):
     flags = [*TRAINED, "--workdir", str(tmp_path), "--quiet"]
     monkeypatch.setattr(Recorder, "speed", lambda self: 1 / 0)  # dies after the last checkpoint
@@ -158,6 +160,7 @@ def test_a_line_that_was_cut_off_is_written_again(trained_run, tmp_path, monkeyp
     assert result["ms_per_step"] > 0  # though this process took no step
 
 
+@pytest.mark.full
 def test_two_runs_at_once_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
     add, seen = Recorder.add, []
 

@@ -77,6 +77,7 @@ def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source
     assert programs.setup.initial.report[1] == "fresh: task_digit/Dense_0, task_half/Dense_0"
 
 
+@pytest.mark.full
 def test_going_on_and_using_a_run_does_not_need_what_it_started_from(trained_run, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(trained_run, source)
@@ -136,6 +137,7 @@ def keys(tmp_path):
     return tmp_path / "private.pem", tmp_path / "public.pem"
 
 
+@pytest.mark.full
 def test_by_the_command_line_with_a_signature_and_in_config_json(
     trained_run, source, keys, tmp_path, capsys
 ):
