@@ -103,7 +103,7 @@ def reachable(jaxpr):
 @pytest.mark.parametrize(
     ("fusion", "trunk"),
     full_except(
-        [(fusion, FITTING_TRUNK.get(fusion, "mlp")) for fusion in FUSIONS],
+        [(fusion, "cnn" if fusion in FITTING_TRUNK else "mlp") for fusion in FUSIONS],
         itertools.product(FUSIONS, ["mlp", "rnn", "cnn", "segnet", "vit_ti"]),
     ),
 )
