@@ -59,11 +59,9 @@ class NoMetrics(Metrics):
         return {}
 
     def update(self, state: PyTree, output: Any, label: Any, present: Present) -> PyTree:
-        del output, label, present
         return state
 
     def compute(self, state: PyTree) -> TaskMetrics:
-        del state
         return {}
 
 
@@ -125,7 +123,6 @@ class Task(abc.ABC):
         Raises:
           ValueError: The task does not support output distillation.
         """
-        del temperature
 
         def one_image(output: Any, target: Any) -> Float[Array, ""]:
             output, target = jax.tree.map(lambda x: x[None], (output, target))
@@ -161,7 +158,6 @@ class Task(abc.ABC):
         Returns:
           Output of one image, in NumPy.
         """
-        del labels, size
         return None
 
     def parse(self, value: Any) -> Any:
@@ -180,7 +176,6 @@ class Task(abc.ABC):
         Raises:
           ValueError: The class does not define this method.
         """
-        del size
         raise ValueError(
             f"task {self.name!r} ({type(self).__name__}) has missing labels but no placeholder for "
             "them: define the method `placeholder`"
@@ -192,7 +187,6 @@ class Task(abc.ABC):
         Raises:
           ValueError: The label has spatial axes and the class does not define this method.
         """
-        del warp
         if any(np.ndim(leaf) >= 2 for leaf in jax.tree.leaves(label)):
             raise ValueError(
                 f"the labels of task {self.name!r} ({type(self).__name__}) have spatial axes, but "
@@ -201,17 +195,11 @@ class Task(abc.ABC):
         return label
 
     def mix(self, label: Any, other: Any, weight: Float[Array, ""]) -> Any:
-        """Returns the label of an image that is mixed with another, for mixup.
-
-        Args:
-          label: Label of the first image, without the batch axis.
-          other: Label of the second image.
-          weight: Weight of the first image in [0, 1]; the second has 1 - `weight`.
+        """Returns the label of `weight` * one image + (1 - `weight`) * another, for mixup.
 
         Raises:
           ValueError: The labels of this task cannot be mixed.
         """
-        del label, other, weight
         raise ValueError(
             f"the labels of task {self.name!r} ({type(self).__name__}) cannot be mixed: leave out "
             "mixup and cutmix"
@@ -220,18 +208,10 @@ class Task(abc.ABC):
     def paste(
         self, label: Any, other: Any, region: Bool[Array, "H W"], weight: Float[Array, ""]
     ) -> Any:
-        """Returns the label of an image with a region of another pasted in, for cutmix.
+        """Returns the label of an image with the region of another pasted in, for cutmix.
 
-        Args:
-          label: Label of the first image, without the batch axis.
-          other: Label of the second image.
-          region: Mask of the pixels that come from the second image.
-          weight: Fraction of the pixels that come from the first image.
-
-        Raises:
-          ValueError: The labels of this task cannot be mixed.
+        By default a mixture; `weight` is the fraction of the image that is not replaced.
         """
-        del region
         return self.mix(label, other, weight)
 
     def label_values(self, label: Any) -> np.ndarray:
@@ -244,7 +224,6 @@ class Task(abc.ABC):
 
     def error(self, output: Any, label: Any) -> Float[Array, " B"]:
         """Returns the error of each example, by which reports sort examples."""
-        del label
         return jnp.zeros(jnp.shape(output)[0])
 
     def text(self, value: Any) -> str:
@@ -257,7 +236,6 @@ class Task(abc.ABC):
         Returns:
           The title of the plot; None if nothing is drawn.
         """
-        del axis, outputs, labels
         return None
 
     @property
@@ -272,5 +250,4 @@ class Task(abc.ABC):
           value: Label without the batch axis, or one example of the result of `decode`.
           image: Input image, in the data's unit; some tasks draw on top of it.
         """
-        del value, image
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.tasks.checks import require, require_shape
-from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.drawing import RGB, paint_values
 from mtljax.tasks.parsing import binary_plane
@@ -39,9 +39,7 @@ class BinaryMap(PixelTask):
     def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True)
 
-    def pixel_losses(
-        self, output: Float[Array, "B H W"], label: Int[Array, "B H W"]
-    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
+    def pixel_losses(self, output: Float[Array, "B H W"], label: Array) -> PixelLosses:
         truth, w = label.astype(output.dtype), self.positive_weight
         positive, negative = jax.nn.softplus(-output), jax.nn.softplus(output)
         losses = 2 * (w * truth * positive + (1 - w) * (1 - truth) * negative)
@@ -84,7 +82,6 @@ class BinaryMap(PixelTask):
         return jax.nn.sigmoid(output)
 
     def picture(self, value: np.ndarray, image: np.ndarray) -> RGB:
-        del image
         return paint_values(value, 0, 1, "gray")
 
 

@@ -75,14 +75,12 @@ class Classification(Task):
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
         """Logarithms of the class frequencies: minimum loss, and the most frequent class."""
-        del size
         return log_frequencies(labels, self.num_classes)
 
     def parse(self, value: Any) -> np.int32:
         return np.int32(class_index(value, self.class_names))
 
     def placeholder(self, size: Pixels) -> np.int32:
-        del size
         return np.int32(0)
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Float[Array, " C"]:

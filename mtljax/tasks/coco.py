@@ -1,7 +1,6 @@
 """COCO's mean average precision, as computed by pycocotools (the extra `detection`)."""
 
 import contextlib
-import importlib.util
 import io
 
 import numpy as np
@@ -9,14 +8,6 @@ from jaxtyping import Bool, Float
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
 """IoU thresholds of a correct detection."""
-
-
-def require_evaluator(name: str) -> None:
-    """Raises ModuleNotFoundError, with the command that installs it, without pycocotools."""
-    if importlib.util.find_spec("pycocotools") is None:
-        raise ModuleNotFoundError(
-            f"task {name!r} needs pycocotools for its metrics: pip install 'mtljax[detection]'"
-        )
 
 
 def average_precision(

@@ -17,13 +17,7 @@ class ConfusionMatrix(Metrics):
     def empty(self) -> PyTree:
         return {"confusion": np.zeros((self.num_classes, self.num_classes), np.int32)}
 
-    def update(
-        self,
-        state: PyTree,
-        output: Float[Array, "B *size C"],
-        label: Int[Array, "B *size"],
-        present: Present,
-    ) -> PyTree:
+    def update(self, state: PyTree, output: Array, label: Array, present: Present) -> PyTree:
         size = self.num_classes
         valid = has_class(label, size, self.ignore) & of_rank(present, label.ndim)
         cell = jnp.where(valid, label, 0).astype(jnp.int32) * size

@@ -15,6 +15,8 @@ from mtljax.tasks.checks import require_choice, require_least
 from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, of_rank
 
 Decoder = Literal["linear", "fpn", "aspp"]
+PixelLosses = tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]
+"""Loss of each pixel and the mask of labelled pixels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,8 @@ class PixelTask(DenseTask):
     """Task whose loss is the mean over the labelled pixels of all images."""
 
     @abc.abstractmethod
-    def pixel_losses(
-        self, output: Array, label: Array
-    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
-        """Returns the loss of each pixel and the mask of labelled pixels.
-
-        The losses of unlabelled pixels and their gradients must be finite.
-        """
+    def pixel_losses(self, output: Array, label: Array) -> PixelLosses:
+        """Returns losses whose values and gradients are finite also for unlabelled pixels."""
 
     def loss(self, output: Array, label: Array, present: Present) -> SumAndCount:
         losses, valid = self.pixel_losses(output, fill_absent(label, present))
@@ -60,7 +57,6 @@ class PixelTask(DenseTask):
     def paste(
         self, label: Array, other: Array, region: Bool[Array, "H W"], weight: Float[Array, ""]
     ) -> Array:
-        del weight
         return jnp.where(of_rank(region, label.ndim), other, label)
 
     def error(self, output: Array, label: Array) -> Float[Array, " B"]:

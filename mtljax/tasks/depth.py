@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.tasks.base import Metrics, Present, TaskMetrics
 from mtljax.tasks.checks import require_choice, require_pixel, require_positive, require_shape
-from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.drawing import RGB, Color, paint_values
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.parsing import plane
@@ -73,7 +73,7 @@ class Depth(PixelTask):
     def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True, center=self.center, scale=self.scale)
 
-    def pixel_losses(self, output: Depths, label: Depths) -> tuple[Depths, Mask]:
+    def pixel_losses(self, output: Depths, label: Depths) -> PixelLosses:
         valid = has_depth(label)
         label = jnp.where(valid, label, self.center)
         if self.kind == "silog":
@@ -121,7 +121,6 @@ class Depth(PixelTask):
         return jnp.maximum(output, self.floor)
 
     def picture(self, value: Any, image: np.ndarray) -> RGB:
-        del image
         value = np.asarray(value, np.float64)
         known = np.where(np.isfinite(value) & (value > 0), value, np.nan)
         return paint_values(known, *self._color_range, "magma_r")

@@ -18,13 +18,14 @@ from mtljax.tasks.checks import (
     require_least,
     require_shape,
 )
-from mtljax.tasks.coco import THRESHOLDS, average_precision, require_evaluator
+from mtljax.tasks.coco import THRESHOLDS, average_precision
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.drawing import RGB, Color, as_rgb, class_colors, class_legend, draw_box
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.parsing import class_index, numbers
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels, Warp
+from mtljax.utils.optional import require_installed
 
 MIN_VISIBLE = 0.25
 """Fraction of a box that must remain in the image, else a warp removes the box."""
@@ -114,7 +115,7 @@ class Detection(DenseTask):
 
     @property
     def metrics(self) -> Metrics:
-        require_evaluator(self.name)
+        require_installed("pycocotools", "detection", f"task {self.name!r}")
         return _Detections(self)
 
     def check(self, labels: Boxes) -> None:
@@ -139,7 +140,6 @@ class Detection(DenseTask):
 
     def constant_output(self, labels: Boxes, size: Pixels) -> Float[np.ndarray, "h w c"]:
         """No detections: logits so low that no score is above 0."""
-        del labels
         grid = [-(-side // self.stride) for side in size]
         output = np.zeros((*grid, self.num_classes + 4), np.float32)
         output[..., : self.num_classes] = -200.0
@@ -164,7 +164,6 @@ class Detection(DenseTask):
         return label
 
     def placeholder(self, size: Pixels) -> dict[str, np.ndarray]:
-        del size
         return {
             "boxes": np.zeros((self.most, 4), np.float32),
             "classes": np.full(self.most, -1, np.int32),

@@ -4,9 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Bool, Float, Num
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from mtljax.tasks.base import Metrics, TaskMetrics
 from mtljax.tasks.binary_map import BinaryMap, exceeds
@@ -140,7 +139,9 @@ def match(
     candidates = candidates[(candidates >= 0).any(1)]
     valid = candidates >= 0
     columns, starts = candidates[valid], np.append(0, valid.sum(1).cumsum())
-    graph = csr_array(
+    graph = scipy.sparse.csr_array(
         (np.ones(len(columns), np.int8), columns, starts), shape=(len(candidates), int(true.sum()))
     )
-    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
+    return int(
+        (scipy.sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column") >= 0).sum()
+    )

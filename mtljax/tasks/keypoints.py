@@ -156,7 +156,6 @@ class Keypoints(DenseTask):
         )
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "K 3"]:
-        del size
         return np.zeros((self.num_keypoints, 3), np.float32)
 
     def warp(self, label: Array, warp: Warp) -> Array:

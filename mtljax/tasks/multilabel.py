@@ -66,7 +66,6 @@ class MultiLabel(Task):
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
         """Log odds of each class, with one added to the counts of positives and negatives."""
-        del size
         positive = (labels != 0).sum(0)
         return np.log((positive + 1) / (len(labels) - positive + 1)).astype(np.float32)
 
@@ -95,7 +94,6 @@ class MultiLabel(Task):
         return (values > 0).astype(np.int32)
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, " C"]:
-        del size
         return np.zeros(self.num_classes, np.int32)
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Float[Array, " C"]:

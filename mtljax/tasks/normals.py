@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mtljax.tasks.base import Metrics, Present, TaskMetrics
 from mtljax.tasks.checks import require_finite, require_pixel, require_shape
-from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.drawing import RGB
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
@@ -58,9 +58,7 @@ class Normals(PixelTask):
     def head(self) -> nn.Module:
         return self.dense_head(outputs=3)
 
-    def pixel_losses(
-        self, output: Vectors, label: Vectors
-    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
+    def pixel_losses(self, output: Vectors, label: Vectors) -> PixelLosses:
         valid = has_normal(label)
         truth = jnp.where(valid[..., None], label, 1.0)
         return 1 - _dot(output, truth) * _inverse_length(output) * _inverse_length(truth), valid
@@ -113,7 +111,6 @@ class Normals(PixelTask):
         return "mean " + " ".join(f"{x:.2f}" for x in known.mean(0)) if len(known) else "nothing"
 
     def picture(self, value: Any, image: np.ndarray) -> RGB:
-        del image
         value = np.asarray(value, np.float64)
         known = has_normal(value)[..., None]
         safe = np.where(known, value, 1.0)

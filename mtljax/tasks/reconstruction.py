@@ -6,8 +6,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
-from scipy.ndimage import correlate1d
+import scipy  # subpackages are imported on first use, which keeps start-up fast
+from jaxtyping import Array, Float
 
 from mtljax.tasks.base import Metrics, TaskMetrics
 from mtljax.tasks.checks import (
@@ -17,7 +17,7 @@ from mtljax.tasks.checks import (
     require_positive,
     require_shape,
 )
-from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.drawing import RGB, as_rgb
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
@@ -71,9 +71,7 @@ class Reconstruction(PixelTask):
     def head(self) -> nn.Module:
         return self.dense_head(outputs=self.channels, center=self.peak / 2, scale=self.peak)
 
-    def pixel_losses(
-        self, output: Images, label: Array
-    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
+    def pixel_losses(self, output: Images, label: Array) -> PixelLosses:
         error = (output - label.astype(output.dtype)) / self.peak
         losses = jnp.abs(error) if self.kind == "l1" else error**2
         return losses.mean(-1), jnp.ones(label.shape[:-1], bool)
@@ -116,7 +114,6 @@ class Reconstruction(PixelTask):
         return jnp.clip(output, 0, self.peak)
 
     def picture(self, value: Any, image: np.ndarray) -> RGB:
-        del image
         return as_rgb(np.clip(np.asarray(value, np.float64) / self.peak, 0, 1))
 
 
@@ -163,5 +160,6 @@ def ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> float:
 
 def _blur(x: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "h w C"]:
     reach = len(_WINDOW) // 2
-    x = correlate1d(correlate1d(x, _WINDOW, 0), _WINDOW, 1)
+    correlate = scipy.ndimage.correlate1d
+    x = correlate(correlate(x, _WINDOW, 0), _WINDOW, 1)
     return x[reach:-reach, reach:-reach]

@@ -83,7 +83,6 @@ class Regression(Task):
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "..."]:
         """Mean label."""
-        del size
         return labels.mean(0, dtype=np.float64).astype(np.float32)
 
     def parse(self, value: Any) -> Float[np.ndarray, "..."]:
@@ -93,7 +92,6 @@ class Regression(Task):
         return values[0] if self.size == 1 else values
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "..."]:
-        del size
         return np.zeros((), np.float32)[()] if self.size == 1 else np.zeros(self.size, np.float32)
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Array:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mtljax.tasks.base import Metrics, TaskMetrics
 from mtljax.tasks.checks import require_class_indices, require_classes, require_shape
 from mtljax.tasks.confusion import ConfusionMatrix, has_class, log_frequencies
-from mtljax.tasks.dense import PixelTask
+from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.drawing import RGB, Color, class_legend, paint_classes
 from mtljax.tasks.metric_spec import MetricSpec
@@ -61,9 +61,7 @@ class Segmentation(PixelTask):
     def _has_class(self, label: Any) -> Bool[Array, "..."]:
         return has_class(label, self.num_classes, self._ignored)
 
-    def pixel_losses(
-        self, output: Logits, label: Int[Array, "B H W"]
-    ) -> tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]:
+    def pixel_losses(self, output: Logits, label: Array) -> PixelLosses:
         valid = self._has_class(label)
         # By comparison, not by index: the gradient of an index is a scatter, slow on CPUs.
         classes = jnp.arange(self.num_classes).reshape(1, 1, 1, -1)
@@ -119,7 +117,6 @@ class Segmentation(PixelTask):
         return class_legend(self.class_names)
 
     def picture(self, value: Any, image: np.ndarray) -> RGB:
-        del image
         classes = np.where(self._has_class(np.asarray(value)), value, -1)
         return paint_classes(classes, self.num_classes)
 

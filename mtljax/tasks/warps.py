@@ -76,7 +76,6 @@ class Resize(_WarpDefaults):
         return (points * (np.asarray(self.size) / np.asarray(self.old))).astype(points.dtype)
 
     def plane(self, values: np.ndarray, fill: Any = None) -> np.ndarray:
-        del fill
         if self.old == self.size:
             return values
         rows, columns = (
@@ -125,7 +124,6 @@ class Mirror(_WarpDefaults):
         return jnp.where(jnp.arange(2) == self.axis, -vectors, vectors)
 
     def plane(self, values: Array, fill: Any = None) -> Array:
-        del fill
         return jnp.flip(values, self.axis)
 
     def smooth(self, values: Array) -> Array:

@@ -218,12 +218,12 @@ MISTAKES = {
     "no split": (edit(5, split=""), "row 7: split is None; must be"),
     "class misspelt": (
         edit(5, kind="cta"),
-        ROW5 + "task 'kind': there is no class 'cta'; did you mean 'cat'",
+        ROW5 + "task 'kind': unknown class 'cta'; did you mean 'cat'",
     ),
     "class out of range": (edit(5, kind="3"), ROW5 + "task 'kind': label is 3; must be"),
     "word for a number": (
         edit(5, weight="heavy"),
-        ROW5 + "task 'weight': 'heavy' is not made of numbers|task 'weight'",
+        ROW5 + "task 'weight': 'heavy' is not a list of numbers|task 'weight'",
     ),
     "not a number": (
         edit(5, weight="nan"),

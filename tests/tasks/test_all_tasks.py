@@ -10,7 +10,7 @@ import pytest
 from support.task_samples import SIZE, sample
 from support.tasks import assert_same, hide, rows
 
-from mtljax.evaluation.evaluator import scalars, summarise
+from mtljax.evaluation.evaluator import compute_metrics, scalar_metrics
 from mtljax.models.heads import DENSE_HEADS
 from mtljax.step.eval_step import measure
 from mtljax.tasks import TASKS
@@ -19,6 +19,12 @@ from mtljax.tasks.dense import DenseTask
 KINDS = list(TASKS)
 DENSE = [kind for kind in KINDS if issubclass(TASKS[kind], DenseTask)]
 COUNT = 71
+
+COMPARED = {
+    kind: [name for name, spec in cls.metric_specs.items() if spec.higher_is_better is not None]
+    for kind, cls in TASKS.items()
+}
+"""Metrics of every kind that say which of two outputs is better."""
 
 make = functools.cache(sample)
 
@@ -61,7 +67,7 @@ def evaluate(task, outputs, labels, present, batch, place=lambda x: x):
         known = here & present[index]
         parts = rows(outputs, index), hide(rows(labels, index), known), known
         measured.append(measurer(task)(*place(parts)))
-    return summarise([task], measured)[task.name]
+    return compute_metrics([task], measured)[task.name]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
@@ -70,7 +76,7 @@ def test_metrics_equal_those_of_the_whole_set_in_64_bits(kind, batch):
     s = make(kind, COUNT)
     found = evaluate(s.task, s.outputs, s.labels, np.ones(COUNT, bool), batch)
     assert s.task.main_metric in expected(kind)
-    assert set(scalars(found)) <= {*expected(kind), "ods_threshold"}
+    assert set(scalar_metrics(found)) <= {*expected(kind), "ods_threshold"}
     assert_same(found, expected(kind), kind)
 
 
@@ -94,7 +100,7 @@ def test_partly_labelled_data_counts_as_its_labelled_part(kind):
     outputs, labels = rows((s.outputs, s.labels), present)
     alone = evaluate(s.task, outputs, labels, np.ones(len(outputs), bool), 64)
     among = evaluate(s.task, s.outputs, s.labels, present, 64)
-    assert_same(scalars(among), scalars(alone), kind, rtol=1e-9)
+    assert_same(scalar_metrics(among), scalar_metrics(alone), kind, rtol=1e-9)
 
 
 VARIANTS = [
@@ -151,14 +157,23 @@ def test_perfect_outputs_give_perfect_scores(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_better_outputs_are_better_by_the_main_metric(kind):
+def test_better_outputs_are_better_by_every_compared_metric(kind):
     s = make(kind, COUNT)
     present = np.ones(COUNT, bool)
-    worse, better = (
-        evaluate(s.task, x, s.labels, present, 64)[s.task.main_metric]
-        for x in (s.outputs, s.perfect)
-    )
-    assert (better > worse) == s.task.higher_is_better
+    worse, better = (evaluate(s.task, x, s.labels, present, 64) for x in (s.outputs, s.perfect))
+    assert s.task.main_metric in COMPARED[kind]
+    for name in COMPARED[kind]:
+        assert (better[name] > worse[name]) == s.task.metric_spec(name).higher_is_better, name
+    assert s.task.higher_is_better == s.task.metric_spec(s.task.main_metric).higher_is_better
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_metric_has_a_label_and_every_number_a_direction(kind):
+    s = make(kind, COUNT)
+    found = evaluate(s.task, s.outputs, s.labels, np.ones(COUNT, bool), 64)
+    assert set(found) == set(s.task.metric_specs)
+    assert all(s.task.metric_spec(name).label for name in found)
+    assert set(scalar_metrics(found)) - {"ods_threshold"} == set(COMPARED[kind])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,7 +189,7 @@ def test_update_twice_on_the_device_is_one_batch(kind):
         return state, metrics.update(metrics.empty(), outputs, labels, present)
 
     twice, once = both(s.outputs, s.labels)
-    assert_same(scalars(metrics.compute(twice)), scalars(metrics.compute(once)), kind)
+    assert_same(scalar_metrics(metrics.compute(twice)), scalar_metrics(metrics.compute(once)), kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
