@@ -234,8 +234,8 @@ def labelled(digit=0, value=0.0, size=32):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ({"digit": 10}, "task 'digit': label of example 3 is 10; must be a whole number in 0..9"),
-        ({"digit": -1}, "task 'digit': label of example 3 is -1; must be a whole number in 0..9"),
+        ({"digit": 10}, "task 'digit': label of example 3 is 10; a class must be an integer in 0..9"),
+        ({"digit": -1}, "task 'digit': label of example 3 is -1; a class must be an integer in 0..9"),
         ({"value": np.nan}, "task 'value': label of example 5 is nan; labels must be finite"),
         ({"value": np.inf}, "task 'value': label of example 5 is inf; labels must be finite"),
         ({"size": 8}, "a batch of 16 is larger than the training data (8 examples)"),
