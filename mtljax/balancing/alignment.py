@@ -1,4 +1,4 @@
-"""Methods that straighten the gradients' geometry: conditioning, norms, angles."""
+"""Methods that correct the conditioning, norms or angles of the task gradients."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -18,18 +18,18 @@ from mtljax.balancing.base import (
 
 @with_spec
 def aligned_mtl(scale: str = "min") -> Balancer:
-    """Aligned-MTL: the gradients made orthogonal and of equal size, as near as can be, then summed.
+    """Aligned-MTL: sum of the nearest orthogonal gradients of equal norm.
 
     With G = V diag(s^2) V', the weights are sigma V diag(1 / s) V' 1: the gradients' principal
-    components keep their directions and all get the size sigma. Components below float32's
-    resolution are left out.
+    components keep their directions and get norm sigma. Components below the resolution of
+    float32 are dropped.
 
     Convention: the sum, as in the paper's code and LibMTL (TorchJD: the mean); the heads receive
-    their own loss.
+    the unweighted loss.
 
     Args:
-      scale: sigma: "min" is the smallest s, "median" the median, "rmse" sqrt(mean(s^2)); the paper
-        and LibMTL take the smallest.
+      scale: sigma: "min" for the smallest s, as in the paper and LibMTL, "median" for the median,
+        "rmse" for sqrt(mean(s^2)).
 
     References:
       Senushkin et al., 2023, arXiv:2305.19000
@@ -42,17 +42,19 @@ def aligned_mtl(scale: str = "min") -> Balancer:
         largest = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
         squares, vectors = jnp.linalg.eigh(signals.gramian / largest)
         count = jnp.maximum(signals.present.sum(), 1)
-        kept = squares > squares[-1] * count * jnp.finfo(jnp.float32).eps
-        singular = jnp.sqrt(jnp.where(kept, squares, 1.0))
-        first = size - kept.sum()  # eigenvalues ascend
+        resolved = squares > squares[-1] * count * jnp.finfo(jnp.float32).eps
+        singular = jnp.sqrt(jnp.where(resolved, squares, 1.0))
+        first = size - resolved.sum()  # eigenvalues ascend
         if scale == "min":
             sigma = singular[first]
         elif scale == "median":
-            sigma = singular[first + (kept.sum() - 1) // 2]
+            sigma = singular[first + (resolved.sum() - 1) // 2]
         else:
-            sigma = jnp.sqrt(jnp.sum(jnp.where(kept, squares, 0.0)) / jnp.maximum(kept.sum(), 1))
+            sigma = jnp.sqrt(
+                jnp.sum(jnp.where(resolved, squares, 0.0)) / jnp.maximum(resolved.sum(), 1)
+            )
         part = solvers.matvec(vectors.T, signals.present.astype(jnp.float32))
-        weights = solvers.matvec(vectors, jnp.where(kept, sigma / singular * part, 0.0))
+        weights = solvers.matvec(vectors, jnp.where(resolved, sigma / singular * part, 0.0))
         return jnp.where(signals.present, weights, 0.0), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
@@ -60,13 +62,13 @@ def aligned_mtl(scale: str = "min") -> Balancer:
 
 @with_spec
 def config() -> Balancer:
-    """ConFIG: the direction at equal angles to all gradients, as long as their projections on it.
+    """ConFIG: direction at equal angles to all gradients, with the summed projections as length.
 
-    With U the unit gradients, the direction is pinv(U) 1 at unit length, times sum_t <g_t, .>: no
-    task conflicts with it, whatever its scale.
+    With U the unit gradients, the direction is pinv(U) 1 at unit length, times sum_t <g_t, .>. It
+    conflicts with no task, at any scale of the gradients.
 
-    Convention: equal target cosines; the length is the sum of the gradients' projections; a task
-    without gradient is left out; the heads receive their own loss.
+    Convention: equal target cosines; the length is the sum of the gradients' projections; tasks
+    with zero gradient are ignored; the heads receive the unweighted loss.
 
     References:
       Liu, Chu and Thuerey, 2024, arXiv:2408.11104
@@ -79,22 +81,22 @@ def config() -> Balancer:
         reach = solvers.matvec(cosines, inverse)  # <unit gradient, direction>
         square = jnp.dot(inverse, reach)
         length = jnp.sum(jnp.where(inside, norms * reach, 0.0))
-        found = square > 1e-12
-        weights = inverse * length / jnp.where(found, square, 1.0) / norms
-        return jnp.where(found & inside, weights, 0.0), state
+        exists = square > 1e-12
+        weights = inverse * length / jnp.where(exists, square, 1.0) / norms
+        return jnp.where(exists & inside, weights, 0.0), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
 @with_spec
 def ntkmtl(exponent: float = 0.5) -> Balancer:
-    """NTKMTL: a task that would converge faster, by its neural tangent kernel, gets less weight.
+    """NTKMTL: smaller weights for tasks that converge faster by their neural tangent kernel.
 
     Task t's kernel over a batch taken as one sample is the number |g_t|^2, so the weights are
     (sum_s |g_s|^2 / |g_t|^2)^exponent.
 
-    Convention: the paper's n = 1, that of its experiments; its code multiplies the shared gradient
-    by T besides. A task without gradient gets weight 0. The heads receive their own loss.
+    Convention: the paper's n = 1, as in its experiments; its code also multiplies the shared
+    gradient by T. A task with zero gradient gets weight 0. The heads receive the unweighted loss.
 
     Args:
       exponent: 1 / 2 in the paper.

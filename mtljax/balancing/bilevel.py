@@ -1,6 +1,6 @@
-"""Methods that learn the weights from losses on a second sample of data, after a trial step.
+"""Bilevel methods: weights learned from the losses on a second sample of data after a trial step.
 
-The first sample is for training, the second for choosing the weights: another part of the training
+The first sample trains the network, the second the weights. It is another part of the training
 batch, as in the papers' experiments, or a validation batch. A task must have labels in both.
 """
 
@@ -21,22 +21,22 @@ def auto_lambda(
     start: float = 0.1,
     primary: tuple[int, ...] | None = None,
 ) -> Balancer:
-    """Auto-Lambda: weights that would have lowered the second sample's losses.
+    """Auto-Lambda: weights that lower the losses on the second sample after a trial step.
 
     The weights w follow Adam on the sum of the primary tasks' losses on the second sample after the
     trial step theta - step_size * sum_t w_t grad L_t. Its derivative by w_t is -step_size times the
-    inner product of that sum's gradient there and of grad L_t here (the paper's code finds the same
-    number by finite differences). The update then descends sum_t w_t L_t on the first sample.
+    inner product of that sum's gradient after the trial step and grad L_t before it (the paper's
+    code uses finite differences). The update descends sum_t w_t L_t on the first sample.
 
     Convention: weights are not normalised and may leave [0, 1]; the trial step is plain gradient
     descent (the code adds the optimizer's momentum and weight decay). The heads receive the
     weighted loss.
 
     Args:
-      step_size: Of the trial step; the network's learning rate in the paper.
-      learning_rate: Of Adam on the weights.
-      start: Their first value.
-      primary: Indices of the tasks that count in the end; all if None.
+      step_size: Size of the trial step; the network's learning rate in the paper.
+      learning_rate: Learning rate of Adam on the weights.
+      start: Initial weight.
+      primary: Indices of the tasks whose losses are optimized; all if None.
 
     References:
       Liu et al., 2022, arXiv:2202.03091
@@ -69,18 +69,18 @@ def auto_lambda(
 
 @with_spec
 def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
-    """MOML: weights that lower every task's loss on the second sample, by MGDA.
+    """MOML: weights that lower all losses on the second sample, by MGDA.
 
     With w = softmax(a), task s's loss on the second sample after the trial step theta - step_size *
     sum_t w_t grad L_t has a gradient in a; a follows Adam on the combination of these T gradients
     with the smallest norm. The update descends sum_t w_t L_t on both samples.
 
-    Convention: one trial step (the paper: one or more); weights sum to 1; on both samples together
-    the mean. The heads receive the weighted loss.
+    Convention: one trial step (the paper: one or more); weights sum to 1; the mean over both
+    samples. The heads receive the weighted loss.
 
     Args:
-      step_size: Of the trial step.
-      learning_rate: Of Adam on a.
+      step_size: Size of the trial step.
+      learning_rate: Learning rate of Adam on a.
 
     References:
       Ye et al., 2021, arXiv:2102.07121
@@ -115,23 +115,23 @@ def forum(
     rho: float = 0.1,
     learning_rate: float = 1e-3,
 ) -> Balancer:
-    """FORUM: descends the second sample's losses while the weighted one stays near its minimum.
+    """FORUM: descent on the second sample's losses, with the weighted loss near its minimum.
 
-    With w = softmax(a), f(a, theta) = sum_t w_t L_t on the first sample, and q = f(a, theta) -
-    f(a, theta'), theta' being `steps` gradient steps on f ahead. With F_t the second sample's
+    With w = softmax(a), f(a, theta) = sum_t w_t L_t on the first sample, and q = f(a, theta) - f(a,
+    theta'), where theta' is theta after `steps` gradient steps on f. With F_t the second sample's
     gradients at unit length, the update is sum_t l_t F_t + v grad q, v = max(rho - <grad q, sum_t
-    l_t F_t> / |grad q|^2, 0): q falls by the share rho of its squared gradient at least. The l on
-    the simplex are those of the smallest such direction, averaged over the steps with factor
-    k^(-3/4) at step k. a follows Adam on its part of the update, v (dq / da).
+    l_t F_t> / |grad q|^2, 0): q decreases by at least rho |grad q|^2. The l on the simplex minimize
+    the norm of that direction and are averaged over the steps with factor k^(-3/4) at step k. a
+    follows Adam on its part of the update, v (dq / da).
 
-    Convention: gradients are those of the shared parameters (the paper: of all). The heads receive
-    the loss weighted as above, on both samples.
+    Convention: gradients of the shared parameters (the paper: of all). The heads receive the loss
+    weighted as above, on both samples.
 
     Args:
-      step_size: Of the steps ahead.
-      steps: How many.
-      rho: Share of |grad q|^2.
-      learning_rate: Of Adam on a.
+      step_size: Size of the steps to theta'.
+      steps: Number of steps to theta'.
+      rho: Decrease of q, as a fraction of |grad q|^2.
+      learning_rate: Learning rate of Adam on a.
 
     References:
       Ye et al., 2024, arXiv:2401.09257
@@ -179,11 +179,11 @@ def forum(
     )
 
 
-def _softmax(logits, present):
+def _softmax(logits: Array, present: Array) -> Array:
     softmax = jax.nn.softmax(jnp.where(present, logits, -jnp.inf))
     return jnp.where(present, softmax, 0.0)
 
 
-def _times_softmax_jacobian(rows, weights):
-    """rows @ (diag(w) - w w'): gradients in w become gradients in the logits."""
+def _times_softmax_jacobian(rows: Array, weights: Array) -> Array:
+    """rows @ (diag(w) - w w'): turns gradients in w into gradients in the logits."""
     return (rows - jnp.sum(rows * weights, axis=-1, keepdims=True)) * weights

@@ -1,4 +1,4 @@
-"""What a balancer is, read off its docstring, for lists and tables."""
+"""Descriptions of balancers from their docstrings, for lists and tables."""
 
 import inspect
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from mtljax.balancing import BALANCERS, Needs
 
 
 class Description(NamedTuple):
-    """One balancer in a few words."""
+    """Description of a balancer."""
 
     summary: str
     papers: str
@@ -16,7 +16,7 @@ class Description(NamedTuple):
 
 
 def describe(name: str) -> Description:
-    """One line, papers and what is read, of the balancer called `name`.
+    """Returns the summary, papers and input of the balancer `name`.
 
     Example:
       >>> describe("pcgrad").papers
@@ -25,5 +25,5 @@ def describe(name: str) -> Description:
     make = BALANCERS[name]
     text, _, papers = (inspect.getdoc(make) or "").partition("References:\n")
     required = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
-    made = make(*([1.0] for _ in required))  # `fixed` asks for its weights
-    return Description(text.partition("\n")[0], " ".join(papers.split()), made.needs)
+    needs = make(*([1.0] for _ in required)).needs  # `fixed` requires its weights
+    return Description(text.partition("\n")[0], " ".join(papers.split()), needs)

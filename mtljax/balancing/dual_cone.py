@@ -1,4 +1,4 @@
-"""Projections on the cone of the directions that no task objects to."""
+"""Projections on the dual cone: directions that conflict with no task."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from mtljax.balancing.base import Balancer, Combined, Needs, Signals, State, sta
 
 @with_spec
 def upgrad() -> Balancer:
-    """UPGrad: each task gradient, made harmless to all tasks, and then summed.
+    """UPGrad: sum of the task gradients, each projected on the dual cone.
 
     Each g_t is projected on the dual cone {d: <g_s, d> >= 0 for all s}; the update is the sum of
     the projections, so no task's loss rises to first order.
 
-    Convention: the sum, as in LibMTL; the paper and TorchJD take the mean, T times less. The heads
-    receive their own loss.
+    Convention: the sum, as in LibMTL; the paper and TorchJD use the mean, T times less. The heads
+    receive the unweighted loss.
 
     References:
       Quinton and Rey, 2024, arXiv:2406.16232
@@ -32,11 +32,12 @@ def upgrad() -> Balancer:
 
 @with_spec
 def dualproj() -> Balancer:
-    """DualProj: the sum of the gradients, made harmless to all tasks.
+    """DualProj: projection of the summed gradients on the dual cone.
 
     The update is the projection of sum_t g_t on the dual cone {d: <g_s, d> >= 0 for all s}.
 
-    Convention: the sum; TorchJD projects the mean, T times less. The heads receive their own loss.
+    Convention: the sum; TorchJD projects the mean, T times less. The heads receive
+    the unweighted loss.
 
     References:
       Lopez-Paz and Ranzato, 2017, arXiv:1706.08840; Quinton and Rey, 2024, arXiv:2406.16232

@@ -1,4 +1,4 @@
-"""Methods that give every task its fair part of the update."""
+"""Methods that distribute the update fairly among the tasks."""
 
 import jax.numpy as jnp
 import optax
@@ -20,19 +20,20 @@ from mtljax.balancing.uncertainty import learn, to_learn
 
 @with_spec
 def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0.0) -> Balancer:
-    """Nash bargaining: the update to which all tasks would agree.
+    """Nash-MTL: the Nash bargaining solution of the tasks.
 
-    The weights solve G w = 1 / w, with G the Gramian: each task gains the same share of what it
-    could, whatever the scale of its loss. The update's squared norm is the number of tasks.
+    The weights solve G w = 1 / w, with G the Gramian: each task gets an equal share of its possible
+    gain, at any scale of its loss. The squared norm of the update is the number of tasks.
 
     Convention: as in the paper's algorithm. Its code, LibMTL and TorchJD divide G by its Frobenius
-    norm first (`normalize`), and cap the update's norm at 1 (`max_norm`). The heads receive their
-    own loss.
+    norm first (`normalize`) and limit the update's norm to 1 (`max_norm`). The heads receive the
+    unweighted loss.
 
     Args:
-      update_every: Steps for which weights are kept; tasks absent when they were found weigh 0.
-      normalize: Whether G is divided by its Frobenius norm.
-      max_norm: The update's norm is scaled down to this if it is larger; 0 for no bound.
+      update_every: Steps between updates of the weights; a task absent at an update has weight 0
+        until the next.
+      normalize: Divide G by its Frobenius norm.
+      max_norm: Upper bound of the update's norm; 0 for none.
 
     References:
       Navon et al., 2022, arXiv:2202.01017
@@ -49,14 +50,14 @@ def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0
         gram = signals.gramian
         scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), TINY)
         unit = gram / scale
-        weights = solvers.fair(unit, 1.0, signals.present)  # those of G are sqrt(scale) times less
+        weights = solvers.fair(unit, 1.0, signals.present)  # sqrt(scale) times those of G
         if normalize:
             weights = weights * jnp.sqrt(jnp.linalg.norm(unit))
         else:
             weights = weights / jnp.sqrt(scale)
         if update_every > 1:
-            fresh = state["steps"] % update_every == 0
-            weights = jnp.where(fresh, weights, state["weights"])
+            is_update = state["steps"] % update_every == 0
+            weights = jnp.where(is_update, weights, state["weights"])
             state = {"weights": weights, "steps": state["steps"] + 1}
         if max_norm:
             square = jnp.dot(weights, solvers.matvec(unit, weights))
@@ -69,15 +70,16 @@ def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0
 
 @with_spec
 def fairgrad(alpha: float = 1.0) -> Balancer:
-    """FairGrad: the update that is alpha-fair to the tasks' gains.
+    """FairGrad: the alpha-fair update.
 
-    The weights solve G w = w^(-1 / alpha). alpha near 0 is the plain sum, 1 is Nash-MTL, large
-    alpha serves the worst-off task.
+    The weights solve G w = w^(-1 / alpha). alpha near 0 is the plain sum, 1 is Nash-MTL, and large
+    alpha favors the task with the smallest gain.
 
-    Convention: as in the paper; the heads receive their own loss.
+    Convention: as in the paper; the heads receive the unweighted loss.
 
     Args:
-      alpha: > 0; the default of the paper's code. The paper takes 2 for NYUv2 and Cityscapes.
+      alpha: > 0; the default is that of the paper's code. The paper uses 2 for NYUv2 and
+        Cityscapes.
 
     References:
       Ban and Ji, 2024, arXiv:2402.15638
@@ -95,14 +97,14 @@ def fairgrad(alpha: float = 1.0) -> Balancer:
 
 @with_spec
 def imtl_g() -> Balancer:
-    """Impartial learning of gradients: the update's projections on all task gradients are equal.
+    """IMTL-G: update with equal projections on all task gradients.
 
     The weights sum to 1 and <g_t / |g_t|, sum_s w_s g_s> is the same for all t: w is proportional
-    to C^-1 1 divided by the norms, with C the cosines. They can be negative. Where that cannot be
-    normalised (C^-1 1 sums to 0), all are 0.
+    to C^-1 1 divided by the norms, with C the cosines. Weights can be negative. If they cannot be
+    normalized (C^-1 1 sums to 0), all are 0.
 
-    Convention: weights sum to 1, as in the paper; a pseudoinverse where gradients are linearly
-    dependent, as in TorchJD; the heads receive their own loss.
+    Convention: weights sum to 1, as in the paper; a pseudoinverse for linearly dependent gradients,
+    as in TorchJD; the heads receive the unweighted loss.
 
     References:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
@@ -116,15 +118,15 @@ def imtl_g() -> Balancer:
 
 @with_spec
 def imtl(learning_rate: float = 1e-2) -> Balancer:
-    """Impartial learning of both: losses scaled by `imtl_l`, their gradients balanced by `imtl_g`.
+    """IMTL: losses scaled by `imtl_l`, their gradients balanced by `imtl_g`.
 
-    Task t's loss is exp(s_t) L_t with a learned s_t, see `imtl_l`; the weights are imtl_g's for the
-    gradients of these, times exp(s_t).
+    Task t's loss is exp(s_t) L_t with a learned s_t, see `imtl_l`; the weights are those of
+    `imtl_g` for the gradients of the scaled losses, times exp(s_t).
 
-    Convention: as `imtl_g`; the heads receive their own loss, unscaled (in the paper exp(s_t) L_t).
+    Convention: as `imtl_g`; the heads receive the unweighted loss L_t (the paper: exp(s_t) L_t).
 
     Args:
-      learning_rate: Of Adam on s.
+      learning_rate: Learning rate of Adam on s.
 
     References:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
@@ -144,7 +146,7 @@ def imtl(learning_rate: float = 1e-2) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
 
 
-def _impartial(gramian, present):
+def _impartial(gramian: Array, present: Array) -> Array:
     cosines, norms, inside = solvers.unit(gramian, present)
     smallest = jnp.min(jnp.where(inside, norms, jnp.inf))
     inverse = solvers.pseudo_solve(cosines, inside.astype(jnp.float32), inside)

@@ -1,7 +1,7 @@
-"""Weights shared by groups of tasks."""
+"""Methods that group tasks."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing.base import (
     LEAST_LOSS,
@@ -17,19 +17,19 @@ from mtljax.balancing.base import (
 
 @with_spec
 def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
-    """GO4Align: tasks with similar risk are grouped, and a group shares one weight.
+    """GO4Align: one weight per group of tasks with similar risk.
 
     A distribution over the tasks is updated by p_t <- p_t exp(-step_size L_t) and normalised. The
     indicators (sum_s L_s / L_t) p_t bring the losses to one scale; they are clustered by k-means,
-    and each task's weight is its cluster's mean.
+    and each task's weight is the mean of its cluster.
 
-    Convention: as in the paper's code. The clusters there come from Lloyd's iterations from random
-    starts; here they are the best ones, which on a line dynamic programming finds. The heads
-    receive the weighted loss.
+    Convention: as in the paper's code, except that its clusters are found by Lloyd's algorithm from
+    random starts, and these are optimal (dynamic programming in one dimension). The heads receive
+    the weighted loss.
 
     Args:
-      groups: Number of clusters; no more than there are present tasks.
-      step_size: Of the update of p.
+      groups: Number of clusters, at most the number of present tasks.
+      step_size: Step size of the update of p.
 
     References:
       Shen et al., 2024, arXiv:2404.06486
@@ -44,7 +44,7 @@ def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
         present = signals.present
         losses = jnp.maximum(signals.losses, LEAST_LOSS)
         log_share = jnp.where(present, state["log_share"] - step_size * losses, state["log_share"])
-        # p and the scale are only read through their ratios among the present tasks
+        # Only ratios of p and of the scale among the present tasks matter.
         top = jnp.max(jnp.where(present, log_share, -jnp.inf))
         share = jnp.where(present, jnp.exp(log_share - top), 0.0)
         share = share / jnp.maximum(share.sum(), TINY)
@@ -56,11 +56,13 @@ def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
 
 
-def cluster_means(values, present, groups: int):
-    """Each present value replaced by the mean of its cluster, for the best `groups` clusters.
+def cluster_means(
+    values: Float[Array, " T"], present: Bool[Array, " T"], groups: int
+) -> Float[Array, " T"]:
+    """Replaces each present value by the mean of its cluster, for optimal clusters.
 
-    On a line the clusters are runs of the sorted values, so the best split of the first j values
-    into k runs is the best split of the first i into k - 1, and the run from i to j.
+    In one dimension the clusters are runs of the sorted values, so the best split of the first j
+    values into k runs is the best split of the first i into k - 1 runs plus the run from i to j.
     """
     size = values.shape[0]
     order = jnp.argsort(jnp.where(present, values, jnp.inf))
@@ -78,9 +80,9 @@ def cluster_means(values, present, groups: int):
 
     best, starts = cost[0], []
     for _ in range(min(groups, size) - 1):
-        # [i, j]: the last run goes from i to j, the rest is the best split of the first i
+        # [i, j]: the last run is from i to j, after the best split of the first i.
         split = jnp.concatenate([jnp.full((1, size), jnp.inf), best[:-1, None] + cost[1:]])
-        split = split.at[0].set(best)  # a cluster fewer, if that is as good
+        split = split.at[0].set(best)  # one cluster fewer, if it is as good
         starts.append(jnp.argmin(split, axis=0))
         best = jnp.min(split, axis=0)
 

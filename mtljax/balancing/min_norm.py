@@ -1,4 +1,4 @@
-"""Methods built on the point of smallest norm in the convex hull of the task gradients."""
+"""Methods based on the minimum-norm point in the convex hull of the task gradients."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -18,13 +18,14 @@ from mtljax.balancing.base import (
 
 @with_spec
 def mgda(normalize: str = "none") -> Balancer:
-    """Multiple-gradient descent: the common descent direction of least norm.
+    """MGDA: the common descent direction of minimum norm.
 
-    The weights are those on the simplex that minimise the norm of sum_t w_t g_t; at a
-    Pareto-stationary point that norm is 0.
+    The weights on the simplex minimize the norm of sum_t w_t g_t; at a Pareto-stationary point that
+    norm is 0.
 
-    Convention: weights sum to 1; the heads receive their own loss. The gradients can be normalised
-    first, as in the paper's code and LibMTL; the weights found then belong to the normalised ones.
+    Convention: weights sum to 1; the heads receive the unweighted loss. The gradients can be
+    normalized first, as in the paper's code and LibMTL; the weights then apply to the normalized
+    gradients.
 
     Args:
       normalize: "none", "l2" (by the gradient's norm), "loss" or "loss+" (loss times norm).
@@ -51,17 +52,18 @@ def mgda(normalize: str = "none") -> Balancer:
 
 @with_spec
 def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
-    """Conflict-averse gradient: near the mean gradient, the direction that serves the worst task.
+    """CAGrad: direction near the mean gradient that maximizes the smallest gain of a task.
 
-    With g_0 the mean gradient, d maximises min_t <g_t, d> over |d - g_0| <= c |g_0|. It is
-    g_0 + c |g_0| g_w / |g_w|, where w on the simplex minimises <g_w, g_0> + c |g_0| |g_w|.
+    With g_0 the mean gradient, d maximizes min_t <g_t, d> over |d - g_0| <= c |g_0|. It is
+    g_0 + c |g_0| g_w / |g_w|, where w on the simplex minimizes <g_w, g_0> + c |g_0| |g_w|.
 
-    Convention: the mean over tasks, so steps are T times smaller than with a sum; as the paper has
-    it, without the rescaling of its code; the heads receive their own loss.
+    Convention: the mean over tasks, so steps are T times smaller than with a sum; as in the paper,
+    without the rescaling of its code; the heads receive the unweighted loss.
 
     Args:
-      c: Radius, in [0, 1): 0 is the mean gradient, large is MGDA's direction.
-      rescale: 0 none; 1 divides by 1 + c^2, as the paper's code and LibMTL; 2 divides by 1 + c.
+      c: Radius, in [0, 1): 0 gives the mean gradient, large values MGDA's direction.
+      rescale: 0: no rescaling; 1: division by 1 + c^2, as in the paper's code and LibMTL; 2:
+        division by 1 + c.
 
     References:
       Liu et al., 2021, arXiv:2110.14048
@@ -78,17 +80,17 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
 
 @with_spec
 def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
-    """Imbalance-sensitive gradient: CAGrad whose trade-off follows the imbalance of the tasks.
+    """IMGrad: CAGrad with a trade-off that depends on the imbalance of the tasks.
 
-    With g_0 the mean gradient and kappa its cosine to MGDA's direction, w on the simplex minimises
+    With g_0 the mean gradient and kappa its cosine to MGDA's direction, w on the simplex minimizes
     (1.5 - kappa) <g_w, g_0> + kappa c |g_0| |g_w|, and d = g_0 + c |g_0| g_w / |g_w|. The less the
-    two directions agree, the more the worst-off task counts.
+    two directions agree, the more weight the task with the smallest gain has.
 
-    Convention: as in the paper's code; the mean over tasks; the heads receive their own loss.
+    Convention: as in the paper's code; the mean over tasks; the heads receive the unweighted loss.
 
     Args:
       c: Radius, in [0, 1).
-      rescale: 0 none; 1 divides by 1 + c^2, as the paper's code; 2 divides by 1 + c.
+      rescale: See `cagrad`; 1 is the paper's code.
 
     References:
       Zhou et al., 2025, arXiv:2503.08006
@@ -105,7 +107,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
         length = jnp.sqrt(jnp.maximum(inner(least, least), 0.0))
         cosine = inner(mean, least) / jnp.maximum(size * length, TINY)
         cosine = jnp.clip(cosine, 0.0, 1.0)
-        radius = jnp.maximum(c * cosine / (1.5 - cosine), 1e-3)  # at 0 the worst task alone counts
+        radius = jnp.maximum(c * cosine / (1.5 - cosine), 1e-3)  # avoids a radius of 0
         lift = solvers.conflict_averse(gram, mean, radius, present)
         reach = jnp.sqrt(jnp.maximum(inner(lift, lift), 0.0))
         lift = jnp.where(reach > 0, lift * c * size / jnp.where(reach > 0, reach, 1.0), 0.0)
@@ -114,7 +116,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
 
 
-def _equal(signals):
+def _equal(signals: Signals) -> Array:
     return signals.present / jnp.maximum(signals.present.sum(), 1).astype(jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""Weights from how fast each task learns."""
+"""Weights from the learning speed of each task."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from mtljax.balancing.uncertainty import learn, to_learn
 
 @with_spec
 def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
-    """Dynamic weight average: a task whose loss falls more slowly gets more weight.
+    """Dynamic weight average (DWA): larger weights for tasks whose loss falls more slowly.
 
     With r_t the mean loss of the last window over that of the window before, the weights are
     T * softmax(r / temperature); they are 1 during the first two windows.
@@ -30,8 +30,8 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     Convention: weights sum to the number of present tasks; the heads receive the weighted loss.
 
     Args:
-      temperature: Higher is closer to equal weights.
-      window: Steps whose losses are averaged; the paper takes an epoch.
+      temperature: Softmax temperature; higher is closer to equal weights.
+      window: Number of steps whose losses are averaged; an epoch in the paper.
 
     References:
       Liu, Johns and Davison, 2019, arXiv:1803.10704
@@ -40,7 +40,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
         raise ValueError(f"needs temperature > 0 and window >= 1, not {temperature}, {window}")
 
     def init(num_tasks: int, shared: PyTree) -> State:
-        zeros = lambda: jnp.zeros(num_tasks)  # one buffer each: donated states must not share any
+        zeros = lambda: jnp.zeros(num_tasks)  # buffers of a donated state must differ
         return {
             "sum": zeros(),
             "count": zeros(),
@@ -59,18 +59,18 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
         count = state["count"] + present
         steps = state["steps"] + 1
         full = steps >= window
-        seen = count > 0
-        mean = jnp.where(seen, total / jnp.maximum(count, 1), state["last"])
-        known = seen & (state["last"] > 0)
+        has_loss = count > 0
+        mean = jnp.where(has_loss, total / jnp.maximum(count, 1), state["last"])
+        known = has_loss & (state["last"] > 0)
         ratio = jnp.where(known, mean / jnp.where(known, state["last"], 1.0), state["ratio"])
-        keep = lambda new, old: jnp.where(full, new, old)
+        if_full = lambda new, old: jnp.where(full, new, old)
         return weights, {
-            "sum": keep(0.0, total),
-            "count": keep(0.0, count),
-            "last": keep(mean, state["last"]),
-            "ratio": keep(jnp.where(state["windows"] > 0, ratio, 1.0), state["ratio"]),
+            "sum": if_full(0.0, total),
+            "count": if_full(0.0, count),
+            "last": if_full(mean, state["last"]),
+            "ratio": if_full(jnp.where(state["windows"] > 0, ratio, 1.0), state["ratio"]),
             "windows": state["windows"] + full,
-            "steps": keep(0, steps),
+            "steps": if_full(0, steps),
         }
 
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
@@ -78,12 +78,12 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
 
 @with_spec
 def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
-    """GradNorm: learned weights give slower tasks larger weighted gradients.
+    """GradNorm: learned weights that give slower tasks larger weighted gradients.
 
     With n_t = |g_t|, the weighted norms G_t = w_t n_t should be mean(G) * r_t^alpha, where r_t is
-    task t's loss relative to its first one, over the mean of these. The weights follow Adam on
-    sum_t |G_t - target_t|, the target held constant, and are then scaled to sum to T. They start
-    from 1.
+    task t's loss relative to its first value, divided by the mean of these ratios. The weights
+    follow Adam on sum_t |G_t - target_t| with a constant target, and are then scaled to sum to T.
+    They start from 1.
 
     Convention: as in the paper, the weights themselves are learned (LibMTL: T times a softmax, from
     the second epoch on, against the first epoch's mean loss); the gradients are those of all shared
@@ -92,7 +92,7 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
 
     Args:
       alpha: Strength of the pull towards a common rate.
-      learning_rate: Of Adam on the weights.
+      learning_rate: Learning rate of Adam on the weights.
 
     References:
       Chen et al., 2018, arXiv:1711.02257
@@ -105,8 +105,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
 
     def combine(signals: Signals, state: State, key: Array) -> Combined:
         present = signals.present
-        seen = state["first"] > 0
-        state = {**state, "first": jnp.where(present & ~seen, signals.losses, state["first"])}
+        has_first = state["first"] > 0
+        state = {**state, "first": jnp.where(present & ~has_first, signals.losses, state["first"])}
         count = present.sum()
         total = jnp.sum(jnp.where(present, state["weights"], 0.0))
         weights = state["weights"] * count / jnp.maximum(total, TINY)
@@ -129,17 +129,17 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
 def famo(
     learning_rate: float = 0.025, decay: float = 1e-3, reference: tuple[float, ...] | None = None
 ) -> Balancer:
-    """FAMO: every task's loss falls by the same share, learned from what the last update did.
+    """FAMO: equal relative decrease of all losses, learned from the effect of the last update.
 
-    With z = softmax(xi), the update descends c * sum_t z_t log(L_t - b_t), where c makes the
-    weights c z_t / (L_t - b_t) sum to 1. After the update the losses of the same batch are taken
-    again, and xi follows Adam on (d z / d xi)' (log L_before - log L_after).
+    With z = softmax(xi), the update descends c * sum_t z_t log(L_t - b_t), where c
+    normalizes the weights c z_t / (L_t - b_t) to sum to 1. After the update the losses of the same
+    batch are computed again, and xi follows Adam on (d z / d xi)' (log L_before - log L_after).
 
     Convention: weights sum to 1; the heads receive the weighted loss.
 
     Args:
-      learning_rate: Of Adam on xi.
-      decay: L2 penalty on xi, added to its gradient: the paper's 1e-3; its code has 1e-5.
+      learning_rate: Learning rate of Adam on xi.
+      decay: L2 penalty on xi, added to its gradient; 1e-3 in the paper, 1e-5 in its code.
       reference: [T] lower bounds b of the losses; 0 if None.
 
     References:
@@ -153,23 +153,23 @@ def famo(
             raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
         return to_learn(optimizer, "logits", jnp.zeros(num_tasks))
 
-    def shares(state, present):
+    def shares(state: State, present: Array) -> Array:
         softmax = jax.nn.softmax(jnp.where(present, state["logits"], -jnp.inf))
         return jnp.where(present, softmax, 0.0)
 
-    def above(losses):
+    def excess(losses: Array) -> Array:
         return jnp.maximum(losses - bound, LEAST_LOSS)
 
     def combine(signals: Signals, state: State, key: Array) -> Combined:
-        # z / L, scaled by the smallest L: 1 / L of a loss near 0 is beyond float32 when summed
-        height = jnp.where(signals.present, above(signals.losses), jnp.inf)
+        # z / L, scaled by the smallest L, since 1 / L overflows float32 for L near 0.
+        height = jnp.where(signals.present, excess(signals.losses), jnp.inf)
         weights = shares(state, signals.present) * (height.min() / height)
         weights = jnp.where(signals.present, weights, 0.0)
         return weights / jnp.maximum(weights.sum(), TINY), state
 
-    def observe(signals, losses_after, state):
+    def observe(signals: Signals, losses_after: Array, state: State) -> State:
         share = shares(state, signals.present)
-        fall = jnp.log(above(signals.losses)) - jnp.log(above(losses_after))
+        fall = jnp.log(excess(signals.losses)) - jnp.log(excess(losses_after))
         fall = jnp.where(signals.present, fall, 0.0)
         gradient = share * (fall - jnp.dot(share, fall))
         return learn(optimizer, state, "logits", gradient, signals.present)
@@ -181,7 +181,7 @@ def famo(
 
 @with_spec
 def rlw() -> Balancer:
-    """Random loss weighting: new random weights for every step.
+    """Random loss weighting (RLW): random weights at every step.
 
     w = softmax(z), z_t drawn from the standard normal distribution.
 

@@ -1,4 +1,4 @@
-"""Aggregation rules of robust distributed learning: some gradients may be outliers."""
+"""Aggregation rules of robust distributed learning, which ignore outliers among the gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +18,18 @@ from mtljax.balancing.base import (
 
 @with_spec
 def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer:
-    """(Multi-)Krum: the gradients that lie closest to their neighbours.
+    """(Multi-)Krum: mean of the gradients closest to their nearest neighbors.
 
     Task t's score is the sum of the squared distances of g_t to its T - outliers - 2 nearest
-    others; the update is the mean of the `selected` gradients of least score.
+    neighbors; the update is the mean of the `selected` gradients with the smallest scores.
 
-    Convention: as in the paper, which asks for T >= 2 outliers + 3; with fewer tasks at least one
-    neighbour is counted. The heads receive their own loss.
+    Convention: as in the paper, which requires T >= 2 outliers + 3; with fewer tasks at least one
+    neighbor is counted. The heads receive the unweighted loss.
 
     Args:
-      outliers: How many gradients may be arbitrary.
-      selected: How many gradients are averaged; no more than there are present tasks.
-      squared: False sums the distances themselves, as TorchJD does.
+      outliers: Number of gradients that may be arbitrary.
+      selected: Number of gradients to average, at most the number of present tasks.
+      squared: False sums the distances, not their squares, as in TorchJD.
 
     References:
       Blanchard et al., 2017, arXiv:1703.02757
@@ -45,13 +45,11 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
         distance = jnp.maximum(square[:, None] + square[None, :] - 2 * gram, 0.0)
         distance = distance if squared else jnp.sqrt(distance)
         near = present[None, :] & ~jnp.eye(size, dtype=bool)
-        neighbours = jnp.minimum(jnp.maximum(count - outliers - 2, 1), count - 1)
-        for number in range(outliers + 1):  # leaves out the farthest
+        neighbors = jnp.minimum(jnp.maximum(count - outliers - 2, 1), count - 1)
+        for number in range(outliers + 1):  # drops the farthest
             farthest = jnp.argmax(jnp.where(near, distance, -jnp.inf), axis=1)
-            kept = (jnp.arange(size)[None, :] != farthest[:, None]) | (
-                number >= count - 1 - neighbours
-            )
-            near &= kept
+            is_enough = number >= count - 1 - neighbors
+            near &= (jnp.arange(size)[None, :] != farthest[:, None]) | is_enough
         score = jnp.where(near, distance, 0.0).sum(1)
         best = present & (_rank(jnp.where(present, score, jnp.inf)) < selected)
         return best / jnp.maximum(best.sum(), 1).astype(jnp.float32), state
@@ -61,13 +59,13 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
 
 @with_spec
 def trimmed_mean(trim: int = 1) -> Balancer:
-    """Trimmed mean: at each coordinate, the mean without the largest and the smallest values.
+    """Trimmed mean: mean without the largest and smallest values at each coordinate.
 
-    Convention: the mean; where fewer than 2 trim + 1 tasks are present, as much is trimmed as
-    leaves something. The heads receive their own loss.
+    Convention: the mean; with fewer than 2 trim + 1 present tasks, as many values are dropped as
+    leave at least one. The heads receive the unweighted loss.
 
     Args:
-      trim: How many values are dropped at either end.
+      trim: Number of values to drop at either end.
 
     References:
       Yin et al., 2018, arXiv:1803.01498
@@ -80,23 +78,23 @@ def trimmed_mean(trim: int = 1) -> Balancer:
         count = present.sum()
         drop = jnp.maximum(jnp.minimum(trim, (count - 1) // 2), 0)
 
-        def of(rows):
+        def trimmed(rows: Array) -> Array:
             index = jnp.arange(rows.shape[0]).reshape(-1, *[1] * (rows.ndim - 1))
-            kept = jnp.broadcast_to(present[index], rows.shape)
-            for number in range(trim):  # on CPU many times faster than sorting
+            remaining = jnp.broadcast_to(present[index], rows.shape)
+            for number in range(trim):  # much faster than sorting on CPU
                 for values in (rows, -rows):
-                    largest = jnp.argmax(jnp.where(kept, values, -jnp.inf), axis=0)
-                    kept &= (index != largest) | (number >= drop)
-            total = jnp.where(kept, rows, 0.0).sum(0)
+                    largest = jnp.argmax(jnp.where(remaining, values, -jnp.inf), axis=0)
+                    remaining &= (index != largest) | (number >= drop)
+            total = jnp.where(remaining, rows, 0.0).sum(0)
             return total / jnp.maximum(count - 2 * drop, 1).astype(rows.dtype)
 
-        return jax.tree.map(of, signals.jacobian), state
+        return jax.tree.map(trimmed, signals.jacobian), state
 
     return Balancer(init=stateless, combine=combine, needs=Needs.JACOBIAN)
 
 
-def _rank(values):
-    """How many entries come before each one in ascending order; ties in order of index."""
+def _rank(values: Array) -> Array:
+    """Rank of each entry in ascending order; ties in order of index."""
     index = jnp.arange(values.shape[0])
     before = (values[None, :] < values[:, None]) | (
         (values[None, :] == values[:, None]) & (index[None, :] < index[:, None])

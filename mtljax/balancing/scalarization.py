@@ -1,4 +1,4 @@
-"""Fixed functions of the losses, whose gradient is a weighted sum of the task gradients."""
+"""Scalarizations: fixed functions of the losses, whose gradients are weighted sums."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,9 +23,9 @@ Preference = Sequence[float] | None
 
 @with_spec
 def ew() -> Balancer:
-    """Equal weighting: every task counts 1, so the update descends the sum of the losses.
+    """Equal weighting (EW): the sum of the losses.
 
-    Convention: the sum, not the mean, as in LibMTL; the heads receive the same.
+    Convention: the sum, not the mean, as in LibMTL; the heads receive the same loss.
     """
     return _scalarizer(lambda losses, present: present.astype(jnp.float32))
 
@@ -34,7 +34,7 @@ def ew() -> Balancer:
 def fixed(weights: Sequence[float]) -> Balancer:
     """Fixed weights, one per task, in the order of the tasks.
 
-    Convention: used as they are, not normalised; the heads receive the weighted loss.
+    Convention: not normalized; the heads receive the weighted loss.
 
     Args:
       weights: [T] numbers >= 0, not all 0.
@@ -45,7 +45,7 @@ def fixed(weights: Sequence[float]) -> Balancer:
     weights = tuple(float(v) for v in weights)
     _check(weights)
 
-    def combine(losses, present):
+    def combine(losses: Array, present: Array) -> Array:
         return jnp.asarray(weights, jnp.float32) * present
 
     return _scalarizer(combine, weights)
@@ -53,7 +53,7 @@ def fixed(weights: Sequence[float]) -> Balancer:
 
 @with_spec
 def si() -> Balancer:
-    """Scale-invariant sum: the logarithms of the losses are summed, so units do not matter.
+    """Scale-invariant loss (SI): sum of the logarithms of the losses, independent of units.
 
     The weights are 1 / L_t, the gradient of sum_t log L_t.
 
@@ -68,7 +68,7 @@ def si() -> Balancer:
 
 @with_spec
 def gls() -> Balancer:
-    """Geometric loss: descends the geometric mean of the losses.
+    """Geometric loss strategy (GLS): geometric mean of the losses.
 
     With M = (prod_t L_t)^(1 / T), the weights are M / (T L_t).
 
@@ -79,7 +79,7 @@ def gls() -> Balancer:
       Chennupati et al., 2019, arXiv:1904.08492
     """
 
-    def combine(losses, present):
+    def combine(losses: Array, present: Array) -> Array:
         logs = jnp.log(jnp.maximum(losses, LEAST_LOSS))
         return jnp.exp(mean_present(logs, present) - logs) / jnp.maximum(present.sum(), 1)
 
@@ -88,21 +88,21 @@ def gls() -> Balancer:
 
 @with_spec
 def chebyshev(weights: Preference = None, reference: Preference = None) -> Balancer:
-    """Chebyshev scalarization: descends the worst of the weighted losses only.
+    """Chebyshev scalarization: maximum of the weighted losses.
 
     The objective is max_t w_t (L_t - z_t). Tasks that tie for the maximum share it equally.
 
-    Convention: the heads receive the weighted loss, so only the worst task's head learns.
+    Convention: the heads receive the weighted loss, so only the head of the maximum learns.
 
     Args:
-      weights: [T] preferences w, used as they are; 1 / T each if None.
+      weights: [T] preferences w, not normalized; 1 / T each if None.
       reference: [T] ideal losses z; 0 if None.
 
     References:
       Bowman, 1976; Lin et al., 2024, arXiv:2402.19078, section 2
     """
 
-    def combine(losses, present):
+    def combine(losses: Array, present: Array) -> Array:
         preference = _preference(weights, present)
         values = jnp.where(present, preference * (losses - _point(reference)), -jnp.inf)
         worst = present & (values == values.max())
@@ -113,15 +113,15 @@ def chebyshev(weights: Preference = None, reference: Preference = None) -> Balan
 
 @with_spec
 def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = None) -> Balancer:
-    """Penalty-based boundary intersection: along a preferred ray, with a penalty for leaving it.
+    """Penalty-based boundary intersection (PBI): descent along a ray with a penalty for leaving it.
 
     With v = L - z and u = w / |w|, the objective is d1 + theta * d2, where d1 = <v, u> is the
-    distance along the ray and d2 = |v - d1 u| that from it. Weights are u_t + theta (v - d1 u)_t /
-    d2: they can be negative. On the ray the penalty has no gradient.
+    distance along the ray and d2 = |v - d1 u| the distance from it. Weights are
+    u_t + theta (v - d1 u)_t / d2 and can be negative. On the ray the penalty has no gradient.
 
-    On `digits`, with the default theta, it stays 8 points below equal weighting (91.9 % against
-    99.8 %, 3 seeds): weights of both signs, up to some 4, drive the smaller loss up to keep the two
-    alike. With theta=0.5, where no weight is negative, it reaches 99.7 % (1 seed).
+    On `digits`, with the default theta, accuracy is 8 points below equal weighting (91.9 % against
+    99.8 %, 3 seeds): weights of both signs, up to about 4, raise the smaller loss until the losses
+    are equal. theta=0.5, where no weight is negative, gives 99.7 % (1 seed).
 
     Convention: the heads receive the weighted loss.
 
@@ -136,7 +136,7 @@ def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = 
     if theta < 0:
         raise ValueError(f"theta must be >= 0, not {theta}")
 
-    def combine(losses, present):
+    def combine(losses: Array, present: Array) -> Array:
         ray = _preference(weights, present)
         ray = ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
         values = jnp.where(present, losses - _point(reference), 0.0)
@@ -151,16 +151,16 @@ def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = 
 
 @with_spec
 def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
-    """COSMOS: a weighted sum that rewards losses in proportion to the preference.
+    """COSMOS: weighted sum with a penalty on the angle between losses and preference.
 
     The objective is <w, L> - penalty * cos(w, L).
 
-    Convention: only the objective. The paper draws w anew for every batch and shows it to the
-    network, which then covers the whole front; here w is fixed. The heads receive the weighted
+    Convention: the objective with a fixed w. In the paper w is drawn for every batch and is an
+    input of the network, which then covers the entire Pareto front. The heads receive the weighted
     loss.
 
     Args:
-      penalty: The paper's lambda, between 0.01 and 8 there.
+      penalty: The paper's lambda; 0.01 to 8 in its experiments.
       weights: [T] preferences w; 1 / T each if None.
 
     References:
@@ -169,12 +169,12 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
     if penalty < 0:
         raise ValueError(f"penalty must be >= 0, not {penalty}")
 
-    def combine(losses, present):
+    def combine(losses: Array, present: Array) -> Array:
         ray = _preference(weights, present)
         values = jnp.where(present, losses, 0.0)
         scale = jnp.maximum(jnp.max(jnp.abs(values)), LEAST_LOSS)
         values = values / scale
-        length = jnp.maximum(jnp.linalg.norm(values), 1.0)  # 1 at least, unless all are 0
+        length = jnp.maximum(jnp.linalg.norm(values), 1.0)  # >= 1 unless all are 0
         unit, ray_unit = values / length, ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
         across = ray_unit - jnp.dot(unit, ray_unit) * unit
         return ray - penalty * across / (length * scale)
@@ -189,13 +189,13 @@ def stch(
     reference: Preference = None,
     warmup: int = 0,
 ) -> Balancer:
-    """Smooth Chebyshev scalarization: a soft maximum of the weighted losses.
+    """Smooth Chebyshev scalarization (STCH): soft maximum of the weighted losses.
 
     The objective is mu * log sum_t exp(w_t (L_t - z_t) / mu), so a task's weight is w_t times its
-    share of the softmax. With `warmup`, the paper's code for multi-task learning is followed, as in
-    LibMTL: sum_t log L_t is descended for that many steps, and then T mu log sum_t exp(log(L_t /
-    m_t) / mu), with m_t the mean loss of the warm-up (LibMTL: of its last epoch); preference and
-    reference are not used then.
+    softmax probability. With `warmup`, as in the paper's code for multi-task learning and LibMTL,
+    the objective is sum_t log L_t for that many steps and then T mu log sum_t exp(log(L_t / m_t) /
+    mu), with m_t the mean loss of the warm-up (LibMTL: of its last epoch), without `weights` and
+    `reference`.
 
     Convention: the heads receive the weighted loss.
 
@@ -203,7 +203,7 @@ def stch(
       mu: Smoothness; smaller is closer to the maximum.
       weights: [T] preferences w; 1 / T each if None.
       reference: [T] ideal losses z; 0 if None.
-      warmup: Steps before the losses are compared with their mean; 0 for the plain objective.
+      warmup: Number of warm-up steps; 0 for the plain objective.
 
     References:
       Lin et al., 2024, arXiv:2402.19078
@@ -213,10 +213,10 @@ def stch(
     _check(weights)
     _check(reference, positive=False)
 
-    def soft_max(values, present):
+    def soft_max(values: Array, present: Array) -> Array:
         return jax.nn.softmax(jnp.where(present, values / mu, -jnp.inf))
 
-    def plain(losses, present):
+    def plain(losses: Array, present: Array) -> Array:
         preference = _preference(weights, present)
         return preference * soft_max(preference * (losses - _point(reference)), present)
 
@@ -246,8 +246,8 @@ def stch(
     return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
 
 
-def _scalarizer(weigh: Callable, *per_task: Preference) -> Balancer:
-    """The balancer of a function of (losses, present); `per_task` arguments have T entries."""
+def _scalarizer(weigh: Callable[[Array, Array], Array], *per_task: Preference) -> Balancer:
+    """Balancer with weights `weigh(losses, present)`; `per_task` arguments must have T entries."""
     for values in per_task:
         _check(values, positive=False)
 

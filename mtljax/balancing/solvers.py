@@ -1,12 +1,11 @@
-"""The small convex problems behind the balancers, solved inside the compiled step.
+"""Solvers for the small convex problems of the balancers, compiled into the step.
 
-Each works on the Gramian alone, in float32, and brings the gradients to unit norm first: a task
-whose gradient is 1e8 times smaller than the others' is then no harder than any. Absent tasks and
-vanishing gradients stay out of the problem, so the others' solution is that of the problem without
-them.
+Each reads only the Gramian, in float32, and scales the gradients to unit norm first, so that norms
+may differ by a factor of 1e8. Absent tasks and zero gradients are excluded: the solution for the
+remaining tasks is that of the problem without them.
 
-The quadratic programs are solved by active sets. The equations of Nash-MTL and FairGrad are the
-stationary points of convex functions, found by damped Newton.
+Quadratic programs are solved by active sets, the equations of Nash-MTL and FairGrad by damped
+Newton steps on the convex functions whose stationary points they are.
 """
 
 from typing import NamedTuple
@@ -18,18 +17,18 @@ from jaxtyping import Array, Bool, Float
 from mtljax.balancing.active_set import RIDGE, follow, matvec, nonnegative
 
 ROUNDING = 6e-8
-"""Of float32. Where gradients cancel, it keeps `fair` from growing beyond what it can resolve."""
+"""Rounding error of float32; bounds the solution of `fair` if gradients cancel."""
 
 
 class Unit(NamedTuple):
-    """The gradients at unit norm."""
+    """Task gradients scaled to unit norm."""
 
     cosines: Float[Array, "T T"]
-    """Inner products of the unit gradients; identity rows for tasks out of the problem."""
+    """Inner products of the unit gradients; identity rows for excluded tasks."""
     norms: Float[Array, " T"]
-    """The gradients' norms; 1 for tasks out of the problem."""
+    """Norms of the gradients; 1 for excluded tasks."""
     inside: Bool[Array, " T"]
-    """Which tasks are present with a gradient that is not 0."""
+    """True for present tasks with a nonzero gradient."""
 
 
 def unit(gramian: Float[Array, "T T"], present: Bool[Array, " T"]) -> Unit:
@@ -37,14 +36,14 @@ def unit(gramian: Float[Array, "T T"], present: Bool[Array, " T"]) -> Unit:
     square = jnp.diagonal(gramian)
     inside = present & (square > 0)
     norms = jnp.sqrt(jnp.where(inside, square, 1.0))
-    # Rounding may take the cosine of opposed gradients below -1, where nothing bounds a solution.
+    # Rounding can give opposed gradients a cosine below -1, and then solutions are unbounded.
     cosines = jnp.clip(gramian / norms[:, None] / norms[None, :], -1.0, 1.0)
     off = inside[:, None] & inside[None, :] & ~jnp.eye(gramian.shape[0], dtype=bool)
     return Unit(jnp.where(off, cosines, jnp.eye(gramian.shape[0])), norms, inside)
 
 
 def project_simplex(point: Float[Array, " T"], present: Bool[Array, " T"]) -> Float[Array, " T"]:
-    """The nearest point of the simplex over the present entries; the others are 0.
+    """Nearest point of the simplex over the present entries; absent entries are 0.
 
     References:
       Duchi et al., 2008, "Efficient projections onto the l1-ball"
@@ -77,7 +76,7 @@ def min_norm(gramian: Float[Array, "T T"], present: Bool[Array, " T"]) -> Float[
 def dual_cone(
     gramian: Float[Array, "T T"], weights: Float[Array, " T"], present: Bool[Array, " T"]
 ) -> Float[Array, " T"]:
-    """Weights of the projection of sum_t w_t g_t on the cone of directions no task objects to.
+    """Weights of the projection of sum_t w_t g_t on the cone of conflict-free directions.
 
     The nearest d with <g_t, d> >= 0 for all t is sum_t (w_t + x_t) g_t with x >= 0.
 
@@ -100,24 +99,24 @@ def dual_cone(
 def conflict_averse(
     gramian: Float[Array, "T T"],
     weights: Float[Array, " T"],
-    radius: Float[Array, ""],
+    radius: Float[Array, ""] | float,
     present: Bool[Array, " T"],
 ) -> Float[Array, " T"]:
-    """The x >= 0 for which g_0 + sum_t x_t g_t, in a ball around g_0, serves the worst task best.
+    """x >= 0 of the direction d = g_0 + sum_t x_t g_t that maximizes the smallest gain near g_0.
 
-    With g_0 = sum_t w_t g_t, maximises min_t <g_t, d> over |d - g_0| <= radius * |g_0|. For a
+    With g_0 = sum_t w_t g_t, d maximizes min_t <g_t, d> over |d - g_0| <= radius * |g_0|. For a
     floor m, the point nearest to g_0 with <g_t, d> >= m for all t is g_0 + sum_t x_t g_t with
-    x >= 0; x is piecewise linear in m. So the floor is raised from min_t <g_t, g_0>, and a task
-    exchanged where x_t or its slack reaches 0, until the distance from g_0 is the radius. This is
-    CAGrad's problem: x is proportional to the w that minimises <g_w, g_0> + radius |g_0| |g_w|.
+    x >= 0; x is piecewise linear in m. The floor is raised from min_t <g_t, g_0>, with an exchange
+    of task t when x_t or its slack reaches 0, until the distance from g_0 is the radius. This is
+    CAGrad's problem: x is proportional to the w that minimizes <g_w, g_0> + radius |g_0| |g_w|.
 
-    At a Pareto-stationary point the floor cannot pass 0. If the ball reaches it, the answer is not
-    unique; it is then the one nearest to g_0.
+    At a Pareto-stationary point the floor cannot exceed 0. If the ball contains directions with
+    floor 0, the solution is the one nearest to g_0.
 
     Args:
       gramian: [T, T], positive semi-definite.
-      weights: [T], of g_0; 0 for absent tasks.
-      radius: Relative to |g_0|.
+      weights: [T], weights of g_0; 0 for absent tasks.
+      radius: Radius of the ball, relative to |g_0|.
       present: [T]; absent entries get weight 0.
 
     References:
@@ -126,23 +125,23 @@ def conflict_averse(
     cosines, norms, inside = unit(gramian, present)
     ridge = RIDGE * norms.shape[0]
     smallest = jnp.min(jnp.where(inside, norms, jnp.inf))
-    height = jnp.where(inside, smallest / norms, 0.0)  # the floor as the unit gradients see it
+    height = jnp.where(inside, smallest / norms, 0.0)  # the floor for unit gradients
     base = jnp.where(inside, weights * norms, 0.0)
     scale = jnp.maximum(jnp.max(jnp.abs(base)), jnp.finfo(jnp.float32).tiny)
     base = base / scale
     inner = jnp.where(inside, matvec(cosines, base), 1.0)
     limit = radius**2 * jnp.maximum(jnp.dot(base, matvec(cosines, base)), 0.0)
-    bounded = (present & ~inside).any()  # a task without gradient never gets above 0
+    bounded = (present & ~inside).any()  # a zero gradient never gets above 0
 
-    def floor_at_limit(fixed, slope):
-        """The floor at which x = fixed + floor * slope is as long as the radius."""
+    def floor_at_limit(fixed: Array, slope: Array) -> Array:
+        """Floor at which |fixed + floor * slope| equals the radius."""
         c0, c1 = -jnp.dot(fixed, inner), jnp.dot(fixed, height) - jnp.dot(slope, inner)
         c2 = jnp.dot(slope, height)
         root = jnp.sqrt(jnp.maximum(c1 * c1 - 4 * c2 * (c0 - limit), 0.0))
         return jnp.where(c2 > 0, (root - c1) / jnp.where(c2 > 0, 2 * c2, 1.0), jnp.inf)
 
-    def ceiling(fixed, slope, floor):
-        # 0 lies in the hull of the active gradients where most of this length is the ridge's.
+    def ceiling(fixed: Array, slope: Array, floor: Array) -> Array:
+        # 0 is in the hull of the active gradients if most of this length is due to the ridge.
         length, of_ridge = jnp.dot(slope, height), ridge * jnp.dot(slope, slope)
         blocked = (bounded | ((length > 0) & (of_ridge > 0.5 * length))) & (floor <= 0)
         return jnp.minimum(floor_at_limit(fixed, slope), jnp.where(blocked, 0.0, jnp.inf))
@@ -160,17 +159,17 @@ def constrained_min_norm(
     share: float,
     present: Bool[Array, " T"],
 ) -> Float[Array, " T"]:
-    """The w on the simplex of the smallest direction that also descends q by a given share.
+    """Simplex weights of the minimum-norm direction that descends q at a given rate.
 
     The direction is sum_t w_t f_t + v q, v = max(share - <q, sum_t w_t f_t> / |q|^2, 0). The w
-    minimises its squared norm less 2 v share |q|^2. That is the dual of: d maximises the least
-    <f_t, d> less |d|^2 / 2, with <q, d> >= share |q|^2.
+    minimizes its squared norm minus 2 v share |q|^2. This is the dual of maximizing
+    min_t <f_t, d> - |d|^2 / 2 over d with <q, d> >= share |q|^2.
 
     Args:
       gramian: [T, T], inner products of unit vectors f_t.
       normal: [T], <f_t, q> / |q|.
       length: |q|.
-      share: >= 0.
+      share: Rate of descent of q, relative to |q|^2; >= 0.
       present: [T]; absent entries get weight 0.
 
     References:
@@ -184,7 +183,7 @@ def constrained_min_norm(
     height = jnp.append(present.astype(jnp.float32), 0.0)
     offset = jnp.append(jnp.where(present, 0.0, 1.0), -share * length)
 
-    def at_sum_one(fixed, slope):
+    def at_sum_one(fixed: Array, slope: Array) -> Array:
         total = jnp.dot(slope, height)
         level = (1 - jnp.dot(fixed, height)) / jnp.where(total > 0, total, 1.0)
         return jnp.where(total > 0, level, jnp.inf)
@@ -203,18 +202,18 @@ def fair(
     present: Bool[Array, " T"],
     iterations: int = 200,
 ) -> Float[Array, " T"]:
-    """The w > 0 with (G w)_t = w_t^(-1 / alpha): FairGrad's equation, Nash-MTL's at alpha = 1.
+    """Solution w > 0 of FairGrad's equation (G w)_t = w_t^(-1 / alpha); Nash-MTL's at alpha = 1.
 
-    It is the stationary point of the convex w' G w / 2 - sum_t u(w_t), u' = w^(-1 / alpha), found
-    by Newton's method with the step halved until the slope along it has not turned round. Where the
-    gradients cancel, and no solution exists, the ridge bounds w.
+    It is the stationary point of the convex w' G w / 2 - sum_t u(w_t), u' = w^(-1 / alpha),
+    computed by Newton's method with step halving until the slope along the step does not change
+    sign. If the gradients cancel and no solution exists, the ridge bounds w.
 
     Args:
       gramian: [T, T], positive semi-definite.
       alpha: > 0.
-      present: [T]; absent tasks and those without gradient get weight 0.
-      iterations: Bound on the work. Nash-MTL needs about 8; a large alpha with gradients of very
-        different norms more, 62 at alpha = 5 for 64 norms from 1e-4 to 1e4.
+      present: [T]; absent tasks and tasks with zero gradient get weight 0.
+      iterations: Maximum number of iterations. Nash-MTL needs about 8, alpha = 5 with 64 norms from
+        1e-4 to 1e4 needs 62.
     """
     cosines, norms, inside = unit(gramian, present)
     size = norms.shape[0]
@@ -222,19 +221,19 @@ def fair(
     # With x = w * norms, C x = s * x^(-1 / alpha); solved by x = s^(alpha / (1 + alpha)) if C = I.
     source = jnp.where(inside, norms / mean, 1.0) ** (1 / alpha - 1)
     halvings = 0.5 ** jnp.arange(8)
-    # Where gradients cancel and C is indefinite by rounding, the ridge alone would not stop x.
+    # Bound for gradients that cancel, where C can be indefinite by rounding.
     furthest = 2 * jnp.max(source / ROUNDING) ** (alpha / (1 + alpha))
 
-    def residual(x):
+    def residual(x: Array) -> Array:
         return source * x ** (-1 / alpha) - matvec(cosines, x) - ROUNDING * x
 
-    def iterate(carry):
+    def iterate(carry: tuple) -> tuple:
         x, _, count = carry
         rest = residual(x)
         curvature = source * x ** (-1 / alpha - 1) / alpha
         unit_step = 1 / jnp.sqrt(curvature)  # preconditions the Hessian to C' + I
         hessian = cosines * unit_step[:, None] * unit_step[None, :]
-        hessian += jnp.diag(1 + 4 * size * ROUNDING * unit_step**2)  # its factor must exist
+        hessian += jnp.diag(1 + 4 * size * ROUNDING * unit_step**2)  # positive definite
         factor = jax.scipy.linalg.cho_factor(hessian)
         scaled = jax.scipy.linalg.cho_solve(factor, unit_step * rest)
         step = unit_step * scaled
@@ -245,28 +244,28 @@ def fair(
         x = x + trials[jnp.argmax(fits)] * step
         return x, jnp.max(jnp.abs(step / x)), count + 1
 
-    def go_on(carry):
+    def unfinished(carry: tuple) -> Array:
         x, change, count = carry  # quadratic: the step after one of 3e-5 would be 1e-9
         return (change > 3e-5) & (jnp.max(x) < furthest) & (count < iterations)
 
     start = source ** (alpha / (1 + alpha))
-    x, _, _ = jax.lax.while_loop(go_on, iterate, (start, jnp.inf, 0))
+    x, _, _ = jax.lax.while_loop(unfinished, iterate, (start, jnp.inf, 0))
     return jnp.where(inside, x * mean ** ((1 - alpha) / (1 + alpha)) / norms, 0.0)
 
 
 def pseudo_solve(
     cosines: Float[Array, "T T"], target: Float[Array, " T"], inside: Bool[Array, " T"]
 ) -> Float[Array, " T"]:
-    """pinv(C) b on the tasks inside, with one refinement.
+    """pinv(C) b over the included tasks, with one refinement.
 
     Args:
       cosines: [T, T], positive semi-definite with unit diagonal: see `unit`.
       target: b.
-      inside: Which tasks belong to the problem; the others get 0.
+      inside: [T], True for included tasks; excluded tasks get 0.
     """
     squares, vectors = jnp.linalg.eigh(cosines)
-    kept = squares > squares[-1] * inside.sum() * 2 * jnp.finfo(jnp.float32).eps
-    inverse = jnp.where(kept, 1 / jnp.where(kept, squares, 1.0), 0.0)
+    resolved = squares > squares[-1] * inside.sum() * 2 * jnp.finfo(jnp.float32).eps
+    inverse = jnp.where(resolved, 1 / jnp.where(resolved, squares, 1.0), 0.0)
     solve = lambda b: matvec(vectors, inverse * matvec(vectors.T, jnp.where(inside, b, 0.0)))
     solution = solve(target)
     return jnp.where(inside, solution + solve(target - matvec(cosines, solution)), 0.0)

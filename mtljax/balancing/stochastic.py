@@ -1,8 +1,8 @@
-"""Methods that remove the bias of noisy gradients by reading several independent samples."""
+"""Methods that remove the bias of stochastic gradients with several independent samples."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from mtljax.balancing import solvers
 from mtljax.balancing.base import TINY, Balancer, Combined, Needs, Signals, State, with_spec
@@ -15,20 +15,21 @@ def sdmgrad(
     step_size: float = 5.0,
     momentum: float = 0.5,
 ) -> Balancer:
-    """SDMGrad: MGDA held near the mean gradient, its weights found on two independent samples.
+    """SDMGrad: MGDA regularized towards the mean gradient, on independent samples.
 
-    With H = J_1 J_2' over two samples, brought to unit scale, w takes `iterations` projected steps
-    with momentum on the simplex along -H (w + regularization / T), from the last step's weights. On
-    a third sample, the update is (sum_t w_t g_t + regularization * mean g) / (1 + regularization).
+    With H = J_1 J_2' over two samples, normalized to unit scale, w takes `iterations` projected
+    steps with momentum on the simplex along -H (w + regularization / T), from the last step's
+    weights. On a third sample, the update is (sum_t w_t g_t + regularization * mean g) / (1 +
+    regularization).
 
     Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's step size is 10. The heads receive their own loss.
+    TorchJD's step size is 10. The heads receive the unweighted loss.
 
     Args:
       regularization: The paper's lambda.
-      iterations: Steps on w per update.
-      step_size: Of these.
-      momentum: Of these.
+      iterations: Number of steps on w per update.
+      step_size: Size of the steps on w.
+      momentum: Momentum of the steps on w.
 
     References:
       Xiao, Ban and Ji, 2023, arXiv:2305.18409
@@ -45,7 +46,7 @@ def sdmgrad(
         products = products / jnp.where(scale > 0, scale, 1.0)
         mean = present / count.astype(jnp.float32)
 
-        def iterate(_, carry):
+        def iterate(_: Array, carry: tuple) -> tuple:
             weights, velocity = carry
             gradient = solvers.matvec(products, weights + regularization * mean)
             velocity = momentum * velocity + gradient
@@ -63,13 +64,13 @@ def sdmgrad(
 
 @with_spec
 def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
-    """MoDo: MGDA with one step on the weights per update, on two independent samples.
+    """MoDo: MGDA with one weight step per update, on independent samples.
 
-    w <- the point of the simplex nearest to w - gamma (J_1 J_2' w + rho w), from 1 / T; the update
-    is sum_t w_t g_t on a third sample.
+    w starts from 1 / T and becomes the point of the simplex nearest to w - gamma (J_1 J_2' w + rho
+    w); the update is sum_t w_t g_t on a third sample.
 
     Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's gamma is 0.1. The heads receive their own loss.
+    TorchJD's gamma is 0.1. The heads receive the unweighted loss.
 
     Args:
       gamma: Step size of the weights.
@@ -90,18 +91,18 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
     return Balancer(init=_equal, combine=combine, needs=Needs.GRAMIAN, samples=3)
 
 
-def _equal(num_tasks, shared):
+def _equal(num_tasks: int, shared: PyTree) -> State:
     return {"weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32)}
 
 
-def _start(weights, present):
-    """The weights of the present tasks, summing to 1, and what they summed to."""
+def _start(weights: Array, present: Array) -> tuple[Array, Array]:
+    """Weights of the present tasks normalized to sum 1, and their sum before."""
     before = jnp.where(present, weights, 0.0)
     mass = before.sum()
     equal = present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
     return jnp.where(mass > 0, before / jnp.where(mass > 0, mass, 1.0), equal), mass
 
 
-def _on(sample, weights, samples):
-    """[samples, T]: the weights on one sample, 0 on the others."""
+def _on(sample: int, weights: Array, samples: int) -> Array:
+    """[samples, T]: the weights on one sample, 0 on every other."""
     return jnp.zeros((samples, weights.shape[0])).at[sample].set(weights)

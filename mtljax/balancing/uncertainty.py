@@ -1,4 +1,4 @@
-"""Weights from a model of each task's noise."""
+"""Weights from a model of the noise of each task."""
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +19,18 @@ from mtljax.balancing.base import (
 
 @with_spec
 def uw(learning_rate: float = 1e-2) -> Balancer:
-    """Uncertainty weighting: each task's noise variance is learned with the network.
+    """Uncertainty weighting (UW): weights from learned noise variances.
 
     With s_t = log sigma_t^2, the objective is sum_t (exp(-s_t) L_t + s_t) / 2, so a task's weight
-    is exp(-s_t) / 2, and s_t follows Adam on its own gradient, (1 - exp(-s_t) L_t) / 2. It starts
-    from s_t = 0 (LibMTL: -0.5). The published code lets the network's optimizer learn s; here s has
-    its own, so that the balancer can be used with any.
+    is exp(-s_t) / 2, and s_t follows Adam on its gradient, (1 - exp(-s_t) L_t) / 2, from s_t = 0
+    (LibMTL: -0.5). In the published code the network's optimizer learns s; a separate optimizer
+    keeps the balancer independent of it.
 
     Convention: the regression form of the objective for every task; the heads receive the
     weighted loss.
 
     Args:
-      learning_rate: Of Adam on s.
+      learning_rate: Learning rate of Adam on s.
 
     References:
       Kendall, Gal and Cipolla, 2018, arXiv:1705.07115
@@ -40,16 +40,16 @@ def uw(learning_rate: float = 1e-2) -> Balancer:
 
 @with_spec
 def imtl_l(learning_rate: float = 1e-2) -> Balancer:
-    """Impartial learning of losses: a learned scale brings every loss to the same size.
+    """IMTL-L: learned scales that bring all losses to the same magnitude.
 
-    The objective is sum_t (exp(s_t) L_t - s_t): weight exp(s_t), and s_t follows Adam on its own
-    gradient, exp(s_t) L_t - 1, from s_t = 0. At rest exp(s_t) L_t = 1 for all.
+    The objective is sum_t (exp(s_t) L_t - s_t): weight exp(s_t), and s_t follows Adam on its
+    gradient, exp(s_t) L_t - 1, from s_t = 0. At the optimum exp(s_t) L_t = 1 for all tasks.
 
-    Convention: the sum; s has an optimizer of its own, as in `uw`; the heads receive the weighted
+    Convention: the sum; s has a separate optimizer, as in `uw`; the heads receive the weighted
     loss.
 
     Args:
-      learning_rate: Of Adam on s.
+      learning_rate: Learning rate of Adam on s.
 
     References:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
@@ -59,16 +59,17 @@ def imtl_l(learning_rate: float = 1e-2) -> Balancer:
 
 @with_spec
 def uw_so(temperature: float = 1.0) -> Balancer:
-    """Soft optimal uncertainty weighting: the variance that is optimal for the present losses.
+    """Soft optimal uncertainty weighting (UW-SO): softmax of the optimal weights 1 / L_t.
 
-    The optimum of the uncertainty objective is a weight 1 / L_t; a softmax over the tasks tames it:
-    w = softmax((1 / L) / temperature).
+    The optimum of the uncertainty objective is the weight 1 / L_t; a softmax over the tasks limits
+    it: w = softmax((1 / L) / temperature).
 
     Convention: weights sum to 1; no gradient flows through them; the heads receive the weighted
     loss.
 
     Args:
-      temperature: Higher is closer to equal weights. The paper tunes it for every data set.
+      temperature: Softmax temperature; higher is closer to equal weights. Tuned per data set in the
+        paper.
 
     References:
       Kirchdorfer et al., 2024, arXiv:2408.07985
@@ -85,7 +86,7 @@ def uw_so(temperature: float = 1.0) -> Balancer:
 
 
 def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer:
-    """Descends factor * sum_t (exp(sign * s_t) L_t - sign * s_t) in s, by Adam."""
+    """Balancer that minimizes factor * sum_t (exp(sign * s_t) L_t - sign * s_t) over s by Adam."""
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks: int, shared: PyTree) -> State:
@@ -101,7 +102,7 @@ def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer
 
 
 def to_learn(optimizer: optax.GradientTransformation, name: str, start: jax.Array) -> dict:
-    """The state that `learn` goes on from: `start` [T], called `name`."""
+    """Initial state for `learn`, with values `start` [T] under the key `name`."""
     return {name: start, "optimizer": optimizer.init(start)}
 
 
@@ -112,7 +113,7 @@ def learn(
     gradient: jax.Array,
     present: jax.Array,
 ) -> dict:
-    """One step of `state["optimizer"]` on `state[name]` [T]; entries of absent tasks stay put."""
+    """One optimizer step on `state[name]` [T]; entries of absent tasks do not change."""
     values = state[name]
     gradient = jnp.where(present, gradient, 0.0)
     updates, moments = optimizer.update(gradient, state["optimizer"], values)
