@@ -3,21 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mtljax.balancing import solvers
-from mtljax.balancing.base import (
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    stateless,
-    with_spec,
-)
+from mtljax.balancing import base, solvers
 
 
-@with_spec
-def aligned_mtl(scale: str = "min") -> Balancer:
+@base.with_spec
+def aligned_mtl(scale: str = "min") -> base.Balancer:
     """Aligned-MTL: sum of the nearest orthogonal gradients of equal norm.
 
     With G = V diag(s^2) V', the weights are sigma V diag(1 / s) V' 1: the gradients' principal
@@ -37,9 +27,9 @@ def aligned_mtl(scale: str = "min") -> Balancer:
     if scale not in ("min", "median", "rmse"):
         raise ValueError(f"scale must be 'min', 'median' or 'rmse', not {scale!r}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         size = signals.gramian.shape[0]
-        largest = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
+        largest = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         squares, vectors = jnp.linalg.eigh(signals.gramian / largest)
         count = jnp.maximum(signals.present.sum(), 1)
         resolved = squares > squares[-1] * count * jnp.finfo(jnp.float32).eps
@@ -57,11 +47,11 @@ def aligned_mtl(scale: str = "min") -> Balancer:
         weights = solvers.matvec(vectors, jnp.where(resolved, sigma / singular * part, 0.0))
         return jnp.where(signals.present, weights, 0.0), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def config() -> Balancer:
+@base.with_spec
+def config() -> base.Balancer:
     """ConFIG: direction at equal angles to all gradients, with the summed projections as length.
 
     With U the unit gradients, the direction is pinv(U) 1 at unit length, times sum_t <g_t, .>. It
@@ -74,7 +64,7 @@ def config() -> Balancer:
       Liu, Chu and Thuerey, 2024, arXiv:2408.11104
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         cosines, norms, inside = solvers.unit(signals.gramian, signals.present)
         equal = inside.astype(jnp.float32)
         inverse = jnp.where(inside, solvers.pseudo_solve(cosines, equal, inside), 0.0)
@@ -85,11 +75,11 @@ def config() -> Balancer:
         weights = inverse * length / jnp.where(exists, square, 1.0) / norms
         return jnp.where(exists & inside, weights, 0.0), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def ntkmtl(exponent: float = 0.5) -> Balancer:
+@base.with_spec
+def ntkmtl(exponent: float = 0.5) -> base.Balancer:
     """NTKMTL: smaller weights for tasks that converge faster by their neural tangent kernel.
 
     Task t's kernel over a batch taken as one sample is the number |g_t|^2, so the weights are
@@ -105,12 +95,12 @@ def ntkmtl(exponent: float = 0.5) -> Balancer:
       Qin et al., 2025, arXiv:2510.18258
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         square = jnp.diagonal(signals.gramian)
-        square = square / jnp.maximum(jnp.max(square), TINY)
+        square = square / jnp.maximum(jnp.max(square), base.TINY)
         inside = signals.present & (square > 0)
         total = jnp.sum(jnp.where(inside, square, 0.0))
         weights = (total / jnp.where(inside, square, 1.0)) ** exponent
         return jnp.where(inside, weights, 0.0), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)

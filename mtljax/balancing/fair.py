@@ -4,22 +4,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing import solvers
-from mtljax.balancing.base import (
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    stateless,
-    with_spec,
-)
+from mtljax.balancing import base, solvers
 from mtljax.balancing.uncertainty import learn, to_learn
 
 
-@with_spec
-def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0.0) -> Balancer:
+@base.with_spec
+def nash_mtl(
+    update_every: int = 1, normalize: bool = False, max_norm: float = 0.0
+) -> base.Balancer:
     """Nash-MTL: the Nash bargaining solution of the tasks.
 
     The weights solve G w = 1 / w, with G the Gramian: each task gets an equal share of its possible
@@ -41,14 +33,14 @@ def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0
     if update_every < 1 or max_norm < 0:
         raise ValueError(f"needs update_every >= 1, max_norm >= 0, not {update_every}, {max_norm}")
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         if update_every == 1:
             return ()
         return {"weights": jnp.zeros(num_tasks), "steps": jnp.zeros((), jnp.int32)}
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         gram = signals.gramian
-        scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), TINY)
+        scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), base.TINY)
         unit = gram / scale
         weights = solvers.fair(unit, 1.0, signals.present)  # sqrt(scale) times those of G
         if normalize:
@@ -62,14 +54,14 @@ def nash_mtl(update_every: int = 1, normalize: bool = False, max_norm: float = 0
         if max_norm:
             square = jnp.dot(weights, solvers.matvec(unit, weights))
             norm = jnp.sqrt(jnp.maximum(square, 0.0) * scale)
-            weights = weights * jnp.minimum(1.0, max_norm / jnp.maximum(norm, TINY))
+            weights = weights * jnp.minimum(1.0, max_norm / jnp.maximum(norm, base.TINY))
         return jnp.where(signals.present, weights, 0.0), state
 
-    return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def fairgrad(alpha: float = 1.0) -> Balancer:
+@base.with_spec
+def fairgrad(alpha: float = 1.0) -> base.Balancer:
     """FairGrad: the alpha-fair update.
 
     The weights solve G w = w^(-1 / alpha). alpha near 0 is the plain sum, 1 is Nash-MTL, and large
@@ -87,16 +79,16 @@ def fairgrad(alpha: float = 1.0) -> Balancer:
     if alpha <= 0:
         raise ValueError(f"alpha must be > 0, not {alpha}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
-        scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         weights = solvers.fair(signals.gramian / scale, alpha, signals.present)
         return weights * scale ** (-alpha / (1 + alpha)), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def imtl_g() -> Balancer:
+@base.with_spec
+def imtl_g() -> base.Balancer:
     """IMTL-G: update with equal projections on all task gradients.
 
     The weights sum to 1 and <g_t / |g_t|, sum_s w_s g_s> is the same for all t: w is proportional
@@ -110,14 +102,14 @@ def imtl_g() -> Balancer:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         return _impartial(signals.gramian, signals.present), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def imtl(learning_rate: float = 1e-2) -> Balancer:
+@base.with_spec
+def imtl(learning_rate: float = 1e-2) -> base.Balancer:
     """IMTL: losses scaled by `imtl_l`, their gradients balanced by `imtl_g`.
 
     Task t's loss is exp(s_t) L_t with a learned s_t, see `imtl_l`; the weights are those of
@@ -133,17 +125,17 @@ def imtl(learning_rate: float = 1e-2) -> Balancer:
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(state["log_scale"])
         scaled = signals.gramian * scale[:, None] * scale[None, :]
         weights = _impartial(scaled, signals.present) * scale
         gradient = scale * signals.losses - 1
         return weights, learn(optimizer, state, "log_scale", gradient, signals.present)
 
-    return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN)
 
 
 def _impartial(gramian: Array, present: Array) -> Array:

@@ -3,20 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mtljax.balancing.base import (
-    LEAST_LOSS,
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    with_spec,
-)
+from mtljax.balancing import base
 
 
-@with_spec
-def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
+@base.with_spec
+def go4align(groups: int = 2, step_size: float = 1e-4) -> base.Balancer:
     """GO4Align: one weight per group of tasks with similar risk.
 
     A distribution over the tasks is updated by p_t <- p_t exp(-step_size L_t) and normalised. The
@@ -37,23 +28,23 @@ def go4align(groups: int = 2, step_size: float = 1e-4) -> Balancer:
     if groups < 1:
         raise ValueError(f"groups must be >= 1, not {groups}")
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {"log_share": jnp.zeros(num_tasks)}
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
-        losses = jnp.maximum(signals.losses, LEAST_LOSS)
+        losses = jnp.maximum(signals.losses, base.LEAST_LOSS)
         log_share = jnp.where(present, state["log_share"] - step_size * losses, state["log_share"])
         # Only ratios of p and of the scale among the present tasks matter.
         top = jnp.max(jnp.where(present, log_share, -jnp.inf))
         share = jnp.where(present, jnp.exp(log_share - top), 0.0)
-        share = share / jnp.maximum(share.sum(), TINY)
+        share = share / jnp.maximum(share.sum(), base.TINY)
         total = jnp.sum(jnp.where(present, losses, 0.0))
         indicators = jnp.where(present, total / losses * share, 0.0)
         weights = cluster_means(indicators, present, groups)
         return jnp.where(present, weights, 0.0), {"log_share": log_share}
 
-    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
 def cluster_means(
@@ -67,7 +58,7 @@ def cluster_means(
     size = values.shape[0]
     order = jnp.argsort(jnp.where(present, values, jnp.inf))
     mass = present[order].astype(values.dtype)
-    scale = jnp.maximum(jnp.max(jnp.where(present, jnp.abs(values), 0.0)), TINY)
+    scale = jnp.maximum(jnp.max(jnp.where(present, jnp.abs(values), 0.0)), base.TINY)
     line = jnp.where(present, values / scale, 0.0)[order]
 
     run = (jnp.arange(size)[:, None] <= jnp.arange(size)[None, :]).astype(values.dtype)

@@ -3,21 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mtljax.balancing import solvers
-from mtljax.balancing.base import (
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    stateless,
-    with_spec,
-)
+from mtljax.balancing import base, solvers
 
 
-@with_spec
-def mgda(normalize: str = "none") -> Balancer:
+@base.with_spec
+def mgda(normalize: str = "none") -> base.Balancer:
     """MGDA: the common descent direction of minimum norm.
 
     The weights on the simplex minimize the norm of sum_t w_t g_t; at a Pareto-stationary point that
@@ -36,7 +26,7 @@ def mgda(normalize: str = "none") -> Balancer:
     if normalize not in ("none", "l2", "loss", "loss+"):
         raise ValueError(f"normalize must be 'none', 'l2', 'loss' or 'loss+', not {normalize!r}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         gram = signals.gramian
         by = jnp.ones(gram.shape[0])
         if normalize in ("l2", "loss+"):
@@ -47,11 +37,11 @@ def mgda(normalize: str = "none") -> Balancer:
         weights = solvers.min_norm(gram / by[:, None] / by[None, :], signals.present)
         return weights / by, state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
+@base.with_spec
+def cagrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     """CAGrad: direction near the mean gradient that maximizes the smallest gain of a task.
 
     With g_0 the mean gradient, d maximizes min_t <g_t, d> over |d - g_0| <= c |g_0|. It is
@@ -70,16 +60,16 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     """
     divisor = _divisor(c, rescale)
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         mean = _equal(signals)
         lift = solvers.conflict_averse(signals.gramian, mean, c, signals.present)
         return (mean + lift) / divisor, state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
+@base.with_spec
+def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     """IMGrad: CAGrad with a trade-off that depends on the imbalance of the tasks.
 
     With g_0 the mean gradient and kappa its cosine to MGDA's direction, w on the simplex minimizes
@@ -97,15 +87,15 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
     """
     divisor = _divisor(c, rescale)
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
-        scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
+        scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         gram = signals.gramian / scale
         mean, least = _equal(signals), solvers.min_norm(gram, present)
         inner = lambda a, b: jnp.dot(a, solvers.matvec(gram, b))
         size = jnp.sqrt(jnp.maximum(inner(mean, mean), 0.0))
         length = jnp.sqrt(jnp.maximum(inner(least, least), 0.0))
-        cosine = inner(mean, least) / jnp.maximum(size * length, TINY)
+        cosine = inner(mean, least) / jnp.maximum(size * length, base.TINY)
         cosine = jnp.clip(cosine, 0.0, 1.0)
         radius = jnp.maximum(c * cosine / (1.5 - cosine), 1e-3)  # avoids a radius of 0
         lift = solvers.conflict_averse(gram, mean, radius, present)
@@ -113,10 +103,10 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> Balancer:
         lift = jnp.where(reach > 0, lift * c * size / jnp.where(reach > 0, reach, 1.0), 0.0)
         return jnp.where(present, mean + lift, 0.0) / divisor, state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-def _equal(signals: Signals) -> Array:
+def _equal(signals: base.Signals) -> Array:
     return signals.present / jnp.maximum(signals.present.sum(), 1).astype(jnp.float32)
 
 

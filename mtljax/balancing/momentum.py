@@ -6,22 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing import solvers
-from mtljax.balancing.base import (
-    LEAST_LOSS,
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    combine_rows,
-    gramian,
-    with_spec,
-)
+from mtljax.balancing import base, solvers
 
 
-@with_spec
+@base.with_spec
 def moco(
     beta: float = 0.5,
     beta_decay: float = 0.5,
@@ -29,7 +17,7 @@ def moco(
     gamma_decay: float = 0.5,
     rho: float = 0.0,
     code: bool = False,
-) -> Balancer:
+) -> base.Balancer:
     """MoCo: MGDA on running means of the task gradients, with one weight step per update.
 
     At step k (from 1): Y <- Y - beta k^-beta_decay (Y - J), and w <- the point of the simplex
@@ -57,27 +45,27 @@ def moco(
       Fernando et al., 2023, arXiv:2210.12624
     """
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {
             "rows": _rows(num_tasks, shared),
             "weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         step = (state["steps"] + 1).astype(jnp.float32)
         jacobian = signals.jacobian
         if code:
-            norms = jnp.sqrt(jnp.diagonal(gramian(jacobian)))
-            jacobian = _scaled(jacobian, signals.losses / jnp.maximum(norms, TINY))
+            norms = jnp.sqrt(jnp.diagonal(base.gramian(jacobian)))
+            jacobian = _scaled(jacobian, signals.losses / jnp.maximum(norms, base.TINY))
         rate = beta / step**beta_decay
         rows = _towards(state["rows"], jacobian, rate, present)
 
         before = jnp.where(present, state["weights"], 0.0)
-        mass = jnp.maximum(before.sum(), TINY)
+        mass = jnp.maximum(before.sum(), base.TINY)
         weights = before / mass
-        pull = solvers.matvec(gramian(rows), weights) + rho * weights
+        pull = solvers.matvec(base.gramian(rows), weights) + rho * weights
         moved = weights - gamma / step**gamma_decay * pull
         if code:
             weights = jax.nn.softmax(jnp.where(present, moved, -jnp.inf))
@@ -89,13 +77,15 @@ def moco(
             "weights": jnp.where(present, weights * mass, state["weights"]),
             "steps": state["steps"] + 1,
         }
-        return combine_rows(weights, rows), new
+        return base.combine_rows(weights, rows), new
 
-    return Balancer(init=init, combine=combine, needs=Needs.JACOBIAN, parameters_only=True)
+    return base.Balancer(
+        init=init, combine=combine, needs=base.Needs.JACOBIAN, parameters_only=True
+    )
 
 
-@with_spec
-def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
+@base.with_spec
+def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> base.Balancer:
     """DB-MTL: running means of the log losses' gradients, scaled to the largest norm.
 
     With g_t / L_t the gradient of log L_t, at step k (from 1) Y <- Y + (1 - b) (J_log - Y), where
@@ -116,25 +106,27 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> Balancer:
       Lin et al., 2023, arXiv:2308.12029
     """
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {"rows": _rows(num_tasks, shared), "steps": jnp.zeros((), jnp.int32)}
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         step = (state["steps"] + 1).astype(jnp.float32)
-        logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, LEAST_LOSS))
+        logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, base.LEAST_LOSS))
         rows = _towards(state["rows"], logs, 1 - beta / step**beta_decay, present)
         norms = _norms(rows)
         longest = jnp.max(jnp.where(present, norms, 0.0))
         inside = present & (norms > 0)
         weights = jnp.where(inside, longest / jnp.where(inside, norms, 1.0), 0.0)
-        return combine_rows(weights, rows), {"rows": rows, "steps": state["steps"] + 1}
+        return base.combine_rows(weights, rows), {"rows": rows, "steps": state["steps"] + 1}
 
-    return Balancer(init=init, combine=combine, needs=Needs.JACOBIAN, parameters_only=True)
+    return base.Balancer(
+        init=init, combine=combine, needs=base.Needs.JACOBIAN, parameters_only=True
+    )
 
 
-@with_spec
-def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
+@base.with_spec
+def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
     """ExcessMTL: larger weights for tasks that are further from their optimum.
 
     A task's excess risk is estimated as e_t = sum_d g_td^2 / sqrt(sum of past g_td^2 + 1e-7),
@@ -155,7 +147,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
     if warmup < 0:
         raise ValueError(f"warmup must be >= 0, not {warmup}")
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {
             "squares": _rows(num_tasks, shared),
             "first": jnp.zeros(num_tasks),
@@ -163,7 +155,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
             "log_weights": jnp.zeros(num_tasks),
         }
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         squares = jax.tree.map(lambda s, g: s + g**2, state["squares"], signals.jacobian)
         flat = lambda x: x.reshape(x.shape[0], -1)
@@ -188,17 +180,17 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> Balancer:
         }
         return jnp.where(present, weights * present.sum(), 0.0), new
 
-    return Balancer(
+    return base.Balancer(
         init=init,
         combine=combine,
-        needs=Needs.JACOBIAN,
+        needs=base.Needs.JACOBIAN,
         heads="weighted",
         parameters_only=True,
     )
 
 
-@with_spec
-def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balancer:
+@base.with_spec
+def cr_mogm(balancer: str | base.Balancer = "mgda", smoothing: float = 0.9) -> base.Balancer:
     """CR-MOGM: running mean of another balancer's weights.
 
     w_k = smoothing * w_(k-1) + (1 - smoothing) * v_k, with v_k the other balancer's weights; w_1 =
@@ -220,14 +212,14 @@ def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balanc
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing must be in [0, 1], not {smoothing}")
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {
             "inner": inner.init(num_tasks, shared),
             "weights": jnp.zeros(num_tasks),
             "started": jnp.zeros(num_tasks, bool),
         }
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         weights, inner_state = inner.combine(signals, state["inner"], key)
         mixed = smoothing * state["weights"] + (1 - smoothing) * weights
         smooth = jnp.where(state["started"], mixed, weights)
@@ -238,11 +230,11 @@ def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balanc
         }
         return jnp.where(signals.present, smooth, 0.0), new
 
-    def observe(signals: Signals, losses_after: Array, state: State) -> State:
+    def observe(signals: base.Signals, losses_after: Array, state: base.State) -> base.State:
         assert inner.observe is not None
         return {**state, "inner": inner.observe(signals, losses_after, state["inner"])}
 
-    return Balancer(
+    return base.Balancer(
         init=init,
         combine=combine,
         needs=inner.needs,
@@ -252,7 +244,7 @@ def cr_mogm(balancer: str | Balancer = "mgda", smoothing: float = 0.9) -> Balanc
     )
 
 
-def _from_text(text: str) -> Balancer:
+def _from_text(text: str) -> base.Balancer:
     """Creates the balancer `name` or `name:argument=value,...`."""
     from mtljax.balancing import BALANCERS  # not at the top: this dict contains cr_mogm
 
@@ -291,4 +283,4 @@ def _norms(rows: PyTree) -> Array:
     peak = lambda leaf: jnp.max(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
     scale = jnp.stack([peak(leaf) for leaf in jax.tree.leaves(rows)]).max(0)
     safe = jnp.where(scale > 0, scale, 1.0)
-    return scale * jnp.sqrt(jnp.diagonal(gramian(_scaled(rows, 1 / safe))))
+    return scale * jnp.sqrt(jnp.diagonal(base.gramian(_scaled(rows, 1 / safe))))

@@ -5,23 +5,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import (
-    LEAST_LOSS,
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    mean_present,
-    stateless,
-    with_spec,
-)
+from mtljax.balancing import base
 from mtljax.balancing.uncertainty import learn, to_learn
 
 
-@with_spec
-def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
+@base.with_spec
+def dwa(temperature: float = 2.0, window: int = 100) -> base.Balancer:
     """Dynamic weight average (DWA): larger weights for tasks whose loss falls more slowly.
 
     With r_t the mean loss of the last window over that of the window before, the weights are
@@ -39,7 +28,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
     if temperature <= 0 or window < 1:
         raise ValueError(f"needs temperature > 0 and window >= 1, not {temperature}, {window}")
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         zeros = lambda: jnp.zeros(num_tasks)  # buffers of a donated state must differ
         return {
             "sum": zeros(),
@@ -50,7 +39,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         weights = jax.nn.softmax(jnp.where(present, state["ratio"] / temperature, -jnp.inf))
         weights = jnp.where(present, weights * present.sum(), 0.0)
@@ -73,11 +62,11 @@ def dwa(temperature: float = 2.0, window: int = 100) -> Balancer:
             "steps": if_full(0, steps),
         }
 
-    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
-@with_spec
-def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
+@base.with_spec
+def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> base.Balancer:
     """GradNorm: learned weights that give slower tasks larger weighted gradients.
 
     With n_t = |g_t|, the weighted norms G_t = w_t n_t should be mean(G) * r_t^alpha, where r_t is
@@ -99,36 +88,38 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         weights = to_learn(optimizer, "weights", jnp.ones(num_tasks))
         return {**weights, "first": jnp.zeros(num_tasks)}
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         has_first = state["first"] > 0
         state = {**state, "first": jnp.where(present & ~has_first, signals.losses, state["first"])}
         count = present.sum()
         total = jnp.sum(jnp.where(present, state["weights"], 0.0))
-        weights = state["weights"] * count / jnp.maximum(total, TINY)
+        weights = state["weights"] * count / jnp.maximum(total, base.TINY)
 
         norms = jnp.sqrt(jnp.diagonal(signals.gramian))
-        rate = signals.losses / jnp.maximum(state["first"], TINY)
-        rate = rate / jnp.maximum(mean_present(rate, present), TINY)
-        target = mean_present(weights * norms, present) * jnp.maximum(rate, 0.0) ** alpha
+        rate = signals.losses / jnp.maximum(state["first"], base.TINY)
+        rate = rate / jnp.maximum(base.mean_present(rate, present), base.TINY)
+        target = base.mean_present(weights * norms, present) * jnp.maximum(rate, 0.0) ** alpha
         gradient = jnp.sign(weights * norms - target) * norms
         new = learn(optimizer, {**state, "weights": weights}, "weights", gradient, present)
         learned = jnp.maximum(new["weights"], 0.0)
-        learned = learned * count / jnp.maximum(jnp.sum(jnp.where(present, learned, 0.0)), TINY)
+        learned = (
+            learned * count / jnp.maximum(jnp.sum(jnp.where(present, learned, 0.0)), base.TINY)
+        )
         new["weights"] = jnp.where(present, learned, state["weights"])
         return jnp.where(present, weights, 0.0), new
 
-    return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN, heads="weighted")
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN, heads="weighted")
 
 
-@with_spec
+@base.with_spec
 def famo(
     learning_rate: float = 0.025, decay: float = 1e-3, reference: tuple[float, ...] | None = None
-) -> Balancer:
+) -> base.Balancer:
     """FAMO: equal relative decrease of all losses, learned from the effect of the last update.
 
     With z = softmax(xi), the update descends c * sum_t z_t log(L_t - b_t), where c
@@ -148,39 +139,39 @@ def famo(
     optimizer = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
     bound = 0.0 if reference is None else jnp.asarray(reference, jnp.float32)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         if reference is not None and len(reference) != num_tasks:
             raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
         return to_learn(optimizer, "logits", jnp.zeros(num_tasks))
 
-    def shares(state: State, present: Array) -> Array:
+    def shares(state: base.State, present: Array) -> Array:
         softmax = jax.nn.softmax(jnp.where(present, state["logits"], -jnp.inf))
         return jnp.where(present, softmax, 0.0)
 
     def excess(losses: Array) -> Array:
-        return jnp.maximum(losses - bound, LEAST_LOSS)
+        return jnp.maximum(losses - bound, base.LEAST_LOSS)
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         # z / L, scaled by the smallest L, since 1 / L overflows float32 for L near 0.
         height = jnp.where(signals.present, excess(signals.losses), jnp.inf)
         weights = shares(state, signals.present) * (height.min() / height)
         weights = jnp.where(signals.present, weights, 0.0)
-        return weights / jnp.maximum(weights.sum(), TINY), state
+        return weights / jnp.maximum(weights.sum(), base.TINY), state
 
-    def observe(signals: Signals, losses_after: Array, state: State) -> State:
+    def observe(signals: base.Signals, losses_after: Array, state: base.State) -> base.State:
         share = shares(state, signals.present)
         fall = jnp.log(excess(signals.losses)) - jnp.log(excess(losses_after))
         fall = jnp.where(signals.present, fall, 0.0)
         gradient = share * (fall - jnp.dot(share, fall))
         return learn(optimizer, state, "logits", gradient, signals.present)
 
-    return Balancer(
-        init=init, combine=combine, needs=Needs.LOSSES, heads="weighted", observe=observe
+    return base.Balancer(
+        init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted", observe=observe
     )
 
 
-@with_spec
-def rlw() -> Balancer:
+@base.with_spec
+def rlw() -> base.Balancer:
     """Random loss weighting (RLW): random weights at every step.
 
     w = softmax(z), z_t drawn from the standard normal distribution.
@@ -191,9 +182,11 @@ def rlw() -> Balancer:
       Lin et al., 2022, arXiv:2111.10603
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         logits = jax.random.normal(key, signals.losses.shape)
         softmax = jax.nn.softmax(jnp.where(signals.present, logits, -jnp.inf))
         return jnp.where(signals.present, softmax, 0.0), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(
+        init=base.stateless, combine=combine, needs=base.Needs.LOSSES, heads="weighted"
+    )

@@ -4,20 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mtljax.balancing.base import (
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    stateless,
-    with_spec,
-)
+from mtljax.balancing import base
 
 
-@with_spec
-def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer:
+@base.with_spec
+def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> base.Balancer:
     """(Multi-)Krum: mean of the gradients closest to their nearest neighbors.
 
     Task t's score is the sum of the squared distances of g_t to its T - outliers - 2 nearest
@@ -37,9 +28,9 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
     if outliers < 0 or selected < 1:
         raise ValueError(f"needs outliers >= 0 and selected >= 1, not {outliers}, {selected}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
-        gram = signals.gramian / jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), TINY)
+        gram = signals.gramian / jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         size, count = gram.shape[0], present.sum()
         square = jnp.diagonal(gram)
         distance = jnp.maximum(square[:, None] + square[None, :] - 2 * gram, 0.0)
@@ -54,11 +45,11 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> Balancer
         best = present & (_rank(jnp.where(present, score, jnp.inf)) < selected)
         return best / jnp.maximum(best.sum(), 1).astype(jnp.float32), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def trimmed_mean(trim: int = 1) -> Balancer:
+@base.with_spec
+def trimmed_mean(trim: int = 1) -> base.Balancer:
     """Trimmed mean: mean without the largest and smallest values at each coordinate.
 
     Convention: the mean; with fewer than 2 trim + 1 present tasks, as many values are dropped as
@@ -73,7 +64,7 @@ def trimmed_mean(trim: int = 1) -> Balancer:
     if trim < 0:
         raise ValueError(f"trim must be >= 0, not {trim}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         count = present.sum()
         drop = jnp.maximum(jnp.minimum(trim, (count - 1) // 2), 0)
@@ -90,7 +81,7 @@ def trimmed_mean(trim: int = 1) -> Balancer:
 
         return jax.tree.map(trimmed, signals.jacobian), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.JACOBIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.JACOBIAN)
 
 
 def _rank(values: Array) -> Array:

@@ -6,23 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import (
-    LEAST_LOSS,
-    TINY,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    mean_present,
-    with_spec,
-)
+from mtljax.balancing import base
 
 Preference = Sequence[float] | None
 
 
-@with_spec
-def ew() -> Balancer:
+@base.with_spec
+def ew() -> base.Balancer:
     """Equal weighting (EW): the sum of the losses.
 
     Convention: the sum, not the mean, as in LibMTL; the heads receive the same loss.
@@ -30,8 +20,8 @@ def ew() -> Balancer:
     return _scalarizer(lambda losses, present: present.astype(jnp.float32))
 
 
-@with_spec
-def fixed(weights: Sequence[float]) -> Balancer:
+@base.with_spec
+def fixed(weights: Sequence[float]) -> base.Balancer:
     """Fixed weights, one per task, in the order of the tasks.
 
     Convention: not normalized; the heads receive the weighted loss.
@@ -51,8 +41,8 @@ def fixed(weights: Sequence[float]) -> Balancer:
     return _scalarizer(combine, weights)
 
 
-@with_spec
-def si() -> Balancer:
+@base.with_spec
+def si() -> base.Balancer:
     """Scale-invariant loss (SI): sum of the logarithms of the losses, independent of units.
 
     The weights are 1 / L_t, the gradient of sum_t log L_t.
@@ -63,11 +53,11 @@ def si() -> Balancer:
     References:
       Navon et al., 2022, arXiv:2202.01017 (as a baseline)
     """
-    return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, LEAST_LOSS))
+    return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, base.LEAST_LOSS))
 
 
-@with_spec
-def gls() -> Balancer:
+@base.with_spec
+def gls() -> base.Balancer:
     """Geometric loss strategy (GLS): geometric mean of the losses.
 
     With M = (prod_t L_t)^(1 / T), the weights are M / (T L_t).
@@ -80,14 +70,14 @@ def gls() -> Balancer:
     """
 
     def combine(losses: Array, present: Array) -> Array:
-        logs = jnp.log(jnp.maximum(losses, LEAST_LOSS))
-        return jnp.exp(mean_present(logs, present) - logs) / jnp.maximum(present.sum(), 1)
+        logs = jnp.log(jnp.maximum(losses, base.LEAST_LOSS))
+        return jnp.exp(base.mean_present(logs, present) - logs) / jnp.maximum(present.sum(), 1)
 
     return _scalarizer(combine)
 
 
-@with_spec
-def chebyshev(weights: Preference = None, reference: Preference = None) -> Balancer:
+@base.with_spec
+def chebyshev(weights: Preference = None, reference: Preference = None) -> base.Balancer:
     """Chebyshev scalarization: maximum of the weighted losses.
 
     The objective is max_t w_t (L_t - z_t). Tasks that tie for the maximum share it equally.
@@ -111,8 +101,10 @@ def chebyshev(weights: Preference = None, reference: Preference = None) -> Balan
     return _scalarizer(combine, weights, reference)
 
 
-@with_spec
-def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = None) -> Balancer:
+@base.with_spec
+def pbi(
+    theta: float = 5.0, weights: Preference = None, reference: Preference = None
+) -> base.Balancer:
     """Penalty-based boundary intersection (PBI): descent along a ray with a penalty for leaving it.
 
     With v = L - z and u = w / |w|, the objective is d1 + theta * d2, where d1 = <v, u> is the
@@ -138,9 +130,9 @@ def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = 
 
     def combine(losses: Array, present: Array) -> Array:
         ray = _preference(weights, present)
-        ray = ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
+        ray = ray / jnp.maximum(jnp.linalg.norm(ray), base.TINY)
         values = jnp.where(present, losses - _point(reference), 0.0)
-        scale = jnp.maximum(jnp.max(jnp.abs(values)), TINY)  # squares of 1e-30 are 0
+        scale = jnp.maximum(jnp.max(jnp.abs(values)), base.TINY)  # squares of 1e-30 are 0
         across = values / scale - jnp.dot(values / scale, ray) * ray
         distance = jnp.linalg.norm(across)
         on_ray = distance <= 1e-6  # what is left there is rounding
@@ -149,8 +141,8 @@ def pbi(theta: float = 5.0, weights: Preference = None, reference: Preference = 
     return _scalarizer(combine, weights, reference)
 
 
-@with_spec
-def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
+@base.with_spec
+def cosmos(penalty: float = 1.0, weights: Preference = None) -> base.Balancer:
     """COSMOS: weighted sum with a penalty on the angle between losses and preference.
 
     The objective is <w, L> - penalty * cos(w, L).
@@ -172,23 +164,23 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> Balancer:
     def combine(losses: Array, present: Array) -> Array:
         ray = _preference(weights, present)
         values = jnp.where(present, losses, 0.0)
-        scale = jnp.maximum(jnp.max(jnp.abs(values)), LEAST_LOSS)
+        scale = jnp.maximum(jnp.max(jnp.abs(values)), base.LEAST_LOSS)
         values = values / scale
         length = jnp.maximum(jnp.linalg.norm(values), 1.0)  # >= 1 unless all are 0
-        unit, ray_unit = values / length, ray / jnp.maximum(jnp.linalg.norm(ray), TINY)
+        unit, ray_unit = values / length, ray / jnp.maximum(jnp.linalg.norm(ray), base.TINY)
         across = ray_unit - jnp.dot(unit, ray_unit) * unit
         return ray - penalty * across / (length * scale)
 
     return _scalarizer(combine, weights)
 
 
-@with_spec
+@base.with_spec
 def stch(
     mu: float = 1.0,
     weights: Preference = None,
     reference: Preference = None,
     warmup: int = 0,
-) -> Balancer:
+) -> base.Balancer:
     """Smooth Chebyshev scalarization (STCH): soft maximum of the weighted losses.
 
     The objective is mu * log sum_t exp(w_t (L_t - z_t) / mu), so a task's weight is w_t times its
@@ -223,18 +215,18 @@ def stch(
     if not warmup:
         return _scalarizer(plain, weights, reference)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {
             "sum": jnp.zeros(num_tasks),
             "count": jnp.zeros(num_tasks),
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
-        present, losses = signals.present, jnp.maximum(signals.losses, LEAST_LOSS)
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        present, losses = signals.present, jnp.maximum(signals.losses, base.LEAST_LOSS)
         warming = state["steps"] < warmup
         mean = jnp.where(state["count"] > 0, state["sum"] / jnp.maximum(state["count"], 1), 1.0)
-        shares = soft_max(jnp.log(losses / jnp.maximum(mean, LEAST_LOSS)), present)
+        shares = soft_max(jnp.log(losses / jnp.maximum(mean, base.LEAST_LOSS)), present)
         weights = jnp.where(warming, 1.0, present.sum() * shares) / losses
         new = {
             "sum": state["sum"] + jnp.where(warming, signals.losses, 0.0),
@@ -243,24 +235,24 @@ def stch(
         }
         return jnp.where(present, weights, 0.0), new
 
-    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
-def _scalarizer(weigh: Callable[[Array, Array], Array], *per_task: Preference) -> Balancer:
+def _scalarizer(weigh: Callable[[Array, Array], Array], *per_task: Preference) -> base.Balancer:
     """Balancer with weights `weigh(losses, present)`; `per_task` arguments must have T entries."""
     for values in per_task:
         _check(values, positive=False)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         for values in per_task:
             if values is not None and len(values) != num_tasks:
                 raise ValueError(f"{len(values)} numbers {tuple(values)} for {num_tasks} tasks")
         return ()
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         return jnp.where(signals.present, weigh(signals.losses, signals.present), 0.0), state
 
-    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
 def _check(values: Preference, positive: bool = True) -> None:

@@ -5,20 +5,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import (
-    LEAST_LOSS,
-    Balancer,
-    Combined,
-    Needs,
-    Signals,
-    State,
-    stateless,
-    with_spec,
-)
+from mtljax.balancing import base
 
 
-@with_spec
-def uw(learning_rate: float = 1e-2) -> Balancer:
+@base.with_spec
+def uw(learning_rate: float = 1e-2) -> base.Balancer:
     """Uncertainty weighting (UW): weights from learned noise variances.
 
     With s_t = log sigma_t^2, the objective is sum_t (exp(-s_t) L_t + s_t) / 2, so a task's weight
@@ -38,8 +29,8 @@ def uw(learning_rate: float = 1e-2) -> Balancer:
     return _learned_scale(learning_rate, factor=0.5, sign=-1.0)
 
 
-@with_spec
-def imtl_l(learning_rate: float = 1e-2) -> Balancer:
+@base.with_spec
+def imtl_l(learning_rate: float = 1e-2) -> base.Balancer:
     """IMTL-L: learned scales that bring all losses to the same magnitude.
 
     The objective is sum_t (exp(s_t) L_t - s_t): weight exp(s_t), and s_t follows Adam on its
@@ -57,8 +48,8 @@ def imtl_l(learning_rate: float = 1e-2) -> Balancer:
     return _learned_scale(learning_rate, factor=1.0, sign=1.0)
 
 
-@with_spec
-def uw_so(temperature: float = 1.0) -> Balancer:
+@base.with_spec
+def uw_so(temperature: float = 1.0) -> base.Balancer:
     """Soft optimal uncertainty weighting (UW-SO): softmax of the optimal weights 1 / L_t.
 
     The optimum of the uncertainty objective is the weight 1 / L_t; a softmax over the tasks limits
@@ -77,28 +68,30 @@ def uw_so(temperature: float = 1.0) -> Balancer:
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, not {temperature}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
-        logits = 1 / jnp.maximum(signals.losses, LEAST_LOSS) / temperature
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        logits = 1 / jnp.maximum(signals.losses, base.LEAST_LOSS) / temperature
         logits = jnp.where(signals.present, logits, -jnp.inf)
         return jnp.where(signals.present, jax.nn.softmax(logits), 0.0), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(
+        init=base.stateless, combine=combine, needs=base.Needs.LOSSES, heads="weighted"
+    )
 
 
-def _learned_scale(learning_rate: float, factor: float, sign: float) -> Balancer:
+def _learned_scale(learning_rate: float, factor: float, sign: float) -> base.Balancer:
     """Balancer that minimizes factor * sum_t (exp(sign * s_t) L_t - sign * s_t) over s by Adam."""
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(sign * state["log_scale"])
         gradient = factor * sign * (scale * signals.losses - 1)
         new = learn(optimizer, state, "log_scale", gradient, signals.present)
         return jnp.where(signals.present, factor * scale, 0.0), new
 
-    return Balancer(init=init, combine=combine, needs=Needs.LOSSES, heads="weighted")
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
 def to_learn(optimizer: optax.GradientTransformation, name: str, start: jax.Array) -> dict:
