@@ -1,4 +1,4 @@
-"""Fusions: how tasks share a trunk and exchange features. One file each."""
+"""Fusions: methods for sharing a trunk and exchanging features between tasks, one file each."""
 
 from mtljax.models.fusion.attention import CrossTaskAttention
 from mtljax.models.fusion.base import Fusion
@@ -34,6 +34,24 @@ FUSIONS: dict[str, type[Fusion]] = {
     "invpt": InvPT,
     "task_prompt": TaskPrompt,
 }
-"""Name -> Linen module: `(trunk, tasks, taps, remat, pools, **own arguments)`."""
+"""Name -> Linen module `(trunk, tasks, taps, remat, pools, **arguments)`."""
 
-__all__ = ["FUSIONS", "Fusion"]
+__all__ = [
+    "CGC",
+    "FUSIONS",
+    "MTAN",
+    "NDDR",
+    "PLE",
+    "CrossStitch",
+    "CrossTaskAttention",
+    "DSelectK",
+    "Fusion",
+    "HardSharing",
+    "Independent",
+    "InvPT",
+    "LearningToBranch",
+    "MMoE",
+    "MTINet",
+    "PADNet",
+    "TaskPrompt",
+]

@@ -1,4 +1,4 @@
-"""The contract of a fusion: it owns the trunk's stages and decides how tasks share and exchange."""
+"""Base class of fusions: runs the stages of the trunk and exchanges features between tasks."""
 
 import re
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from mtljax.models.partition import mark_representation
 from mtljax.models.trunks.base import Activations, features_of
 
 Features = tuple[Array, ...]
-"""Outputs of the last stages, coarsest last; a head reads as many as its task's `taps`. Where all
-heads begin by averaging the last one over space, its average may stand for it."""
+"""Outputs of the last stages, coarsest last; a head reads the last `taps` of them. If all heads
+begin with global average pooling, the last one may be pooled already."""
 
 
 class Fusion(nn.Module):
@@ -21,9 +21,9 @@ class Fusion(nn.Module):
     Attributes:
       trunk: The stages.
       tasks: Names of the tasks.
-      taps: How many of the last stages to hand over.
-      remat: Compute a stage's activations again in the backward pass instead of keeping them.
-      pools: Every head begins by averaging the last stage over space; see `hand_over`.
+      taps: Number of last stages to return.
+      remat: Recompute the activations of a stage in the backward pass instead of storing them.
+      pools: True if every head begins with global average pooling; see `share_features`.
     """
 
     trunk: tuple[nn.Module, ...]
@@ -33,51 +33,51 @@ class Fusion(nn.Module):
     pools: bool = False
 
     def copy_stage(self, index: int, name: str) -> nn.Module:
-        """The stage at `index` with parameters of its own, under `name`."""
+        """The stage at `index` with separate parameters, under `name`."""
         return self.trunk[index].clone(parent=self, name=name)
 
     def copy_trunk(self, prefix: str) -> tuple[nn.Module, ...]:
-        """The same stages with parameters of their own, named `<prefix>_trunk_<i>`."""
+        """All stages with separate parameters, named `<prefix>_trunk_<i>`."""
         return tuple(self.copy_stage(i, f"{prefix}_trunk_{i}") for i in range(len(self.trunk)))
 
     @nn.nowrap
     def stage_of(self, module: str) -> int | None:
-        """Which of the trunk's stages a module of this fusion is, or is a copy of; None: of none.
+        """Index of the stage that a module of this fusion is, or is a copy of; None if neither.
 
         Args:
-          module: Its path below the fusion: `trunk_0`, `digit_trunk_0`.
+          module: Path of the module below the fusion: `trunk_0`, `digit_trunk_0`.
         """
-        found = re.fullmatch(r"(?:[^/]+_)?trunk_(\d+)", module)
-        return int(found[1]) if found else None
+        match = re.fullmatch(r"(?:[^/]+_)?trunk_(\d+)", module)
+        return int(match[1]) if match else None
 
     def run_stage(self, stage: nn.Module, x: Activations, train: bool) -> Activations:
-        """One stage, with `remat` as asked."""
+        """Runs one stage, with the `remat` of this fusion."""
         return run_stage(stage, x, train, self.remat)
 
     def run_stages(
-        self, stages: tuple[nn.Module, ...], x: Activations, train: bool
+        self, stages: Sequence[nn.Module], x: Activations, train: bool
     ) -> tuple[Activations, ...]:
-        """The outputs of all stages, each with what travels beside its features."""
+        """Outputs of all stages, run one after the other."""
         outputs = []
         for stage in stages:
             x = self.run_stage(stage, x, train)
             outputs.append(x)
         return tuple(outputs)
 
-    def run_trunk(self, stages: tuple[nn.Module, ...], x: Activations, train: bool) -> Features:
-        """The features of the last `taps` stages."""
+    def run_trunk(self, stages: Sequence[nn.Module], x: Activations, train: bool) -> Features:
+        """Features of the last `taps` stages."""
         outputs = self.run_stages(stages, x, train)
         return tuple(features_of(x) for x in outputs[-self.taps :])
 
     def represent(self, features: PyTree[Float[Array, "B ..."]]) -> PyTree[Float[Array, "B ..."]]:
-        """Marks the last point that all tasks' losses go through; see `mark_representation`."""
+        """Marks the representation for `level="features"`; see `mark_representation`."""
         return mark_representation(self, features)
 
-    def hand_over(self, features: Features) -> dict[str, Features]:
-        """The same features to all heads, as the representation.
+    def share_features(self, features: Features) -> dict[str, Features]:
+        """Marks features as the representation and returns them for every task.
 
-        If every head begins by averaging over space, that is done here: once, and what is
-        represented is a vector.
+        If `pools`, the last features are pooled here, once for all heads, so that the
+        representation is a vector.
         """
         if self.pools:
             features = (global_average_pool(features[-1]),)
@@ -85,28 +85,28 @@ class Fusion(nn.Module):
 
 
 def run_stage(stage: nn.Module, x: Activations, train: bool, remat: bool) -> Activations:
-    """One stage; with `remat` its activations are computed again in the backward pass."""
+    """Runs one stage; with `remat` the backward pass recomputes its activations."""
     run = lambda stage, x: stage(x, train)
     return (nn.remat(run) if remat else run)(stage, x)
 
 
 def require_maps(fusion: str, features: Sequence[Array]) -> None:
-    """Raises ValueError where a fusion that works on positions meets features without them."""
+    """Raises ValueError if any features are not maps [B, H, W, C]."""
     shapes = [x.shape[1:] for x in features if x.ndim != 4]
     if shapes:
         raise ValueError(
-            f"fusion {fusion} works on maps [B, H, W, C], and a stage of this trunk gives "
-            f"{shapes[0]} per image; take a trunk of maps (cnn, resnet18, vit_ti, ...) or a fusion "
-            "for any features (none, attention, cross_stitch, nddr, mmoe, cgc, ple, ...)"
+            f"fusion {fusion} requires maps [B, H, W, C], but a stage of this trunk returns shape "
+            f"{shapes[0]} per image; take a convolutional trunk or a ViT (cnn, resnet18, vit_ti, "
+            "...), or a fusion for any features (none, attention, cross_stitch, nddr, mmoe, ...)"
         )
 
 
 def require_pyramid(fusion: str, features: Sequence[Array]) -> None:
-    """Raises ValueError where maps grow again, as on the way up of a segnet."""
+    """Raises ValueError if maps get finer from one stage to the next, as in a segnet."""
     require_maps(fusion, features)
     sizes = [x.shape[1] for x in features]
     if sizes != sorted(sizes, reverse=True):
         raise ValueError(
-            f"fusion {fusion} goes from coarse maps to fine ones and needs stages that get coarser "
-            f"(here: {sizes} pixels high); take cnn, resnet18, convnext_t, vit_ti, ..."
+            f"fusion {fusion} requires stages whose maps get coarser, but they are {sizes} pixels "
+            "high; take cnn, resnet18, convnext_t, vit_ti, ..."
         )

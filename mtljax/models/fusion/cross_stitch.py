@@ -2,19 +2,20 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from mtljax.models.fusion.exchange import Exchange, start
+from mtljax.models.fusion.exchange import Exchange, initial_weights
 
 
 class CrossStitch(Exchange):
     """Cross-stitch network: a trunk per task, mixed linearly after every stage.
 
-    x_t <- sum_s a_ts x_s, with a learned number a_ts per stage and pair of tasks. What is shared
-    and where the representation is: see `Exchange`.
+    x_t <- sum_s a_ts x_s, with a learned scalar a_ts per stage and pair of tasks. For the shared
+    parameters and the representation see `Exchange`.
 
     Attributes:
-      same: a_tt at the start; the other tasks share 1 - same evenly. At 1 the trunks start
-        independent of each other.
+      same: Initial a_tt; the other tasks share 1 - same evenly. With 1 the trunks are initially
+        independent.
 
     References:
       Misra et al., 2016, arXiv:1604.03539
@@ -22,18 +23,18 @@ class CrossStitch(Exchange):
 
     same: float = 0.9
 
-    def unit(self, own, name):
-        weights = tuple(start(own, len(self.tasks), self.same))
+    def unit(self, index: int, name: str) -> nn.Module:
+        weights = initial_weights(index, len(self.tasks), self.same)
         return Stitch(start=weights, parent=self, name=name)
 
 
 class Stitch(nn.Module):
-    """One task's row of a cross-stitch unit."""
+    """Row of a cross-stitch unit, for one task."""
 
     start: tuple[float, ...]
 
     @nn.compact
-    def __call__(self, features, train):
+    def __call__(self, features: list[Array], train: bool) -> Array:
         del train
         row = self.param("row", lambda _: jnp.asarray(self.start))
         return sum(weight.astype(x.dtype) * x for weight, x in zip(row, features, strict=True))

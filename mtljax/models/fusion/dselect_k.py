@@ -12,19 +12,19 @@ from mtljax.models.partition import TASK_PREFIX
 class DSelectK(Mixture):
     """Mixture of experts whose gates choose at most `k` experts, by a smooth binary code.
 
-    Selector j of a task has log2(experts) numbers z_j; S is a cubic step from 0 to 1 of width
-    `gamma`, and expert n, with binary digits b, gets r(z_j)_n = prod_i (S(z_ji) if b_i else
-    1 - S(z_ji)). The gate is sum_j softmax(a)_j r(z_j): once every z_ji has left the step, each
-    selector has chosen one expert. The paper's optional penalty that hurries this is left out.
-    Experts as in `MMoE`, and shared; z and a are task-specific. For the representation see
-    `Mixture`. Gates are sown as `intermediates`.
+    Selector j of a task has log2(experts) numbers z_j. With S a cubic step from 0 to 1 of width
+    `gamma`, expert n with binary digits b has weight r(z_j)_n = prod_i (S(z_ji) if b_i else
+    1 - S(z_ji)). The gate is sum_j softmax(a)_j r(z_j). If all z_ji are outside the step, each
+    selector selects one expert. The paper's optional entropy penalty is not implemented. Experts
+    are shared, as in `MMoE`; z and a are task-specific. For the representation see `Mixture`. Gates
+    are sown as `intermediates`.
 
     Attributes:
-      experts: How many; a power of two, so that every code is an expert's.
-      expert_stages: How many of the trunk's last stages each expert has a copy of.
-      k: Selectors, that is, experts that a task uses at most.
+      experts: Number of experts, a power of two.
+      expert_stages: Number of last stages of the trunk that form an expert.
+      k: Number of selectors, the maximum number of experts per task.
       gamma: Width of the step.
-      per_example: Compute z and a from each example's features; else they are parameters.
+      per_example: True to compute z and a from the features of each example; False for parameters.
 
     References:
       Hazimeh et al., 2021, arXiv:2106.03760
@@ -34,7 +34,7 @@ class DSelectK(Mixture):
     gamma: float = 1.0
     per_example: bool = False
 
-    def gate(self, task):
+    def gate(self, task: str) -> nn.Module:
         if self.experts < 2 or self.experts & (self.experts - 1):
             raise ValueError(
                 f"fusion dselect_k: experts={self.experts} is not a power of two; take 2, 4, 8, ..."
@@ -50,7 +50,7 @@ class DSelectK(Mixture):
 
 
 class SelectorGate(nn.Module):
-    """One task's gate: its selectors and their weights."""
+    """Gate of one task: its selectors and their weights."""
 
     experts: int
     k: int
@@ -68,25 +68,25 @@ class SelectorGate(nn.Module):
         else:
             code = self.param("code", uniform(self.gamma / 100), (self.k, digits))
             logits = self.param("selectors", uniform(0.05), (self.k,))
-        chosen = select(code, self.experts, self.gamma)
-        gate = jnp.einsum("...k,...kn->...n", nn.softmax(logits), chosen)
+        selected = select(code, self.experts, self.gamma)
+        gate = jnp.einsum("...k,...kn->...n", nn.softmax(logits), selected)
         self.sow("intermediates", "gate", gate)
         return gate
 
 
 def uniform(limit: float) -> nn.initializers.Initializer:
-    """Between -limit and limit."""
+    """Uniform initializer on [-limit, limit]."""
     return lambda key, shape: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
 
 
 def smooth_step(t: Array, gamma: float) -> Array:
-    """0 below -gamma/2, 1 above gamma/2, a cubic with matching slopes between."""
+    """0 below -gamma/2, 1 above gamma/2, a cubic with matching slopes in between."""
     t = jnp.clip(t / gamma, -0.5, 0.5)
     return t * (1.5 - 2 * t * t) + 0.5
 
 
 def select(code: Float[Array, "*B m"], experts: int, gamma: float) -> Float[Array, "*B N"]:
-    """The share of each expert under a code; shares are >= 0 and sum to 1."""
+    """Weight of each expert for a code; weights are >= 0 and sum to 1."""
     step = smooth_step(code, gamma)[..., None, :]
     digits = (jnp.arange(experts)[:, None] >> jnp.arange(code.shape[-1])) & 1
     return jnp.where(digits == 1, step, 1 - step).prod(-1)

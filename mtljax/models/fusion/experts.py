@@ -1,21 +1,21 @@
-"""Experts and gates: what the mixtures (MMoE, DSelect-k) and the layered ones (CGC, PLE) share."""
+"""Experts and gates for mixtures (MMoE, DSelect-k) and layered experts (CGC, PLE)."""
 
 import re
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from mtljax.models.fusion.base import Fusion, run_stage
+from mtljax.models.fusion.base import Features, Fusion, run_stage
 from mtljax.models.layers import global_average_pool
 from mtljax.models.partition import TASK_PREFIX
 from mtljax.models.trunks.base import Activations, features_of, weighted_sum
 
-Entrance = tuple[list[Activations], Float[Array, "B F"] | None]
-"""What the gate before a level mixes, and what it reads: None before the first, without a gate."""
+GateInputs = tuple[list[Activations], Float[Array, "B F"] | None]
+"""Values that a gate mixes, and the summary that it reads; None for a single value."""
 
 
 class SoftmaxGate(nn.Module):
-    """softmax(W x): how much of each expert an example gets."""
+    """softmax(W x): weight of each expert, per example."""
 
     count: int
 
@@ -26,17 +26,25 @@ class SoftmaxGate(nn.Module):
         return gate
 
 
-def summary(x: Activations, is_image: bool) -> Float[Array, "B F"]:
-    """What gates read: features averaged over space, or every pixel of the image."""
+def summarize(x: Activations, is_image: bool) -> Float[Array, "B F"]:
+    """Input of a gate: features averaged over space, or all pixels of the image."""
     features = features_of(x)
     return features.reshape(features.shape[0], -1) if is_image else global_average_pool(features)
 
 
-class Mixture(Fusion):
-    """Shared lower stages; copies of the upper ones as experts; a gate per task mixes them.
+def apply_gate(inputs: GateInputs, name: str) -> Activations:
+    """Mixes values with a `SoftmaxGate` called `name`; returns a single value unchanged."""
+    parts, summary = inputs
+    if summary is None:
+        return parts[0]
+    return weighted_sum(SoftmaxGate(len(parts), name=name)(summary), parts)
 
-    Experts are shared, gates are task-specific. The representation for `level="features"` is what
-    the experts and the stages below give.
+
+class Mixture(Fusion):
+    """Shared lower stages, copies of the upper stages as experts, and one gate per task.
+
+    Experts are shared, gates are task-specific. The representation for `level="features"` is the
+    outputs of the experts and of the lower stages.
     """
 
     experts: int = 4
@@ -44,16 +52,16 @@ class Mixture(Fusion):
 
     @nn.nowrap
     def stage_of(self, module: str) -> int | None:
-        found = re.fullmatch(r"expert_\d+_(\d+)", module)
+        match = re.fullmatch(r"expert_\d+_(\d+)", module)
         first = len(self.trunk) - self.expert_stages
-        return first + int(found[1]) if found else super().stage_of(module)
+        return first + int(match[1]) if match else super().stage_of(module)
 
     def gate(self, task: str) -> nn.Module:
-        """The task's gate, `summary -> weights [N] or [B, N]`, named `task_<name>`."""
+        """Gate of a task, `summary -> weights [N] or [B, N]`, named `task_<name>`."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         first = first_expert_stage(self, self.expert_stages)
         below = (image, *self.run_stages(self.trunk[:first], image, train))
         runs = []
@@ -63,17 +71,17 @@ class Mixture(Fusion):
             ]
             runs.append([features_of(x) for x in self.run_stages(copies, below[-1], train)])
         lower = tuple(features_of(x) for x in below[1:])
-        lower, runs, seen = self.represent((lower, runs, summary(below[-1], first == 0)))
+        lower, runs, summary = self.represent((lower, runs, summarize(below[-1], first == 0)))
         fused = {}
         for task in self.tasks:
-            weights = self.gate(task)(seen)
+            weights = self.gate(task)(summary)
             mixed = [weighted_sum(weights, level) for level in zip(*runs, strict=True)]
             fused[task] = (*lower, *mixed)[-self.taps :]
         return fused
 
 
 class Layered(Fusion):
-    """Levels of shared and task-specific experts with gates between; see `CGC` and `PLE`."""
+    """Levels of shared and task-specific experts with gates between them; see `CGC` and `PLE`."""
 
     shared_experts: int = 2
     task_experts: int = 1
@@ -82,38 +90,40 @@ class Layered(Fusion):
     def stage_of(self, module: str) -> int | None:
         if re.fullmatch(rf"{TASK_PREFIX}[^/]+/expert_\d+", module):
             return len(self.trunk) - 1
-        found = re.fullmatch(r"[^/]+_expert_(\d+)_\d+", module)
-        return int(found[1]) if found else super().stage_of(module)
+        match = re.fullmatch(r"[^/]+_expert_(\d+)_\d+", module)
+        return int(match[1]) if match else super().stage_of(module)
 
-    def extract(self, image: Array, train: bool, levels: int) -> dict[str, tuple[Array, ...]]:
-        """The features of each task, with the last `levels` stages as levels of experts."""
+    def extract(self, image: Array, train: bool, levels: int) -> dict[str, Features]:
+        """Features of each task, with the last `levels` stages as levels of experts."""
         first = first_expert_stage(self, levels)
         below = (image, *self.run_stages(self.trunk[:first], image, train))
-        common, own = below[-1], dict.fromkeys(self.tasks, below[-1])
+        shared_input, task_inputs = below[-1], dict.fromkeys(self.tasks, below[-1])
         lower = {task: [features_of(x) for x in below[1:]] for task in self.tasks}
-        entering: dict[str, Entrance] = {task: ([x], None) for task, x in own.items()}
+        gate_inputs: dict[str, GateInputs] = {t: ([x], None) for t, x in task_inputs.items()}
         for level in range(levels - 1):
             is_image, stage = first + level == 0, first + level
             if level:
-                own = {
-                    task: enter(*entering[task], name=f"{task}_gate_{level - 1}")
+                task_inputs = {
+                    task: apply_gate(gate_inputs[task], name=f"{task}_gate_{level - 1}")
                     for task in self.tasks
                 }
-                for task, x in own.items():
+                for task, x in task_inputs.items():
                     lower[task].append(features_of(x))
-            shared = self.run_copies("shared", stage, self.shared_experts, common, train)
+            shared = self.run_copies("shared", stage, self.shared_experts, shared_input, train)
             private = {
                 task: self.run_copies(task, stage, self.task_experts, x, train)
-                for task, x in own.items()
+                for task, x in task_inputs.items()
             }
-            everything = [*shared, *(x for experts in private.values() for x in experts)]
-            gate = SoftmaxGate(len(everything), name=f"shared_gate_{level}")
-            common = weighted_sum(gate(summary(common, is_image)), everything)
-            entering = {
-                task: ([*private[task], *shared], summary(x, is_image)) for task, x in own.items()
+            experts = [*shared, *(x for outputs in private.values() for x in outputs)]
+            summary = summarize(shared_input, is_image)
+            shared_input = apply_gate((experts, summary), name=f"shared_gate_{level}")
+            gate_inputs = {
+                task: ([*private[task], *shared], summarize(x, is_image))
+                for task, x in task_inputs.items()
             }
-        shared = self.run_copies("shared", len(self.trunk) - 1, self.shared_experts, common, train)
-        entering, shared, lower = self.represent((entering, shared, lower))
+        last = len(self.trunk) - 1
+        shared = self.run_copies("shared", last, self.shared_experts, shared_input, train)
+        gate_inputs, shared, lower = self.represent((gate_inputs, shared, lower))
         fused = {}
         for task in self.tasks:
             branch = TaskExperts(
@@ -123,20 +133,20 @@ class Layered(Fusion):
                 remat=self.remat,
                 name=TASK_PREFIX + task,
             )
-            made = branch(*entering[task], shared, train)
-            fused[task] = (*lower[task], *made)[-self.taps :]
+            outputs = branch(gate_inputs[task], shared, train)
+            fused[task] = (*lower[task], *outputs)[-self.taps :]
         return fused
 
     def run_copies(
         self, owner: str, stage: int, count: int, x: Activations, train: bool
     ) -> list[Activations]:
-        """What `count` copies of a stage, the experts of `owner`, give."""
+        """Outputs of the experts of `owner`: `count` copies of a stage."""
         copies = [self.copy_stage(stage, f"{owner}_expert_{stage}_{n}") for n in range(count)]
         return [self.run_stage(expert, x, train) for expert in copies]
 
 
 class TaskExperts(nn.Module):
-    """One task's part of the last level: the gate before it, its experts, the gate after it."""
+    """Last level of one task: the gate before it, its experts, and the gate after it."""
 
     stage: nn.Module
     experts: int
@@ -144,26 +154,19 @@ class TaskExperts(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, parts, seen, shared, train):
-        own = enter(parts, seen, name="enter")
-        made = []
+    def __call__(self, inputs: GateInputs, shared: list[Activations], train: bool) -> Features:
+        x = apply_gate(inputs, name="enter")
+        outputs = []
         for n in range(self.experts):
             expert = self.stage.clone(parent=self, name=f"expert_{n}")
-            made.append(run_stage(expert, own, train, self.remat))
-        gate = SoftmaxGate(len(made) + len(shared), name="gate")
-        out = features_of(weighted_sum(gate(summary(own, self.is_image)), [*made, *shared]))
-        return (out,) if seen is None else (features_of(own), out)
-
-
-def enter(parts: list[Activations], seen: Float[Array, "B F"] | None, name: str) -> Activations:
-    """What a gate called `name` makes of a level's experts; what came in where there is no gate."""
-    if seen is None:
-        return parts[0]
-    return weighted_sum(SoftmaxGate(len(parts), name=name)(seen), parts)
+            outputs.append(run_stage(expert, x, train, self.remat))
+        summary = summarize(x, self.is_image)
+        out = features_of(apply_gate(([*outputs, *shared], summary), name="gate"))
+        return (out,) if inputs[1] is None else (features_of(x), out)
 
 
 def first_expert_stage(fusion: Fusion, levels: int) -> int:
-    """The index of the first stage whose copies are experts."""
+    """Index of the first stage whose copies are experts."""
     if not 1 <= levels <= len(fusion.trunk):
         raise ValueError(
             f"fusion {type(fusion).__name__}: experts are copies of the last {levels} stages, but "

@@ -1,21 +1,22 @@
-"""A trunk per task, joined late: the baseline that treats tasks as independent."""
+"""Late fusion of independent trunks."""
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from mtljax.models.fusion.base import Fusion
+from mtljax.models.fusion.base import Features, Fusion
 
 
 class Independent(Fusion):
-    """A trunk per task; their features are joined (concatenated) and every head reads all of them.
+    """One trunk per task; every head reads the concatenated features of all trunks.
 
-    Nothing is shared while features are made; since every loss reaches every trunk through the
-    join, all trunks count as shared parameters for the balancer.
+    No layer is shared, but every loss depends on every trunk through the concatenation, so all
+    trunks count as shared parameters for the balancer.
     """
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         runs = [self.run_trunk(self.copy_trunk(task), image, train) for task in self.tasks]
-        return self.hand_over(
+        return self.share_features(
             tuple(jnp.concatenate(level, -1) for level in zip(*runs, strict=True))
         )

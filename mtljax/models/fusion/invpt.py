@@ -1,32 +1,35 @@
 """Inverted pyramid multi-task transformer."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.fusion.base import Fusion
-from mtljax.models.fusion.pyramid import Gather, last_scales
+from mtljax.models.fusion.base import Features, Fusion
+from mtljax.models.fusion.pyramid import Gather, split_scales
 from mtljax.models.layers import conv, dense, resize
 from mtljax.models.partition import TASK_PREFIX
 
 
 class InvPT(Fusion):
-    """InvPT: all positions of all tasks attend to each other, at scale after finer scale.
+    """InvPT: all positions of all tasks attend to each other, from coarse to fine scales.
 
-    Each task makes a map from the trunk's coarsest stage. At every scale, coarse to fine, the
-    tasks' maps are enlarged to it, get the trunk's map of that scale added, and pass a transformer
-    block whose queries are all positions of all tasks and whose keys and values are the same,
-    reduced to the coarsest grid. Its scores are w_0 scores + w_1 up(the coarser scale's scores):
-    attention is handed on as a message. Then, per task, finer results are added to coarser ones, so
-    that whatever stages a head reads tell of all scales. A fusion knows no labels: features are
-    exchanged, not intermediate predictions, and supervised by the final losses only.
+    Each task computes a map from the coarsest stage of the trunk. At every scale, coarse to fine,
+    the maps of the tasks are enlarged, the map of the trunk at that scale is added, and a
+    transformer block follows. Its queries are all positions of all tasks; its keys and values are
+    the same positions, reduced to the coarsest grid. Its scores are
+    w_0 scores + w_1 up(scores of the coarser scale): attention is passed on as a message. Then, per
+    task, finer results are added to coarser ones, so that every stage a head reads contains all
+    scales. A fusion has no access to labels: tasks exchange features instead of intermediate
+    predictions, supervised by the final losses only.
 
-    All but the last step is shared; that is task-specific. The representation for
-    `level="features"` is all tasks' maps of all scales. Attention is sown as `intermediates`.
+    The last step is task-specific, all others are shared. The representation for
+    `level="features"` is the maps of all tasks at all scales. Attention is sown as `intermediates`.
 
     Attributes:
-      scales: How many of the trunk's last stages.
-      width: Channels of a task's map.
+      scales: Number of last stages of the trunk to use.
+      width: Channels of the map of a task.
       heads: Attention heads; must divide `width`.
 
     References:
@@ -38,17 +41,17 @@ class InvPT(Fusion):
     heads: int = 2
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         if self.width % self.heads:
             raise ValueError(f"fusion invpt: heads={self.heads} does not divide width={self.width}")
-        lower, maps = last_scales(self, "invpt", image, train)
+        lower, maps = split_scales(self, "invpt", self.scales, image, train)
         grid = maps[-1].shape[1:3]
         features = jnp.stack(
             [nn.relu(conv(self.width, 3, name=f"{task}_first")(maps[-1])) for task in self.tasks], 1
         )
         scores, levels = None, []
         for i, x in reversed(list(enumerate(maps))):
-            features = each(features, lambda y, x=x: resize(y, x.shape[1:3]))
+            features = map_tasks(lambda y, x=x: resize(y, x.shape[1:3]), features)
             features += conv(self.width, 1, name=f"scale_{i}")(x)[:, None]
             block = CrossTaskBlock(self.heads, grid, name=f"block_{i}")
             features, scores = block(features, scores)
@@ -59,39 +62,41 @@ class InvPT(Fusion):
 
 
 class CrossTaskBlock(nn.Module):
-    """A transformer block over the positions of all tasks' maps together."""
+    """Transformer block over the positions of the maps of all tasks."""
 
     heads: int
     grid: tuple[int, int]
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T H W C"], before: Float[Array, "B T h w n"] | None
+        self, x: Float[Array, "B T H W C"], coarser: Float[Array, "B T h w n"] | None
     ) -> tuple[Float[Array, "B T H W C"], Float[Array, "B T H W n"]]:
         batch, width = x.shape[0], x.shape[-1]
         split = lambda y: y.reshape(batch, -1, self.heads, width // self.heads)
         normed = nn.LayerNorm()(x)
-        reduced = each(normed, lambda y: resize(y, self.grid))
+        reduced = map_tasks(lambda y: resize(y, self.grid), normed)
         query = split(dense(width, name="query")(normed))
         key = split(dense(width, name="key")(reduced))
         value = split(dense(width, name="value")(reduced))
 
         scores = jnp.einsum("bqhd,bkhd->bqhk", query, key) / (width // self.heads) ** 0.5
         scores = scores.reshape(*x.shape[:-1], -1)
-        if before is not None:
+        if coarser is not None:
             weights = self.param("message", nn.initializers.ones, (2,)).astype(x.dtype)
-            handed = each(before, lambda y: resize(y, x.shape[2:4]))
-            scores = weights[0] * scores + weights[1] * handed
+            message = map_tasks(lambda y: resize(y, x.shape[2:4]), coarser)
+            scores = weights[0] * scores + weights[1] * message
         by_head = scores.reshape(batch, -1, self.heads, key.shape[1])
         attention = nn.softmax(by_head.astype(jnp.float32)).astype(x.dtype)
         self.sow("intermediates", "attention", attention)
-        seen = jnp.einsum("bqhk,bkhd->bqhd", attention, value).reshape(x.shape)
-        x = x + dense(width, name="out")(seen)
+        attended = jnp.einsum("bqhk,bkhd->bqhd", attention, value).reshape(x.shape)
+        x = x + dense(width, name="out")(attended)
         hidden = nn.gelu(dense(2 * width, name="widen")(nn.LayerNorm()(x)))
         return x + dense(width, name="narrow")(hidden), scores
 
 
-def each(x: Float[Array, "B T ..."], function) -> Float[Array, "B T ..."]:
-    """`function` of every task's map."""
+def map_tasks(
+    function: Callable[[Array], Array], x: Float[Array, "B T ..."]
+) -> Float[Array, "B T ..."]:
+    """Applies a batched function to the map of every task."""
     flat = function(x.reshape(-1, *x.shape[2:]))
     return flat.reshape(*x.shape[:2], *flat.shape[1:])

@@ -7,26 +7,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.fusion.base import Fusion
+from mtljax.models.fusion.base import Features, Fusion
 from mtljax.models.partition import TASK_PREFIX
 from mtljax.models.trunks.base import features_of, weighted_sum
 
 
 class LearningToBranch(Fusion):
-    """Learning to branch: the trunk grows into a tree whose branchings are learned with it.
+    """Learning to branch: the trunk is a tree whose branches are learned.
 
-    The first stage is the root. Every further stage has as many copies (nodes) as there are tasks;
-    each node chooses its parent among the nodes of the stage before, and each task its leaf among
-    those of the last. A choice is a vector of logits: in training, the parents' outputs are mixed
-    by softmax((logits + Gumbel noise) / temperature); otherwise the largest logit alone counts,
+    The first stage is the root. Every further stage has one copy (node) per task; each node chooses
+    its parent among the nodes of the previous stage, and each task its leaf among the last nodes.
+    A choice is a vector of logits: in training, the outputs of the parents are mixed by
+    softmax((logits + Gumbel noise) / temperature); otherwise the largest logit selects one parent,
     so that the tree is discrete.
 
-    Nodes and the choices between them are shared, a task's choice of its leaf is task-specific. A
-    head that reads several stages gets those of the nodes above its leaf (choices do not learn
-    through these). The representation for `level="features"` is what all nodes give.
+    Nodes and the choices between them are shared; the choice of the leaf is task-specific. A head
+    that reads several stages gets those of the nodes above its leaf (choices receive no gradient
+    through these). The representation for `level="features"` is the outputs of all nodes.
 
     Attributes:
-      temperature: Of the choice in training; the lower, the harder.
+      temperature: Temperature of the choice in training; lower is closer to discrete.
 
     References:
       Guo et al., 2020, arXiv:2006.01895
@@ -36,15 +36,15 @@ class LearningToBranch(Fusion):
 
     @nn.nowrap
     def stage_of(self, module: str) -> int | None:
-        found = re.fullmatch(r"node_(\d+)_\d+", module)
-        return int(found[1]) if found else 0 if module == "root" else None
+        match = re.fullmatch(r"node_(\d+)_\d+", module)
+        return int(match[1]) if match else 0 if module == "root" else None
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         if len(self.trunk) < 2:
             raise ValueError(
-                "fusion ltb branches between stages, and this trunk has only one; give it more "
-                "stages or take fusion none"
+                "fusion ltb branches between stages, but this trunk has only one; add stages, or "
+                "take fusion none"
             )
         count = len(self.tasks)
         nodes = [self.run_stage(self.copy_stage(0, "root"), image, train)]
@@ -53,21 +53,19 @@ class LearningToBranch(Fusion):
             if i > 1:
                 choice = Choice(count, count, self.temperature, name=f"choice_{i}")
                 choices.append(choice(train))
-            parents, chosen = nodes, choices[-1]
-            nodes = [
-                self.run_stage(
-                    self.copy_stage(i, f"node_{i}_{n}"), weighted_sum(chosen[n], parents), train
-                )
-                for n in range(count)
-            ]
+            parents, nodes = nodes, []
+            for n in range(count):
+                node = self.copy_stage(i, f"node_{i}_{n}")
+                x = weighted_sum(choices[-1][n], parents)
+                nodes.append(self.run_stage(node, x, train))
             levels.append(nodes)
-        levels = [[features_of(x) for x in nodes] for nodes in levels[-self.taps :]]
-        levels = self.represent(levels)
+        outputs = [[features_of(x) for x in nodes] for nodes in levels[-self.taps :]]
+        outputs = self.represent(outputs)
         fused = {}
         for task in self.tasks:
             leaf = Choice(1, count, self.temperature, name=TASK_PREFIX + task)(train)[0]
-            features = [weighted_sum(leaf, levels[-1])]
-            for choice, nodes in zip(choices[::-1], levels[-2::-1], strict=False):
+            features = [weighted_sum(leaf, outputs[-1])]
+            for choice, nodes in zip(choices[::-1], outputs[-2::-1], strict=False):
                 leaf = leaf @ jax.lax.stop_gradient(choice)
                 features.insert(0, weighted_sum(leaf, nodes))
             fused[task] = tuple(features)
@@ -75,7 +73,7 @@ class LearningToBranch(Fusion):
 
 
 class Choice(nn.Module):
-    """A choice of one of `options` for each of `choosers`, as shares that sum to 1."""
+    """Choice of one of `options` for each of `choosers`, as weights that sum to 1."""
 
     choosers: int
     options: int

@@ -2,23 +2,24 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from mtljax.models.fusion.exchange import Exchange, start
+from mtljax.models.fusion.exchange import Exchange, initial_weights
 from mtljax.models.layers import Norm, NormKind, dense
 
 
 class NDDR(Exchange):
-    """Neural discriminative dimensionality reduction: after every stage, trunks are joined and cut.
+    """Neural discriminative dimensionality reduction: concatenate features, then reduce them.
 
-    x_t <- ReLU(norm(W_t [x_1; ...; x_T])): all tasks' features are concatenated and a 1x1
-    convolution per task brings them back to their width. What is shared and where the
-    representation is: see `Exchange`.
+    x_t <- ReLU(norm(W_t [x_1; ...; x_T])) after every stage: a 1x1 convolution per task reduces the
+    concatenated features of all tasks to their width. For the shared parameters and the
+    representation see `Exchange`.
 
     Attributes:
-      same: W_t starts as `same` times the identity on the task's own features, the other tasks
-        sharing 1 - same evenly.
-      norm: Normalisation after each W_t.
-      axis_name: For `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      same: Initial W_t is `same` times the identity for the features of task t; the other tasks
+        share 1 - same evenly.
+      norm: Normalization after each W_t.
+      axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 
     References:
       Gao et al., 2018, arXiv:1801.08297
@@ -28,28 +29,27 @@ class NDDR(Exchange):
     norm: NormKind = "batch"
     axis_name: str | None = None
 
-    def unit(self, own, name):
-        weights = tuple(start(own, len(self.tasks), self.same))
+    def unit(self, index: int, name: str) -> nn.Module:
+        weights = initial_weights(index, len(self.tasks), self.same)
         return Reduce(
             start=weights, norm=self.norm, axis_name=self.axis_name, parent=self, name=name
         )
 
 
 class Reduce(nn.Module):
-    """One task's reduction of all tasks' features."""
+    """Reduction of the features of all tasks, for one task."""
 
     start: tuple[float, ...]
     norm: NormKind
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, features, train):
+    def __call__(self, features: list[Array], train: bool) -> Array:
         width = features[0].shape[-1]
         blocks = jnp.concatenate([weight * jnp.eye(width) for weight in self.start])
-        joined = jnp.concatenate(features, -1)
         x = dense(
             width,
             use_bias=self.norm == "none",
             kernel_init=lambda key, shape, dtype: blocks.astype(dtype).reshape(shape),
-        )(joined)
+        )(jnp.concatenate(features, -1))
         return nn.relu(Norm(self.norm, self.axis_name)(x, train))

@@ -1,14 +1,16 @@
-"""Hard parameter sharing: one trunk, and every head reads its features."""
+"""Hard parameter sharing."""
 
-from mtljax.models.fusion.base import Fusion
+from jaxtyping import Array
+
+from mtljax.models.fusion.base import Features, Fusion
 
 
 class HardSharing(Fusion):
-    """Hard parameter sharing: one trunk for all tasks, nothing exchanged after it.
+    """Hard parameter sharing: all heads read the features of one trunk.
 
     References:
       Caruana, 1997, "Multitask Learning"
     """
 
-    def __call__(self, image, *, train):
-        return self.hand_over(self.run_trunk(self.trunk, image, train))
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
+        return self.share_features(self.run_trunk(self.trunk, image, train))

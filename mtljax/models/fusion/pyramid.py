@@ -1,4 +1,4 @@
-"""What fusions over several scales have in common."""
+"""Functions and modules that the multi-scale fusions share."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -8,13 +8,15 @@ from mtljax.models.layers import conv, resize
 from mtljax.models.trunks.base import features_of
 
 
-def last_scales(fusion: Fusion, name: str, image: Array, train: bool) -> tuple[Features, Features]:
-    """The maps of the stages below, and of the last `fusion.scales` stages, finest first.
+def split_scales(
+    fusion: Fusion, name: str, scales: int, image: Array, train: bool
+) -> tuple[Features, Features]:
+    """Runs the trunk; returns the maps of the lower stages and of the last `scales`, finest first.
 
     Raises:
-      ValueError: The trunk has fewer stages, or they are not maps that get coarser.
+      ValueError: The trunk has fewer stages, or its maps do not get coarser.
     """
-    scales, count = fusion.scales, len(fusion.trunk)
+    count = len(fusion.trunk)
     maps = tuple(features_of(x) for x in fusion.run_stages(fusion.trunk, image, train))
     require_pyramid(name, maps[-scales:])
     if not 1 <= scales <= count:
@@ -25,7 +27,7 @@ def last_scales(fusion: Fusion, name: str, image: Array, train: bool) -> tuple[F
 
 
 class Gather(nn.Module):
-    """Adds to every scale what the finer ones found: y_i = x_i + conv(down(y_{i-1}))."""
+    """Adds the finer maps to every coarser one: y_i = x_i + conv(down(y_{i-1}))."""
 
     @nn.compact
     def __call__(self, maps: list[Float[Array, "B h w C"]]) -> Features:

@@ -2,8 +2,9 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from mtljax.models.fusion.base import Fusion
+from mtljax.models.fusion.base import Features, Fusion
 from mtljax.models.layers import dense
 from mtljax.models.partition import TASK_PREFIX
 from mtljax.models.trunks.base import Carry
@@ -11,15 +12,15 @@ from mtljax.models.trunks.vit import ViTStage
 
 
 class TaskPrompt(Fusion):
-    """Task prompts: learned tokens per task travel through a ViT with the patches' tokens.
+    """Task prompts: learned tokens per task pass through a ViT with the tokens of the patches.
 
-    All tokens attend to each other in every block, so tasks, patches and prompts inform one another
-    where features are made. Of a stage's map x and task t's prompts p_t the head reads
-    W(x * (1 + a_t) * c_t): spatial attention a_t in (0, 1) = sigmoid(q(p_t) . k(x) / sqrt(d)),
-    averaged over the task's prompts, and channel attention c_t in (0, 1) = sigmoid(dense(p_t)).
+    All tokens attend to each other in every block. For the map x of a stage and the prompts p_t of
+    task t, the head reads W(x * (1 + a_t) * c_t), with spatial attention a_t in (0, 1) =
+    sigmoid(q(p_t) . k(x) / sqrt(d)), averaged over the prompts of the task, and channel attention
+    c_t in (0, 1) = sigmoid(dense(p_t)).
 
     The ViT and all prompts are shared; q, k, c_t and W are task-specific. The representation for
-    `level="features"` is the maps and the prompts that come out of the ViT. The spatial attention
+    `level="features"` is the maps and prompts at the outputs of the stages. The spatial attention
     is sown as `intermediates`.
 
     Attributes:
@@ -33,12 +34,12 @@ class TaskPrompt(Fusion):
     prompts: int = 1
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         first = self.trunk[0]
         if not isinstance(first, ViTStage):
             raise ValueError(
-                "fusion task_prompt puts tokens into a vision transformer; take trunk vit_ti, "
-                "vit_s or vit_b, or a fusion for any trunk of maps (mtan, pad_net, attention, ...)"
+                "fusion task_prompt requires a vision transformer; take trunk vit_ti, vit_s or "
+                "vit_b, or a fusion for any trunk with maps (mtan, pad_net, attention, ...)"
             )
         count = len(self.tasks) * self.prompts
         tokens = self.param(
@@ -49,18 +50,18 @@ class TaskPrompt(Fusion):
         levels = self.represent([(x.features, x.rest[:, :count]) for x in outputs])
         fused = {}
         for i, task in enumerate(self.tasks):
-            mine = slice(i * self.prompts, (i + 1) * self.prompts)
-            read = PromptReader(name=TASK_PREFIX + task)
-            fused[task] = read([(x, prompts[:, mine]) for x, prompts in levels])
+            part = slice(i * self.prompts, (i + 1) * self.prompts)
+            reader = PromptReader(name=TASK_PREFIX + task)
+            fused[task] = reader([(x, prompts[:, part]) for x, prompts in levels])
         return fused
 
 
 class PromptReader(nn.Module):
-    """One task's view of every stage's map, by its prompts."""
+    """Features of one task: the map of every stage, weighted by the prompts of the task."""
 
     @nn.compact
-    def __call__(self, levels):
-        read = []
+    def __call__(self, levels: list[tuple[Array, Array]]) -> Features:
+        outputs = []
         for i, (x, prompts) in enumerate(levels):
             width = x.shape[-1]
             query = dense(width, name=f"query_{i}")(prompts)
@@ -68,6 +69,6 @@ class PromptReader(nn.Module):
             spatial = nn.sigmoid(jnp.einsum("bnc,bhwc->bhwn", query, key) / width**0.5)
             self.sow("intermediates", f"spatial_{i}", spatial)
             channel = nn.sigmoid(dense(width, name=f"channel_{i}")(prompts.mean(1)))
-            chosen = x * (1 + spatial.mean(-1, keepdims=True)) * channel[:, None, None]
-            read.append(dense(width, name=f"project_{i}")(chosen))
-        return tuple(read)
+            weighted = x * (1 + spatial.mean(-1, keepdims=True)) * channel[:, None, None]
+            outputs.append(dense(width, name=f"project_{i}")(weighted))
+        return tuple(outputs)

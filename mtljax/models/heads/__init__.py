@@ -1,29 +1,20 @@
-"""Heads: from what the trunk (or the fusion) hands over to a task's output.
+"""Heads: Linen modules that map the features of the trunk or fusion to the output of a task.
 
-A head is a Linen module `head(features, size=(H, W), train=...) -> output`: `features` are the
-outputs of the last stages, coarsest last, and `size` is that of the input image in pixels. A head
-that begins by averaging the last one over space says so with `pools = True`, and may then be given
-that average.
+A head is called as `head(features, size=(H, W), train=...) -> output`, where `features` are the
+outputs of the last stages, coarsest last, and `size` is the size of the input image in pixels. A
+head that begins with global average pooling sets `pools = True` and accepts pooled features.
 """
 
 from mtljax.models.heads.aspp import ASPPHead
-from mtljax.models.heads.dense import DenseHead, LinearHead, resize
+from mtljax.models.heads.dense import DenseHead, LinearHead
 from mtljax.models.heads.fpn import FPNHead
 from mtljax.models.heads.vector import VectorHead
 
-DENSE_HEADS = {
+DENSE_HEADS: dict[str, type[DenseHead]] = {
     "linear": LinearHead,
     "fpn": FPNHead,
     "aspp": ASPPHead,
 }
-"""Name -> Linen module for tasks that have an output per pixel."""
+"""Name -> Linen module for tasks with an output per pixel."""
 
-__all__ = [
-    "DENSE_HEADS",
-    "ASPPHead",
-    "DenseHead",
-    "FPNHead",
-    "LinearHead",
-    "VectorHead",
-    "resize",
-]
+__all__ = ["DENSE_HEADS", "ASPPHead", "DenseHead", "FPNHead", "LinearHead", "VectorHead"]

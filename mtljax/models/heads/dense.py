@@ -1,24 +1,24 @@
-"""What heads with an output per pixel have in common, and the plainest of them."""
+"""Base class of heads with an output per pixel, and the linear head."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models import layers
-from mtljax.models.layers import Norm, NormKind
+from mtljax.models.layers import Norm, NormKind, resize
 
 
 class DenseHead(nn.Module):
-    """Numbers per pixel: `decode`, then a linear layer, then bilinear resizing to the image's size.
+    """`decode`, a linear layer, then bilinear resizing to the size of the image.
 
     Attributes:
-      outputs: Numbers per pixel.
-      squeeze: Drop the last axis, for one number per pixel.
-      center: Added to the result, for all or for each of the outputs, and
-      scale: multiplied with it before, so that outputs are in the label's unit.
-      stride: Pixels of the image per pixel of the output, along each side; a part counts as one.
+      outputs: Outputs per pixel.
+      squeeze: Remove the last axis, for one output per pixel.
+      center: Added to the scaled outputs, for all or per output, so that they are in the unit of
+        the label.
+      scale: Factor of the outputs.
+      stride: Pixels of the image per pixel of the output along each side, rounded up.
       width: Channels of the decoder.
-      norm: Normalisation in the decoder.
+      norm: Normalization in the decoder.
     """
 
     outputs: int
@@ -30,7 +30,7 @@ class DenseHead(nn.Module):
     norm: NormKind = "group"
 
     def decode(self, features: tuple[Array, ...], train: bool) -> Float[Array, "B h w F"]:
-        """The features that the linear layer reads."""
+        """Features for the linear layer."""
         raise NotImplementedError
 
     @nn.compact
@@ -40,11 +40,11 @@ class DenseHead(nn.Module):
         for level in features:
             if level.ndim != 4:
                 raise ValueError(
-                    f"a head with an output per pixel needs feature maps [B, h, w, F], and this "
-                    f"trunk gives features of shape {level.shape}; choose another trunk"
+                    f"a head with an output per pixel needs feature maps [B, h, w, F], but this "
+                    f"trunk returns features of shape {level.shape}; choose another trunk"
                 )
         out = nn.Dense(self.outputs, name="output")(self.decode(features, train))
-        out = resize(out, tuple(-(-side // self.stride) for side in size))
+        out = resize(out, tuple(-(-side // self.stride) for side in size), antialias=False)
         out = out * self.scale + jnp.asarray(self.center, out.dtype).reshape(1, 1, 1, -1)
         return jnp.squeeze(out, -1) if self.squeeze else out
 
@@ -58,9 +58,9 @@ class DenseHead(nn.Module):
         rate: int = 1,
         width: int | None = None,
     ) -> Float[Array, "B h w G"]:
-        """Convolution to `width` channels (by default the head's), normalisation, ReLU."""
+        """Convolution to `width` channels (default: of the head), normalization and ReLU."""
         width, bias = width or self.width, self.norm == "none"
-        if size == 1:  # the same as a 1x1 convolution, and faster on CPUs
+        if size == 1:  # equals a 1x1 convolution and is faster on CPU
             x = nn.Dense(width, use_bias=bias, name=name)(x)
         else:
             kernel, dilation = (size, size), (rate, rate)
@@ -69,13 +69,8 @@ class DenseHead(nn.Module):
 
 
 class LinearHead(DenseHead):
-    """A linear layer on each position of the last stage, resized bilinearly."""
+    """Linear layer on each position of the last stage, resized bilinearly."""
 
-    def decode(self, features, train):
+    def decode(self, features: tuple[Array, ...], train: bool) -> Float[Array, "B h w F"]:
         del train
         return features[-1]
-
-
-def resize(x: Float[Array, "B h w F"], size: tuple[int, ...]) -> Float[Array, "B H W F"]:
-    """Bilinear, with pixels as areas (corners not aligned)."""
-    return layers.resize(x, size, antialias=False)

@@ -1,4 +1,4 @@
-"""The head of tasks that have numbers per image."""
+"""Head for tasks with a vector or a scalar per image."""
 
 from typing import ClassVar
 
@@ -10,15 +10,15 @@ from mtljax.models.layers import global_average_pool
 
 
 class VectorHead(nn.Module):
-    """Numbers per image: the last stage, averaged over space if it is a map, then one linear layer.
+    """Global average pooling of the last stage, then one linear layer.
 
     Attributes:
-      outputs: How many numbers.
-      squeeze: Drop the last axis, for one number per image.
-      center: Added to the result, and
-      scale: multiplied with it before, so that outputs are in the label's unit.
-      pools: It averages over space at first, so a fusion may have done so. A subclass that looks at
-        places sets it to False.
+      outputs: Outputs per image.
+      squeeze: Remove the last axis, for one output per image.
+      center: Added to the scaled outputs, so that they are in the unit of the label.
+      scale: Factor of the outputs.
+      pools: True if the head begins with global average pooling. A subclass that reads positions
+        sets it to False.
     """
 
     pools: ClassVar[bool] = True
@@ -33,5 +33,6 @@ class VectorHead(nn.Module):
         self, features: tuple[Array, ...], *, size: tuple[int, int], train: bool
     ) -> Float[Array, "B ..."]:
         del size, train
-        out = self.center + self.scale * nn.Dense(self.outputs)(global_average_pool(features[-1]))
+        x = global_average_pool(features[-1])
+        out = self.center + self.scale * nn.Dense(self.outputs)(x)
         return jnp.squeeze(out, -1) if self.squeeze else out
