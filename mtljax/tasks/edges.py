@@ -142,6 +142,5 @@ def match(
     graph = scipy.sparse.csr_array(
         (np.ones(len(columns), np.int8), columns, starts), shape=(len(candidates), int(true.sum()))
     )
-    return int(
-        (scipy.sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column") >= 0).sum()
-    )
+    matches = scipy.sparse.csgraph.maximum_bipartite_matching(graph, perm_type="column")
+    return int((matches >= 0).sum())
