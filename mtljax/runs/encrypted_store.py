@@ -1,7 +1,7 @@
-"""Encrypted checkpoints: one file of `age` each, made in memory.
+"""Checkpoint store with one encrypted file in the age format per checkpoint.
 
-Orbax writes the arrays themselves to the disk, in files that it renames later. Here a checkpoint is
-put together and encrypted in memory, so what reaches the disk at any moment is encrypted.
+A checkpoint is serialized and encrypted in memory, so that plain arrays never reach the disk; orbax
+would write them.
 """
 
 import math
@@ -16,37 +16,36 @@ import numpy as np
 from jax.sharding import Sharding
 
 from mtljax.runs.encryption import Keys
-from mtljax.runs.orbax_store import Opened
+from mtljax.runs.orbax_store import OpenCheckpoint
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
 from mtljax.utils.safetensors import pack, unpack
 
 ENDING, PART = ".age", ".part"
 SCORE = "score"
-"""Beside the arrays of the state, whose names begin with a field of it: what `best` looks at."""
+"""Name of the score among the arrays, whose own names begin with a field of the state."""
 
 
 class AgeStore:
-    """A file `STEP.age` for each checkpoint, which the program `age` opens: safetensors inside.
+    """Checkpoints as files `STEP.age`, which the program `age` decrypts to safetensors.
 
-    With several processes, the first writes, and all read; each needs the secret key.
+    Of several processes the first writes, and all read; each needs the secret key.
     """
 
     def __init__(self, folder: Path, keys: Keys, *, read_only: bool):
-        """Args: folder; keys; read_only.
+        """Opens the store.
 
         Raises:
-          ValueError: There are checkpoints that are not encrypted, or no secret key.
+          ValueError: The folder has unencrypted checkpoints, or the secret key is missing.
         """
         if jax.process_count() > 1 and keys.passphrase is None and not keys.identities:
             raise ValueError(
-                "several processes need the secret key, to read what the first of them wrote"
+                "several processes need the secret key, to read what the first one wrote"
             )
         self._folder, self._keys = folder, keys.for_this_process()
         plain = [path.name for path in folder.glob("*") if path.name.isdecimal()]
         if plain:
             raise ValueError(
-                f"{folder} has checkpoints that are not encrypted ({min(plain)}); choose another "
-                "--workdir"
+                f"{folder} has unencrypted checkpoints ({min(plain)}); choose another --workdir"
             )
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +57,7 @@ class AgeStore:
         self._written: Future[None] | None = None
 
     def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
-        """Saves in the background. `score`: lower is better."""
+        """Saves in the background; a lower score is better."""
         self._finish_writing()
         self._steps.add(step)
         self._scores[step] = score
@@ -76,18 +75,18 @@ class AgeStore:
             self.path(old).unlink(missing_ok=True)
 
     def path(self, step: int) -> Path:
-        """The file of a checkpoint."""
+        """Returns the file of a checkpoint."""
         return self._folder / f"{step}{ENDING}"
 
     def steps(self) -> list[int]:
-        """Of the complete checkpoints."""
+        """Returns the steps with complete checkpoints."""
         return sorted(self._steps)
 
     def latest(self) -> int | None:
         return max(self._steps, default=None)
 
     def best(self) -> int | None:
-        """The step with the least score; of equals the last."""
+        """Returns the step with the lowest score, the latest of equals."""
         return min(self._steps, key=lambda step: (self._score(step), -step), default=None)
 
     def _score(self, step: int) -> float:
@@ -96,19 +95,23 @@ class AgeStore:
         score = self._scores[step]
         return math.inf if math.isnan(score) else score
 
-    def open(self, step: int) -> Opened:
-        """Raises ValueError where it is damaged or was changed, or the key does not fit."""
+    def open(self, step: int) -> OpenCheckpoint:
+        """Decrypts a checkpoint.
+
+        Raises:
+          ValueError: The file is damaged or modified, or the key does not fit.
+        """
         self.wait()
         what = f"checkpoint {self.path(step)}"
         arrays = unpack(read_encrypted(self.path(step), self._keys, what), what)
         if SCORE not in arrays:
-            raise ValueError(f"{what} is none: it has no {SCORE}")
+            raise ValueError(f"{what} is not a checkpoint: it has no {SCORE}")
         self._scores[step] = float(arrays.pop(SCORE))
 
-        def load(places: Mapping[str, Sharding]) -> dict[str, jax.Array]:
-            return {name: _put(array, places[name]) for name, array in arrays.items()}
+        def load(shardings: Mapping[str, Sharding]) -> dict[str, jax.Array]:
+            return {name: _put(array, shardings[name]) for name, array in arrays.items()}
 
-        return Opened(arrays, load)
+        return OpenCheckpoint(arrays, load)
 
     def delete(self, step: int) -> None:
         self._steps.discard(step)
@@ -116,7 +119,7 @@ class AgeStore:
             self.path(step).unlink(missing_ok=True)
 
     def wait(self) -> None:
-        """Waits for what is being written, in all processes."""
+        """Waits in all processes until pending checkpoints are written."""
         self._finish_writing()
         if jax.process_count() > 1:
             from jax.experimental.multihost_utils import sync_global_devices
@@ -133,27 +136,28 @@ class AgeStore:
         self._writer.shutdown()
 
 
-def _put(array: np.ndarray, place: Sharding) -> jax.Array:
-    return jax.make_array_from_callback(array.shape, place, lambda index: np.asarray(array[index]))
+def _put(array: np.ndarray, sharding: Sharding) -> jax.Array:
+    return jax.make_array_from_callback(
+        array.shape, sharding, lambda index: np.asarray(array[index])
+    )
 
 
 def encrypted_steps(folder: Path) -> list[int]:
-    """The steps whose encrypted checkpoints are complete."""
-    found = (path for path in folder.glob(f"*{ENDING}") if path.stem.isdecimal())
-    return sorted(int(path.stem) for path in found)
+    """Returns the steps with complete encrypted checkpoints."""
+    return sorted(int(p.stem) for p in folder.glob(f"*{ENDING}") if p.stem.isdecimal())
 
 
 def write_encrypted(path: Path, data: bytes, keys: Keys) -> None:
-    """Writes data, encrypted in memory, to a file that is there completely or not at all.
+    """Encrypts data in memory and writes the file atomically.
 
     Raises:
-      ValueError: It cannot be written.
+      ValueError: The file cannot be written.
     """
     part = path.with_name(path.name + PART)
     encrypted = keys.encrypt(data)
     try:
         part.unlink(missing_ok=True)
-        with part.open("xb") as file:  # never through a link that somebody put there
+        with part.open("xb") as file:  # does not follow a link placed here
             file.write(encrypted)
             file.flush()
             os.fsync(file.fileno())
@@ -163,10 +167,10 @@ def write_encrypted(path: Path, data: bytes, keys: Keys) -> None:
 
 
 def read_encrypted(path: Path, keys: Keys, what: str) -> bytes:
-    """Undoes `write_encrypted`, in memory.
+    """Reads and decrypts a file in memory; inverse of `write_encrypted`.
 
     Raises:
-      ValueError: There is no such file, it was changed, or the key does not fit.
+      ValueError: The file is missing or modified, or the key does not fit.
     """
     try:
         check_bytes(path.stat().st_size, stored_bytes(path))

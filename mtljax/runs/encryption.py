@@ -1,6 +1,6 @@
-"""Keys that models are encrypted with, in the age format: from a file or the environment.
+"""Encryption keys in the age format, read from a file or the environment.
 
-They are never read from a flag, and never written: not to a configuration, a log or a message.
+Keys are never read from a flag, and never written to a configuration, a log or a message.
 """
 
 import dataclasses
@@ -13,27 +13,26 @@ from typing import Any
 from mtljax.utils.optional import require
 
 FILE, KEY, PASSPHRASE = "MTLJAX_KEY_FILE", "MTLJAX_KEY", "MTLJAX_PASSPHRASE"
-"""Environment variables: the path of a key file; what would be in it; a passphrase."""
-MOST = 2**20
+"""Environment variables: path of a key file; contents of a key file; a passphrase."""
+MAX_CHARACTERS = 2**20
 """Characters of a key file that are read."""
 SECRET, PUBLIC = "AGE-SECRET-KEY-", "age1"
 REMEDY = (
-    f"set {FILE} to a file that age-keygen made (or to one of public keys, to write only), or "
-    f"{KEY} to what is in it, or {PASSPHRASE}"
+    f"set {FILE} to a file made by age-keygen (or a file of public keys, to write only), {KEY} to "
+    f"the contents of such a file, or {PASSPHRASE}"
 )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keys:
-    """What to encrypt for and what to decrypt with: either keys or a passphrase.
+    """Keys to encrypt and decrypt with, or a passphrase.
 
-    A passphrase costs over a second for every file, which is what slows down guessing it; keys
-    cost nothing.
+    A passphrase takes over a second per file, by design, to slow down guessing.
 
     Attributes:
-      recipients: Public keys; each of their owners can open what is encrypted.
-      identities: Secret keys.
-      passphrase: Instead of both.
+      recipients: Public keys to encrypt for.
+      identities: Secret keys to decrypt with.
+      passphrase: Replaces both.
     """
 
     recipients: tuple[Any, ...] = ()
@@ -41,56 +40,56 @@ class Keys:
     passphrase: str | None = None
 
     def encrypt(self, data: bytes) -> bytes:
-        """The data as a file of `age`."""
+        """Returns the data as an age file."""
         pyrage = require_pyrage()
         if self.passphrase is not None:
             return pyrage.passphrase.encrypt(data, self.passphrase)
         return pyrage.encrypt(data, list(self.recipients))
 
     def decrypt(self, data: bytes, what: str) -> bytes:
-        """Undoes `encrypt`.
+        """Inverse of `encrypt`.
 
         Args:
-          data: A file of `age`, whole.
-          what: What to call it in messages.
+          data: A complete age file.
+          what: Name of the file in messages.
 
         Raises:
-          ValueError: The key is not one of those it is encrypted for, or a single bit was changed.
+          ValueError: The key does not fit, or the file is damaged.
         """
         pyrage = require_pyrage()
         if self.passphrase is None and not self.identities:
-            raise ValueError(f"{what} is encrypted, and there is no secret key: {REMEDY}")
+            raise ValueError(f"{what} is encrypted and no secret key is set: {REMEDY}")
         try:
             if self.passphrase is not None:
                 return pyrage.passphrase.decrypt(data, self.passphrase)
             return pyrage.decrypt(data, list(self.identities))
         except pyrage.DecryptError as error:
             raise ValueError(
-                f"{what} cannot be decrypted: it is damaged, or for another key than that of "
-                f"{self.origin} ({str(error).splitlines()[0]})"
+                f"{what} cannot be decrypted: it is damaged, or the key in {self.origin} is not one "
+                f"that it was encrypted for ({str(error).splitlines()[0]})"
             ) from None
 
     @property
     def origin(self) -> str:
-        """Which environment variables these keys come from."""
+        """Environment variables that hold the keys."""
         return PASSPHRASE if self.passphrase is not None else f"{FILE} or {KEY}"
 
     def for_this_process(self) -> "Keys":
-        """The same keys; without a secret one, one is made that lives only in this process.
+        """Adds a temporary secret key if there is none.
 
-        So a process can read again what it wrote itself, though it was given public keys only.
+        A process that has public keys only can then read the files it wrote itself.
         """
         if self.passphrase is not None or self.identities:
             return self
-        own = require_pyrage().x25519.Identity.generate()
-        return Keys((*self.recipients, own.to_public()), (own,))
+        temporary = require_pyrage().x25519.Identity.generate()
+        return Keys((*self.recipients, temporary.to_public()), (temporary,))
 
 
 def read_keys(environment: Mapping[str, str] = os.environ) -> Keys:
-    """The keys that the environment names.
+    """Reads the keys that the environment names.
 
     Raises:
-      ValueError: There is none, more than one, or it is no key. The message shows nothing of it.
+      ValueError: None or several are set, or the key is invalid. The message does not contain it.
     """
     given = [name for name in (FILE, KEY, PASSPHRASE) if environment.get(name)]
     if not given:
@@ -105,19 +104,19 @@ def read_keys(environment: Mapping[str, str] = os.environ) -> Keys:
         return parse_keys(environment[name], name)
     path = Path(environment[name]).expanduser()
     try:
-        with path.open() as file:  # it may be a pipe, as bash makes of <(...), so it has no size
-            return parse_keys(file.read(MOST), f"{name}={path}")
+        with path.open() as file:  # may be a pipe, such as bash's <(...), which has no size
+            return parse_keys(file.read(MAX_CHARACTERS), f"{name}={path}")
     except UnicodeDecodeError:
-        raise ValueError(f"{name}={path} is no key file: it is not text") from None
+        raise ValueError(f"{name}={path} is not a key file: it is not text") from None
     except OSError as error:
         raise ValueError(f"{name}={path} cannot be read: {error.strerror}") from None
 
 
 def parse_keys(text: str, origin: str) -> Keys:
-    """Keys as `age-keygen` writes them, secret or public, with comments.
+    """Parses secret or public keys, with comments, as written by `age-keygen`.
 
     Raises:
-      ValueError: Something else is in the text; the message shows nothing of it.
+      ValueError: The text has anything else in it; the message does not contain it.
     """
     pyrage = require_pyrage()
     recipients, identities = [], []
@@ -132,12 +131,12 @@ def parse_keys(text: str, origin: str) -> Keys:
                 raise pyrage.IdentityError
         except (pyrage.IdentityError, pyrage.RecipientError):
             raise ValueError(
-                f"{origin}: word {number} is no key of age; keys begin with {SECRET} (secret) or "
-                f"{PUBLIC} (public), as age-keygen makes them"
+                f"{origin}: word {number} is not an age key; keys start with {SECRET} (secret) or "
+                f"{PUBLIC} (public), as made by age-keygen"
             ) from None
     if not words:
-        raise ValueError(f"{origin} has no key in it; age-keygen makes one")
-    return Keys((*recipients, *(own.to_public() for own in identities)), tuple(identities))
+        raise ValueError(f"{origin} contains no key; make one with age-keygen")
+    return Keys((*recipients, *(secret.to_public() for secret in identities)), tuple(identities))
 
 
 def require_pyrage() -> Any:

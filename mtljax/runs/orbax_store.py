@@ -1,4 +1,4 @@
-"""Where checkpoints are kept: named arrays of a step in the run folder, the latest and the best."""
+"""Checkpoint store backed by orbax: named arrays per step, the latest and the best."""
 
 import contextlib
 import logging
@@ -15,41 +15,41 @@ from jax.sharding import Sharding
 from mtljax.utils.bounded_reading import check_bytes, check_files, stored_bytes
 
 
-class Opened(NamedTuple):
-    """A checkpoint that can be read."""
+class OpenCheckpoint(NamedTuple):
+    """A checkpoint that is open for reading."""
 
-    told: Mapping[str, Any]
-    """Name -> something with `shape` and `dtype`."""
+    arrays: Mapping[str, Any]
+    """Name -> object with `shape` and `dtype`."""
     load: Callable[[Mapping[str, Sharding]], dict[str, jax.Array]]
-    """Reads the arrays, each to its place."""
+    """Reads the arrays, each with its sharding."""
 
 
 class Store(Protocol):
-    """A folder of checkpoints. A process that is killed at any moment leaves only complete ones."""
+    """Folder of checkpoints, all complete even if the process is killed."""
 
     def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
-        """Saves in the background. `score`: lower is better."""
+        """Saves in the background; a lower score is better."""
 
     def steps(self) -> list[int]:
-        """Of the complete checkpoints."""
+        """Returns the steps with complete checkpoints."""
 
     def latest(self) -> int | None: ...
 
     def best(self) -> int | None: ...
 
-    def open(self, step: int) -> Opened:
-        """Raises ValueError where it is damaged, or cannot be decrypted."""
+    def open(self, step: int) -> OpenCheckpoint:
+        """Opens a checkpoint; raises ValueError if it is damaged or cannot be decrypted."""
 
     def delete(self, step: int) -> None: ...
 
     def wait(self) -> None:
-        """Waits for what is being written."""
+        """Waits until pending checkpoints are written."""
 
     def close(self) -> None: ...
 
 
 class OrbaxStore:
-    """A folder for each checkpoint, written by orbax."""
+    """Store with one folder per checkpoint, written by orbax."""
 
     def __init__(self, folder: Path, *, read_only: bool):
         import orbax.checkpoint as ocp
@@ -75,14 +75,14 @@ class OrbaxStore:
             )
 
     def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
-        """Saves in the background. `score`: lower is better."""
-        # Fetched at once: orbax takes several milliseconds for each array that is on a device. And
-        # copied: on CPU, what is fetched may be the device's own memory, which is used again.
+        """Saves in the background; a lower score is better."""
+        # Fetched together: orbax takes milliseconds per array on a device. Copied: on CPU,
+        # `device_get` may return the device's own memory, which the next step overwrites.
         arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
         self._manager.save(step, args=self._ocp.args.StandardSave(arrays), metrics={"score": score})
 
     def steps(self) -> list[int]:
-        """Of the complete checkpoints."""
+        """Returns the steps with complete checkpoints."""
         return list(self._manager.all_steps())
 
     def latest(self) -> int | None:
@@ -91,32 +91,32 @@ class OrbaxStore:
     def best(self) -> int | None:
         return self._manager.best_step()
 
-    def open(self, step: int) -> Opened:
-        """Raises ValueError where it is damaged."""
+    def open(self, step: int) -> OpenCheckpoint:
+        """Opens a checkpoint; raises ValueError if it is damaged."""
         self._manager.wait_until_finished()
         path = self._folder / str(step)
         with _one_line(path):
-            told = dict(self._manager.item_metadata(step))
+            arrays = dict(self._manager.item_metadata(step))
             sizes = [
-                math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in told.values()
+                math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays.values()
             ]
             check_bytes(sum(sizes), stored_bytes(path))
 
-        def load(places: Mapping[str, Sharding]) -> dict[str, jax.Array]:
+        def load(shardings: Mapping[str, Sharding]) -> dict[str, jax.Array]:
             abstract = {
-                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[name])
-                for name, leaf in told.items()
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name])
+                for name, leaf in arrays.items()
             }
             with _one_line(path):
                 return self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
 
-        return Opened(told, load)
+        return OpenCheckpoint(arrays, load)
 
     def delete(self, step: int) -> None:
         self._manager.delete(step)
 
     def wait(self) -> None:
-        """Waits for what is being written."""
+        """Waits until pending checkpoints are written."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -126,26 +126,28 @@ class OrbaxStore:
 
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Turns whatever orbax and tensorstore raise into one line."""
+    """Turns the errors of orbax and tensorstore into a ValueError with one line."""
     before = sys.unraisablehook
-    if before is not _unless_given_up:  # from now on, since other threads may be quicker than this
-        _unless_given_up.report, sys.unraisablehook = before, _unless_given_up
+    if (
+        before is not _ignore_abandoned_reads
+    ):  # before an error, which other threads may raise first
+        _ignore_abandoned_reads.report, sys.unraisablehook = before, _ignore_abandoned_reads
     try:
         yield
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"checkpoint {path} is damaged; delete that folder to go on from an earlier one, if "
+            f"checkpoint {path} is damaged; delete that folder to resume from an earlier one, if "
             f"any ({reason[0][:200]})"
         ) from None
     sys.unraisablehook = before
 
 
-class _UnlessGivenUp:
-    """Reports what cannot be raised, but not that reads of a damaged checkpoint were given up.
+class _IgnoreAbandonedReads:
+    """Hook for unraisable errors that ignores abandoned reads of a damaged checkpoint.
 
-    Those that are still under way find their event loop closed, in threads of tensorstore, or are
-    never resumed, and would write tracebacks to the terminal whenever they are collected.
+    Pending reads find their event loop closed, in threads of tensorstore, or are never resumed,
+    and would print tracebacks when they are collected.
     """
 
     report: Callable[[Any], Any]
@@ -157,4 +159,4 @@ class _UnlessGivenUp:
             self.report(unraisable)
 
 
-_unless_given_up = _UnlessGivenUp()
+_ignore_abandoned_reads = _IgnoreAbandonedReads()

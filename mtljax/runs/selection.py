@@ -1,21 +1,20 @@
-"""What the best checkpoint is chosen by: the experiment's `select`."""
+"""Selection of the best checkpoint, by the experiment's `select`."""
 
 import math
 import sys
-from typing import Any
 
 import numpy as np
 
 from mtljax.config import Experiment
+from mtljax.tasks.base import SplitMetrics
 from mtljax.utils.registry import nearest
 
 
 def check_select(experiment: Experiment) -> None:
-    """Makes sure that checkpoints can be chosen as the experiment says.
+    """Checks the experiment's `select`.
 
     Raises:
-      ValueError: `select` names a task or metric that is not there, or one of which nobody has
-        said whether more of it is better.
+      ValueError: It names an unknown task, or a metric other than the loss and the main metric.
     """
     known = ["loss", *(f"{task.name}/loss" for task in experiment.tasks)]
     known += [f"{task.name}/{task.main_metric}" for task in experiment.tasks]
@@ -25,8 +24,8 @@ def check_select(experiment: Experiment) -> None:
         )
 
 
-def selection_score(experiment: Experiment, metrics: dict[str, dict[str, Any]]) -> float:
-    """What the best checkpoint has least of; `select` was checked before."""
+def selection_score(experiment: Experiment, metrics: SplitMetrics) -> float:
+    """Returns the score of a checkpoint by a valid `select`; lower is better."""
     if experiment.select == "loss":
         losses = [metrics[task.name]["loss"] for task in experiment.tasks]
         known = [max(loss, 1e-12) for loss in losses if not math.isnan(loss)]

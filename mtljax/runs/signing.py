@@ -1,6 +1,6 @@
-"""Signatures of models, by OpenSSF model-signing with a local key: what was signed is what loads.
+"""Signatures of models in the OpenSSF model-signing format, with a local key.
 
-The signature is that of the standard's own program, which checks it too:
+The reference program verifies them too:
 `model_signing verify key RUN --signature RUN/model.sig --public_key KEY --ignore_unsigned_files`.
 """
 
@@ -19,30 +19,29 @@ from mtljax.utils.optional import require
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
 SIGNED = (CONFIG, INPUT, RESULT, FOLDER)
-"""What is signed of a run folder: all that is read to load it. Evaluations and predictions may be
-written beside it later."""
+"""Signed files of a run folder: those that loading reads. Others may be added later."""
 PASSWORD = "MTLJAX_SIGNING_PASSWORD"
-"""Environment variable with the password of the private key, if it has one."""
+"""Environment variable with the password of the private key, if any."""
 
 
 def signature_of(path: Path) -> Path:
-    """Where the signature of a run folder or of a file is."""
+    """Returns the path of the signature of a run folder or file."""
     return path / IN_A_FOLDER if path.is_dir() else path.with_name(path.name + ENDING)
 
 
 def sign(path: Path, private_key: Path) -> Path:
-    """Signs a run folder, or a file of weights, and returns the file of the signature.
+    """Signs a run folder or a file, and returns the path of the signature.
 
     Args:
-      path: What to sign.
-      private_key: PEM, of an elliptic curve, as `openssl ecparam -name prime256v1 -genkey -noout`
-        makes it. Its password, if any, is in `MTLJAX_SIGNING_PASSWORD`.
+      path: The run folder or file.
+      private_key: PEM file of an elliptic-curve key, as made by `openssl ecparam -name prime256v1
+        -genkey -noout`. Its password, if any, is in `MTLJAX_SIGNING_PASSWORD`.
 
     Raises:
-      ValueError: There is nothing to sign, or the key cannot be used.
+      ValueError: The path does not exist, or the key is unusable.
     """
     model_signing = _require_model_signing()
-    _check_there(path)
+    _check_exists(path)
     signature = signature_of(path)
     part = signature.with_name(signature.name + PART)
     password = os.environ.get(PASSWORD)
@@ -53,10 +52,10 @@ def sign(path: Path, private_key: Path) -> Path:
         )
     except OSError as error:
         raise ValueError(f"private key {private_key} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever its parsers raise
+    except Exception as error:  # its parsers raise many kinds
         raise ValueError(
-            f"{private_key} is no private key of an elliptic curve that can be used "
-            f"({PASSWORD} has its password): {_first_line(error)}"
+            f"{private_key} is not a usable elliptic-curve private key "
+            f"({PASSWORD} is its password): {_first_line(error)}"
         ) from None
     try:
         check_files(path)
@@ -68,65 +67,65 @@ def sign(path: Path, private_key: Path) -> Path:
 
 
 def verify(path: Path, public_key: Path) -> None:
-    """Makes sure that a run folder or a file is what the owner of a key has signed.
+    """Verifies that a run folder or file is unchanged since the owner of a key signed it.
 
     Args:
-      path: What was signed.
-      public_key: PEM.
+      path: The run folder or file.
+      public_key: PEM file of the public key.
 
     Raises:
-      ValueError: A file was changed, added or removed, the key is another, or nothing is signed.
+      ValueError: A file was changed, added or removed, the key differs, or there is no signature.
     """
     model_signing = _require_model_signing()
-    _check_there(path)
+    _check_exists(path)
     signature = signature_of(path)
     if not signature.is_file():
-        raise ValueError(f"{path} is not signed: there is no {signature}")
+        raise ValueError(f"{path} is not signed: {signature} does not exist")
     try:
         check_files(public_key)
         verifier = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except OSError as error:
         raise ValueError(f"public key {public_key} cannot be read: {error.strerror}") from None
-    except Exception as error:  # whatever its parsers raise
+    except Exception as error:  # its parsers raise many kinds
         raise ValueError(
-            f"{public_key} is no public key of an elliptic curve: {_first_line(error)}"
+            f"{public_key} is not an elliptic-curve public key: {_first_line(error)}"
         ) from None
-    with _does_not_hold(path), contextlib.redirect_stdout(io.StringIO()):
+    with _invalid_signature_error(path), contextlib.redirect_stdout(io.StringIO()):
         check_files(signature)
         check_files(path)
-        _check_written_by_us(signature)
+        _check_canonical(signature)
         verifier.set_hashing_config(_hashing(path)).verify(path, signature)
 
 
 def _hashing(path: Path) -> Any:
     config = _require_model_signing().hashing.Config()
-    others = [] if path.is_file() else [p.name for p in path.iterdir() if p.name not in SIGNED]
-    return config.set_ignored_paths(paths=others, ignore_git_paths=False)
+    unsigned = [] if path.is_file() else [p.name for p in path.iterdir() if p.name not in SIGNED]
+    return config.set_ignored_paths(paths=unsigned, ignore_git_paths=False)
 
 
-def _check_there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not path.exists():
-        raise ValueError(f"there is no run folder or file {path}")
+        raise ValueError(f"{path} does not exist")
     if path.is_dir() and not (path / CONFIG).is_file():
         raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
 
 
-def _check_written_by_us(signature: Path) -> None:
-    """Refuses a signature that another spelling of JSON or base64 makes look different."""
+def _check_canonical(signature: Path) -> None:
+    """Refuses other encodings of the same signature, in JSON or base64."""
     from sigstore_models.bundle.v1 import Bundle
 
     text = signature.read_text()
     if Bundle.from_json(text.encode()).to_json() != text:
-        raise ValueError(f"{signature} is not written as it was signed")
+        raise ValueError(f"{signature} is not in canonical form")
 
 
 @contextlib.contextmanager
-def _does_not_hold(path: Path) -> Iterator[None]:
+def _invalid_signature_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # parsers of damaged signatures raise anything
+    except Exception as error:  # parsers of damaged signatures raise many kinds
         raise ValueError(
-            f"the signature of {path} does not hold: it was changed after it was signed, or signed "
+            f"the signature of {path} is invalid: the path was changed after signing, or signed "
             f"with another key ({_first_line(error)})"
         ) from None
 

@@ -24,7 +24,7 @@ from mtljax.training.run import redraw_report
 from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.training.stopping import Stopped, stop_signal
-from mtljax.utils.terminal import console, say
+from mtljax.utils.terminal import console, print_line
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
     parallel.same_everywhere(result is not None, "whether the run is finished")
     if result is not None:
         if not quiet:
-            say(f"{workdir} is finished already; choose another --workdir for a new run")
+            print_line(f"{workdir} is finished already; choose another --workdir for a new run")
             console.print(result_table(result.to_json()))
         if not (workdir / REPORT).exists() and jax.process_count() == 1:
             redraw_report(experiment, workdir, result, devices, source)
@@ -133,7 +133,7 @@ def train_group(
         step, state = group.start(tensorboard=tensorboard, quiet=quiet)
         cost = Cost()
         for message in () if quiet else (f"resuming from step {step}",) if step else messages:
-            say(message)
+            print_line(message)
         progress(step)
         every = telemetry_interval(experiment)
         measure = programs.telemetry if every else None

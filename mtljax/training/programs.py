@@ -131,7 +131,9 @@ class Programs:
     def constant_predictor(self) -> SplitMetrics:
         """Test metrics of the constant-predictor baseline, fitted to the training labels."""
         experiment = self.setup.experiment
-        best = constant_outputs(experiment.tasks, self.setup.source.train, experiment.data.batch_size)
+        best = constant_outputs(
+            experiment.tasks, self.setup.source.train, experiment.data.batch_size
+        )
         return self.test.constant_predictor_metrics(best)
 
     @functools.cached_property

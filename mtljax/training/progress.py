@@ -12,7 +12,7 @@ from rich.progress import (
 
 from mtljax.runs.records import TrainRecord, ValidationRecord
 from mtljax.tasks import Task
-from mtljax.utils.terminal import console, say
+from mtljax.utils.terminal import console, print_line
 
 _MAX_TASKS = 4
 """Tasks whose losses are printed on a line."""
@@ -55,7 +55,9 @@ class Reporter:
         )
         numbers = _summary(self._last) if self._last is not None else ""
         mark = "  best so far" if is_best else ""
-        say(f"step {record.step:>{len(str(self._total))}}  {numbers}  validation: {values}{mark}")
+        print_line(
+            f"step {record.step:>{len(str(self._total))}}  {numbers}  validation: {values}{mark}"
+        )
 
     def close(self) -> None:
         """Removes the bar."""

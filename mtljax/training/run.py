@@ -14,7 +14,7 @@ from types import TracebackType
 import jax
 
 from mtljax import parallel
-from mtljax.config import Experiment, to_json
+from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
@@ -67,12 +67,12 @@ class Run:
         self.experiment, self.failure = experiment, None
         self._programs, self._together = programs, together
         self._start_time = time.perf_counter() if start_time is None else start_time
+        keys = read_keys() if experiment.encrypt else None  # checked before anything is written
         with contextlib.ExitStack() as stack:
             folder = RunFolder(workdir, experiment, jax.process_index() == 0)
             self._folder = stack.enter_context(folder)
             source = programs.setup.source
             folder.describe_input(source.train[0]["image"], source.low, source.high)
-            keys = read_keys() if experiment.encrypt else None
             self.checkpoints = Checkpoints(workdir, keys=keys)
             stack.enter_context(contextlib.closing(self.checkpoints))
             self._stack = stack.pop_all()
@@ -201,11 +201,9 @@ def _write_report(
 
     write_report(
         folder.path,
-        title=experiment.name,
-        config=to_json(experiment),
-        tasks=experiment.tasks,
-        history=[record.to_json() for record in folder.history()],
-        result=result.to_json(),
+        experiment=experiment,
+        history=folder.history(),
+        result=result,
         test=predictions,
     )
 

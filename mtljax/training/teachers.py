@@ -7,11 +7,13 @@ import jax
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.runs.load import TrainedModel, load_run
-from mtljax.step.distillation import Distillation, Kind, Teacher
+from mtljax.step.distillation import Distillation, DistillationLoss, Teacher
 from mtljax.utils.registry import nearest
 
 
-def load_teachers(experiment: Experiment, kind: Kind, source: Source) -> Distillation | None:
+def load_teachers(
+    experiment: Experiment, kind: DistillationLoss, source: Source
+) -> Distillation | None:
     """Loads the runs that the experiment names as teachers; None if it names none.
 
     Raises:

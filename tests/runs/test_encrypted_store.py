@@ -55,12 +55,12 @@ def test_every_change_of_a_byte_and_every_cut_is_noticed(saved, keys):
             store(saved.parent, keys, read_only=True).open(10)
         assert "\n" not in str(error.value)
     saved.write_bytes(data)
-    assert set(store(saved.parent, keys, read_only=True).open(10).told) == set(ARRAYS)
+    assert set(store(saved.parent, keys, read_only=True).open(10).arrays) == set(ARRAYS)
 
 
 def test_another_key_opens_nothing(saved):
     other = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
-    with pytest.raises(ValueError, match=r"10\.age cannot be decrypted.*for another key"):
+    with pytest.raises(ValueError, match=r"10\.age cannot be decrypted.*was encrypted for"):
         store(saved.parent, other).best()
 
 
@@ -69,11 +69,11 @@ def test_with_public_keys_a_process_reads_only_what_it_wrote_itself(tmp_path, id
     writer = store(tmp_path, public)
     writer.save(10, ARRAYS, 0.5)
     assert writer.best() == 10
-    assert set(writer.open(10).told) == set(ARRAYS)
+    assert set(writer.open(10).arrays) == set(ARRAYS)
     writer.close()
     with pytest.raises(ValueError, match="cannot be decrypted"):
         store(tmp_path, public).open(10)
-    assert set(store(tmp_path, keys).open(10).told) == set(ARRAYS)
+    assert set(store(tmp_path, keys).open(10).arrays) == set(ARRAYS)
 
 
 def test_what_a_killed_process_left_behind_is_no_checkpoint(saved, keys):
@@ -85,7 +85,7 @@ def test_what_a_killed_process_left_behind_is_no_checkpoint(saved, keys):
 
 def test_plain_and_encrypted_checkpoints_do_not_mix(tmp_path, keys):
     (tmp_path / "10").mkdir()
-    with pytest.raises(ValueError, match="has checkpoints that are not encrypted"):
+    with pytest.raises(ValueError, match="has unencrypted checkpoints"):
         store(tmp_path, keys)
 
 

@@ -87,7 +87,7 @@ def test_another_key_is_refused(identity):
         ({"MTLJAX_KEY": "geheim123"}, "MTLJAX_KEY: word 1 is not an age key"),
         ({"MTLJAX_KEY": "AGE-SECRET-KEY-1GEHEIM123"}, "word 1 is not an age key"),
         ({"MTLJAX_KEY": "age1geheim123"}, "word 1 is not an age key"),
-        ({"MTLJAX_KEY": "# nothing"}, "has no key in it"),
+        ({"MTLJAX_KEY": "# nothing"}, "contains no key"),
         ({"MTLJAX_KEY_FILE": "/nowhere"}, "MTLJAX_KEY_FILE=/nowhere cannot be read: No such file"),
     ],
 )

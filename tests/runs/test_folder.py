@@ -8,17 +8,19 @@ import pytest
 
 from mtljax.config import Data, Experiment, to_json
 from mtljax.runs.folder import RunFolder, check_folder, read_result
+from mtljax.runs.records import TrainRecord
+from mtljax.runs.result import RunResult
 from mtljax.runs.selection import selection_score
 from mtljax.tasks import Regression
 from mtljax.utils.files import write_json
 
 EXPERIMENT = Experiment(name="test", tasks=(Regression(name="size"),), data=Data(source="digits"))
-RESULT = {
-    "experiment": "test",
-    "best_step": 3,
-    "validation": {"size": {"mae": math.inf, "iou": [0.5, math.nan]}},
-    "test": {"size": {"mae": math.nan, "rmse": 2.0}},
-}
+RESULT = RunResult(
+    experiment="test",
+    best_step=3,
+    validation={"size": {"mae": math.inf, "iou": [0.5, math.nan]}},
+    test={"size": {"mae": math.nan, "rmse": 2.0}},
+)
 
 
 def strictly(text):
@@ -27,21 +29,30 @@ def strictly(text):
 
 
 def test_what_is_not_finite_is_null_in_files_and_nan_when_read(tmp_path):
-    line = {"step": 1, "loss": {"size": math.nan}, "grad_norm": -math.inf, "skipped": 1}
+    record = TrainRecord(
+        step=1,
+        epoch=0.5,
+        loss={"size": math.nan},
+        grad_norm=-math.inf,
+        skipped=1,
+        examples_per_second=10.0,
+        seconds=0.1,
+    )
     with RunFolder(tmp_path / "run", EXPERIMENT) as folder:
-        folder.append([line, {"step": 2, "skipped": 0}])
+        folder.append(record)
+        folder.append(dataclasses.replace(record, step=2))
         folder.truncate_history(1)
         folder.finish(RESULT)
-        (found,) = folder.history()
-    assert (found["step"], found["skipped"]) == (1, 1)
-    assert math.isnan(found["loss"]["size"])
-    assert math.isnan(found["grad_norm"])
+        (read,) = folder.history()
+    assert (read.step, read.skipped) == (1, 1)
+    assert math.isnan(read.loss["size"])
+    assert math.isnan(read.grad_norm)
     strictly((tmp_path / "run" / "metrics.jsonl").read_text())
     assert strictly((tmp_path / "run" / "result.json").read_text())["test"]["size"]["mae"] is None
 
     result = read_result(tmp_path / "run")
-    assert result["test"]["size"]["rmse"] == 2.0
-    validation = result["validation"]["size"]
+    assert result.test["size"]["rmse"] == 2.0
+    validation = result.validation["size"]
     assert [math.isnan(x) for x in (validation["mae"], *validation["iou"])] == [True, False, True]
 
 

@@ -57,7 +57,7 @@ def refused(capsys, *arguments):
 def test_a_signature_holds_wherever_the_folder_is(signed, keys, tmp_path, capsys):
     moved = tmp_path / "elsewhere"
     signed.rename(moved)
-    assert main(["verify", str(moved), "--key", str(keys[1])]) == 0
+    assert main(["verify", "--run", str(moved), "--key", str(keys[1])]) == 0
     assert capsys.readouterr().out == f"the signature of {moved} holds\n"
 
 
@@ -87,7 +87,7 @@ def test_any_change_of_any_signed_file_is_noticed(signed, keys):
             changed[chance.integers(len(data))] ^= 1 << int(chance.integers(7))
         for other in (bytes(changed), data[:-1] if data else b"x", data + b" "):
             path.write_bytes(other)
-            with pytest.raises(ValueError, match=r"the signature of .* does not hold") as error:
+            with pytest.raises(ValueError, match=r"the signature of .* is invalid") as error:
                 verify(signed, keys[1])
             assert "\n" not in str(error.value)
         path.write_bytes(data)
@@ -97,19 +97,19 @@ def test_any_change_of_any_signed_file_is_noticed(signed, keys):
 def test_files_that_come_or_go_are_noticed(signed, keys, tmp_path):
     checkpoint = next(path for path in (signed / "checkpoints").iterdir() if path.is_dir())
     shutil.copytree(checkpoint, signed / "checkpoints" / "1000")
-    with pytest.raises(ValueError, match=r"does not hold.*Extra files"):
+    with pytest.raises(ValueError, match=r"is invalid.*Extra files"):
         verify(signed, keys[1])
     shutil.rmtree(signed / "checkpoints" / "1000")
     verify(signed, keys[1])
     (signed / "checkpoints" / "1000").symlink_to(checkpoint)
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="is invalid"):
         verify(signed, keys[1])
     (signed / "checkpoints" / "1000").unlink()
     shutil.move(signed / "input.json", tmp_path / "input.json")
-    with pytest.raises(ValueError, match=r"does not hold.*Missing files"):
+    with pytest.raises(ValueError, match=r"is invalid.*Missing files"):
         verify(signed, keys[1])
     (signed / "input.json").symlink_to(tmp_path / "input.json")
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="is invalid"):
         verify(signed, keys[1])
 
 
@@ -133,7 +133,7 @@ def test_nothing_loads_a_model_whose_signature_does_not_hold(signed, keys, tmp_p
 
 def test_another_key_does_not_verify(signed, tmp_path, capsys):
     _, other = write_keys(tmp_path, "other", ec.generate_private_key(ec.SECP256R1()))
-    line = refused(capsys, "verify", signed, "--key", other)
+    line = refused(capsys, "verify", "--run", signed, "--key", other)
     assert "signed with another key" in line
 
 
@@ -143,7 +143,7 @@ def test_one_file(keys, tmp_path):
     assert sign(weights, keys[0]) == tmp_path / "model.safetensors.sig"
     verify(weights, keys[1])
     weights.write_bytes(b"weight5")
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="is invalid"):
         verify(weights, keys[1])
 
 
@@ -153,10 +153,10 @@ def test_a_private_key_with_a_password(signed, tmp_path, monkeypatch, capsys):
     )
     for password in ("", "guess"):
         monkeypatch.setenv("MTLJAX_SIGNING_PASSWORD", password)
-        line = refused(capsys, "sign", signed, "--key", private)
+        line = refused(capsys, "sign", "--run", signed, "--key", private)
         assert "MTLJAX_SIGNING_PASSWORD has its password" in line
     monkeypatch.setenv("MTLJAX_SIGNING_PASSWORD", "open sesame")
-    assert main(["sign", str(signed), "--key", str(private)]) == 0
+    assert main(["sign", "--run", str(signed), "--key", str(private)]) == 0
     verify(signed, public)
 
 
@@ -165,21 +165,24 @@ def test_keys_that_are_none(signed, keys, tmp_path, capsys):
     text = tmp_path / "text"
     text.write_text("no key")
     for key, reason in (
-        (private, "is no private key of an elliptic curve"),
-        (text, "is no private key"),
+        (private, "is not a usable elliptic-curve private key"),
+        (text, "is not a usable elliptic-curve private key"),
         (tmp_path / "nowhere", "cannot be read: No such file"),
-        (keys[1], "is no private key"),
+        (keys[1], "is not a usable elliptic-curve private key"),
     ):
-        assert reason in refused(capsys, "sign", signed, "--key", key)
-    for key, reason in ((public, "is no public key"), (text, "is no public key")):
-        assert reason in refused(capsys, "verify", signed, "--key", key)
+        assert reason in refused(capsys, "sign", "--run", signed, "--key", key)
+    for key, reason in (
+        (public, "is not an elliptic-curve public key"),
+        (text, "is not an elliptic-curve public key"),
+    ):
+        assert reason in refused(capsys, "verify", "--run", signed, "--key", key)
 
 
 def test_what_is_no_model_is_not_signed(keys, tmp_path, capsys):
-    line = refused(capsys, "sign", tmp_path, "--key", keys[0])
+    line = refused(capsys, "sign", "--run", tmp_path, "--key", keys[0])
     assert "is not a run folder: it has no config.json" in line
-    assert "there is no run folder or file" in refused(
-        capsys, "sign", tmp_path / "nowhere", "--key", keys[0]
+    assert "nowhere does not exist" in refused(
+        capsys, "sign", "--run", tmp_path / "nowhere", "--key", keys[0]
     )
 
 

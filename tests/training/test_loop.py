@@ -30,11 +30,11 @@ def source(classes=2):
 
 def test_what_is_given_is_trained_on_and_not_looked_for(tmp_path):
     result = train(EXPERIMENT, tmp_path / "run", source=source(), quiet=True)
-    assert np.sum(result["test"]["bright"]["confusion"]) == 8  # a fifth of 40
+    assert np.sum(result.test["bright"]["confusion"]) == 8  # a fifth of 40
     assert load_run(tmp_path / "run").dtype == "uint8"
     (tmp_path / "run" / "report.html").unlink()
     again = train(EXPERIMENT, tmp_path / "run", source=source(), quiet=True)
-    assert json.dumps(again) == json.dumps(result)
+    assert json.dumps(again.to_json()) == json.dumps(result.to_json())
     assert (tmp_path / "run" / "report.html").exists()
 
 
