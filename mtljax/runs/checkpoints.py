@@ -37,7 +37,7 @@ class Checkpoints:
 
         Args:
           workdir: The run folder.
-          read_only: Create and delete nothing.
+          read_only: Do not create or delete files.
           keys: Keys of an encrypted run.
         """
         self._folder = workdir / FOLDER
@@ -159,7 +159,7 @@ def arrays_to_state(arrays: Mapping[str, jax.Array], template: TrainState) -> Tr
 
 
 def saved_steps(workdir: Path) -> list[int]:
-    """Returns the steps with complete checkpoints, by file names alone."""
+    """Returns the steps with complete checkpoints, from the file names."""
     folder = workdir / FOLDER
     plain = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
     return sorted(plain + encrypted_steps(folder))

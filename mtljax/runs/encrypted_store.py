@@ -22,7 +22,7 @@ from mtljax.utils.safetensors import pack, unpack
 
 ENDING, PART = ".age", ".part"
 SCORE = "score"
-"""Name of the score among the arrays, whose own names begin with a field of the state."""
+"""Name of the score among the arrays, whose names start with a field of the state."""
 
 
 class AgeStore:
@@ -65,7 +65,7 @@ class AgeStore:
         self._steps -= surplus
         if jax.process_index() > 0:
             return
-        # A copy, made now: the next step may overwrite the memory of these arrays.
+        # Copied now: the next step may overwrite the memory of these arrays.
         data = pack({**jax.device_get(dict(arrays)), SCORE: np.asarray(score, np.float64)})
         self._written = self._writer.submit(self._write, step, data, surplus)
 

@@ -1,6 +1,6 @@
 """The run folder: its files, and the checks before a run may write to it.
 
-config.json     the experiment; it alone reruns the run
+config.json     the complete experiment, sufficient to rerun it
 input.json      shape, dtype and range of the images that the network takes
 metrics.jsonl   a record per log step and per evaluation; see `mtljax.runs.records`
 result.json     the result of a finished run; see `mtljax.runs.result`

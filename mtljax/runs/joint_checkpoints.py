@@ -2,7 +2,7 @@
 
 Between two evaluations, runs of small networks take less time than it takes to write a checkpoint
 for each. A group of several therefore writes one stacked checkpoint, in the folder of its first
-run; when training ends, every run gets checkpoints of its own.
+run; when training ends, the checkpoints of every run are written to its folder.
 """
 
 import json
@@ -55,7 +55,7 @@ class GroupCheckpoints(Protocol):
 
 
 class SingleCheckpoints:
-    """`GroupCheckpoints` of a single run, which are the run's own."""
+    """`GroupCheckpoints` of a single run."""
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
@@ -134,11 +134,11 @@ class JointCheckpoints:
         self._store.save(step, {**arrays, SCORES: bits}, sys.float_info.max)
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
-        for run, own in enumerate(checkpoints):
+        for run, target in enumerate(checkpoints):
             if self._last:  # else no step was taken
-                self._distribute(run, own)
-        for own in checkpoints:
-            own.wait()
+                self._distribute(run, target)
+        for target in checkpoints:
+            target.wait()
 
     def _distribute(self, run: int, checkpoints: Checkpoints) -> None:
         best, last = (
@@ -171,7 +171,7 @@ def joint_step(workdir: Path, seeds: Sequence[int]) -> int:
 
 
 def delete_joint(workdir: Path) -> None:
-    """Deletes stacked checkpoints, if any: after distribution, or because a run trains alone."""
+    """Deletes stacked checkpoints, if any: after distribution, or because a single run is trained."""
     folder = workdir / FOLDER
     if folder.exists() and jax.process_index() == 0:
         part = folder.with_name(FOLDER + PART)  # if killed here, the rest is not taken for complete
@@ -189,7 +189,7 @@ def _stored_seeds(workdir: Path) -> Any:
 
 
 def _host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Copies arrays to the host: on CPU, `device_get` may return the device's own memory."""
+    """Copies arrays to the host: on CPU, `device_get` may return memory of the device."""
     return {name: np.array(leaf) for name, leaf in jax.device_get(dict(arrays)).items()}
 
 

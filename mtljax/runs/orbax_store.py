@@ -77,7 +77,7 @@ class OrbaxStore:
     def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
         """Saves in the background; a lower score is better."""
         # Fetched together: orbax takes milliseconds per array on a device. Copied: on CPU,
-        # `device_get` may return the device's own memory, which the next step overwrites.
+        # `device_get` may return memory of the device, which the next step overwrites.
         arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
         self._manager.save(step, args=self._ocp.args.StandardSave(arrays), metrics={"score": score})
 

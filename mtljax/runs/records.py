@@ -22,7 +22,7 @@ class TrainRecord:
     """Number of updates that were not finite and therefore skipped."""
     examples_per_second: float
     seconds: float
-    """Wall time since the training of this process began."""
+    """Wall time since this process started to train."""
     telemetry: dict[str, Any] | None = None
     """Measurement at the first of the steps, if there was one; see `mtljax.step.telemetry`."""
 

@@ -14,7 +14,7 @@ class ParameterCounts:
     total: int
     shared: int
     task_specific: dict[str, int]
-    """Task -> parameters that belong to it alone."""
+    """Task -> parameters of this task only."""
     frozen: int = 0
 
 

@@ -24,7 +24,7 @@ Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
 
 
 class Cost(NamedTuple):
-    """Cost of a compiled step, apart from its time; None if unknown."""
+    """Compilation time and memory of a step; None if unknown."""
 
     compile_seconds: float | None = None
     memory_bytes: int | None = None
@@ -51,7 +51,7 @@ class Logs:
 
 
 class DeviceDataProgram:
-    """Compiled steps over data on the device, where each step gathers its own examples.
+    """Compiled steps over data on the device, where each step gathers its examples.
 
     One program serves any seed. If `stacked`, states and rows have a leading axis of runs.
     """

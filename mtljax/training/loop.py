@@ -49,11 +49,11 @@ def train(
       load: Replacement for `mtljax.build.load_source`, called if the run is unfinished.
       devices: Number of devices to use; None: all.
       tensorboard: Write event files to `workdir/tensorboard` too.
-      quiet: Print nothing.
+      quiet: Suppress all output.
 
     Raises:
-      ValueError: The experiment, the data, the folder or the devices are unusable; nothing was
-        written.
+      ValueError: The experiment, the data, the folder or the devices are unusable; no file
+        was written.
       Stopped: SIGTERM was received (the state is saved), or too many consecutive updates were not
         finite.
     """
@@ -67,7 +67,7 @@ def train(
     if result is not None:
         if not quiet:
             print_line(f"{workdir} is finished already; choose another --workdir for a new run")
-            console.print(result_table(result.to_json()))
+            console.print(result_table(result))
         if not (workdir / REPORT).exists() and jax.process_count() == 1:
             redraw_report(experiment, workdir, result, devices, source)
         return result
@@ -103,14 +103,14 @@ def train_group(
 ) -> list[RunResult | Stopped]:
     """Trains runs that differ only in their seed, side by side in one program.
 
-    Each run writes its own folder, as if it were the only one.
+    Each run writes a complete run folder.
 
     Args:
       experiments: The same experiment with different seeds.
       workdirs: Folder of each run, without a result.
       programs: Programs of the experiment.
       tensorboard: Write event files too.
-      quiet: Print nothing.
+      quiet: Suppress all output.
       report: Draw the report of each run.
       progress: Called with the number of steps taken, before the first and after every chunk.
       start_time: Start of the runs, from `time.perf_counter`; None: now.
@@ -155,5 +155,5 @@ def train_group(
         outcomes = group.finish(state, cost, report=report)
     for outcome in outcomes:
         if isinstance(outcome, RunResult) and not quiet:
-            console.print(result_table(outcome.to_json()))
+            console.print(result_table(outcome))
     return outcomes

@@ -51,7 +51,7 @@ class Recorder:
           train_size: Number of training examples.
           step: Step that the run starts or resumes from.
           tensorboard: Write event files too.
-          quiet: Print nothing.
+          quiet: Suppress all output.
           together: Number of runs that share the measured time.
         """
         self._together = together
@@ -106,7 +106,7 @@ class Recorder:
         if in_row.max() >= self._experiment.max_skipped:
             raise Stopped(
                 f"{in_row.max()} consecutive updates up to step {step} were not finite and were "
-                "skipped; lower learning_rate, set clip_norm, or look for NaN in the data"
+                "skipped; lower learning_rate, set clip_norm, or check the data for NaN"
             )
 
     def validation(self, step: int, metrics: SplitMetrics, score: float) -> None:

@@ -39,7 +39,7 @@ class Run:
 
     Attributes:
       experiment: The experiment, with the run's seed.
-      checkpoints: The run's own checkpoints.
+      checkpoints: The run's checkpoints.
       failure: Reason why the run cannot continue, if any.
     """
 
@@ -64,7 +64,8 @@ class Run:
         Raises:
           ValueError: The folder cannot be used for this run.
         """
-        self.experiment, self.failure = experiment, None
+        self.experiment = experiment
+        self.failure: Stopped | None = None
         self._programs, self._together = programs, together
         self._start_time = time.perf_counter() if start_time is None else start_time
         keys = read_keys() if experiment.encrypt else None  # checked before anything is written
@@ -76,8 +77,6 @@ class Run:
             self.checkpoints = Checkpoints(workdir, keys=keys)
             stack.enter_context(contextlib.closing(self.checkpoints))
             self._stack = stack.pop_all()
-
-    failure: Stopped | None
 
     def __enter__(self) -> "Run":
         return self

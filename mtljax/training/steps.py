@@ -46,10 +46,10 @@ def take_steps(
 
     Args:
       programs: Programs of the experiment.
-      seeds: Seeds of the runs, which say the order of their data.
+      seeds: Seeds of the runs, which determine the order of the examples.
       state: State at `start`, stacked if there are several runs. It is donated.
       start: Number of steps taken before.
-      measure: Measurement beside training.
+      measure: Measurement to take during training.
       measure_every: Steps between two measurements, a multiple of `log_every`; 0: none.
 
     Yields:

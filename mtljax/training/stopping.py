@@ -39,7 +39,7 @@ class StopSignal:
 def stop_signal() -> Iterator[StopSignal]:
     """Records SIGTERM instead of ending the process, so that the loop can save.
 
-    Outside the main thread, which alone may handle signals, nothing is recorded.
+    Signals are not recorded outside the main thread, which Python requires for handlers.
     """
     stop = StopSignal()
 

@@ -54,11 +54,11 @@ def refused(capsys, *arguments):
     return err
 
 
-def test_a_signature_holds_wherever_the_folder_is(signed, keys, tmp_path, capsys):
+def test_a_signature_is_valid_wherever_the_folder_is(signed, keys, tmp_path, capsys):
     moved = tmp_path / "elsewhere"
     signed.rename(moved)
     assert main(["verify", "--run", str(moved), "--key", str(keys[1])]) == 0
-    assert capsys.readouterr().out == f"the signature of {moved} holds\n"
+    assert capsys.readouterr().out == f"the signature of {moved} is valid\n"
 
 
 def test_what_is_written_beside_the_model_later_does_not_matter(signed, keys):
@@ -154,7 +154,7 @@ def test_a_private_key_with_a_password(signed, tmp_path, monkeypatch, capsys):
     for password in ("", "guess"):
         monkeypatch.setenv("MTLJAX_SIGNING_PASSWORD", password)
         line = refused(capsys, "sign", "--run", signed, "--key", private)
-        assert "MTLJAX_SIGNING_PASSWORD has its password" in line
+        assert "MTLJAX_SIGNING_PASSWORD is its password" in line
     monkeypatch.setenv("MTLJAX_SIGNING_PASSWORD", "open sesame")
     assert main(["sign", "--run", str(signed), "--key", str(private)]) == 0
     verify(signed, public)

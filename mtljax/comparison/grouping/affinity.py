@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.config import Experiment, to_json
-from mtljax.step.objective import task_rows
+from mtljax.step.objective import task_gradients
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import ProbePoint
 from mtljax.training.programs import Measure, Programs
@@ -41,7 +41,7 @@ def make_affinity(
         shared, forward, sums = probe(state, batch)
         scale = 1 / jnp.where(forward.counts > 0, forward.counts, jnp.nan)
         before = forward.sums * scale
-        rows = task_rows(forward, "parameters")
+        rows = task_gradients(forward, "parameters")
         after = []
         # In turn: on CPU, a batch of convolutions with different kernels is slow.
         for i in range(len(scale)):
