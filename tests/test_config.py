@@ -1,10 +1,15 @@
 """Experiments as data: written, read back, and checked."""
 
 import dataclasses
+import functools
 import json
 
+import flax.linen as nn
+import optax
 import pytest
 
+from mtljax import balancing, models
+from mtljax.build import build
 from mtljax.config import (
     Data,
     Experiment,
@@ -87,3 +92,70 @@ def test_tasks_must_be_some_and_differ():
         experiment(Regression(name="a"), Regression(name="a"))
     with pytest.raises(ValueError, match="invalid task name 'a/b'"):
         experiment(Regression(name="a/b"))
+
+
+OBJECTS = {
+    "balancer": [
+        (balancing.cagrad(c=0.4), "cagrad:c=0.4"),
+        (balancing.ew(), "ew"),
+        (balancing.fixed([1.0, 2.0]), "fixed:weights=(1.0,2.0)"),
+        (balancing.cr_mogm(balancing.cagrad(0.4)), "cr_mogm:balancer='cagrad:c=0.4'"),
+    ],
+    "trunk": [
+        (models.mlp(widths=(8, 4)), "mlp:widths=(8,4)"),
+        (models.resnet18(norm="group"), "resnet18:norm=group"),
+        (models.vit_ti(), "vit_ti"),
+    ],
+    "fusion": [
+        (models.FUSIONS["mtan"], "mtan"),
+        (functools.partial(models.FUSIONS["attention"], heads=2), "attention:heads=2"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [(field, value, text) for field, pairs in OBJECTS.items() for value, text in pairs],
+)
+def test_objects_are_recorded_as_the_text_of_the_command_line(field, value, text):
+    found = experiment(Regression(name="a"), Regression(name="b"), **{field: value})
+    assert getattr(found, field) == text
+    assert found == experiment(Regression(name="a"), Regression(name="b"), **{field: text})
+    assert to_json(found)[field] == text
+    assert from_json(json.loads(json.dumps(to_json(found)))) == found
+    assert dataclasses.replace(found, steps=3).steps == 3
+
+
+@pytest.mark.parametrize("name", models.TRUNKS)
+def test_every_trunk_is_recorded(name):
+    found = experiment(Regression(name="a"), trunk=models.TRUNKS[name]())
+    assert found.trunk == name
+    assert getattr(models, name) is models.TRUNKS[name]
+
+
+def test_what_is_built_is_the_object_that_was_given():
+    trunk, fusion = models.mlp(widths=(8,), norm="none"), models.FUSIONS["cross_stitch"]
+    tasks = Regression(name="a"), Regression(name="b")
+    parts = build(experiment(*tasks, trunk=trunk, fusion=fusion, balancer=balancing.imtl_l(0.5)))
+    assert parts.model == models.build(trunk, fusion, tasks)
+    assert parts.balancer.spec == balancing.imtl_l(learning_rate=0.5).spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"balancer": balancing.cagrad}, "balancer: cagrad cannot .*call a function of mtljax.bal"),
+        (
+            {"balancer": dataclasses.replace(balancing.ew(), spec=None)},
+            "balancer: Balancer cannot be recorded in config.json; call a function of",
+        ),
+        ({"trunk": (nn.Dense(3),)}, "trunk: tuple cannot be recorded in config.json; call"),
+        ({"fusion": nn.Dense}, "fusion: Dense cannot be recorded in config.json; use a class"),
+        ({"optimizer": optax.sgd(0.1)}, "optimizer: .* cannot .*name an optimizer, as 'adamw:"),
+        ({"balancer": balancing.cagrad(c=float("inf"))}, "cagrad: c cannot be written as text"),
+    ],
+)
+def test_objects_that_cannot_be_recorded_are_refused_in_one_line(fields, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        experiment(Regression(name="a"), **fields)
+    assert "\n" not in str(raised.value)

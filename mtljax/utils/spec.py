@@ -45,16 +45,17 @@ def to_text(spec: Recorded) -> str:
     return ":".join([spec.name, ",".join(parts)] if parts else [spec.name])
 
 
-def _value_text(value: Any) -> str:
+def _value_text(value: Any, nested: bool = False) -> str:
     if isinstance(value, Recorded):
         value = to_text(value)
     if hasattr(value, "tolist"):  # NumPy and JAX
         value = value.tolist()
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_][\w.+-]*", value) and value.lower() not in CONSTANTS
-        return value if plain else repr(value)
+        return value if plain and not nested else repr(value).replace("\\'", "\\x27")
     if isinstance(value, list | tuple):
-        return f"({','.join(map(_value_text, value))}{',' * (len(value) == 1)})"
+        items = ",".join(_value_text(item, nested=True) for item in value)
+        return f"({items},)" if len(value) == 1 else f"({items})"
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{value} is not finite")
     if value is None or isinstance(value, bool | int | float):
