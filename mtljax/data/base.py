@@ -62,9 +62,6 @@ class Source:
     """Data set with disjoint training, validation and test splits.
 
     Attributes:
-      train: Training split.
-      validation: Validation split.
-      test: Test split.
       mean: Mean of the *training* images over all examples and positions, in the images' unit.
       std: Standard deviation of the training images, likewise.
       low: Value of black in that unit.
@@ -112,16 +109,7 @@ class SelectedLabelBatches(SelectedLabels):
 
 
 def select_labels(source: Source, requests: Sequence[LabelRequest], name: str) -> Source:
-    """Returns the source with the requested labels only, named after their tasks.
-
-    Args:
-      source: Source with all of its labels.
-      requests: Labels to select.
-      name: Name of the source in error messages.
-
-    Raises:
-      ValueError: The source does not have a requested label.
-    """
+    """Returns the source `name` with the requested labels only, named after their tasks."""
     require_labels(f"source {name!r}", requests, source.train[0]["labels"])
     keys = {request.task.name: request.key for request in requests}
 

@@ -17,13 +17,11 @@ TOLERANCE = 1.0
 
 
 class Boxes(TypedDict):
-    """Annotated boxes of one image."""
+    """Boxes of one image: (y0, x0, y1, x1) in pixels, their classes, and the image's size."""
 
     boxes: Float[np.ndarray, "n 4"]
-    """(y0, x0, y1, x1) in pixels."""
     classes: Int[np.ndarray, " n"]
     size: Pixels
-    """Height and width of the image."""
 
 
 def read_boxes(path: Path, class_names: Sequence[str]) -> dict[str, Boxes]:
@@ -31,9 +29,6 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> dict[str, Boxes]:
 
     An image that is listed without annotations has no boxes; an image that is not listed has no
     label. Classes are indices into `class_names`, or, if it is empty, follow the category ids.
-
-    Raises:
-      ValueError: The file is damaged; the message names the annotation.
     """
     try:
         content = json.loads(read_text(path))

@@ -21,11 +21,7 @@ def example_digest(split: Split, row: int) -> str | None:
 
 
 def read_drop(path: Path) -> dict[ExampleId, str | None]:
-    """Reads the image hash of each listed example.
-
-    Raises:
-      ValueError: The file cannot be read, or a line is not in the format of `screen --drop`.
-    """
+    """Reads the image hash of each example in a list written by `screen --drop`."""
     try:
         lines = read_text(path).splitlines()
     except OSError as error:

@@ -63,11 +63,7 @@ class FileExamples:
         return RawExample(image, labels, place)
 
     def check(self) -> None:
-        """Checks everything that needs no decoding: words, numbers, and sizes and types of files.
-
-        Raises:
-          ValueError: A value or a file is invalid; the message names the row.
-        """
+        """Raises ValueError, naming the row, for an invalid cell or a deviating file type or size."""
         for task, column in zip(self.tasks, self.columns, strict=True):
             checked = set()
             for i, value in enumerate(column):
@@ -110,15 +106,7 @@ def _read_value(value: Any, size: Pixels) -> Any:
 
 
 def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -> Source:
-    """Returns a source of image files.
-
-    Args:
-      examples: All examples.
-      rows: Rows of each split.
-
-    Raises:
-      ValueError: A split is empty, or no sampled training image can be read.
-    """
+    """Returns a source of image files, from all examples and the rows of each split."""
     for name, index in rows.items():
         if not index:
             raise ValueError(
@@ -135,11 +123,7 @@ def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -
 def split_by_hash(
     names: Sequence[str], validation: float, test: float, seed: int
 ) -> dict[str, list[int]]:
-    """Returns the rows of each split, by a hash of each row's name alone.
-
-    Raises:
-      ValueError: The shares leave no training examples.
-    """
+    """Returns the rows of each split, by a hash of each row's name alone."""
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise ValueError(f"validation={validation} and test={test} must be > 0 and have a sum < 1")
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}

@@ -29,9 +29,6 @@ def read_image(
       channels: 1 or 3.
       size: Height and width that the image will be resized to: a large JPEG is decoded at a
         reduced size.
-
-    Raises:
-      ValueError: The file is not such an image.
     """
     if isinstance(path, Path) and path.suffix == ".npy":
         array = read_npy(path)
@@ -58,11 +55,7 @@ def flatten_transparency(image: Image.Image) -> Image.Image:
 
 
 def image_size(path: Path) -> str:
-    """Returns "height x width" of an image file without decoding it.
-
-    Raises:
-      ValueError: The file cannot be read.
-    """
+    """Returns "height x width" of an image file without decoding it."""
     if path.suffix == ".npy":
         height, width = _map_npy(path).shape[:2]
     else:
@@ -73,11 +66,7 @@ def image_size(path: Path) -> str:
 
 
 def read_map(path: Path | BinaryIO) -> np.ndarray:
-    """Reads a dense label: npy, or an image as stored (palette indices, 16 bits).
-
-    Raises:
-      ValueError: The file cannot be read.
-    """
+    """Reads a dense label: npy, or an image as stored (palette indices, 16 bits)."""
     if isinstance(path, Path) and path.suffix == ".npy":
         return read_npy(path)
     with _opened(path) as image:
@@ -85,11 +74,7 @@ def read_map(path: Path | BinaryIO) -> np.ndarray:
 
 
 def storage_format(path: Path) -> str:
-    """Returns the number format of a label file, read without decoding it.
-
-    Raises:
-      ValueError: The file cannot be read.
-    """
+    """Returns the number format of a label file, read without decoding it."""
     if path.suffix == ".npy":
         return f"an array of {_map_npy(path).dtype}"
     with _opened(path) as image:
@@ -97,11 +82,7 @@ def storage_format(path: Path) -> str:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Reads an array file.
-
-    Raises:
-      ValueError: The file is not an array, or an array of Python objects.
-    """
+    """Reads an array file."""
     return np.array(_map_npy(path))
 
 

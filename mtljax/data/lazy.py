@@ -53,11 +53,7 @@ class LazySplit:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        """Returns one example.
-
-        Raises:
-          ValueError: The image cannot be read or a label is invalid; the message names the example.
-        """
+        """Returns one example; a ValueError names the file and row."""
         raw = self.examples[index]
         old: Pixels = raw.image.shape[:2]
         resize = Resize(old=old, size=self.size or old)
@@ -89,11 +85,7 @@ def error_prefix(place: object) -> Iterator[None]:
 
 
 def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
-    """Returns a raw value as the task's label of an image of this size.
-
-    Raises:
-      ValueError: The value is not a valid label; the message names its place.
-    """
+    """Returns a raw value as a valid label of an image of this size."""
     try:
         label = task.parse(value)
         for leaf, expected in zip(
@@ -112,16 +104,7 @@ def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
 
 
 def source_of_splits(splits: Mapping[str, Split], low: float, high: float) -> Source:
-    """Returns a source of three splits, with statistics estimated from the training split.
-
-    Args:
-      splits: Splits "train", "validation" and "test".
-      low: Value of black.
-      high: Value of white.
-
-    Raises:
-      ValueError: None of the sampled training images can be read.
-    """
+    """Returns a source of the splits "train", "validation" and "test", with estimated moments."""
     train, validation, test = (splits[name] for name in ("train", "validation", "test"))
     mean, std = estimate_moments(train)
     return Source(

@@ -5,9 +5,8 @@ epochs are concatenated and cut into batches. Every epoch has every example exac
 resumes at step s therefore reads the same examples as an uninterrupted one, from memory or files.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,16 +26,7 @@ class BatchSampler:
     """Indices of the examples in the batch of each step."""
 
     def __init__(self, *, seed: int, size: int, batch_size: int):
-        """Initializes the sampler.
-
-        Args:
-          seed: Seed of the shuffling.
-          size: Number of examples in the split.
-          batch_size: Number of examples in a global batch.
-
-        Raises:
-          ValueError: The batch is larger than the split.
-        """
+        """Initializes a sampler of global batches from a split of `size` examples."""
         if batch_size > size:
             raise ValueError(
                 f"a batch of {batch_size} is larger than the training data ({size} examples); "
@@ -89,34 +79,9 @@ def size_in_bytes(split: Split) -> int:
     return len(split) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(example))
 
 
-class _Batches(grain.sources.RandomAccessDataSource):
-    """Batches as items, which grain prefetches."""
-
-    def __init__(self, split: Split, rows: Callable[[int], Int[np.ndarray, " n"]], count: int):
-        self.split, self.rows, self.count = split, rows, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> PyTree:
-        return read_batch(self.split, self.rows(int(number)))
-
-    def __repr__(self) -> str:
-        return f"batches of {type(self.split).__name__}"
-
-
-@dataclasses.dataclass(frozen=True)
-class _LocalRows:
-    """Rows of this process in the batch of each step; picklable, for worker processes."""
-
-    sampler: BatchSampler
-    part: slice
-
-    def __call__(self, step: int) -> Int[np.ndarray, " n"]:
-        return self.sampler.batches(step, 1)[0, self.part]
-
-
-def _prefetched(batches: grain.MapDataset) -> grain.IterDataset:
+def _prefetched(batch: Callable[[int], PyTree], start: int, stop: int) -> grain.IterDataset:
+    """Iterates over batch(start) ... batch(stop - 1), read ahead by threads."""
+    batches = grain.MapDataset.range(start, stop).map(batch)
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
 
 
@@ -133,13 +98,16 @@ def stream(
       steps: Last step + 1.
       workers: Number of reader processes (started by spawn); 0 for threads of this process.
     """
-    batches = _Batches(split, _LocalRows(sampler, part), steps)
-    dataset = _prefetched(grain.MapDataset.source(batches)[start:])
+    dataset = _prefetched(functools.partial(_local_batch, split, sampler, part), start, steps)
     if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which we never parse
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
+
+
+def _local_batch(split: Split, sampler: BatchSampler, part: slice, step: int) -> PyTree:
+    return read_batch(split, sampler.batches(step, 1)[0, part])
 
 
 def padded_batches(split: Split, batch_size: int, part: slice = slice(None)) -> Iterator[PyTree]:
@@ -148,13 +116,12 @@ def padded_batches(split: Split, batch_size: int, part: slice = slice(None)) -> 
     The last batch is padded with copies of its last example, marked absent for every task.
     """
     last = len(split) - 1
-    unclipped = lambda number: (np.arange(batch_size) + number * batch_size)[part]
-    rows = lambda number: np.minimum(unclipped(number), last)
+    rows = lambda number: (np.arange(batch_size) + number * batch_size)[part]
+    batch = lambda number: read_batch(split, np.minimum(rows(number), last))
     count = -(-len(split) // batch_size)
-    batches: Iterable[PyTree] = (read_batch(split, rows(number)) for number in range(count))
-    if not hasattr(split, "take"):
-        batches = _prefetched(grain.MapDataset.source(_Batches(split, rows, count)))
-    for number, batch in enumerate(batches):
-        is_real = unclipped(number) <= last
-        present = {name: mask & is_real for name, mask in batch["present"].items()}
-        yield {**batch, "present": present}
+    has_take = hasattr(split, "take")
+    batches = map(batch, range(count)) if has_take else _prefetched(batch, 0, count)
+    for number, examples in enumerate(batches):
+        is_real = rows(number) <= last
+        present = {name: mask & is_real for name, mask in examples["present"].items()}
+        yield {**examples, "present": present}

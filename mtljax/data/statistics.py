@@ -22,10 +22,7 @@ class LabelStatistics:
       present: Number of examples with a label.
       missing: Number of examples without one.
       classes: Class -> number of occurrences, for labels that are classes.
-      count: Number of values, for labels that are numbers.
-      total: Sum of the values.
-      low: Smallest value.
-      high: Largest value.
+      count: Number of values, for labels that are numbers, with the sum `total` and the bounds.
     """
 
     present: int = 0

@@ -340,7 +340,7 @@ def test_points_and_boxes_cannot_be_mixed(augmentation):
 
 @pytest.mark.parametrize("augmentation", [affine, crop, mixup])
 def test_labels_of_no_task_are_refused(augmentation):
-    with pytest.raises(ValueError, match="no task says what becomes of the labels 'where'"):
+    with pytest.raises(ValueError, match="the labels 'where' have no task that transforms them"):
         augmentation(tasks=[DIGIT])(KEYS, batch(where=np.zeros((B, 8, 9), np.int32)))
 
 

@@ -220,7 +220,7 @@ MISTAKES = {
         edit(5, kind="cta"),
         ROW5 + "task 'kind': unknown class 'cta'; did you mean 'cat'",
     ),
-    "class out of range": (edit(5, kind="3"), ROW5 + "task 'kind': label is 3; must be"),
+    "class out of range": (edit(5, kind="3"), ROW5 + "task 'kind': label is 3; a class must be"),
     "word for a number": (
         edit(5, weight="heavy"),
         ROW5 + "task 'weight': 'heavy' is not a list of numbers|task 'weight'",
@@ -242,7 +242,7 @@ MISTAKES = {
     ),
     "class out of range in a mask": (
         picture("mask/005.png", wrong_mask(9)),
-        ROW5 + "task 'mask': label is 9 at .0, 0.; must be",
+        ROW5 + "task 'mask': label is 9 at .0, 0.; a class must be",
     ),
     "coloured mask": (
         picture("mask/005.png", np.zeros((H, W, 3), np.uint8)),

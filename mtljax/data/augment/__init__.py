@@ -1,8 +1,8 @@
-"""What is done to training examples in the compiled step, image and labels together.
+"""Augmentation of training batches in the compiled step, images and labels together.
 
-An augmentation is a function of keys and a batch, nothing else: a key of its own for every
-example, so what becomes of it depends neither on the devices nor on the other examples (but for
-mixup and cutmix, which take the one before it in the batch).
+An augmentation is a pure function of keys and a batch, with one key per example, so its result
+depends neither on the devices nor on other examples (except mixup and cutmix, which combine each
+example with the previous one in the batch).
 """
 
 import inspect
@@ -14,12 +14,13 @@ from mtljax.data.augment.base import Augment
 from mtljax.data.augment.color import blur, cutout, jitter
 from mtljax.data.augment.geometric import affine, crop, flip, shift
 from mtljax.data.augment.mixing import cutmix, mixup
+from mtljax.data.base import Batch
 from mtljax.tasks import Task
 from mtljax.utils.registry import choose
 
 
 def none() -> None:
-    """Leaves the examples as they are."""
+    """No augmentation."""
 
 
 AUGMENTATIONS: dict[str, Callable[..., Augment | None]] = {
@@ -34,39 +35,39 @@ AUGMENTATIONS: dict[str, Callable[..., Augment | None]] = {
     "mixup": mixup,
     "cutmix": cutmix,
 }
-"""Name -> function that makes the augmentation, or None.
+"""Name -> function that returns the augmentation, or None.
 
-Those that have an argument `tasks` change labels too, each as its task says.
+Functions with an argument `tasks` also transform labels, by methods of each task.
 """
 
 
 def make_augment(texts: Sequence[str], tasks: Sequence[Task]) -> Augment | None:
-    """Augmentations one after the other; None if there are none.
+    """Returns the composition of augmentations, or None if there are none.
 
     Args:
-      texts: Each as in `name:argument=value`.
-      tasks: Whose labels the batches have.
+      texts: Augmentations in order, each as in `name:argument=value`.
+      tasks: Tasks of the labels in the batches.
 
     Raises:
-      ValueError: There is no such augmentation, or a task's labels cannot follow it (this only when
-        it is first traced).
+      ValueError: An augmentation is unknown. A task whose labels an augmentation cannot transform
+        raises when the augmentation is traced.
     """
-    made = []
+    augments = []
     for text in texts:
         choice = choose("augmentation", text, AUGMENTATIONS, hidden=("tasks",))
-        follows = "tasks" in inspect.signature(choice.make).parameters
-        augment = choice.made(**({"tasks": tuple(tasks)} if follows else {}))
+        has_tasks = "tasks" in inspect.signature(choice.make).parameters
+        augment = choice.made(**({"tasks": tuple(tasks)} if has_tasks else {}))
         if augment is not None:
-            made.append(augment)
-    if len(made) < 2:
-        return made[0] if made else None
+            augments.append(augment)
+    if len(augments) < 2:
+        return augments[0] if augments else None
 
-    def in_turn(keys, batch):
-        for i, augment in enumerate(made):
+    def composition(keys: jax.Array, batch: Batch) -> Batch:
+        for i, augment in enumerate(augments):
             batch = augment(jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys), batch)
         return batch
 
-    return in_turn
+    return composition
 
 
 __all__ = ["AUGMENTATIONS", "Augment", "make_augment"]

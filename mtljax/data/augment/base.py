@@ -1,20 +1,22 @@
-"""What augmentations are made of."""
+"""Building blocks of augmentations."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jaxtyping import Array, Num
 
+from mtljax.data.base import Batch
 from mtljax.tasks import Task
 
-Batch = Mapping[str, Any]
+Image = Num[Array, "H W C"]
 Augment = Callable[[jax.Array, Batch], Batch]
-"""`(keys [B], batch) -> batch`; a key of its own for every example."""
+"""Function (keys [B], batch) -> batch, with one key per example."""
 
 
 def per_example(change: Callable[[jax.Array, Batch], Batch]) -> Augment:
-    """An augmentation of batches from one of single examples."""
+    """Returns an augmentation that applies a function of (key, example) to each example."""
 
     def augment(keys: jax.Array, batch: Batch) -> Batch:
         part = {"image": batch["image"], "labels": batch["labels"]}
@@ -23,37 +25,29 @@ def per_example(change: Callable[[jax.Array, Batch], Batch]) -> Augment:
     return augment
 
 
-def of_image(change: Callable[[jax.Array, jax.Array], jax.Array]) -> Augment:
-    """An augmentation of batches from a function of (key, image) that no label notices."""
-
-    def augment(keys: jax.Array, batch: Batch) -> Batch:
-        return {**batch, "image": jax.vmap(change)(keys, batch["image"])}
-
-    return augment
+def per_image(change: Callable[[jax.Array, Image], Image]) -> Augment:
+    """Returns an augmentation that applies a function of (key, image) and keeps the labels."""
+    return lambda keys, batch: {**batch, "image": jax.vmap(change)(keys, batch["image"])}
 
 
-def labels_of(
+def map_labels(
     batch: Batch, tasks: Sequence[Task], change: Callable[[Task, Any, str], Any]
 ) -> dict[str, Any]:
-    """Each label of a batch, or of an example, as its task changes it.
-
-    Raises:
-      ValueError: A label without a task that says what becomes of it.
-    """
+    """Returns the labels of a batch or an example after `change(task, label, name)`."""
     by_name = {task.name: task for task in tasks}
-    made = {}
+    labels = {}
     for name, label in batch["labels"].items():
         if name not in by_name:
             raise ValueError(
-                f"no task says what becomes of the labels {name!r}: leave them out of the batch, "
-                "or give the augmentation their task in `tasks`"
+                f"the labels {name!r} have no task that transforms them: remove them from the "
+                "batch, or pass their task in the argument `tasks` of the augmentation"
             )
-        made[name] = change(by_name[name], label, name)
-    return made
+        labels[name] = change(by_name[name], label, name)
+    return labels
 
 
 def require_strength(augmentation: str, most: float = math.inf, **values: float) -> None:
-    """Raises ValueError unless each is a number in 0..most."""
+    """Raises ValueError unless each value is a number in 0..most."""
     for name, value in values.items():
         if not 0 <= value <= most or value == math.inf:
             rule = ">= 0" if most == math.inf else f"in 0..{most:g}"

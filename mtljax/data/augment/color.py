@@ -1,73 +1,77 @@
-"""Augmentations of the image alone: colours, sharpness, and parts that are covered."""
+"""Augmentations of the image alone: color, sharpness and occlusion."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
-from mtljax.data.augment.base import Augment, of_image, require_strength
+from mtljax.data.augment.base import Augment, Image, per_image, require_strength
 from mtljax.tasks.warps import like
 
 
 def jitter(brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2) -> Augment:
-    """Changes brightness, contrast and saturation of each image, by factors around 1.
+    """Multiplies brightness, contrast and saturation of each image by random factors around 1.
 
     Args:
-      brightness, contrast, saturation: Farthest from 1, in 0..1. Contrast is the distance from the
-        image's mean grey, saturation each pixel's distance from its own grey.
+      brightness: Largest difference of the factor from 1, in 0..1.
+      contrast: Likewise, for the difference from the image's mean gray.
+      saturation: Likewise, for each pixel's difference from its gray.
     """
     strengths = brightness, contrast, saturation
     require_strength("jitter", 1.0, brightness=brightness, contrast=contrast, saturation=saturation)
 
-    def one(key, image):
+    def change(key: jax.Array, image: Image) -> Image:
         draw = jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
         bright, contrasted, saturated = 1 + draw * jnp.asarray(strengths)
-        made = image.astype(jnp.float32) * bright
-        gray = made.mean(-1, keepdims=True)
-        made = gray + (made - gray) * saturated
+        result = image.astype(jnp.float32) * bright
+        gray = result.mean(-1, keepdims=True)
+        result = gray + (result - gray) * saturated
         mean = gray.mean(keepdims=True)
-        return like(mean + (made - mean) * contrasted, image)
+        return like(mean + (result - mean) * contrasted, image)
 
-    return of_image(one)
+    return per_image(change)
 
 
 def blur(sigma: float = 1.0, share: float = 0.5) -> Augment:
-    """Blurs some of the images by a Gaussian.
+    """Blurs some of the images with a Gaussian.
 
     Args:
-      sigma: Its largest standard deviation, in pixels; drawn from 0 to this.
-      share: Of the images.
+      sigma: Largest standard deviation in pixels; drawn from 0 to this value.
+      share: Share of the images.
     """
     require_strength("blur", sigma=sigma)
     require_strength("blur", 1.0, share=share)
     offsets = np.arange(-int(np.ceil(2 * sigma)), int(np.ceil(2 * sigma)) + 1)
 
-    def one(key, image):
+    def change(key: jax.Array, image: Image) -> Image:
         which, how = jax.random.split(key)
         width = sigma * jax.random.uniform(how)
         width = jnp.where(jax.random.bernoulli(which, share), jnp.maximum(width, 1e-3), 1e-3)
         window = jnp.exp(-0.5 * (offsets / width) ** 2)
         window /= window.sum()
-        made = image.astype(jnp.float32)
+        result = image.astype(jnp.float32)
         for axis in (0, 1):
-            made = _along(made, window, axis)
-        return like(made, image)
+            result = _convolve(result, window, axis)
+        return like(result, image)
 
-    def _along(image, window, axis):
-        reach, size = len(offsets) // 2, image.shape[axis]
-        around = [(reach, reach) if i == axis else (0, 0) for i in range(3)]
-        padded = jnp.pad(image, around, mode="edge")
-        parts = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(offsets))]
-        return sum(weight * part for weight, part in zip(window, parts, strict=True))
+    return per_image(change)
 
-    return of_image(one)
+
+def _convolve(image: Image, window: Float[Array, " n"], axis: int) -> Image:
+    """Convolves an image along one axis, with its edge values outside."""
+    reach, size = len(window) // 2, image.shape[axis]
+    padding = [(reach, reach) if i == axis else (0, 0) for i in range(3)]
+    padded = jnp.pad(image, padding, mode="edge")
+    parts = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(window))]
+    return sum(weight * part for weight, part in zip(window, parts, strict=True))
 
 
 def cutout(side: float = 0.3, share: float = 0.5) -> Augment:
-    """Covers a rectangle of some of the images with their mean colour; labels stay as they are.
+    """Covers a rectangle of some of the images with their mean color; labels do not change.
 
     Args:
-      side: Largest height and width, as a share of the image's.
-      share: Of the images.
+      side: Largest height and width of the rectangle, as a share of the image.
+      share: Share of the images.
 
     References:
       DeVries & Taylor, 2017, arXiv:1708.04552; Zhong et al., 2017, arXiv:1708.04896, whose
@@ -75,7 +79,7 @@ def cutout(side: float = 0.3, share: float = 0.5) -> Augment:
     """
     require_strength("cutout", 1.0, side=side, share=share)
 
-    def one(key, image):
+    def change(key: jax.Array, image: Image) -> Image:
         which, how = jax.random.split(key)
         draw = jax.random.uniform(how, (4,))
         covered = region(image.shape[:2], side * draw[:2], draw[2:])
@@ -83,21 +87,23 @@ def cutout(side: float = 0.3, share: float = 0.5) -> Augment:
         mean = image.astype(jnp.float32).mean((0, 1), keepdims=True)
         return jnp.where(covered[..., None], like(mean, image), image)
 
-    return of_image(one)
+    return per_image(change)
 
 
-def region(size: tuple[int, int], extent: jax.Array, place: jax.Array) -> jax.Array:
-    """A rectangle [H, W] within an image.
+def region(
+    size: tuple[int, ...], extent: Float[Array, "2"], position: Float[Array, "2"]
+) -> Bool[Array, "H W"]:
+    """Returns a mask of a rectangle within an image.
 
     Args:
       size: Height and width of the image.
-      extent: Height and width of the rectangle, as shares of the image's.
-      place: Where in the room that is left, from 0 to 1 along each axis.
+      extent: Height and width of the rectangle, as shares of the image.
+      position: Position of the rectangle along each axis, from 0 (first pixel) to 1 (last).
     """
     inside = []
     for axis in (0, 1):
         long = jnp.round(extent[axis] * size[axis])
-        start = jnp.floor(place[axis] * (size[axis] - long + 1))
+        start = jnp.floor(position[axis] * (size[axis] - long + 1))
         at = jnp.arange(size[axis])
         inside.append((at >= start) & (at < start + long))
     return inside[0][:, None] & inside[1][None, :]

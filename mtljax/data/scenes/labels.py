@@ -26,13 +26,7 @@ _CENTER_WIDTH = 0.25
 
 
 def make_labels(scene: Scene, hits: Hits, size: int) -> dict[str, PyTree]:
-    """Returns all labels; see `mtljax.data.sources.scenes`.
-
-    Args:
-      scene: Scene of the image.
-      hits: Hits of the rays through the pixel centers, row by row.
-      size: Height and width of the image.
-    """
+    """Returns all labels, see `mtljax.data.sources.scenes`, from the hits at the pixel centers."""
     grid = lambda x: x.reshape(*x.shape[:-1], size, size)
     surface, glass = grid(hits.surface), grid(hits.glass)
     normals = [grid(dot(axis[:, None], hits.normal)) for axis in scene.camera.axes]

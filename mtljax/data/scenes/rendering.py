@@ -7,49 +7,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree, UInt8
 
+from mtljax.data.scenes import objects, scene
 from mtljax.data.scenes.labels import make_labels
-from mtljax.data.scenes.objects import (
-    MATERIALS,
-    OBJECTS,
-    draw_materials,
-    draw_shapes,
-    draw_table,
-    place_objects,
-    table_solids,
-)
 from mtljax.data.scenes.raycasting import Hits, ray_directions, trace
-from mtljax.data.scenes.scene import (
-    Scene,
-    Sensor,
-    draw_camera,
-    draw_lights,
-    draw_room,
-    draw_sensor,
-    draw_window,
-)
+from mtljax.data.scenes.scene import Scene, Sensor
 from mtljax.data.scenes.shading import shade
 
 
 def draw_scene(key: jax.Array) -> Scene:
     """Returns a random scene."""
-    shapes = (6,), (7,), (5,), (7,), (5,), (8,), (OBJECTS, 6), (OBJECTS, 27), (MATERIALS, 15)
+    n, materials = objects.OBJECTS, objects.MATERIALS
+    shapes = (6,), (7,), (5,), (7,), (5,), (8,), (n, 6), (n, 27), (materials, 15)
     for_room, for_camera, for_window, for_lights, for_sensor, for_table, *for_objects = (
         uniform_numbers(key, *shapes)
     )
     for_shapes, for_places, for_materials = for_objects
-    room = draw_room(for_room)
-    camera = draw_camera(for_camera, room)
-    window = draw_window(for_window, room, camera)
-    table = draw_table(for_table, room, camera)
-    objects = place_objects(for_places, room, camera, table, draw_shapes(for_shapes))
+    room = scene.draw_room(for_room)
+    camera = scene.draw_camera(for_camera, room)
+    window = scene.draw_window(for_window, room, camera)
+    table = objects.draw_table(for_table, room, camera)
+    solids = objects.place_objects(for_places, room, camera, table, objects.draw_shapes(for_shapes))
     return Scene(
         room=room,
         window=window,
         camera=camera,
-        lights=draw_lights(for_lights, room, camera, window),
-        solids=jax.tree.map(lambda *x: jnp.concatenate(x), objects, table_solids(table)),
-        materials=draw_materials(for_materials),
-        sensor=draw_sensor(for_sensor),
+        lights=scene.draw_lights(for_lights, room, camera, window),
+        solids=jax.tree.map(lambda *x: jnp.concatenate(x), solids, objects.table_solids(table)),
+        materials=objects.draw_materials(for_materials),
+        sensor=scene.draw_sensor(for_sensor),
     )
 
 
@@ -68,10 +53,6 @@ def render(keys: Key[Array, " B"], size: int) -> dict[str, PyTree]:
 
     A scene depends on its key alone; `size` is only the resolution. Each stage is compiled
     separately: in one program, XLA would compute much of it several times and compile longer.
-
-    Args:
-      keys: Key of each image.
-      size: Height and width in pixels.
     """
     scenes = _draw(keys)
     hits = _trace(scenes, size)
@@ -86,11 +67,11 @@ _shade = jax.jit(jax.vmap(shade))
 @functools.partial(jax.jit, static_argnums=1)
 def _trace(scenes: Scene, size: int) -> Hits:
     """Traces rays through the pixel centers, followed by rays through the pixel corners."""
-    centers, corners = jnp.arange(size) + 0.5, jnp.arange(size + 1.0)
 
-    def trace_one(scene: Scene) -> Hits:
-        rays = [ray_directions(scene.camera, at, at, size) for at in (centers, corners)]
-        return trace(scene, jnp.concatenate(rays, -1))
+    def trace_one(one: Scene) -> Hits:
+        points = jnp.arange(size) + 0.5, jnp.arange(size + 1.0)
+        rays = [ray_directions(one.camera, at, at, size) for at in points]
+        return trace(one, jnp.concatenate(rays, -1))
 
     return jax.vmap(trace_one)(scenes)
 
@@ -99,33 +80,25 @@ def _trace(scenes: Scene, size: int) -> Hits:
 def _expose(
     scenes: Scene, light: Float[Array, "B 3 R"], keys: Key[Array, " B"], size: int
 ) -> tuple[UInt8[Array, "B H W 3"], UInt8[Array, "B H W 3"]]:
-    def expose_one(
-        scene: Scene, light: Float[Array, "3 R"], key: jax.Array
-    ) -> tuple[UInt8[Array, "H W 3"], UInt8[Array, "H W 3"]]:
-        light = antialias(
-            light[:, : size**2].reshape(3, size, size),
-            light[:, size**2 :].reshape(3, size + 1, size + 1),
-        )
-        return expose(jnp.moveaxis(light, 0, -1), scene.sensor, jax.random.fold_in(key, 1))
-
-    return jax.vmap(expose_one)(scenes, light, keys)
+    centers = light[..., : size**2].reshape(-1, 3, size, size)
+    corners = light[..., size**2 :].reshape(-1, 3, size + 1, size + 1)
+    light = jnp.moveaxis(antialias(centers, corners), 1, -1)
+    fold = lambda key: jax.random.fold_in(key, 1)
+    return jax.vmap(expose)(light, scenes.sensor, jax.vmap(fold)(keys))
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _label(scenes: Scene, hits: Hits, size: int) -> dict[str, PyTree]:
-    def label_one(scene: Scene, hits: Hits) -> dict[str, PyTree]:
-        at_centers = jax.tree.map(lambda x: x[..., : size**2], hits)
-        return make_labels(scene, at_centers, size)
-
-    return jax.vmap(label_one)(scenes, hits)
+    at_centers = jax.tree.map(lambda x: x[..., : size**2], hits)
+    return jax.vmap(functools.partial(make_labels, size=size))(scenes, at_centers)
 
 
 def antialias(
-    centers: Float[Array, "3 H W"], corners: Float[Array, "3 H+1 W+1"]
-) -> Float[Array, "3 H W"]:
+    centers: Float[Array, "B 3 H W"], corners: Float[Array, "B 3 H+1 W+1"]
+) -> Float[Array, "B 3 H W"]:
     """Averages the light over each pixel: 1/2 of its center and 1/8 of each of its corners."""
-    corners = corners[:, 1:] + corners[:, :-1]
-    return centers / 2 + (corners[:, :, 1:] + corners[:, :, :-1]) / 8
+    corners = corners[..., 1:, :] + corners[..., :-1, :]
+    return centers / 2 + (corners[..., 1:] + corners[..., :-1]) / 8
 
 
 def expose(

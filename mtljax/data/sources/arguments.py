@@ -13,11 +13,7 @@ VARIABLE = "MTLJAX_DATA"
 
 
 def find_folder(path: str) -> Path:
-    """Returns a folder, relative to the working directory or to `$MTLJAX_DATA`.
-
-    Raises:
-      ValueError: The folder does not exist.
-    """
+    """Returns a folder, relative to the working directory or to `$MTLJAX_DATA`."""
     root = os.environ.get(VARIABLE)
     given = Path(path).expanduser()
     candidates = [given, *([Path(root) / given] if root else [])]
@@ -30,11 +26,7 @@ def find_folder(path: str) -> Path:
 
 
 def read_size(size: tuple[int, ...] | None, source: str) -> Pixels | None:
-    """Returns a source's argument `size`; None keeps the size of the images.
-
-    Raises:
-      ValueError: The size is not (height, width).
-    """
+    """Returns a source's argument `size`; None keeps the size of the images."""
     if size is None:
         return None
     if len(size) != 2 or min(size) < 1:
@@ -45,17 +37,7 @@ def read_size(size: tuple[int, ...] | None, source: str) -> Pixels | None:
 def hold_out(
     count: int, share: float, seed: int, source: str
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " validation"]]:
-    """Returns the rows of random training and validation splits.
-
-    Args:
-      count: Number of rows.
-      share: Share of the validation split; it has at least one row.
-      seed: Seed of the split.
-      source: Name of the source, for error messages.
-
-    Raises:
-      ValueError: The share is not in (0, 1).
-    """
+    """Returns random rows for training and, at least one, for validation."""
     if not 0 < share < 1:
         raise ValueError(f"source {source}: validation must be in (0, 1), not {share}")
     order = np.random.default_rng(seed).permutation(count)

@@ -13,7 +13,7 @@ from mtljax.utils.bounded_reading import read_npz
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
-    """NumPy arrays in an `.npz` file: `image` [N, H, W, C], and labels under their own names.
+    """NumPy arrays in an `.npz` file: `image` [N, H, W, C], and labels under their names.
 
     Args:
       file: File written by `np.savez(file, image=..., digit=...)`.
@@ -77,28 +77,33 @@ def from_arrays(
             raise ValueError(f"{len(leaf)} labels {name!r} for {len(image)} images")
 
     order = np.random.default_rng(seed).permutation(len(image))
-    train, held_out, tested = (
+    splits = [
         Arrays(*jax.tree.map(lambda x, rows=np.sort(rows): x[rows], (image, labels, masks)))
         for rows in split_rows(order, validation, test)
-    )
-    mean, std = channel_moments(train.image)
+    ]
+    high = 255.0 if image.dtype == np.uint8 else float(splits[0].image.max())
+    return source_of_arrays(*splits, low=0.0, high=high)
+
+
+def source_of_arrays(
+    train: Arrays, validation: Arrays, test: Arrays, *, low: float, high: float
+) -> Source:
+    """Returns a source of splits in memory; a constant channel has standard deviation 1."""
+    axes = (0, 1, 2)
+    mean, std = (f(axes, dtype=np.float64) for f in (train.image.mean, train.image.std))
     return Source(
         train=train,
-        validation=held_out,
-        test=tested,
-        mean=mean,
-        std=std,
-        low=0.0,
-        high=255.0 if image.dtype == np.uint8 else float(train.image.max()),
+        validation=validation,
+        test=test,
+        mean=tuple(map(float, mean)),
+        std=tuple(float(s) if s > 0 else 1.0 for s in std),
+        low=low,
+        high=high,
     )
 
 
 def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.ndarray]:
-    """Cuts rows into training, validation and test.
-
-    Raises:
-      ValueError: The shares leave a split without rows.
-    """
+    """Cuts rows into training, validation and test."""
     counts = [round(len(order) * share) for share in (validation, test)]
     if not all(c > 0 for c in counts) or sum(counts) >= len(order):
         raise ValueError(
@@ -106,12 +111,3 @@ def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.nda
             "training examples: each split needs at least one"
         )
     return np.split(order, [len(order) - sum(counts), len(order) - counts[1]])
-
-
-def channel_moments(
-    image: Num[np.ndarray, "N H W C"],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel; 1 for a constant channel."""
-    axes = (0, 1, 2)
-    mean, std = image.mean(axes, dtype=np.float64), image.std(axes, dtype=np.float64)
-    return tuple(map(float, mean)), tuple(float(s) if s > 0 else 1.0 for s in std)

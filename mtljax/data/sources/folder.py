@@ -14,14 +14,8 @@ from mtljax.utils.registry import nearest
 
 FILES = (".png", ".npy", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """Extensions by which a cell is recognized as a file name."""
-SPLITS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "test": "test",
-}
+SPLITS = {"val": "validation", "valid": "validation", "dev": "validation"}
+"""Other names of splits in tables."""
 
 
 def folder(
@@ -90,12 +84,13 @@ def _split_by_column(file: Path, rows: Sequence[Row], column: str) -> dict[str, 
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for i, row in enumerate(rows):
         name = str(row.cells.get(column)).lower()
-        if name not in SPLITS:
+        name = SPLITS.get(name, name)
+        if name not in parts:
             raise ValueError(
                 f"{file} row {row.number}: {column} is {row.cells.get(column)!r}; must be train, "
                 "validation or test"
             )
-        parts[SPLITS[name]].append(i)
+        parts[name].append(i)
     return parts
 
 

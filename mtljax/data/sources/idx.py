@@ -7,7 +7,7 @@ import numpy as np
 
 from mtljax.data.base import Arrays, Source
 from mtljax.data.sources.arguments import find_folder, hold_out, read_size
-from mtljax.data.sources.arrays import channel_moments
+from mtljax.data.sources.arrays import source_of_arrays
 from mtljax.tasks.warps import Pixels, resize_image
 from mtljax.utils.bounded_reading import read_bytes
 
@@ -39,13 +39,10 @@ def idx(
     image_size = read_size(size, "idx")
     images, labels = _read_pair(root, "train", image_size)
     train, held_out = hold_out(len(images), validation, seed, "idx")
-    mean, std = channel_moments(images[train])
-    return Source(
-        train=_split(images[train], labels[train]),
-        validation=_split(images[held_out], labels[held_out]),
-        test=_split(*_read_pair(root, "t10k", image_size)),
-        mean=mean,
-        std=std,
+    return source_of_arrays(
+        _split(images[train], labels[train]),
+        _split(images[held_out], labels[held_out]),
+        _split(*_read_pair(root, "t10k", image_size)),
         low=0.0,
         high=255.0,
     )
@@ -78,11 +75,7 @@ def _find_file(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Reads an IDX file of bytes: two zeros, a type, the number of axes, their lengths, the data.
-
-    Raises:
-      ValueError: The file is damaged or has other content.
-    """
+    """Reads an IDX file of bytes: two zeros, a type, the number of axes, their lengths, data."""
     try:
         data = read_bytes(path)
     except (OSError, ValueError) as error:

@@ -94,9 +94,6 @@ class JoinedSplit:
         Args:
           splits: Domain -> split.
           proportions: Domain -> weight of its examples; None for every example once.
-
-        Raises:
-          ValueError: The images have different sizes.
         """
         first = {domain: split[0] for domain, split in splits.items()}
         shapes = {domain: np.shape(example["image"]) for domain, example in first.items()}

@@ -7,7 +7,7 @@ from jaxtyping import Int, Num
 
 from mtljax.data.base import Arrays, LabelRequest, Source, Split
 from mtljax.data.pipeline import read_split
-from mtljax.data.sources.arrays import channel_moments
+from mtljax.data.sources.arrays import source_of_arrays
 
 SIDES = ("left", "right")
 
@@ -75,17 +75,7 @@ def overlay(
         rng = np.random.default_rng([seed, number])
         rows = _repeated_rows(rng, len(one), count), _repeated_rows(rng, len(two), count)
         splits.append(_compose(one, two, rows, canvas))
-    train, validation, test = splits
-    mean, std = channel_moments(train.image)
-    return Source(
-        train=train,
-        validation=validation,
-        test=test,
-        mean=mean,
-        std=std,
-        low=left.low,
-        high=left.high,
-    )
+    return source_of_arrays(*splits, low=left.low, high=left.high)
 
 
 def _items(source: Source, split: Split, reference: Source) -> Arrays:
