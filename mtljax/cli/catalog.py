@@ -37,7 +37,7 @@ DICTS = {
     "trunks": Kind(TRUNKS),
     "fusions": Kind(FUSIONS, FUSION_HIDDEN),
     "tasks": Kind(TASKS),
-    "sources": Kind(SOURCES, ("wanted",)),
+    "sources": Kind(SOURCES, ("requests",)),
     "attacks": Kind(ATTACKS),
     "distillations": Kind(DISTILLATIONS),
     "augmentations": Kind(AUGMENTATIONS, ("tasks",)),
@@ -77,20 +77,16 @@ class Entry(NamedTuple):
 def entries(kind: str) -> list[Entry]:
     """All entries of a kind, one of `KINDS`."""
     if kind == "experiments":
-        files = {name: experiment_folder() / f"{name}.py" for name in experiment_names()}
-        documented = {
-            name: ast.get_docstring(ast.parse(f.read_text())) for name, f in files.items()
-        }
-        return [_entry(name, text) for name, text in documented.items()]
+        texts = ((n, (experiment_folder() / f"{n}.py").read_text()) for n in experiment_names())
+        return [_entry(name, ast.get_docstring(ast.parse(text))) for name, text in texts]
     choices, hidden = DICTS[kind]
-    documented_choices = []
-    for name, choice in choices.items():
-        entry = _entry(name, inspect.getdoc(_function(choice)))
-        entry = entry._replace(arguments=tuple(_arguments(choice, hidden)))
-        if kind == "balancers":
-            entry = entry._replace(reads=describe_balancer(name).needs.value)
-        documented_choices.append(entry)
-    return documented_choices
+    return [
+        _entry(name, inspect.getdoc(_sources(choice)[0]))._replace(
+            reads=describe_balancer(name).needs.value if kind == "balancers" else "",
+            arguments=tuple(_arguments(choice, hidden)),
+        )
+        for name, choice in choices.items()
+    ]
 
 
 def select(words: Sequence[str]) -> tuple[dict[str, list[Entry]], bool]:
@@ -120,27 +116,31 @@ def select(words: Sequence[str]) -> tuple[dict[str, list[Entry]], bool]:
     return {kinds[first]: [by_name[name] for name in names]}, True
 
 
-def _entry(name: str, text: str | None) -> Entry:
-    description, *sections = SECTION.split(inspect.cleandoc(text or ""))
+def _entry(name: str, docstring: str | None) -> Entry:
+    description, *sections = SECTION.split(inspect.cleandoc(docstring or ""))
     contents = dict(zip(sections[::2], sections[1::2], strict=True))
     papers = contents.get("References", "").strip().split("\n\n")[0]
     return Entry(name, description.strip(), " ".join(papers.split()))
 
 
-def _function(choice: Callable) -> Any:
-    return choice.func if isinstance(choice, functools.partial) else choice
+def _sources(choice: Callable) -> list[Any]:
+    """Objects whose docstrings describe the arguments of a choice, most specific first."""
+    function: Any = choice.func if isinstance(choice, functools.partial) else choice
+    function = inspect.unwrap(function)
+    if inspect.isclass(function):
+        return list(inspect.getmro(function)[:-1])
+    references = re.findall(r"see `(\w+)`", inspect.getdoc(function) or "")
+    module = vars(inspect.getmodule(function))
+    return [function, *(module[name] for name in references if name in module)]
 
 
 def _arguments(choice: Callable, hidden: Sequence[str]) -> Iterator[Argument]:
-    function = _function(choice)
-    documented = inspect.getmro(function) if inspect.isclass(function) else (function,)
+    style = docstring_parser.DocstringStyle.GOOGLE
     help_of = {
-        name.strip(): " ".join((parameter.description or "").split())
-        for thing in reversed(documented[:-1] or documented)
-        for parameter in docstring_parser.parse_from_object(
-            thing, docstring_parser.DocstringStyle.GOOGLE
-        ).params
-        for name in parameter.arg_name.split(",")
+        name.strip(): " ".join((argument.description or "").split())
+        for source in reversed(_sources(choice))
+        for argument in docstring_parser.parse_from_object(source, style).params
+        for name in argument.arg_name.split(",")
     }
     for name, parameter in inspect.signature(choice).parameters.items():
         if name in hidden or parameter.kind is parameter.VAR_KEYWORD:
@@ -148,9 +148,14 @@ def _arguments(choice: Callable, hidden: Sequence[str]) -> Iterator[Argument]:
         default = parameter.default
         yield Argument(
             name,
-            inspect.formatannotation(parameter.annotation).replace("typing.", "")
-            if parameter.annotation is not parameter.empty
-            else "",
+            _type_text(parameter),
             "" if default is parameter.empty else getattr(default, "__name__", repr(default)),
             help_of.get(name, ""),
         )
+
+
+def _type_text(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is parameter.empty or "Array" in str(parameter.annotation):
+        # Numbers of optax are annotated as arrays of any kind.
+        return "" if parameter.default is parameter.empty else type(parameter.default).__name__
+    return re.sub(r"\b[a-z_]+\.", "", inspect.formatannotation(parameter.annotation))

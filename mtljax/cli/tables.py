@@ -75,34 +75,42 @@ def catalog_table(kind: str, entries: Sequence[Entry]) -> Table:
     """Entries of one kind, one row each."""
     table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    table.add_column("description", ratio=3)
+    table.add_column("description", ratio=3, overflow="fold")
     reads, papers = any(e.reads for e in entries), any(e.papers for e in entries)
     if reads:
         table.add_column("reads")
     if papers:
-        table.add_column("paper", ratio=2)
+        table.add_column("paper", ratio=2, overflow="fold")
     for entry in entries:
         row = [entry.name, entry.summary]
         table.add_row(*map(escape, row + [entry.reads] * reads + [entry.papers] * papers))
     return table
 
 
-def entry_details(kind: str, entry: Entry) -> RenderableType:
+def entry_details(kind: str, entry: Entry) -> Group:
     """One entry with its entire description and all arguments."""
-    parts: list[RenderableType] = [Text(entry.description)]
+    blocks: list[RenderableType] = list(map(_reflow, entry.description.split("\n\n")))
     if entry.reads:
-        parts.append(Text(f"\nReads: {entry.reads}"))
+        blocks.append(Text(f"Reads: {entry.reads}."))
     if entry.arguments:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("argument", no_wrap=True)
-        table.add_column("default", max_width=16)
-        table.add_column("type", max_width=16)
-        table.add_column("description", ratio=1)
+        table.add_column("default", max_width=20, overflow="fold")
+        table.add_column("type", max_width=20, overflow="fold")
+        table.add_column("description", ratio=1, overflow="fold")
         for argument in entry.arguments:
             default = argument.default or "required"
             table.add_row(*map(escape, (argument.name, default, argument.type, argument.help)))
-        parts += ["", table]
+        blocks.append(table)
     if entry.papers:
-        parts.append(Text(f"\nReferences: {entry.papers}"))
+        blocks.append(Text(f"References: {entry.papers}", overflow="fold"))
     title = Text(f"{kind.removesuffix('s')} {entry.name}", style="bold")
-    return Group(title, Padding(Group(*parts), (0, 0, 1, 2)))
+    indented = (Padding(block, (0, 0, 1, 2)) for block in blocks)
+    return Group(title, *indented)
+
+
+def _reflow(paragraph: str) -> Text:
+    """Joins the lines of a paragraph, unless they are indented."""
+    lines = paragraph.split("\n")
+    is_text = not any(line.startswith(" ") for line in lines)
+    return Text((" " if is_text else "\n").join(lines))

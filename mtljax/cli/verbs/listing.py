@@ -30,9 +30,7 @@ def list_verb(arguments: list[str]) -> int:
 
     selection, by_name = select(flags.words)
     for kind, entries in selection.items():
-        if by_name or flags.verbose:
-            for entry in entries:
-                console.print(entry_details(kind, entry))
-        else:
-            console.print(catalog_table(kind, entries))
+        in_full = by_name or flags.verbose
+        blocks = [entry_details(kind, entry) for entry in entries]
+        console.print(*(blocks if in_full else [catalog_table(kind, entries)]), soft_wrap=False)
     return 0
