@@ -117,7 +117,7 @@ class Task(abc.ABC):
 
         Args:
           output: Output of the student.
-          target: Output of the teacher, in the same form.
+          target: Output of the teacher.
           temperature: Divisor of both logits; the distance is multiplied by its square.
 
         Raises:
@@ -133,9 +133,7 @@ class Task(abc.ABC):
 
     def head(self) -> nn.Module:
         """Returns a module: (last `taps` stage outputs, size=(H, W), train=...) -> output."""
-        raise ValueError(
-            f"task {self.name!r} ({type(self).__name__}) has no head: define the method `head`"
-        )
+        raise ValueError(f"task {self.name!r} has no head: define {type(self).__name__}.head")
 
     @property
     def metrics(self) -> Metrics:
@@ -147,23 +145,16 @@ class Task(abc.ABC):
         del labels
 
     def constant_output(self, labels: Any, size: Pixels) -> Any | None:
-        """Returns the constant output that fits the labels best; None if there is none.
-
-        It is the output of the constant-predictor baseline.
+        """Returns the output of the constant-predictor baseline for an image, None without one.
 
         Args:
-          labels: NumPy arrays [N, ...], N >= 1, without missing labels.
+          labels: NumPy arrays [N, ...], N >= 1, without missing labels, which it fits best.
           size: Height and width of the images.
-
-        Returns:
-          Output of one image, in NumPy.
         """
         return None
 
     def parse(self, value: Any) -> Any:
-        """Returns the label for a value of a data source: a table cell or an array from a file.
-
-        Positions and maps keep the pixel coordinates of the source image.
+        """Returns the label for a table cell or an array from a file, in its pixel coordinates.
 
         Raises:
           ValueError: The value is invalid; one line, without the name of the task.
@@ -171,14 +162,9 @@ class Task(abc.ABC):
         return np.asarray(value)
 
     def placeholder(self, size: Pixels) -> Any:
-        """Returns the label array for a missing label of an image of this height and width.
-
-        Raises:
-          ValueError: The class does not define this method.
-        """
+        """Returns the label array for a missing label of an image of this height and width."""
         raise ValueError(
-            f"task {self.name!r} ({type(self).__name__}) has missing labels but no placeholder for "
-            "them: define the method `placeholder`"
+            f"task {self.name!r} has missing labels: define {type(self).__name__}.placeholder"
         )
 
     def warp(self, label: Any, warp: Warp) -> Any:
@@ -189,8 +175,8 @@ class Task(abc.ABC):
         """
         if any(np.ndim(leaf) >= 2 for leaf in jax.tree.leaves(label)):
             raise ValueError(
-                f"the labels of task {self.name!r} ({type(self).__name__}) have spatial axes, but "
-                "do not move with the image: define the method `warp`"
+                f"the labels of task {self.name!r} have spatial axes and must move with the image: "
+                f"define {type(self).__name__}.warp"
             )
         return label
 
@@ -231,11 +217,7 @@ class Task(abc.ABC):
         return str(np.round(np.asarray(value), 2))
 
     def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
-        """Draws predictions against labels on matplotlib axes.
-
-        Returns:
-          The title of the plot; None if nothing is drawn.
-        """
+        """Draws predictions against labels on matplotlib axes; returns the title, None if empty."""
         return None
 
     @property
@@ -244,10 +226,5 @@ class Task(abc.ABC):
         return ()
 
     def picture(self, value: Any, image: Num[np.ndarray, "H W C"]) -> RGB | None:
-        """Renders one label or decoded prediction; None if it has no spatial axes.
-
-        Args:
-          value: Label without the batch axis, or one example of the result of `decode`.
-          image: Input image, in the data's unit; some tasks draw on top of it.
-        """
+        """Renders a label, or one example of `decode`, in some tasks on top of the input image."""
         return None

@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtljax.tasks.checks import require, require_shape
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import sigmoid_distance
-from mtljax.tasks.drawing import RGB, paint_values
-from mtljax.tasks.parsing import binary_plane
 from mtljax.tasks.warps import Pixels, Warp
 
 
@@ -31,10 +29,7 @@ class BinaryMap(PixelTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.positive_weight < 1:
-            raise ValueError(
-                f"task {self.name!r}: positive_weight must be in (0, 1), not {self.positive_weight}"
-            )
+        checks.require_setting(self, "positive_weight", 0 < self.positive_weight < 1, "in (0, 1)")
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True)
@@ -49,8 +44,8 @@ class BinaryMap(PixelTask):
         return sigmoid_distance(output, target, temperature)
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (None, None))
-        require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
+        checks.require_shape(self.name, labels, (None, None))
+        checks.require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
 
     @property
     @abc.abstractmethod
@@ -69,7 +64,7 @@ class BinaryMap(PixelTask):
         return np.full(size, max(np.float32(np.log(odds)), _logits(self.limits)[0]))
 
     def parse(self, value: Any) -> Int[np.ndarray, "H W"]:
-        return binary_plane(value)
+        return parsing.binary_plane(value)
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, "H W"]:
         return np.zeros(size, np.int32)
@@ -81,8 +76,8 @@ class BinaryMap(PixelTask):
         """Returns the probability of the positive class."""
         return jax.nn.sigmoid(output)
 
-    def picture(self, value: np.ndarray, image: np.ndarray) -> RGB:
-        return paint_values(value, 0, 1, "gray")
+    def picture(self, value: np.ndarray, image: np.ndarray) -> drawing.RGB:
+        return drawing.paint_values(value, 0, 1, "gray")
 
 
 def exceeds(

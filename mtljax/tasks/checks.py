@@ -8,39 +8,37 @@ from jaxtyping import Bool
 from mtljax.tasks.base import Task
 
 
+def require_setting(task: Task, field: str, valid: bool, rule: str) -> None:
+    """Raises ValueError unless a field of the task is valid."""
+    if not valid:
+        value = getattr(task, field)
+        raise ValueError(f"task {task.name!r}: {field} must be {rule}, not {value!r}")
+
+
 def require_least(task: Task, least: int, *fields: str) -> None:
     """Raises ValueError unless these fields are >= `least`."""
     for field in fields:
-        if getattr(task, field) < least:
-            raise ValueError(
-                f"task {task.name!r}: {field} must be >= {least}, not {getattr(task, field)}"
-            )
+        require_setting(task, field, getattr(task, field) >= least, f">= {least}")
 
 
 def require_positive(task: Task, *fields: str) -> None:
     """Raises ValueError unless these fields are > 0; NaN is not."""
     for field in fields:
-        if not getattr(task, field) > 0:
-            raise ValueError(f"task {task.name!r}: {field} must be > 0, not {getattr(task, field)}")
+        require_setting(task, field, getattr(task, field) > 0, "> 0")
 
 
 def require_choice(task: Task, field: str, choices: Any) -> None:
     """Raises ValueError unless a field has one of the values of a `Literal`."""
-    if getattr(task, field) not in get_args(choices):
-        raise ValueError(
-            f"task {task.name!r}: {field} must be one of {', '.join(get_args(choices))}, "
-            f"not {getattr(task, field)!r}"
-        )
+    values = get_args(choices)
+    require_setting(task, field, getattr(task, field) in values, f"one of {', '.join(values)}")
 
 
 def require_classes(task: Any, least: int) -> None:
     """Raises ValueError unless `num_classes` >= `least` and `class_names` is empty or matches."""
     require_least(task, least, "num_classes")
     if task.class_names and len(task.class_names) != task.num_classes:
-        raise ValueError(
-            f"task {task.name!r}: {len(task.class_names)} class_names for "
-            f"{task.num_classes} classes"
-        )
+        names, count = len(task.class_names), task.num_classes
+        raise ValueError(f"task {task.name!r}: {names} class_names for {count} classes")
 
 
 def require(name: str, valid: Bool[np.ndarray, "..."], labels: np.ndarray, rule: str) -> None:

@@ -11,12 +11,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
+from mtljax.tasks import checks, parsing
 from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
-from mtljax.tasks.checks import require_class_indices, require_classes, require_finite
 from mtljax.tasks.confusion import ConfusionMatrix, log_frequencies
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import class_index
 from mtljax.tasks.streaming import fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels
 
@@ -45,11 +44,8 @@ class Classification(Task):
     }
 
     def __post_init__(self) -> None:
-        require_classes(self, 2)
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                f"task {self.name!r}: label_smoothing must be in [0, 1), not {self.label_smoothing}"
-            )
+        checks.require_classes(self, 2)
+        checks.require_setting(self, "label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
 
     def head(self) -> nn.Module:
         return VectorHead(outputs=self.num_classes)
@@ -70,15 +66,15 @@ class Classification(Task):
         return _Confusion(self.num_classes)
 
     def check(self, labels: np.ndarray) -> None:
-        require_finite(self.name, labels)
-        require_class_indices(self.name, labels, self.num_classes)
+        checks.require_finite(self.name, labels)
+        checks.require_class_indices(self.name, labels, self.num_classes)
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
         """Logarithms of the class frequencies: minimum loss, and the most frequent class."""
         return log_frequencies(labels, self.num_classes)
 
     def parse(self, value: Any) -> np.int32:
-        return np.int32(class_index(value, self.class_names))
+        return np.int32(parsing.class_index(value, self.class_names))
 
     def placeholder(self, size: Pixels) -> np.int32:
         return np.int32(0)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtljax.models.heads import DENSE_HEADS
+from mtljax.tasks import checks
 from mtljax.tasks.base import Present, SumAndCount, Task
-from mtljax.tasks.checks import require_choice, require_least
 from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, of_rank
 
 Decoder = Literal["linear", "fpn", "aspp"]
@@ -31,8 +31,8 @@ class DenseTask(Task):
     """Channels of the decoder; `linear` has none."""
 
     def __post_init__(self) -> None:
-        require_choice(self, "decoder", Decoder)
-        require_least(self, 1, "levels", "width")
+        checks.require_choice(self, "decoder", Decoder)
+        checks.require_least(self, 1, "levels", "width")
 
     @property
     def taps(self) -> int:

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, Present, TaskMetrics
-from mtljax.tasks.checks import require_choice, require_pixel, require_positive, require_shape
 from mtljax.tasks.dense import PixelLosses, PixelTask
-from mtljax.tasks.drawing import RGB, Color, paint_values
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import plane
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 
@@ -67,8 +65,8 @@ class Depth(PixelTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice(self, "kind", Kind)
-        require_positive(self, "center", "scale", "floor")
+        checks.require_choice(self, "kind", Kind)
+        checks.require_positive(self, "center", "scale", "floor")
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True, center=self.center, scale=self.scale)
@@ -94,9 +92,9 @@ class Depth(PixelTask):
         return _Errors(self.floor)
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (None, None))
+        checks.require_shape(self.name, labels, (None, None))
         valid = np.asarray([(np.isfinite(x) & (x > 0)).any() for x in labels], bool)
-        require_pixel(self.name, valid, "a finite depth > 0")
+        checks.require_pixel(self.name, valid, "a finite depth > 0")
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W"]:
         """Mean depth."""
@@ -104,7 +102,7 @@ class Depth(PixelTask):
         return np.full(size, mean, np.float32)
 
     def parse(self, value: Any) -> Float[np.ndarray, "H W"]:
-        return plane(value).astype(np.float32)
+        return parsing.plane(value).astype(np.float32)
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W"]:
         return np.zeros(size, np.float32)
@@ -120,15 +118,15 @@ class Depth(PixelTask):
         """Returns the depth, at least `floor`."""
         return jnp.maximum(output, self.floor)
 
-    def picture(self, value: Any, image: np.ndarray) -> RGB:
+    def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
         value = np.asarray(value, np.float64)
-        known = np.where(np.isfinite(value) & (value > 0), value, np.nan)
-        return paint_values(known, *self._color_range, "magma_r")
+        known = np.where(has_depth(value), value, np.nan)
+        return drawing.paint_values(known, *self._color_range, "magma_r")
 
     @property
-    def legend(self) -> tuple[tuple[str, Color], ...]:
+    def legend(self) -> tuple[tuple[str, drawing.Color], ...]:
         values = np.linspace(*self._color_range, 5)
-        colors = paint_values(values[None], *self._color_range, "magma_r")[0]
+        colors = drawing.paint_values(values[None], *self._color_range, "magma_r")[0]
         return tuple((f"{value:.3g}", color) for value, color in zip(values, colors, strict=True))
 
     @property

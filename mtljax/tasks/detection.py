@@ -9,20 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import detections, focal_loss, targets
-from mtljax.tasks.checks import (
-    require,
-    require_class_indices,
-    require_classes,
-    require_least,
-    require_shape,
-)
 from mtljax.tasks.coco import THRESHOLDS, average_precision
 from mtljax.tasks.dense import DenseTask
-from mtljax.tasks.drawing import RGB, Color, as_rgb, class_colors, class_legend, draw_box
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import class_index, numbers
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels, Warp
 from mtljax.utils.optional import require_installed
@@ -78,8 +70,8 @@ class Detection(DenseTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_classes(self, 1)
-        require_least(self, 1, "stride", "most")
+        checks.require_classes(self, 1)
+        checks.require_least(self, 1, "stride", "most")
 
     def head(self) -> nn.Module:
         # The initial probability of a centre is 10 % everywhere, as in the paper: with more, the
@@ -124,12 +116,12 @@ class Detection(DenseTask):
                 f"task {self.name!r}: labels must be {{'boxes', 'classes'}}, not {set(labels)}"
             )
         boxes, classes = np.asarray(labels["boxes"]), np.asarray(labels["classes"])
-        require_shape(self.name, boxes, (None, 4))
-        require_shape(self.name, classes, boxes.shape[1:2])
-        require_class_indices(self.name, classes, self.num_classes, -1, "padding")
+        checks.require_shape(self.name, boxes, (None, 4))
+        checks.require_shape(self.name, classes, boxes.shape[1:2])
+        checks.require_class_indices(self.name, classes, self.num_classes, -1, "padding")
         known = classes >= 0
         finite = np.isfinite(boxes) | ~known[..., None]
-        require(self.name, finite, boxes, "a box must be finite")
+        checks.require(self.name, finite, boxes, "a box must be finite")
         valid = ~known | (boxes[..., 2:] > boxes[..., :2]).all(-1)
         if not valid.all():
             i, j = np.argwhere(~valid)[0]
@@ -150,17 +142,16 @@ class Detection(DenseTask):
         if isinstance(value, Mapping):
             boxes, classes = value["boxes"], value["classes"]
         else:
-            boxes = numbers(value).reshape(-1, 4) if np.size(numbers(value)) % 4 == 0 else None
-            if boxes is None or self.num_classes > 1:
-                raise ValueError(
-                    "a box needs four numbers, and a class if the task has more than one"
-                )
-            classes = [0] * len(boxes)
+            boxes = parsing.numbers(value)
+            if boxes.size % 4 or self.num_classes > 1:
+                raise ValueError("a box needs four numbers, and a class if there are several")
+            classes = [0] * (boxes.size // 4)
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         if len(boxes) > self.most:
             raise ValueError(f"{len(boxes)} boxes; set `most` to the largest number in an image")
         label = self.placeholder((0, 0))
-        label["boxes"][: len(boxes)] = np.asarray(boxes, np.float32).reshape(-1, 4)
-        label["classes"][: len(boxes)] = [class_index(c, self.class_names) for c in classes]
+        label["boxes"][: len(boxes)] = boxes
+        label["classes"][: len(boxes)] = [parsing.class_index(c, self.class_names) for c in classes]
         return label
 
     def placeholder(self, size: Pixels) -> dict[str, np.ndarray]:
@@ -197,15 +188,15 @@ class Detection(DenseTask):
         return ", ".join(names) or "nothing"
 
     @property
-    def legend(self) -> tuple[tuple[str, Color], ...]:
-        return class_legend(self.class_names)
+    def legend(self) -> tuple[tuple[str, drawing.Color], ...]:
+        return drawing.class_legend(self.class_names)
 
-    def picture(self, value: Boxes, image: np.ndarray) -> RGB:
-        rgb, colors = as_rgb(image), class_colors(self.num_classes)
+    def picture(self, value: Boxes, image: np.ndarray) -> drawing.RGB:
+        rgb, colors = drawing.as_rgb(image), drawing.class_colors(self.num_classes)
         shown = _is_shown(value)
         boxes, classes = np.asarray(value["boxes"])[shown], np.asarray(value["classes"])[shown]
         for box, c in zip(boxes[::-1], classes[::-1], strict=True):
-            draw_box(rgb, box, colors[c])
+            drawing.draw_box(rgb, box, colors[c])
         return rgb
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Bool, Float, Num
 
+from mtljax.tasks import checks
 from mtljax.tasks.base import Metrics, TaskMetrics
 from mtljax.tasks.binary_map import BinaryMap, exceeds
 from mtljax.tasks.metric_spec import MetricSpec
@@ -49,12 +50,8 @@ class Edges(BinaryMap):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.thresholds <= 255:
-            raise ValueError(
-                f"task {self.name!r}: thresholds must be in 1..255, not {self.thresholds}"
-            )
-        if not self.tolerance >= 0:
-            raise ValueError(f"task {self.name!r}: tolerance must be >= 0, not {self.tolerance}")
+        checks.require_setting(self, "thresholds", 1 <= self.thresholds <= 255, "in 1..255")
+        checks.require_least(self, 0, "tolerance")
 
     @property
     def limits(self) -> Float[np.ndarray, " K"]:

@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import split
-from mtljax.tasks.checks import require, require_least, require_positive, require_shape
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.distances import softmax_distance
-from mtljax.tasks.drawing import RGB, as_rgb, class_colors, draw_dot
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import numbers
 from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 
@@ -68,13 +66,13 @@ class Keypoints(DenseTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_least(self, 1, "num_keypoints", "stride")
-        require_positive(self, "sigma", "limit", "auc_limit")
+        checks.require_least(self, 1, "num_keypoints", "stride")
+        checks.require_positive(self, "sigma", "limit", "auc_limit")
         for pair in self.pairs:
             if len(pair) != 2 or not all(0 <= point < self.num_keypoints for point in pair):
+                last = self.num_keypoints - 1
                 raise ValueError(
-                    f"task {self.name!r}: pairs must be two points in 0..{self.num_keypoints - 1} "
-                    f"each, not {pair}"
+                    f"task {self.name!r}: pairs must be two points in 0..{last} each, not {pair}"
                 )
 
     def head(self) -> nn.Module:
@@ -114,15 +112,13 @@ class Keypoints(DenseTask):
         return _Distances(self)
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (self.num_keypoints, 3))
-        visible = labels[..., 2]
-        valid = np.ones(labels.shape, bool)
-        valid[..., 2] = (visible == 0) | (visible == 1)
-        require(self.name, valid, labels, "the third number must be 0 (not visible) or 1 (visible)")
-        valid[..., :2] = (visible == 0)[..., None] | (
-            np.isfinite(labels[..., :2]) & (labels[..., :2] >= 0)
-        )
-        require(self.name, valid, labels, "y and x of a visible point must be >= 0, in pixels")
+        checks.require_shape(self.name, labels, (self.num_keypoints, 3))
+        points, visible = labels[..., :2], labels[..., 2]
+        rule = "the third number must be 0 (not visible) or 1 (visible)"
+        checks.require(self.name, (visible == 0) | (visible == 1), visible, rule)
+        valid = (visible == 0)[..., None] | (np.isfinite(points) & (points >= 0))
+        rule = "y and x of a visible point must be >= 0, in pixels"
+        checks.require(self.name, valid, points, rule)
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "h w K"]:
         """Normal distribution with the mean and variance of the training points."""
@@ -141,7 +137,7 @@ class Keypoints(DenseTask):
 
     def parse(self, value: Any) -> Float[np.ndarray, "K 3"]:
         """Parses y, x or y, x, visible of each point; NaN or an empty cell means not visible."""
-        values = numbers(value)
+        values = parsing.numbers(value)
         for width in (3, 2):
             if values.size == width * self.num_keypoints:
                 values = values.reshape(-1, width)
@@ -190,11 +186,13 @@ class Keypoints(DenseTask):
     def text(self, value: Any) -> str:
         return " ".join(f"({y:.0f}, {x:.0f})" for y, x, known in np.asarray(value) if known > 0)
 
-    def picture(self, value: Any, image: np.ndarray) -> RGB:
-        rgb = as_rgb(image)
-        for (y, x, known), color in zip(value, class_colors(self.num_keypoints), strict=True):
+    def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
+        rgb = drawing.as_rgb(image)
+        for (y, x, known), color in zip(
+            value, drawing.class_colors(self.num_keypoints), strict=True
+        ):
             if known > 0:
-                draw_dot(rgb, np.asarray([y, x]), color)
+                drawing.draw_dot(rgb, np.asarray([y, x]), color)
         return rgb
 
 

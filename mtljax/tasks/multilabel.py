@@ -12,11 +12,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.models.heads import VectorHead
+from mtljax.tasks import checks, parsing
 from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
-from mtljax.tasks.checks import require, require_classes, require_shape
 from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import class_index, number, numbers
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels
 
@@ -45,7 +44,7 @@ class MultiLabel(Task):
     }
 
     def __post_init__(self) -> None:
-        require_classes(self, 1)
+        checks.require_classes(self, 1)
 
     def head(self) -> nn.Module:
         return VectorHead(outputs=self.num_classes)
@@ -61,8 +60,8 @@ class MultiLabel(Task):
         return _Rankings()
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (self.num_classes,))
-        require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
+        checks.require_shape(self.name, labels, (self.num_classes,))
+        checks.require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
         """Log odds of each class, with one added to the counts of positives and negatives."""
@@ -72,7 +71,8 @@ class MultiLabel(Task):
     def parse(self, value: Any) -> Int[np.ndarray, " C"]:
         """Parses 0 and 1 (or -1 and 1) of each class, {class name: 0 or 1}, or "cat;dog"."""
         if isinstance(value, str) and self.class_names and value.strip("01-. "):
-            classes = {class_index(x, self.class_names) for x in value.split(";") if x.strip()}
+            names = filter(str.strip, value.split(";"))
+            classes = {parsing.class_index(name, self.class_names) for name in names}
             value = [i in classes for i in range(self.num_classes)]
         if isinstance(value, Mapping):
             missing = [name for name in self.class_names if name not in value]
@@ -83,9 +83,9 @@ class MultiLabel(Task):
                     else "values by class name, but the task has no class_names: set them"
                 )
             value = [value[name] for name in self.class_names]
-        values = np.asarray(
-            [number(x) for x in value] if isinstance(value, (list, tuple)) else numbers(value)
-        )
+        if isinstance(value, (list, tuple)):
+            value = [parsing.number(x) for x in value]
+        values = parsing.numbers(value)
         if values.size != self.num_classes:
             raise ValueError(f"{values.size} numbers for {self.num_classes} classes")
         valid = (values == 0) | (abs(values) == 1)

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from mtljax.tasks import checks, drawing
 from mtljax.tasks.base import Metrics, Present, TaskMetrics
-from mtljax.tasks.checks import require_finite, require_pixel, require_shape
 from mtljax.tasks.dense import PixelLosses, PixelTask
-from mtljax.tasks.drawing import RGB
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
@@ -68,10 +67,10 @@ class Normals(PixelTask):
         return _Angles()
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (None, None, 3))
-        require_finite(self.name, labels)
+        checks.require_shape(self.name, labels, (None, None, 3))
+        checks.require_finite(self.name, labels)
         valid = (labels != 0).reshape(len(labels), -1).any(-1)
-        require_pixel(self.name, valid, "a normal that is not zero")
+        checks.require_pixel(self.name, valid, "a normal that is not zero")
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W 3"]:
         """Mean direction; 0 if the directions cancel each other."""
@@ -110,7 +109,7 @@ class Normals(PixelTask):
         known = value[(value != 0).any(-1)]
         return "mean " + " ".join(f"{x:.2f}" for x in known.mean(0)) if len(known) else "nothing"
 
-    def picture(self, value: Any, image: np.ndarray) -> RGB:
+    def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
         value = np.asarray(value, np.float64)
         known = has_normal(value)[..., None]
         safe = np.where(known, value, 1.0)

@@ -20,21 +20,13 @@ def number(value: Any) -> float:
 
 def numbers(value: Any) -> Float[np.ndarray, " n"]:
     """Parses numbers: a sequence, an array, or text with numbers in brackets or between spaces."""
-    if isinstance(value, str):
-        value = _parse_list(value)
     try:
-        return np.asarray(value, np.float64).ravel()
+        values = value
+        if isinstance(value, str):
+            values = json.loads(value) if value.lstrip().startswith("[") else value.split()
+        return np.asarray(values, np.float64).ravel()
     except (ValueError, TypeError):
         raise ValueError(f"{_short(value)} is not a list of numbers") from None
-
-
-def _parse_list(text: str) -> Any:
-    if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise ValueError(f"{_short(text)} is not a list of numbers") from None
-    return text.split()
 
 
 def class_index(value: Any, names: Sequence[str]) -> int:

@@ -9,16 +9,9 @@ import numpy as np
 import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Float
 
+from mtljax.tasks import checks, drawing
 from mtljax.tasks.base import Metrics, TaskMetrics
-from mtljax.tasks.checks import (
-    require,
-    require_choice,
-    require_least,
-    require_positive,
-    require_shape,
-)
 from mtljax.tasks.dense import PixelLosses, PixelTask
-from mtljax.tasks.drawing import RGB, as_rgb
 from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
 from mtljax.tasks.warps import Pixels, Warp
@@ -64,9 +57,9 @@ class Reconstruction(PixelTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice(self, "kind", Kind)
-        require_least(self, 1, "channels")
-        require_positive(self, "peak")
+        checks.require_choice(self, "kind", Kind)
+        checks.require_least(self, 1, "channels")
+        checks.require_positive(self, "peak")
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=self.channels, center=self.peak / 2, scale=self.peak)
@@ -81,14 +74,14 @@ class Reconstruction(PixelTask):
         return _Quality(self.peak)
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (None, None, self.channels))
+        checks.require_shape(self.name, labels, (None, None, self.channels))
         if min(labels.shape[1:3]) < len(_WINDOW):
             raise ValueError(
                 f"task {self.name!r}: images of {labels.shape[1]} x {labels.shape[2]} pixels; "
                 f"both sides must be >= {len(_WINDOW)}"
             )
         valid = np.isfinite(labels) & (labels >= 0) & (labels <= self.peak)
-        require(self.name, valid, labels, f"must be in 0..{self.peak:g}")
+        checks.require(self.name, valid, labels, f"must be in 0..{self.peak:g}")
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W C"]:
         """Mean colour."""
@@ -113,8 +106,8 @@ class Reconstruction(PixelTask):
         """Returns the image, clipped to 0..`peak`."""
         return jnp.clip(output, 0, self.peak)
 
-    def picture(self, value: Any, image: np.ndarray) -> RGB:
-        return as_rgb(np.clip(np.asarray(value, np.float64) / self.peak, 0, 1))
+    def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
+        return drawing.as_rgb(np.clip(np.asarray(value, np.float64) / self.peak, 0, 1))
 
 
 class _Quality(PerExample):

@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.heads import VectorHead
+from mtljax.tasks import checks, parsing
 from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
-from mtljax.tasks.checks import require_choice, require_finite, require_least, require_positive
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import numbers
 from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels
 
@@ -49,11 +48,11 @@ class Regression(Task):
     }
 
     def __post_init__(self) -> None:
-        require_least(self, 1, "size")
-        require_positive(self, "scale")
-        require_choice(self, "kind", Kind)
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise ValueError(f"task {self.name!r}: threshold must be finite, not {self.threshold}")
+        checks.require_least(self, 1, "size")
+        checks.require_positive(self, "scale")
+        checks.require_choice(self, "kind", Kind)
+        finite = self.threshold is None or math.isfinite(self.threshold)
+        checks.require_setting(self, "threshold", finite, "finite")
 
     def head(self) -> nn.Module:
         return VectorHead(
@@ -74,7 +73,7 @@ class Regression(Task):
         return _Errors(self)
 
     def check(self, labels: np.ndarray) -> None:
-        require_finite(self.name, labels)
+        checks.require_finite(self.name, labels)
         expected = (len(labels),) if self.size == 1 else (len(labels), self.size)
         if labels.shape != expected:
             raise ValueError(
@@ -86,13 +85,13 @@ class Regression(Task):
         return labels.mean(0, dtype=np.float64).astype(np.float32)
 
     def parse(self, value: Any) -> Float[np.ndarray, "..."]:
-        values = numbers(value).astype(np.float32)
+        values = parsing.numbers(value).astype(np.float32)
         if values.size != self.size:
             raise ValueError(f"{values.size} numbers, not {self.size}")
         return values[0] if self.size == 1 else values
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "..."]:
-        return np.zeros((), np.float32)[()] if self.size == 1 else np.zeros(self.size, np.float32)
+        return np.float32(0) if self.size == 1 else np.zeros(self.size, np.float32)
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Array:
         return weight * label + (1 - weight) * other

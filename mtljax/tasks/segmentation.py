@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, TaskMetrics
-from mtljax.tasks.checks import require_class_indices, require_classes, require_shape
 from mtljax.tasks.confusion import ConfusionMatrix, has_class, log_frequencies
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
-from mtljax.tasks.drawing import RGB, Color, class_legend, paint_classes
 from mtljax.tasks.metric_spec import MetricSpec
-from mtljax.tasks.parsing import plane
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B H W C"]
@@ -49,7 +47,7 @@ class Segmentation(PixelTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_classes(self, 2)
+        checks.require_classes(self, 2)
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=self.num_classes)
@@ -76,8 +74,8 @@ class Segmentation(PixelTask):
         return _Confusion(self.num_classes, self._ignored)
 
     def check(self, labels: np.ndarray) -> None:
-        require_shape(self.name, labels, (None, None))
-        require_class_indices(
+        checks.require_shape(self.name, labels, (None, None))
+        checks.require_class_indices(
             self.name, labels, self.num_classes, self.ignore, "pixels without a class"
         )
 
@@ -87,7 +85,7 @@ class Segmentation(PixelTask):
         return np.broadcast_to(frequencies, (*size, self.num_classes))
 
     def parse(self, value: Any) -> Int[np.ndarray, "H W"]:
-        values = plane(value)
+        values = parsing.plane(value)
         ignored = values == self._ignored
         return np.where(ignored, self._ignored, values - float(self.first)).astype(np.int32)
 
@@ -113,12 +111,12 @@ class Segmentation(PixelTask):
         return f"{len(classes)} classes, most {name}"
 
     @property
-    def legend(self) -> tuple[tuple[str, Color], ...]:
-        return class_legend(self.class_names)
+    def legend(self) -> tuple[tuple[str, drawing.Color], ...]:
+        return drawing.class_legend(self.class_names)
 
-    def picture(self, value: Any, image: np.ndarray) -> RGB:
+    def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
         classes = np.where(self._has_class(np.asarray(value)), value, -1)
-        return paint_classes(classes, self.num_classes)
+        return drawing.paint_classes(classes, self.num_classes)
 
 
 class _Confusion(ConfusionMatrix):

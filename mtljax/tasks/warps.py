@@ -4,9 +4,10 @@
 new directions. Positions are (y, x) in pixels; the pixel in row i covers i..i + 1.
 """
 
+import abc
 import dataclasses
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,54 +19,40 @@ Pixels = tuple[int, int]
 """Height and width."""
 
 
-class Warp(Protocol):
-    """Geometric change of one image. Arrays are NumPy or JAX, see `xp`."""
+class Warp(abc.ABC):
+    """Geometric change of one image."""
 
-    @property
-    def size(self) -> Pixels:
-        """Size of the new image."""
+    size: Pixels
+    """Size of the new image."""
+    xp: ModuleType = jnp
+    """Library of the labels, NumPy or jax.numpy."""
+    zoom: Any = 1.0
+    """Magnification of objects by a camera that is nearer to them."""
+    mirrored: bool = False
+    """True if left and right are exchanged."""
 
-    @property
-    def xp(self) -> ModuleType:
-        """NumPy or jax.numpy, the library of the labels."""
-
-    @property
-    def zoom(self) -> Any:
-        """Magnification of objects by a camera that is nearer to them."""
-
-    @property
-    def mirrored(self) -> bool:
-        """True if left and right are exchanged."""
-
+    @abc.abstractmethod
     def points(self, points: Any) -> Any:
         """Returns the new positions of points [..., (y, x)], which can be outside of the image."""
 
     def directions(self, vectors: Any) -> Any:
         """Returns the new directions of vectors [..., (y, x)]; their length is preserved."""
+        return vectors
 
+    @abc.abstractmethod
     def plane(self, values: Any, fill: Any = None) -> Any:
         """Returns the new map for a map [H, W, ...], without interpolation.
 
         Positions from outside of the image are `fill`, or the nearest value if that is None.
         """
 
+    @abc.abstractmethod
     def smooth(self, values: Any) -> Any:
         """Returns the new map with interpolation; outside of the image the nearest value."""
 
 
-class _WarpDefaults:
-    """Attributes of a warp that changes neither scale nor orientation."""
-
-    xp: ModuleType = jnp
-    zoom: Any = 1.0
-    mirrored: bool = False
-
-    def directions(self, vectors: Any) -> Any:
-        return vectors
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Resize(_WarpDefaults):
+class Resize(Warp):
     """Change of resolution, on the host."""
 
     old: Pixels
@@ -109,7 +96,7 @@ def resize_image(image: Num[np.ndarray, "H W C"], size: Pixels) -> Num[np.ndarra
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mirror(_WarpDefaults):
+class Mirror(Warp):
     """Exchange of left and right, or, along axis 0, of top and bottom."""
 
     size: Pixels
@@ -131,7 +118,7 @@ class Mirror(_WarpDefaults):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Window(_WarpDefaults):
+class Window(Warp):
     """Part of the image with the upper left corner `corner`, enlarged to the size of the image.
 
     Rows and columns are processed separately, by matrix products and by indices of rows: on CPUs
@@ -174,7 +161,7 @@ class Window(_WarpDefaults):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Turn(_WarpDefaults):
+class Turn(Warp):
     """Rotation around the middle by `angle` (radians), then zoom, then `shift` (pixels)."""
 
     size: Pixels
