@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
 from mtljax.step.attacks import ATTACKS, Attack
-from mtljax.step.distillation import DISTILLATIONS, Distillation, Kind
+from mtljax.step.distillation import DISTILLATIONS, Distillation, DistillationLoss
 from mtljax.step.state import Batch, TrainState
-from mtljax.step.train_step import make_train_step
+from mtljax.step.train_step import StepLogs, make_train_step
 from mtljax.tasks import Task
 from mtljax.utils.registry import choose
 
@@ -51,12 +51,12 @@ class Parts:
     optimizer: optax.GradientTransformation
     augment: Augment | None
     attack: Attack | None
-    distill: Kind
-    """Kind of distillation; used only with teachers."""
+    distill: DistillationLoss
+    """Distillation loss; used only with teachers."""
 
 
 def load_source(experiment: Experiment, source: Source | None = None) -> Source:
-    """Opens the data, and reads and checks the splits that are kept on the device.
+    """Opens the data, and reads and checks the splits that stay in device memory.
 
     Args:
       experiment: The experiment.
@@ -70,7 +70,7 @@ def load_source(experiment: Experiment, source: Source | None = None) -> Source:
 
 
 def load_resident(experiment: Experiment, source: Source) -> Source:
-    """Reads the splits that are kept on the device and checks their labels.
+    """Reads the splits that stay in device memory and checks their labels.
 
     Raises:
       ValueError: A label is invalid for its task.
@@ -121,7 +121,7 @@ def check_labels(tasks: Sequence[Task], split: Arrays) -> None:
 
 
 def keeps_on_device(experiment: Experiment, split: Split) -> bool:
-    """Returns True if a split is kept on the device."""
+    """Returns True if a split stays in device memory."""
     if experiment.data.keep_on_device == "auto":
         return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
     return experiment.data.keep_on_device == "yes"
@@ -202,9 +202,9 @@ def make_attack(
     """
     if text is None:
         return None
-    given = {} if eps is None else {"eps": eps}
-    choice = choose("attack", text, ATTACKS, hidden=tuple(given))
-    return dataclasses.replace(choice.made(**given), low=low, high=high)
+    arguments = {} if eps is None else {"eps": eps}
+    choice = choose("attack", text, ATTACKS, hidden=tuple(arguments))
+    return dataclasses.replace(choice.made(**arguments), low=low, high=high)
 
 
 def train_step(
@@ -212,7 +212,7 @@ def train_step(
     parts: Parts,
     axis_name: str | None = None,
     distill: Distillation | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepLogs]]:
     """Makes the experiment's train step; see `make_train_step`."""
     return make_train_step(
         parts.model,

@@ -1,6 +1,7 @@
 """Balancers: rules that turn T losses or task gradients into one update.
 
-The package imports no other module of mtljax.
+The package imports no other module of mtljax. Heads (task-specific parameters) receive the gradient
+of the unweighted loss unless a balancer's docstring states that they receive the weighted loss.
 
 Example:
   >>> import jax.numpy as jnp

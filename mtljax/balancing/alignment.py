@@ -14,8 +14,7 @@ def aligned_mtl(scale: str = "min") -> base.Balancer:
     components keep their directions and get norm sigma. Components below the resolution of
     float32 are dropped.
 
-    Convention: the sum, as in the paper's code and LibMTL (TorchJD: the mean); the heads receive
-    the unweighted loss.
+    Convention: the sum, as in the paper's code and LibMTL (TorchJD: the mean).
 
     Args:
       scale: sigma: "min" for the smallest s, as in the paper and LibMTL, "median" for the median,
@@ -58,7 +57,7 @@ def config() -> base.Balancer:
     conflicts with no task, at any scale of the gradients.
 
     Convention: equal target cosines; the length is the sum of the gradients' projections; tasks
-    with zero gradient are ignored; the heads receive the unweighted loss.
+    with zero gradient are ignored.
 
     References:
       Liu, Chu and Thuerey, 2024, arXiv:2408.11104
@@ -86,7 +85,7 @@ def ntkmtl(exponent: float = 0.5) -> base.Balancer:
     (sum_s |g_s|^2 / |g_t|^2)^exponent.
 
     Convention: the paper's n = 1, as in its experiments; its code also multiplies the shared
-    gradient by T. A task with zero gradient gets weight 0. The heads receive the unweighted loss.
+    gradient by T. A task with zero gradient gets weight 0.
 
     Args:
       exponent: 1 / 2 in the paper.

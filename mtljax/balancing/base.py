@@ -161,6 +161,17 @@ def mean_present(values: Float[Array, " T"], present: Bool[Array, " T"]) -> Floa
     return jnp.sum(jnp.where(present, values, 0.0)) / jnp.maximum(present.sum(), 1)
 
 
+def equal_weights(present: Bool[Array, " T"]) -> Float[Array, " T"]:
+    """1 / (number of present tasks) for present tasks, else 0."""
+    return present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
+
+
+def masked_softmax(logits: Float[Array, " T"], present: Bool[Array, " T"]) -> Float[Array, " T"]:
+    """Softmax over the present tasks; 0 for absent ones."""
+    softmax = jax.nn.softmax(jnp.where(present, logits, -jnp.inf))
+    return jnp.where(present, softmax, 0.0)
+
+
 def stateless(num_tasks: int, shared: PyTree) -> State:
     """`init` of a balancer without state."""
     del num_tasks, shared

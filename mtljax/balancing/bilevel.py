@@ -4,23 +4,26 @@ The first sample trains the network, the second the weights. It is another part 
 batch, as in the papers' experiments, or a validation batch. A task must have labels in both.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Combined, Needs, Signals, State, with_spec
+from mtljax.balancing import base, solvers
 from mtljax.balancing.uncertainty import learn, to_learn
 
+_bilevel = functools.partial(base.Balancer, heads="weighted", samples=2, lookahead=True)
 
-@with_spec
+
+@base.with_spec
 def auto_lambda(
     step_size: float = 0.1,
     learning_rate: float = 1e-4,
     start: float = 0.1,
     primary: tuple[int, ...] | None = None,
-) -> Balancer:
+) -> base.Balancer:
     """Auto-Lambda: weights that lower the losses on the second sample after a trial step.
 
     The weights w follow Adam on the sum of the primary tasks' losses on the second sample after the
@@ -43,10 +46,10 @@ def auto_lambda(
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return to_learn(optimizer, "weights", jnp.full(num_tasks, start, jnp.float32))
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
         counts = present.astype(jnp.float32)
         if primary is not None:
@@ -57,18 +60,11 @@ def auto_lambda(
         weights = jnp.where(present, state["weights"], 0.0)
         return jnp.stack([weights, jnp.zeros_like(weights)]), state
 
-    return Balancer(
-        init=init,
-        combine=combine,
-        needs=Needs.LOSSES,
-        heads="weighted",
-        samples=2,
-        lookahead=True,
-    )
+    return _bilevel(init=init, combine=combine, needs=base.Needs.LOSSES)
 
 
-@with_spec
-def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
+@base.with_spec
+def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> base.Balancer:
     """MOML: weights that lower all losses on the second sample, by MGDA.
 
     With w = softmax(a), task s's loss on the second sample after the trial step theta - step_size *
@@ -87,34 +83,28 @@ def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> Balancer:
     """
     optimizer = optax.adam(learning_rate)
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
-        weights = _softmax(state["logits"], present)
+        weights = base.masked_softmax(state["logits"], present)
         ahead = signals.lookahead(weights, step_size, 1)
         products = jax.vmap(ahead.products)(jnp.diag(present.astype(jnp.float32)))
         gradients = -step_size * _times_softmax_jacobian(products, weights)
         gram = solvers.matvec(gradients, gradients.T)
         gradient = solvers.matvec(gradients.T, solvers.min_norm(gram, present))
         state = learn(optimizer, state, "logits", gradient, present)
-        return jnp.tile(_softmax(state["logits"], present) / 2, (2, 1)), state
+        return jnp.tile(base.masked_softmax(state["logits"], present) / 2, (2, 1)), state
 
-    return Balancer(
-        init=lambda num_tasks, shared: to_learn(optimizer, "logits", jnp.zeros(num_tasks)),
-        combine=combine,
-        needs=Needs.LOSSES,
-        heads="weighted",
-        samples=2,
-        lookahead=True,
-    )
+    init = lambda num_tasks, shared: to_learn(optimizer, "logits", jnp.zeros(num_tasks))
+    return _bilevel(init=init, combine=combine, needs=base.Needs.LOSSES)
 
 
-@with_spec
+@base.with_spec
 def forum(
     step_size: float = 0.1,
     steps: int = 5,
     rho: float = 0.1,
     learning_rate: float = 1e-3,
-) -> Balancer:
+) -> base.Balancer:
     """FORUM: descent on the second sample's losses, with the weighted loss near its minimum.
 
     With w = softmax(a), f(a, theta) = sum_t w_t L_t on the first sample, and q = f(a, theta) - f(a,
@@ -138,16 +128,16 @@ def forum(
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {
             **to_learn(optimizer, "logits", jnp.zeros(num_tasks)),
             "mean": jnp.zeros(num_tasks),
             "steps": jnp.zeros((), jnp.int32),
         }
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
-        weights = _softmax(state["logits"], present)
+        weights = base.masked_softmax(state["logits"], present)
         ahead = signals.lookahead(weights, step_size, steps)
         fall = jnp.where(present, signals.losses[0] - ahead.losses[0], 0.0)
         of_logits = _times_softmax_jacobian(fall, weights)
@@ -155,7 +145,7 @@ def forum(
         gram = signals.gramian
         square = jnp.dot(weights, solvers.matvec(gram[0, :, 0, :], weights))
         length = jnp.sqrt(jnp.maximum(square, 0.0) + jnp.dot(of_logits, of_logits))
-        safe = jnp.maximum(length, TINY)
+        safe = jnp.maximum(length, base.TINY)
         cosines, norms, inside = solvers.unit(gram[1, :, 1, :], present)
         normal = solvers.matvec(gram[1, :, 0, :], weights) / norms / safe
         normal = jnp.where(inside, normal, 0.0)
@@ -169,19 +159,7 @@ def forum(
         new = {**new, "mean": mean, "steps": state["steps"] + 1}
         return jnp.stack([pull * weights, current / norms]), new
 
-    return Balancer(
-        init=init,
-        combine=combine,
-        needs=Needs.GRAMIAN,
-        heads="weighted",
-        samples=2,
-        lookahead=True,
-    )
-
-
-def _softmax(logits: Array, present: Array) -> Array:
-    softmax = jax.nn.softmax(jnp.where(present, logits, -jnp.inf))
-    return jnp.where(present, softmax, 0.0)
+    return _bilevel(init=init, combine=combine, needs=base.Needs.GRAMIAN)
 
 
 def _times_softmax_jacobian(rows: Array, weights: Array) -> Array:

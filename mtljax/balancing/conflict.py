@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing.base import Balancer, Combined, Needs, Signals, State, stateless, with_spec
+from mtljax.balancing import base
 
 
-@with_spec
-def pcgrad() -> Balancer:
+@base.with_spec
+def pcgrad() -> base.Balancer:
     """PCGrad: removes from each gradient its components against the other tasks' gradients.
 
     For every task i, in a random order of the other tasks j: where the projected gradient of i and
@@ -16,14 +16,13 @@ def pcgrad() -> Balancer:
     normal to g_j. The update is the sum of the projected gradients, computed as coefficients of the
     gradients from the Gramian alone.
 
-    Convention: the sum over tasks, a new order per task and step; the heads receive the unweighted
-    loss.
+    Convention: the sum over tasks, a new order per task and step.
 
     References:
       Yu et al., 2020, arXiv:2001.06782
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         gram, present = signals.gramian, signals.present
         num_tasks = gram.shape[0]
         square = jnp.diagonal(gram)
@@ -43,11 +42,11 @@ def pcgrad() -> Balancer:
         coefficients = jax.lax.scan(project, start, _orders(key, num_tasks))[0][0]
         return jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def gradvac(beta: float = 0.01) -> Balancer:
+@base.with_spec
+def gradvac(beta: float = 0.01) -> base.Balancer:
     """GradVac: rotates each gradient until its cosines reach their running means.
 
     For every task i, in a random order of the other tasks j: if the cosine phi of i's (rotated)
@@ -56,7 +55,7 @@ def gradvac(beta: float = 0.01) -> Balancer:
     Then m_ij moves towards phi by `beta`. PCGrad is m = 0.
 
     Convention: the sum over tasks; one cosine for all shared parameters, not one per layer; running
-    means start from 0; the heads receive the unweighted loss.
+    means start from 0.
 
     Args:
       beta: Rate of the running mean; 0.01 in the paper, 0.5 in LibMTL and TorchJD.
@@ -67,10 +66,10 @@ def gradvac(beta: float = 0.01) -> Balancer:
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be in [0, 1], not {beta}")
 
-    def init(num_tasks: int, shared: PyTree) -> State:
+    def init(num_tasks: int, shared: PyTree) -> base.State:
         return {"cosines": jnp.zeros((num_tasks, num_tasks))}
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         gram, present = signals.gramian, signals.present
         num_tasks = gram.shape[0]
         norms = jnp.sqrt(jnp.diagonal(gram))
@@ -102,17 +101,17 @@ def gradvac(beta: float = 0.01) -> Balancer:
         weights = jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0)
         return weights, {"cosines": means}
 
-    return Balancer(init=init, combine=combine, needs=Needs.GRAMIAN)
+    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-@with_spec
-def graddrop(leak: float = 0.0) -> Balancer:
+@base.with_spec
+def graddrop(leak: float = 0.0) -> base.Balancer:
     """GradDrop: keeps the gradients of one randomly drawn sign at each coordinate.
 
     With purity p = (1 + sum_t g_t / sum_t |g_t|) / 2 at a coordinate, only the positive gradients
     remain with probability p, else only the negative ones, independently per coordinate.
 
-    Convention: the sum of the remaining gradients; the heads receive the unweighted loss.
+    Convention: the sum of the remaining gradients.
 
     Args:
       leak: Fraction of every gradient that passes unchanged, in [0, 1].
@@ -123,7 +122,7 @@ def graddrop(leak: float = 0.0) -> Balancer:
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], not {leak}")
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         leaves, tree = jax.tree.flatten(signals.jacobian)
 
         def drop(rows: Array, key: Array) -> Array:
@@ -138,7 +137,7 @@ def graddrop(leak: float = 0.0) -> Balancer:
             tree, [drop(*pair) for pair in zip(leaves, keys, strict=True)]
         ), state
 
-    return Balancer(init=stateless, combine=combine, needs=Needs.JACOBIAN)
+    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.JACOBIAN)
 
 
 def _orders(key: jax.Array, num_tasks: int) -> jax.Array:

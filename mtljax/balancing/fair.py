@@ -18,8 +18,7 @@ def nash_mtl(
     gain, at any scale of its loss. The squared norm of the update is the number of tasks.
 
     Convention: as in the paper's algorithm. Its code, LibMTL and TorchJD divide G by its Frobenius
-    norm first (`normalize`) and limit the update's norm to 1 (`max_norm`). The heads receive the
-    unweighted loss.
+    norm first (`normalize`) and limit the update's norm to 1 (`max_norm`).
 
     Args:
       update_every: Steps between updates of the weights; a task absent at an update has weight 0
@@ -67,7 +66,7 @@ def fairgrad(alpha: float = 1.0) -> base.Balancer:
     The weights solve G w = w^(-1 / alpha). alpha near 0 is the plain sum, 1 is Nash-MTL, and large
     alpha favors the task with the smallest gain.
 
-    Convention: as in the paper; the heads receive the unweighted loss.
+    Convention: as in the paper.
 
     Args:
       alpha: > 0; the default is that of the paper's code. The paper uses 2 for NYUv2 and
@@ -96,7 +95,7 @@ def imtl_g() -> base.Balancer:
     normalized (C^-1 1 sums to 0), all are 0.
 
     Convention: weights sum to 1, as in the paper; a pseudoinverse for linearly dependent gradients,
-    as in TorchJD; the heads receive the unweighted loss.
+    as in TorchJD.
 
     References:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr

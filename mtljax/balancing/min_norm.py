@@ -13,9 +13,8 @@ def mgda(normalize: str = "none") -> base.Balancer:
     The weights on the simplex minimize the norm of sum_t w_t g_t; at a Pareto-stationary point that
     norm is 0.
 
-    Convention: weights sum to 1; the heads receive the unweighted loss. The gradients can be
-    normalized first, as in the paper's code and LibMTL; the weights then apply to the normalized
-    gradients.
+    Convention: weights sum to 1. The gradients can be normalized first, as in the paper's code and
+    LibMTL; the weights then apply to the normalized gradients.
 
     Args:
       normalize: "none", "l2" (by the gradient's norm), "loss" or "loss+" (loss times norm).
@@ -48,7 +47,7 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     g_0 + c |g_0| g_w / |g_w|, where w on the simplex minimizes <g_w, g_0> + c |g_0| |g_w|.
 
     Convention: the mean over tasks, so steps are T times smaller than with a sum; as in the paper,
-    without the rescaling of its code; the heads receive the unweighted loss.
+    without the rescaling of its code.
 
     Args:
       c: Radius, in [0, 1): 0 gives the mean gradient, large values MGDA's direction.
@@ -61,7 +60,7 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     divisor = _divisor(c, rescale)
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        mean = _equal(signals)
+        mean = base.equal_weights(signals.present)
         lift = solvers.conflict_averse(signals.gramian, mean, c, signals.present)
         return (mean + lift) / divisor, state
 
@@ -76,7 +75,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     (1.5 - kappa) <g_w, g_0> + kappa c |g_0| |g_w|, and d = g_0 + c |g_0| g_w / |g_w|. The less the
     two directions agree, the more weight the task with the smallest gain has.
 
-    Convention: as in the paper's code; the mean over tasks; the heads receive the unweighted loss.
+    Convention: as in the paper's code; the mean over tasks.
 
     Args:
       c: Radius, in [0, 1).
@@ -91,7 +90,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
         present = signals.present
         scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         gram = signals.gramian / scale
-        mean, least = _equal(signals), solvers.min_norm(gram, present)
+        mean, least = base.equal_weights(signals.present), solvers.min_norm(gram, present)
         inner = lambda a, b: jnp.dot(a, solvers.matvec(gram, b))
         size = jnp.sqrt(jnp.maximum(inner(mean, mean), 0.0))
         length = jnp.sqrt(jnp.maximum(inner(least, least), 0.0))
@@ -104,10 +103,6 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
         return jnp.where(present, mean + lift, 0.0) / divisor, state
 
     return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
-
-
-def _equal(signals: base.Signals) -> Array:
-    return signals.present / jnp.maximum(signals.present.sum(), 1).astype(jnp.float32)
 
 
 def _divisor(c: float, rescale: int) -> float:

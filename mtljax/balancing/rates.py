@@ -41,8 +41,7 @@ def dwa(temperature: float = 2.0, window: int = 100) -> base.Balancer:
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
-        weights = jax.nn.softmax(jnp.where(present, state["ratio"] / temperature, -jnp.inf))
-        weights = jnp.where(present, weights * present.sum(), 0.0)
+        weights = base.masked_softmax(state["ratio"] / temperature, present) * present.sum()
 
         total = state["sum"] + signals.losses
         count = state["count"] + present
@@ -144,22 +143,18 @@ def famo(
             raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
         return to_learn(optimizer, "logits", jnp.zeros(num_tasks))
 
-    def shares(state: base.State, present: Array) -> Array:
-        softmax = jax.nn.softmax(jnp.where(present, state["logits"], -jnp.inf))
-        return jnp.where(present, softmax, 0.0)
-
     def excess(losses: Array) -> Array:
         return jnp.maximum(losses - bound, base.LEAST_LOSS)
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         # z / L, scaled by the smallest L, since 1 / L overflows float32 for L near 0.
         height = jnp.where(signals.present, excess(signals.losses), jnp.inf)
-        weights = shares(state, signals.present) * (height.min() / height)
+        weights = base.masked_softmax(state["logits"], signals.present) * (height.min() / height)
         weights = jnp.where(signals.present, weights, 0.0)
         return weights / jnp.maximum(weights.sum(), base.TINY), state
 
     def observe(signals: base.Signals, losses_after: Array, state: base.State) -> base.State:
-        share = shares(state, signals.present)
+        share = base.masked_softmax(state["logits"], signals.present)
         fall = jnp.log(excess(signals.losses)) - jnp.log(excess(losses_after))
         fall = jnp.where(signals.present, fall, 0.0)
         gradient = share * (fall - jnp.dot(share, fall))
@@ -184,8 +179,7 @@ def rlw() -> base.Balancer:
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         logits = jax.random.normal(key, signals.losses.shape)
-        softmax = jax.nn.softmax(jnp.where(signals.present, logits, -jnp.inf))
-        return jnp.where(signals.present, softmax, 0.0), state
+        return base.masked_softmax(logits, signals.present), state
 
     return base.Balancer(
         init=base.stateless, combine=combine, needs=base.Needs.LOSSES, heads="weighted"

@@ -15,7 +15,7 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> base.Bal
     neighbors; the update is the mean of the `selected` gradients with the smallest scores.
 
     Convention: as in the paper, which requires T >= 2 outliers + 3; with fewer tasks at least one
-    neighbor is counted. The heads receive the unweighted loss.
+    neighbor is counted.
 
     Args:
       outliers: Number of gradients that may be arbitrary.
@@ -53,7 +53,7 @@ def trimmed_mean(trim: int = 1) -> base.Balancer:
     """Trimmed mean: mean without the largest and smallest values at each coordinate.
 
     Convention: the mean; with fewer than 2 trim + 1 present tasks, as many values are dropped as
-    leave at least one. The heads receive the unweighted loss.
+    leave at least one.
 
     Args:
       trim: Number of values to drop at either end.

@@ -267,7 +267,7 @@ def _check(values: Preference, positive: bool = True) -> None:
 
 def _preference(weights: Preference, present: jax.Array) -> jax.Array:
     if weights is None:
-        return present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
+        return base.equal_weights(present)
     return jnp.asarray(weights, jnp.float32) * present
 
 

@@ -4,17 +4,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing import solvers
-from mtljax.balancing.base import TINY, Balancer, Combined, Needs, Signals, State, with_spec
+from mtljax.balancing import base, solvers
 
 
-@with_spec
+@base.with_spec
 def sdmgrad(
     regularization: float = 0.3,
     iterations: int = 20,
     step_size: float = 5.0,
     momentum: float = 0.5,
-) -> Balancer:
+) -> base.Balancer:
     """SDMGrad: MGDA regularized towards the mean gradient, on independent samples.
 
     With H = J_1 J_2' over two samples, normalized to unit scale, w takes `iterations` projected
@@ -23,7 +22,7 @@ def sdmgrad(
     regularization).
 
     Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's step size is 10. The heads receive the unweighted loss.
+    TorchJD's step size is 10.
 
     Args:
       regularization: The paper's lambda.
@@ -35,11 +34,11 @@ def sdmgrad(
       Xiao, Ban and Ji, 2023, arXiv:2305.18409
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
         products = jnp.where(present[:, None] & present[None, :], signals.gramian[1, :, 2, :], 0.0)
         count = jnp.maximum(present.sum(), 1)
-        largest = jnp.maximum(jnp.max(jnp.abs(products)), TINY)
+        largest = jnp.maximum(jnp.max(jnp.abs(products)), base.TINY)
         products = products / largest
         norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))
         scale = jnp.square(norms.sum() / count)
@@ -59,18 +58,18 @@ def sdmgrad(
         first = (weights + regularization * mean) / (1 + regularization)
         return _on(0, first, 3), state
 
-    return Balancer(init=_equal, combine=combine, needs=Needs.GRAMIAN, samples=3)
+    return base.Balancer(init=_equal, combine=combine, needs=base.Needs.GRAMIAN, samples=3)
 
 
-@with_spec
-def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
+@base.with_spec
+def modo(gamma: float = 1e-3, rho: float = 0.1) -> base.Balancer:
     """MoDo: MGDA with one weight step per update, on independent samples.
 
     w starts from 1 / T and becomes the point of the simplex nearest to w - gamma (J_1 J_2' w + rho
     w); the update is sum_t w_t g_t on a third sample.
 
     Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's gamma is 0.1. The heads receive the unweighted loss.
+    TorchJD's gamma is 0.1.
 
     Args:
       gamma: Step size of the weights.
@@ -80,7 +79,7 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
       Chen et al., 2023, arXiv:2305.20057
     """
 
-    def combine(signals: Signals, state: State, key: Array) -> Combined:
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
         before, mass = _start(state["weights"], present)
         pull = solvers.matvec(signals.gramian[1, :, 2, :], before) + rho * before
@@ -88,10 +87,10 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> Balancer:
         state = {"weights": jnp.where(present, weights * mass, state["weights"])}
         return _on(0, weights, 3), state
 
-    return Balancer(init=_equal, combine=combine, needs=Needs.GRAMIAN, samples=3)
+    return base.Balancer(init=_equal, combine=combine, needs=base.Needs.GRAMIAN, samples=3)
 
 
-def _equal(num_tasks: int, shared: PyTree) -> State:
+def _equal(num_tasks: int, shared: PyTree) -> base.State:
     return {"weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32)}
 
 
@@ -99,8 +98,8 @@ def _start(weights: Array, present: Array) -> tuple[Array, Array]:
     """Weights of the present tasks normalized to sum 1, and their sum before."""
     before = jnp.where(present, weights, 0.0)
     mass = before.sum()
-    equal = present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
-    return jnp.where(mass > 0, before / jnp.where(mass > 0, mass, 1.0), equal), mass
+    normalized = before / jnp.where(mass > 0, mass, 1.0)
+    return jnp.where(mass > 0, normalized, base.equal_weights(present)), mass
 
 
 def _on(sample: int, weights: Array, samples: int) -> Array:

@@ -70,8 +70,7 @@ def uw_so(temperature: float = 1.0) -> base.Balancer:
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         logits = 1 / jnp.maximum(signals.losses, base.LEAST_LOSS) / temperature
-        logits = jnp.where(signals.present, logits, -jnp.inf)
-        return jnp.where(signals.present, jax.nn.softmax(logits), 0.0), state
+        return base.masked_softmax(logits, signals.present), state
 
     return base.Balancer(
         init=base.stateless, combine=combine, needs=base.Needs.LOSSES, heads="weighted"

@@ -56,7 +56,7 @@ class Data:
     keep_on_device: Literal["auto", "yes", "no"] = "auto"
     """Keep the full data set in device memory and index it there. auto: if it is below 1 GiB."""
     workers: int = 0
-    """Processes that read data that is not kept on the device. 0: threads of the main process."""
+    """Processes that read data outside device memory. 0: threads of the main process."""
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):  # a single one, given without a comma

@@ -1,12 +1,15 @@
 """Which runs a comparison is made of."""
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
 from support.comparison import EXPERIMENT
 
+from mtljax.balancing import cagrad
 from mtljax.comparison.plan import plan, simplex, single_task, with_field
+from mtljax.models import HardSharing, mlp
 
 
 def names(**asked):
@@ -137,3 +140,18 @@ def test_what_is_not_there_is_refused_in_one_line(asked, words):
 def test_a_field_inside_a_field_is_changed_in_a_copy():
     changed = with_field(EXPERIMENT, "data.batch_size", "8", "--grid")
     assert (changed.data.batch_size, EXPERIMENT.data.batch_size) == (8, 64)
+
+
+def test_compare_takes_objects_in_place_of_their_text(monkeypatch, tmp_path):
+    module = importlib.import_module("mtljax.comparison.compare")
+    calls = []
+    monkeypatch.setattr(module, "plan", lambda experiment, **asked: calls.append(asked) or 1 / 0)
+    objects = {"balancers": [cagrad(c=0.4), "ew"], "trunks": [mlp((8,))], "fusions": [HardSharing]}
+    with pytest.raises(ZeroDivisionError):
+        module.compare(EXPERIMENT, tmp_path / "new", **objects)
+    texts = {key: calls[0][key] for key in objects}
+    assert texts == {
+        "balancers": ["cagrad:c=0.4", "ew"],
+        "trunks": ["mlp:widths=(8,)"],
+        "fusions": ["none"],
+    }
