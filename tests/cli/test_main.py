@@ -13,7 +13,7 @@ from support.cli import SMALL, TRAINED, finish, start
 from mtljax.cli.catalog import KINDS, entries
 from mtljax.cli.verbs import VERBS
 from mtljax.cli.verbs.experiment import read_experiment
-from mtljax.cli.verbs.train import Run
+from mtljax.cli.verbs.train import TrainFlags
 from mtljax.data import SOURCES, Arrays, Source
 from mtljax.evaluation.evaluator import scalar_metrics
 from mtljax.evaluation.predict import read_image
@@ -55,19 +55,20 @@ BAD_FLAGS = {
     ("--experiment", "digit"): "unknown experiment 'digit'; did you mean 'digits'?",
     ("--experiment", "mine.py"): "experiment file mine.py does not exist",
     ("--experiment", "mine.json"): "mine.json does not exist",
-    ("--experiment",): "which experiment? add --experiment NAME (`list experiments` shows them)",
-    ("--steps", "3"): "which experiment? add --experiment NAME",
-    ("--experimnt", "digits"): "unknown flag '--experimnt'; which experiment?",
-    ("digits",): "unknown verb 'digits'; to train it write --experiment digits",
+    ("--experiment",): "missing experiment: add --experiment NAME (`list experiments` shows the names)",
+    ("--steps", "3"): "missing experiment: add --experiment NAME",
+    ("--experimnt", "digits"): "unknown flag '--experimnt'; missing experiment: add --experiment",
+    ("digits",): "unknown verb 'digits'; to train this experiment, write --experiment digits",
     ("trian",): "unknown verb 'trian'; did you mean 'train'?",
-    ("list", "balancer"): "cannot list 'balancer'; did you mean 'balancers'?",
+    ("list", "balancrs"): "unknown kind 'balancrs'; did you mean 'balancers'?",
+    ("list", "trunk", "resnt50"): "unknown trunk 'resnt50'; did you mean 'resnet50'?",
     ("list", "--kind", "x"): "unknown flag '--kind'",
     ("evaluate",): "--run is missing; add --run ...",
     ("evaluate", "--rum", "x"): "unknown flag '--rum'; did you mean '--run'?",
     ("evaluate", "--run", "x", "--splt", "y"): "unknown flag '--splt'; did you mean '--split'?",
     ("evaluate", "--run", "nowhere"): "no run folder nowhere",
     ("evaluate", "--run", "."): ". is not a run folder: it has no config.json",
-    ("predict", "--run", "nowhere"): "which images? name PNG, JPEG or npy files after predict",
+    ("predict", "--run", "nowhere"): "missing images: predict --run DIR IMAGE ...",
     ("predict", "--run", "nowhere", "a.png"): "no run folder nowhere",
 }
 
@@ -80,15 +81,15 @@ def test_misspelt_commands_name_the_nearest(arguments, refused):
 @pytest.mark.parametrize("word", ["none", "None"])
 def test_a_flag_that_may_have_no_value_takes_none(word):
     line = ["--experiment", "digits", "--ema", word, "--init", word]
-    _, experiment = read_experiment(line, "train", "Trains", Run)
+    _, experiment = read_experiment(line, "train", "Trains", TrainFlags)
     assert experiment.ema is experiment.init is None
 
 
 BAD_VALUES = {
-    "--steps abc": "--steps must be a whole number, not 'abc'",
-    "--steps 2.5": "--steps must be a whole number, not '2.5'",
+    "--steps abc": "--steps must be an integer, not 'abc'",
+    "--steps 2.5": "--steps must be an integer, not '2.5'",
     "--steps 0": "steps must be >= 1, not 0",
-    "--pullback x": "--pullback must be auto, vmap, loop or a whole number, not 'x'",
+    "--pullback x": "--pullback must be auto, vmap, loop or an integer, not 'x'",
     "--pullback 0": "pullback must be auto, vmap, loop or >= 1, not 0",
     "--steps": "--steps needs a value",
     "--seed -1": "seed must be >= 0, not -1",
@@ -131,12 +132,12 @@ BAD_VALUES = {
     "--data.batch-size 2000": "a batch of 2000 is larger than the training data (1293 examples); ",
     "--data.batch-size 12": "a batch of 12 cannot be spread evenly over 8 devices",
     "--data.batch-size 0": "data.batch_size must be >= 1, not 0",
-    "--microbatches 3": "a batch of 16 cannot be cut into 3 equal microbatches",
+    "--microbatches 3": "a batch of 16 cannot be split into 3 equal microbatches",
     "--select digit/acuracy": "select cannot be 'digit/acuracy'; did you mean 'digit/accuracy'?",
     "--select value/rmse": "select cannot be 'value/rmse'",
     "--devices 99": "--devices 99 is not possible: there is 8 x cpu; give a number in 1..8",
     "--devices 0": "--devices 0 is not possible",
-    "--devices x": "--devices must be none or a whole number, not 'x'",
+    "--devices x": "--devices must be none or an integer, not 'x'",
     "--process-id 0": "several processes need --coordinator HOST:PORT, that of process 0",
     "--coordinator localhost": "--coordinator must be HOST:PORT of process 0",
     "--coordinator localhost:1": "needs --num-processes N and --process-id I too",
@@ -152,7 +153,7 @@ def test_bad_values_are_refused_before_anything_is_made(flags, refused):
 
 
 def test_several_processes_need_a_folder_that_all_know(refused):
-    assert "need one --workdir" in refused(*QUICK, "--coordinator", "localhost:1234")
+    assert "needs --workdir, a folder shared by all" in refused(*QUICK, "--coordinator", "localhost:1234")
 
 
 @pytest.mark.parametrize(
@@ -345,14 +346,14 @@ def test_files_that_are_no_images(refused, trained_run, tmp_path):
     reasons = {
         "none.png": "no image file none.png",
         ".": "no image file .",
-        "text.png": "text.png is not an image",
-        "empty.png": "empty.png is not an image",
+        "text.png": "text.png is not a PNG, JPEG or npy image",
+        "empty.png": "empty.png is not a PNG, JPEG or npy image",
         "cut.png": "cut.png is a damaged image",
         "text.npy": "text.npy is not a NumPy array",
         "nan.npy": "nan.npy has pixels that are NaN or infinite",
-        "line.npy": "line.npy holds float64 of shape (8,), not an image [H, W] or [H, W, C]",
+        "line.npy": "line.npy contains float64 of shape (8,), not an image [H, W] or [H, W, C]",
         "wide.npy": "wide.npy has 7 channels; the model takes 1",
-        "words.npy": "words.npy holds <U1 of shape (8, 8, 1), not an image",
+        "words.npy": "words.npy contains <U1 of shape (8, 8, 1), not an image",
         "several.npy": "several.npy is not a NumPy array",
     }
     for name, reason in reasons.items():
@@ -371,7 +372,7 @@ def test_outputs_that_cannot_be_written_are_refused_first(refused, trained_run, 
 
 def test_unknown_split(refused, trained_run):
     line = refused("evaluate", "--run", trained_run, "--split", "tset", folder=trained_run)
-    assert line.startswith("unknown split 'tset'; did you mean 'test'?")
+    assert line.startswith("--split cannot be 'tset'; did you mean 'test'?")
 
 
 def test_a_finished_run_prints_its_table_and_is_left_alone(capsys, trained_run):
@@ -582,7 +583,7 @@ def test_a_real_process_refuses_in_one_line(tmp_path):
     status, out, err = finish(start(*flags, cache="off", cwd=tmp_path))
     assert status == 2
     assert out == ""
-    assert err == "mtljax: --steps must be a whole number, not 'x'\n"
+    assert err == "mtljax: --steps must be an integer, not 'x'\n"
     assert list(tmp_path.iterdir()) == []
 
 

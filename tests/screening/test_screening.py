@@ -1,6 +1,7 @@
 """Screening: planted faults are found, clean data is left alone, and what is listed is left out."""
 
 import base64
+import dataclasses
 import io
 import json
 
@@ -12,16 +13,18 @@ from support import planted
 
 from mtljax.build import load_source
 from mtljax.config import find_experiment
-from mtljax.data import from_arrays
+from mtljax.data import SOURCES, from_arrays
+from mtljax.data.base import map_splits
 from mtljax.data.droplist import drop_examples
 from mtljax.data.pool import ExampleId, pool_of
 from mtljax.evaluation.predictions import Predictions
 from mtljax.main import main
-from mtljax.screening.appearance import appearance
-from mtljax.screening.droplist import to_drop, write_drop
+from mtljax.screening.appearance import find_odd_images
+from mtljax.screening.droplist import examples_to_drop, write_drop
 from mtljax.screening.findings import Finding
-from mtljax.screening.images import doubles, look
-from mtljax.screening.labels import improbable
+from mtljax.screening.images import find_duplicates, summarize_images
+from mtljax.screening.labels import find_label_issues
+from mtljax.screening.screen import load_screened
 from mtljax.tasks import Classification, Regression, Segmentation
 
 QUICK = {"steps": 20, "log_every": 10, "eval_every": 10}
@@ -57,8 +60,8 @@ def test_all_faults_that_need_no_training_are_found(folders, tmp_path):
 
 def test_nothing_is_found_in_clean_data(folders, tmp_path, capsys):
     assert screened(folders[2], tmp_path, "--folds", 0) == {}
-    assert "nothing suspicious" in capsys.readouterr().out
-    assert "Nothing suspicious in 400" in (tmp_path / "screened" / "report.html").read_text()
+    assert "no findings" in capsys.readouterr().out
+    assert "No findings in 400 examples" in (tmp_path / "screened" / "report.html").read_text()
 
 
 @pytest.mark.full
@@ -93,6 +96,50 @@ def test_strict_refuses_data_with_errors(folders, tmp_path, capsys):
     assert "the data has errors (4 unreadable, 4 not finite, 8 out of range, 8 leak)" in err
 
 
+class Counting:
+    """A split that counts how often each example is read."""
+
+    def __init__(self, split):
+        self.split, self.reads = split, np.zeros(len(split), int)
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        return self.split[index]
+
+
+def test_strict_screening_and_training_read_the_data_once(monkeypatch):
+    images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
+    source = source_of(images, digit=np.zeros(50, np.int32), value=np.zeros(50, np.float32))
+    counting = map_splits(source, Counting)
+    monkeypatch.setitem(SOURCES, "digits", lambda: counting)
+    loaded = load_screened(find_experiment("digits"))
+    for name, split in loaded.splits().items():
+        np.testing.assert_array_equal(split.image, source.splits()[name].image)
+        reads = counting.splits()[name].reads
+        # The first example is read again, for its size in memory and the names of the labels.
+        assert (reads[1:] == 1).all()
+        assert reads[0] <= 4
+
+
+def test_strict_screening_reports_a_first_example_that_cannot_be_read(monkeypatch):
+    images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
+    source = source_of(images, digit=np.zeros(50, np.int32), value=np.zeros(50, np.float32))
+
+    class Broken(Counting):
+        def __getitem__(self, index):
+            if index == 0:
+                raise OSError("broken")
+            return self.split[index]
+
+    broken = dataclasses.replace(source, test=Broken(source.test))
+    monkeypatch.setitem(SOURCES, "digits", lambda: broken)
+    with pytest.raises(ValueError, match="the data has errors .* first test 0 unreadable: broken"):
+        load_screened(find_experiment("digits"))
+
+
 def test_a_list_of_other_data_is_refused(folders, tmp_path, capsys):
     faulty, _, clean = folders
     drop = tmp_path / "drop.jsonl"
@@ -125,7 +172,7 @@ def test_one_wild_pixel_does_not_make_itself_the_white():
     images = np.random.default_rng(0).uniform(0, 1, (100, 6, 6, 1)).astype(np.float32)
     images[17, 2, 3] = 50
     source = source_of(images, value=np.zeros(100, np.float32))
-    seen, findings = look(source, (Regression(name="value"),))
+    seen, findings = summarize_images(source, (Regression(name="value"),))
     assert [finding.kind for finding in findings] == ["out of range"]
     assert len(seen) == 99
 
@@ -133,7 +180,9 @@ def test_one_wild_pixel_does_not_make_itself_the_white():
 def test_bytes_are_never_out_of_range():
     images = np.full((100, 6, 6, 1), 20, np.uint8)
     images[3] = 255
-    _, findings = look(source_of(images, value=np.zeros(100)), (Regression(name="value"),))
+    _, findings = summarize_images(
+        source_of(images, value=np.zeros(100)), (Regression(name="value"),)
+    )
     assert findings == []
 
 
@@ -142,18 +191,18 @@ def test_a_label_that_the_task_cannot_learn_is_found():
     digits = np.arange(50) % 10
     digits[7] = 12
     source = source_of(images, digit=digits)
-    _, findings = look(source, (Classification(name="digit", num_classes=10),))
+    _, findings = summarize_images(source, (Classification(name="digit", num_classes=10),))
     assert [finding.kind for finding in findings] == ["unreadable"]
     assert "label of example 0 is 12" in findings[0].detail
 
 
 def test_doubles_are_found_across_blocks(monkeypatch):
-    monkeypatch.setattr("mtljax.screening.images.AT_ONCE", 7)
+    monkeypatch.setattr("mtljax.screening.images.BLOCK", 7)
     images = np.random.default_rng(1).uniform(0, 1, (60, 20, 30, 3)).astype(np.float32)
     images[50] = images[2] + 0.001
     source = source_of(images, value=np.zeros(60, np.float32))
-    seen, _ = look(source, (Regression(name="value"),))
-    (found,) = doubles(seen)
+    seen, _ = summarize_images(source, (Regression(name="value"),))
+    (found,) = find_duplicates(seen)
     same = [
         place
         for place, one in zip(pool_of(source).places, pool_of(source), strict=True)
@@ -171,7 +220,7 @@ def test_dark_blurred_and_odd_images_are_found():
     source = from_arrays(images, {"row": np.arange(60)})
     pool = pool_of(source)
     rows = {place: int(pool[i]["labels"]["row"]) for i, place in enumerate(pool.places)}
-    found = {(f.kind, rows[f.place]) for f in appearance(source, pool.places)}
+    found = {(f.kind, rows[f.place]) for f in find_odd_images(source, pool.places)}
     assert ("dark", 5) in found
     assert ("blurry", 9) in found
     assert {row for _, row in found} <= {5, 9}
@@ -184,7 +233,7 @@ def predictions(name, outputs, labels):
 
 def flagged(task, outputs, labels):
     places = [ExampleId("train", i) for i in range(len(labels))]
-    found = improbable(task, places, predictions(task.name, outputs, labels))
+    found = find_label_issues(task, places, predictions(task.name, outputs, labels))
     return {finding.place.row for finding in found}
 
 
@@ -214,9 +263,9 @@ def test_masks_that_the_predictions_speak_against():
 def test_a_test_split_loses_only_what_is_broken():
     kinds = ("unreadable", "not finite", "out of range", "leak", "duplicate", "label", "dark")
     findings = [Finding(ExampleId("test", i), kind, "") for i, kind in enumerate(kinds)]
-    assert set(to_drop(findings)) == {ExampleId("test", i) for i in range(3)}
+    assert set(examples_to_drop(findings)) == {ExampleId("test", i) for i in range(3)}
     learned = [f._replace(place=f.place._replace(split="train")) for f in findings]
-    assert set(to_drop(learned)) == {ExampleId("train", i) for i in range(6)}
+    assert set(examples_to_drop(learned)) == {ExampleId("train", i) for i in range(6)}
 
 
 def test_what_is_left_is_the_rest(tmp_path):
