@@ -134,6 +134,15 @@ def require_labels(
             )
 
 
+def require_classes(place: str, task: Task, count: int) -> None:
+    """Raises ValueError if the task has another number of classes."""
+    declared = getattr(task, "num_classes", None)
+    if declared not in (None, count):
+        raise ValueError(
+            f"{place} has {count} classes, but task {task.name!r} has num_classes={declared}"
+        )
+
+
 def map_splits(source: Source, change: Callable[[Split], Split]) -> Source:
     """Returns the source with `change` applied to each split."""
     train, validation, test = map(change, source.splits().values())

@@ -63,7 +63,7 @@ class FileExamples:
         return RawExample(image, labels, place)
 
     def check(self) -> None:
-        """Raises ValueError, naming the row, for an invalid cell or a deviating file type or size."""
+        """Raises ValueError, naming the row, for an invalid cell or unequal file types or sizes."""
         for task, column in zip(self.tasks, self.columns, strict=True):
             checked = set()
             for i, value in enumerate(column):

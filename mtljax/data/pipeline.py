@@ -5,6 +5,7 @@ epochs are concatenated and cut into batches. Every epoch has every example exac
 resumes at step s therefore reads the same examples as an uninterrupted one, from memory or files.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,17 +23,22 @@ READER_THREADS = 8
 """Threads that read an entire split."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSampler:
     """Indices of the examples in the batch of each step."""
 
-    def __init__(self, *, seed: int, size: int, batch_size: int):
-        """Initializes a sampler of global batches from a split of `size` examples."""
-        if batch_size > size:
+    seed: int
+    size: int
+    """Number of examples in the split."""
+    batch_size: int
+    """Number of examples in a global batch."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.size:
             raise ValueError(
-                f"a batch of {batch_size} is larger than the training data ({size} examples); "
-                f"make data.batch_size at most {size}"
+                f"a batch of {self.batch_size} is larger than the training data ({self.size} "
+                f"examples); make data.batch_size at most {self.size}"
             )
-        self.seed, self.size, self.batch_size = seed, size, batch_size
 
     def batches(self, start: int, count: int) -> Int[np.ndarray, "count B"]:
         """Returns the indices of the batches of steps start ... start + count - 1."""

@@ -9,14 +9,7 @@ from mtljax.utils.registry import choose, nearest
 
 
 def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
-    """Downloads and prepares a TensorFlow Dataset unless it is prepared.
-
-    Returns:
-      Description of the result for the user.
-
-    Raises:
-      ValueError: The data set is unknown, needs a missing package, or cannot be downloaded.
-    """
+    """Downloads and prepares a TensorFlow Dataset unless it is prepared; returns a message."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
@@ -46,17 +39,11 @@ def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
 
 
 PREPARE: dict[str, Callable[..., str]] = {"tfds": prepare_tfds}
-"""Source -> function of its arguments that prepares its data and returns a description."""
+"""Source -> function of its arguments that prepares its data and returns a message."""
 
 
 def prepare(source: str) -> list[str]:
-    """Prepares the data of a source and of the sources in its arguments.
-
-    Args:
-      source: Source in the form of `data.source`.
-
-    Returns:
-      One description per prepared data set.
+    """Prepares the data of a source and of the sources in its arguments; returns messages.
 
     Raises:
       ValueError: The source is unknown or cannot be prepared.

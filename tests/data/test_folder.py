@@ -75,6 +75,14 @@ def test_everything_is_brought_to_one_size(folder):
     )
 
 
+def test_boxes_belong_to_the_images_of_any_column(folder):
+    path = folder / "labels.csv"
+    path.write_text(path.read_text().replace("image,", "photo,", 1))
+    example = opened(folder, ",image=photo", ("boxes",)).train[4]  # row 8 has two boxes
+    assert example["present"]["boxes"]
+    assert (example["labels"]["boxes"]["classes"] == [1, 0, -1]).all()
+
+
 def test_images_of_many_sizes_become_one_size(folder):
     Image.new("RGB", (40, 30)).save(folder / "images" / "000.png")
     source = opened(folder, ",size=(8,8),channels=1", ("kind",))

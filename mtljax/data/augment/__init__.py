@@ -37,7 +37,8 @@ AUGMENTATIONS: dict[str, Callable[..., Augment | None]] = {
 }
 """Name -> function that returns the augmentation, or None.
 
-Functions with an argument `tasks` also transform labels, by methods of each task.
+Functions with an argument `tasks`, which is not set by the user, also transform labels, by methods
+of each task.
 """
 
 
@@ -49,8 +50,7 @@ def make_augment(texts: Sequence[str], tasks: Sequence[Task]) -> Augment | None:
       tasks: Tasks of the labels in the batches.
 
     Raises:
-      ValueError: An augmentation is unknown. A task whose labels an augmentation cannot transform
-        raises when the augmentation is traced.
+      ValueError: An augmentation is unknown, or, when traced, cannot transform a task's labels.
     """
     augments = []
     for text in texts:

@@ -30,7 +30,6 @@ def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = 
     Args:
       share: Share of the images.
       vertical: Mirror top to bottom instead, for images without an up direction.
-      tasks: Tasks of the labels in the batches.
     """
     require_strength("flip", 1.0, share=share)
     mirror = warp_augment(lambda key, size: Mirror(size=size, axis=0 if vertical else 1), tasks)
@@ -51,7 +50,6 @@ def shift(pixels: int = 4, *, tasks: Sequence[Task] = ()) -> Augment:
 
     Args:
       pixels: Largest move along each axis.
-      tasks: Tasks of the labels in the batches.
     """
     require_strength("shift", pixels=pixels)
 
@@ -67,7 +65,6 @@ def crop(zooms: tuple[float, ...] = (1.0, 1.2, 1.5), *, tasks: Sequence[Task] = 
 
     Args:
       zooms: Magnifications, of which one is drawn for each image.
-      tasks: Tasks of the labels in the batches.
 
     References:
       Liu et al., 2019, arXiv:1803.10704, whose code draws 1.0, 1.2 or 1.5 for NYUv2 and Cityscapes
@@ -93,7 +90,6 @@ def affine(
       shift: Largest move along each axis, in pixels.
       rotate: Largest rotation, in degrees.
       zoom: Largest relative change of size.
-      tasks: Tasks of the labels in the batches.
     """
     require_strength("affine", shift=shift, rotate=rotate, zoom=zoom)
 

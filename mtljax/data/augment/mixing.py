@@ -19,10 +19,10 @@ Combine = Callable[[Task, Any, Any], Any]
 def mixup(alpha: float = 0.2, *, tasks: Sequence[Task] = ()) -> Augment:
     """Averages each example with the previous one in the batch, images and labels.
 
+    Labels that are classes, numbers or images can be averaged; maps, boxes and points cannot.
+
     Args:
       alpha: The weight is drawn from Beta(alpha, alpha).
-      tasks: Tasks of the labels in the batches; classes, numbers and images can be averaged, maps,
-        boxes and points cannot.
 
     References:
       Zhang et al., 2017, arXiv:1710.09412
@@ -40,10 +40,10 @@ def mixup(alpha: float = 0.2, *, tasks: Sequence[Task] = ()) -> Augment:
 def cutmix(alpha: float = 1.0, *, tasks: Sequence[Task] = ()) -> Augment:
     """Pastes a rectangle of the previous example in the batch into each image and its maps.
 
+    Labels of the entire image are averaged, weighted by area; boxes and points cannot be pasted.
+
     Args:
-      alpha: The remaining share is drawn from Beta(alpha, alpha); labels of the entire image are
-        averaged by the share of remaining pixels.
-      tasks: Tasks of the labels in the batches; boxes and points cannot be pasted.
+      alpha: The remaining share of the image is drawn from Beta(alpha, alpha).
 
     References:
       Yun et al., 2019, arXiv:1905.04899

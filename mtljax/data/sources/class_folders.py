@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mtljax.data.base import LabelRequest, Source, require_labels
+from mtljax.data.base import LabelRequest, Source, require_classes, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
 from mtljax.data.lazy import tasks_of
 from mtljax.data.sources.arguments import find_folder, read_size
@@ -29,7 +29,6 @@ def class_folders(
       validation: Share of the validation images, selected by a hash of the file name.
       test: Share of the test images, likewise.
       seed: Seed of the split.
-      requests: Labels that the tasks need.
     """
     root = find_folder(path)
     image_size = read_size(size, "class_folders")
@@ -43,11 +42,7 @@ def class_folders(
         raise ValueError(f"{root} has no folders of images, one per class")
     require_labels("source class_folders", requests, ["class"])
     for task in tasks_of(requests):
-        count = getattr(task, "num_classes", len(names))
-        if count != len(names):
-            raise ValueError(
-                f"{root} has {len(names)} classes, but task {task.name!r} num_classes={count}"
-            )
+        require_classes(str(root), task, len(names))
     examples = FileExamples(
         table=root,
         images=tuple(files),

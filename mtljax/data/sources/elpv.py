@@ -31,7 +31,6 @@ def elpv(size: int = 160, *, requests: Sequence[LabelRequest]) -> Source:
 
     Args:
       size: Height and width to resize images to.
-      requests: Labels that the tasks need.
 
     References:
       Buerhop-Lutz et al., 2018, doi:10.4229/35thEUPVSEC20182018-5CV.3.15; Deitsch et al., 2019,

@@ -50,7 +50,6 @@ def folder(
       validation: Share of the validation rows, without a split column.
       test: Share of the test rows, likewise.
       seed: Seed of the split, likewise.
-      requests: Labels that the tasks need.
     """
     root = find_folder(path)
     file = find_table(root, table)

@@ -28,7 +28,6 @@ def join(
       sources: Domain -> source: `join:{'art':'class_folders:Art','clip':'class_folders:Clipart'}`.
       proportions: Domain -> weight of its training examples; if omitted, the number of its
         examples.
-      requests: Labels that the tasks need.
     """
     from mtljax.data.sources import make_source  # not at the top: its dict has this function
 
@@ -51,11 +50,7 @@ def join(
 def join_sources(
     sources: Mapping[str, Source], proportions: Mapping[str, float] | None = None
 ) -> Source:
-    """Joins sources into one with the labels of all; see `join`.
-
-    Raises:
-      ValueError: The images differ in size or range, or the proportions are invalid.
-    """
+    """Joins sources, with images of one size and range, into one with all labels; see `join`."""
     if not sources:
         raise ValueError("source join: at least one domain is required")
     if proportions is not None and set(proportions) != set(sources):

@@ -33,7 +33,6 @@ def multi(
       canvas: Side of the new images in pixels; 9/7 of the items' side if omitted (28 -> 36).
       images: Number of training images; the number of training items if omitted.
       seed: Seed of the pairing.
-      requests: Labels that the tasks need.
 
     References:
       Sabour et al., 2017, arXiv:1710.09829; Sener & Koltun, 2018, arXiv:1810.04650; 28 -> 36 pixels
@@ -63,11 +62,7 @@ def overlay(
     images: int | None = None,
     seed: int = 0,
 ) -> Source:
-    """Overlays the images of two sources with different label names; see `multi`.
-
-    Raises:
-      ValueError: The images have different numbers of channels or do not fit on the canvas.
-    """
+    """Overlays two sources with different label names, but equal channels; see `multi`."""
     splits = []
     for number, (name, split) in enumerate(left.splits().items()):
         one, two = _items(left, split, left), _items(right, right.splits()[name], left)

@@ -35,7 +35,6 @@ def npy_folders(
       image: Folder of the images.
       validation: Share of `train` used to select checkpoints; `val` is the test split.
       seed: Seed of that draw.
-      requests: Labels that the tasks need.
 
     References:
       Liu et al., 2019, arXiv:1803.10704

@@ -61,9 +61,6 @@ def scenes(
       validation: Number of validation images.
       test: Number of test images.
       seed: Seed of all scenes.
-
-    Raises:
-      ValueError: An argument is out of range.
     """
     if not SMALLEST <= size <= LARGEST:
         raise ValueError(f"source scenes: size must be in {SMALLEST}..{LARGEST}, not {size}")

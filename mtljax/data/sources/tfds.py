@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mtljax.data.base import LabelRequest, Source, require_labels
+from mtljax.data.base import LabelRequest, Source, require_classes, require_labels
 from mtljax.data.images import read_image, read_map
 from mtljax.data.lazy import LazySplit, RawExample, error_prefix, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import read_size
@@ -47,7 +47,6 @@ def tfds(
         `train`.
       test: Test split, likewise; the 10 % before the validation split if both are missing.
       data_dir: Folder of the data; if omitted, $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      requests: Labels that the tasks need.
 
     References:
       TensorFlow Datasets, https://www.tensorflow.org/datasets
@@ -62,8 +61,10 @@ def tfds(
     new_size = read_size(size, "tfds")
     shape = features[image].shape
     require_labels(f"tfds {name}", requests, paths, noun="feature")
-    for request in requests:
-        _require_same_classes(name, request, features)
+    for task, key in requests:
+        count = getattr(_at(features, key), "num_classes", None)
+        if count is not None:
+            require_classes(f"tfds {name}: {key}", task, count)
     if new_size is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
     splits = {}
@@ -173,18 +174,6 @@ def _paths(features: Any, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(feature, Mapping) or hasattr(feature, "items"):
             yield from _paths(feature, f"{prefix}{name}/")
-
-
-def _require_same_classes(name: str, request: LabelRequest, features: Any) -> None:
-    """Raises ValueError if feature and task have different numbers of classes."""
-    task, key = request
-    in_data = getattr(_at(features, key), "num_classes", None)
-    in_task = getattr(task, "num_classes", None)
-    if None not in (in_data, in_task) and in_data != in_task:
-        raise ValueError(
-            f"tfds {name}: {key} has {in_data} classes, but task {task.name!r} "
-            f"num_classes={in_task}"
-        )
 
 
 def _raw_label(value: Any, feature: Any, size: Pixels) -> Any:
