@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
-from mtljax.balancing.uncertainty import learn, to_learn
+from mtljax.balancing.uncertainty import learn, learnable_state
 
 _bilevel = functools.partial(base.Balancer, heads="weighted", samples=2, lookahead=True)
 
@@ -47,7 +47,7 @@ def auto_lambda(
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return to_learn(optimizer, "weights", jnp.full(num_tasks, start, jnp.float32))
+        return learnable_state(optimizer, "weights", jnp.full(num_tasks, start, jnp.float32))
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
@@ -94,7 +94,7 @@ def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> base.Balancer:
         state = learn(optimizer, state, "logits", gradient, present)
         return jnp.tile(base.masked_softmax(state["logits"], present) / 2, (2, 1)), state
 
-    init = lambda num_tasks, shared: to_learn(optimizer, "logits", jnp.zeros(num_tasks))
+    init = lambda num_tasks, shared: learnable_state(optimizer, "logits", jnp.zeros(num_tasks))
     return _bilevel(init=init, combine=combine, needs=base.Needs.LOSSES)
 
 
@@ -130,7 +130,7 @@ def forum(
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
         return {
-            **to_learn(optimizer, "logits", jnp.zeros(num_tasks)),
+            **learnable_state(optimizer, "logits", jnp.zeros(num_tasks)),
             "mean": jnp.zeros(num_tasks),
             "steps": jnp.zeros((), jnp.int32),
         }

@@ -5,7 +5,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
-from mtljax.balancing.uncertainty import learn, to_learn
+from mtljax.balancing.uncertainty import learn, learnable_state
 
 
 @base.with_spec
@@ -125,7 +125,7 @@ def imtl(learning_rate: float = 1e-2) -> base.Balancer:
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
+        return learnable_state(optimizer, "log_scale", jnp.zeros(num_tasks))
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(state["log_scale"])

@@ -6,7 +6,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base
-from mtljax.balancing.uncertainty import learn, to_learn
+from mtljax.balancing.uncertainty import learn, learnable_state
 
 
 @base.with_spec
@@ -88,7 +88,7 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> base.Balancer:
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        weights = to_learn(optimizer, "weights", jnp.ones(num_tasks))
+        weights = learnable_state(optimizer, "weights", jnp.ones(num_tasks))
         return {**weights, "first": jnp.zeros(num_tasks)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
@@ -141,7 +141,7 @@ def famo(
     def init(num_tasks: int, shared: PyTree) -> base.State:
         if reference is not None and len(reference) != num_tasks:
             raise ValueError(f"{len(reference)} bounds {tuple(reference)} for {num_tasks} tasks")
-        return to_learn(optimizer, "logits", jnp.zeros(num_tasks))
+        return learnable_state(optimizer, "logits", jnp.zeros(num_tasks))
 
     def excess(losses: Array) -> Array:
         return jnp.maximum(losses - bound, base.LEAST_LOSS)

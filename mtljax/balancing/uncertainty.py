@@ -1,9 +1,8 @@
 """Weights from a model of the noise of each task."""
 
-import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing import base
 
@@ -82,7 +81,7 @@ def _learned_scale(learning_rate: float, factor: float, sign: float) -> base.Bal
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return to_learn(optimizer, "log_scale", jnp.zeros(num_tasks))
+        return learnable_state(optimizer, "log_scale", jnp.zeros(num_tasks))
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(sign * state["log_scale"])
@@ -93,18 +92,20 @@ def _learned_scale(learning_rate: float, factor: float, sign: float) -> base.Bal
     return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
-def to_learn(optimizer: optax.GradientTransformation, name: str, start: jax.Array) -> dict:
-    """Initial state for `learn`, with values `start` [T] under the key `name`."""
+def learnable_state(
+    optimizer: optax.GradientTransformation, name: str, start: Float[Array, " T"]
+) -> dict[str, PyTree]:
+    """Initial state for `learn`, with values `start` under the key `name`."""
     return {name: start, "optimizer": optimizer.init(start)}
 
 
 def learn(
     optimizer: optax.GradientTransformation,
-    state: dict,
+    state: dict[str, PyTree],
     name: str,
-    gradient: jax.Array,
-    present: jax.Array,
-) -> dict:
+    gradient: Float[Array, " T"],
+    present: Bool[Array, " T"],
+) -> dict[str, PyTree]:
     """One optimizer step on `state[name]` [T]; entries of absent tasks do not change."""
     values = state[name]
     gradient = jnp.where(present, gradient, 0.0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from mtljax.balancing import Balancer
@@ -12,7 +13,7 @@ from mtljax.tasks import Task
 from mtljax.utils.spec import Spec, to_text
 
 T = TypeVar("T")
-FusionFactory: TypeAlias = type[Fusion] | functools.partial[Fusion]
+FusionFactory: TypeAlias = Callable[..., Fusion]
 """A class of `mtljax.models.FUSIONS`, or a partial of one with its arguments."""
 
 if TYPE_CHECKING:

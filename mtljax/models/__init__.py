@@ -23,6 +23,7 @@ from mtljax.models.multitask import HeadSpec, MultiTask, build
 from mtljax.models.partition import mark_representation, partition, task_of
 from mtljax.models.trunks import (
     TRUNKS,
+    Trunk,
     cnn,
     convnext_t,
     efficientnet_lite0,
@@ -59,6 +60,7 @@ __all__ = [
     "MultiTask",
     "PADNet",
     "TaskPrompt",
+    "Trunk",
     "build",
     "cnn",
     "convnext_t",
