@@ -3,7 +3,7 @@
     python benchmarks/pullback.py [--tasks 3 10 40] [--trunks mlp cnn resnet18 vit_ti] [--rounds 3]
 
 The time of one whole `pcgrad` step by `pullback`, as a ratio to the fastest of its line, all of a
-line in one run. `auto` in `mtljax.step.objective.rows_per_pull` is what this table says for the
+line in one run. `auto` in `mtljax.step.objective.rows_per_pullback` is what this table says for the
 backend; --check ends with status 1 where auto takes more than 1.15 times the fastest.
 """
 

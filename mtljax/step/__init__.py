@@ -1,1 +1,1 @@
-"""The train step and the evaluation step: pure functions over one frozen state."""
+"""Train step and evaluation step: pure functions of one state pytree and a batch."""

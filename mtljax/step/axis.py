@@ -1,40 +1,43 @@
-"""Named axis of a parallel map."""
+"""Collectives over the named axis of `jax.pmap` or `jax.shard_map`."""
 
 import dataclasses
-from typing import Any
 
 import jax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """The named axis of a `pmap` or `shard_map` that a batch is spread over; None: it is whole."""
+    """Named mapped axis over which a batch is sharded (data parallelism).
+
+    None: no mapped axis, as on one device or under plain `jax.jit`, also over a mesh. The methods
+    then return their argument.
+    """
 
     name: str | None = None
 
-    def total(self, tree: PyTree) -> PyTree:
-        """The sum over devices."""
+    def psum(self, tree: PyTree) -> PyTree:
+        """Sums over the devices."""
         return tree if self.name is None else jax.lax.psum(tree, self.name)
 
-    def gather(self, tree: PyTree, axis: int = 0) -> PyTree:
-        """Parts of a batch, joined along `axis` to the whole."""
+    def all_gather(self, tree: PyTree, axis: int = 0) -> PyTree:
+        """Concatenates the shards of all devices along `axis`."""
         if self.name is None:
             return tree
         return jax.lax.all_gather(tree, self.name, axis=axis, tiled=True)
 
-    def own_part(self, tree: PyTree) -> PyTree:
-        """This device's part of what is whole, along the first axis: undoes `gather`."""
+    def local_shard(self, tree: PyTree) -> PyTree:
+        """Returns this device's shard along the first axis: the inverse of `all_gather`."""
         if self.name is None:
             return tree
         count = jax.lax.axis_size(self.name)
 
-        def part(x: jax.Array) -> jax.Array:
+        def shard(x: Array) -> Array:
             size = x.shape[0] // count
             return jax.lax.dynamic_slice_in_dim(x, self.index() * size, size)
 
-        return jax.tree.map(part, tree)
+        return jax.tree.map(shard, tree)
 
-    def index(self) -> Any:
-        """The number of this device."""
+    def index(self) -> int | Int[Array, ""]:
+        """Index of this device along the axis."""
         return 0 if self.name is None else jax.lax.axis_index(self.name)

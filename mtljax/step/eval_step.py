@@ -1,6 +1,7 @@
 """Evaluation step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 import flax.linen as nn
 import jax
@@ -9,47 +10,56 @@ from jaxtyping import Array, PyTree
 
 from mtljax.step.axis import Axis
 from mtljax.step.state import Batch, TrainState
-from mtljax.tasks.base import Task
+from mtljax.tasks.base import SumAndCount, Task
+
+
+class TaskMeasurement(TypedDict):
+    """Loss and metric state of one task on one batch."""
+
+    loss: SumAndCount
+    """(sum of losses, number of labels)."""
+    metrics: PyTree
 
 
 def make_eval_step(
     model: nn.Module, tasks: Sequence[Task], *, axis_name: str | None = None
-) -> Callable[[TrainState, Batch], dict[str, dict]]:
-    """Makes `eval_step(state, batch) -> {task: metric state of this batch}`: pure.
+) -> Callable[[TrainState, Batch], dict[str, TaskMeasurement]]:
+    """Makes `eval_step(state, batch) -> {task: measurement of this batch}`, a pure function.
 
-    The states are summed by `mtljax.evaluation.evaluator.summarise`, which makes the metrics exact
-    over any number of batches. Averaged parameters are used where the state has them. Padding is
-    marked by `present` False for every task.
+    `mtljax.evaluation.evaluator.compute_metrics` merges the measurements of all batches into
+    exact metrics. The averaged parameters are used if the state has them. Padding examples have
+    `present` False for every task.
 
     Args:
       model: See `mtljax.models`.
       tasks: See `mtljax.tasks`.
-      axis_name: Of the enclosing `pmap` or `shard_map`, if any.
+      axis_name: Axis of the enclosing `pmap` or `shard_map`, if any.
     """
+    axis = Axis(axis_name)
 
-    def eval_step(state: TrainState, batch: Batch) -> dict[str, dict]:
-        outputs = predict(model, state, batch["image"])
-        axis = Axis(axis_name)
-        return measure(tasks, axis.gather(outputs), axis.gather({**batch, "image": ()}))
+    def eval_step(state: TrainState, batch: Batch) -> dict[str, TaskMeasurement]:
+        outputs = axis.all_gather(predict(model, state, batch["image"]))
+        return measure(tasks, outputs, axis.all_gather({**batch, "image": ()}))
 
     return eval_step
 
 
-def measure(tasks: Sequence[Task], outputs: Mapping[str, PyTree], batch: Batch) -> dict[str, dict]:
-    """{task: {"loss": (sum, count), "metrics": state}} of one batch whose outputs are known."""
-    measured = {}
-    for task in tasks:
-        output, label = outputs[task.name], batch["labels"][task.name]
-        present = batch["present"][task.name]
-        metrics = task.metrics
-        measured[task.name] = {
-            "loss": task.loss(output, label, present),
-            "metrics": metrics.update(metrics.empty(), output, label, present),
+def measure(
+    tasks: Sequence[Task], outputs: Mapping[str, PyTree], batch: Batch
+) -> dict[str, TaskMeasurement]:
+    """Returns {task: loss and metric state} of one batch with given outputs."""
+
+    def measure_task(task: Task) -> TaskMeasurement:
+        labels = batch["labels"][task.name], batch["present"][task.name]
+        return {
+            "loss": task.loss(outputs[task.name], *labels),
+            "metrics": task.metrics.update(task.metrics.empty(), outputs[task.name], *labels),
         }
-    return measured
+
+    return {task.name: measure_task(task) for task in tasks}
 
 
-def predict(model: nn.Module, state: TrainState, image: Array) -> dict[str, Array]:
-    """{task: output} in evaluation mode, in float32, by averaged parameters where there are any."""
+def predict(model: nn.Module, state: TrainState, image: Array) -> dict[str, PyTree]:
+    """Returns {task: output} in evaluation mode and float32, by averaged parameters if any."""
     outputs = model.apply(state.variables, image, train=False)
     return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)

@@ -1,117 +1,136 @@
-"""Per-task losses and gradients of one batch: the part of a step that costs something.
+"""Losses of the tasks on one batch, and their gradients.
 
-The data's way: `Objective.forward` (one forward pass) -> `task_rows` (a gradient per task, with
-respect to the shared parameters or to the representation) -> the balancer, in `balance.py` -> the
-pull-back again.
+`Objective.forward` (one forward pass) -> `task_gradients` (a gradient per task, with respect to the
+shared parameters or to the representation) -> the balancer, in `balanced_gradient` -> a pullback.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.models.freezing import frozen_statistics
-from mtljax.models.multitask import FEATURES, with_maps
+from mtljax.models.multitask import FEATURES, without_pooling
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
 from mtljax.step.axis import Axis
-from mtljax.step.distillation import Distillation, Seen
+from mtljax.step.distillation import Distillation, TaskOutput
 from mtljax.tasks.base import Task
 
+Batch = Mapping[str, PyTree]
+"""`{"image": [B, ...], "labels": {task: array}, "present": {task: [B] bool}}`."""
+ModelState = Mapping[str, PyTree]
+"""Collections of a model other than its parameters: batch statistics, constants."""
 Level = Literal["parameters", "features"]
 Pullback = Literal["auto", "vmap", "loop"] | int
-"""How the rows of the Jacobian are pulled back: all at once by `vmap`, one after the other, or in
-chunks of so many; `auto` is what was measured to be fastest (see `rows_per_pull`)."""
+"""Computation of the rows of the Jacobian: all at once by `vmap`, in a `loop`, or in chunks of this
+size; `auto` was fastest in measurements (see `rows_per_pullback`)."""
 
 
 class Gradients(NamedTuple):
-    """What one pull-back gives: by shared parameter, by task-specific one, by representation."""
+    """Result of a pullback."""
 
     shared: Flat
     specific: Flat
     representation: PyTree
 
 
-class Forward(NamedTuple):
-    """One forward pass, and the way back.
+class TaskLosses(NamedTuple):
+    """Losses of one batch in R rows."""
 
-    A balancer that reads S independent samples has the losses of R = S * T rows, sample by sample;
-    any other has S = 1 and R = T. `sums` and `counts` are the sum of each row's losses and their
-    number. `pull(cotangents [R], representation=None)` gives the gradient of
-    sum_r cotangents[r] * sums[r], with `representation` added to what arrives there; it is linear
-    in both. `pull_rows(start, stop)` gives the gradient of each of sums[start:stop], with an axis
-    of rows first, and does not visit what only other losses depend on.
+    sums: list[Float[Array, ""]]
+    """One scalar per row, so that the pullback of a row does not visit other heads."""
+    counts: Float[Array, " R"]
+    representation: PyTree
+    model_state: ModelState
+
+
+class Forward(NamedTuple):
+    """One forward pass and its pullback.
+
+    There are R = S * T rows, sample by sample, for a balancer that reads S independent samples of T
+    tasks; S is 1 for most balancers.
     """
 
     sums: Float[Array, " R"]
+    """Sum of the losses of each row."""
     counts: Float[Array, " R"]
-    model_state: Mapping[str, PyTree]
-    pull: Callable[..., Gradients]
-    pull_rows: Callable[[int, int], Gradients]
+    """Number of labels of each row."""
+    model_state: ModelState
+    pullback: Callable[..., Gradients]
+    """`(cotangents [R], representation=None)`: gradient of sum_r cotangents[r] * sums[r], with
+    `representation` added to the cotangent of the representation; linear in both."""
+    pullback_rows: Callable[[int, int], Gradients]
+    """`(start, stop)`: gradient of each of sums[start:stop], with rows as the first axis; modules
+    that only other rows depend on are not visited."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The losses of all tasks, as a function of parameters and a batch, in training mode.
+    """Losses of all tasks as a function of parameters and batch, in training mode.
 
     Attributes:
       model: See `mtljax.models`.
       tasks: T tasks.
       level: `features` also takes gradients with respect to the representation.
-      samples: S, independent samples that the batch is split in; example i is in sample i mod S.
-      dtype: Compute dtype of the model; parameters and losses stay float32. None: as they are.
-      axis: What the batch is spread over.
-      freeze_statistics: Batch normalisation works as in evaluation.
-      distillation: What teachers add to the losses.
-      frozen: Parameters that no gradient is taken of; the losses are a function of the others.
-      teachers: The variables of the distillation's teachers.
+      samples: S, independent samples that the batch is split into; example i is in sample i mod S.
+      dtype: Compute dtype of the model; parameters and losses stay float32. None: unchanged.
+      axis: Axis over which the batch is sharded.
+      freeze_statistics: Batch normalization works as in evaluation.
+      distillation: Teachers, whose distances are added to the losses.
+      frozen: Parameters that no gradient is taken of.
+      teachers: Variables of the teachers.
     """
 
     model: nn.Module
     tasks: tuple[Task, ...]
     level: Level
     samples: int
-    dtype: Any
+    dtype: DTypeLike | None
     axis: Axis
-    freeze_statistics: bool = False
-    distillation: Distillation | None = None
+    freeze_statistics: bool
+    distillation: Distillation | None
     frozen: Flat = dataclasses.field(default_factory=dict, compare=False)
     teachers: Sequence[PyTree] = dataclasses.field(default=(), compare=False)
 
-    def given(self, frozen: Flat, teachers: Sequence[PyTree]) -> "Objective":
-        """The same losses, with what they depend on and does not learn."""
+    def with_constants(self, frozen: Flat, teachers: Sequence[PyTree]) -> "Objective":
+        """Returns a copy with the arrays that the losses depend on and that are not trained."""
         return dataclasses.replace(self, frozen=frozen, teachers=teachers)
 
     @property
     def network(self) -> nn.Module:
-        """The model; with teachers in the form whose features, and representation, are maps."""
-        return self.model if self.distillation is None else with_maps(self.model)
+        """The model; with teachers, the form whose features and representation are maps."""
+        return self.model if self.distillation is None else without_pooling(self.model)
 
-    def losses(self, *seen: Any) -> Float[Array, " R"]:
-        """The sum of each row's losses of one batch, from the arguments of `look`."""
-        return jnp.stack(self.look(*seen)[0])
+    def losses(
+        self, shared: Flat, specific: Flat, model_state: ModelState, batch: Batch, key: jax.Array
+    ) -> Float[Array, " R"]:
+        """Returns the sum of the losses of each row."""
+        return jnp.stack(self.task_losses(shared, specific, model_state, batch, key).sums)
 
-    def look(
+    def task_losses(
         self,
         shared: Flat,
         specific: Flat,
-        model_state: Mapping[str, PyTree],
-        batch: Mapping[str, Any],
+        model_state: ModelState,
+        batch: Batch,
         key: jax.Array,
         perturbation: PyTree = (),
-    ) -> tuple[list[Float[Array, ""]], Float[Array, " R"], PyTree, Mapping[str, PyTree]]:
-        """(sums, counts, representation, new model state) of one batch; sums one by one.
+    ) -> TaskLosses:
+        """Runs the model on a batch.
 
         Args:
-          shared, specific: The parameters that learn, as `partition` splits them.
-          model_state: The other collections of the model's variables.
-          batch: `{"image", "labels", "present"}`.
-          key: For dropout and the like.
-          perturbation: Added to the representation, if there is any.
+          shared: Trainable shared parameters; see `partition`.
+          specific: Trainable task-specific parameters.
+          model_state: Other collections of the model's variables.
+          batch: Batch of examples.
+          key: Key for dropout.
+          perturbation: Added to the representation, if any.
         """
         mutable = _mutable(model_state)
         params = join(shared, specific, self.frozen)
@@ -131,66 +150,100 @@ class Objective:
         outputs, features = _cast((outputs, changed.pop(FEATURES, {})), jnp.float32)
         distances = self._distances(outputs, features, image, params)
         sums, counts = self._sums_and_counts(outputs, batch, distances)
-        return sums, counts, representation, {**model_state, **changed}
+        return TaskLosses(sums, counts, representation, {**model_state, **changed})
 
     def forward(
-        self,
-        shared: Flat,
-        specific: Flat,
-        model_state: Mapping[str, PyTree],
-        batch: Mapping[str, Any],
-        key: jax.Array,
+        self, shared: Flat, specific: Flat, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> Forward:
-        """The same, ready to be pulled back.
+        """Linearizes `task_losses`.
 
         Raises:
-          ValueError: `level="features"` where the model marks no representation.
+          ValueError: `level="features"` and the model marks no representation.
         """
         zeros: PyTree = {}
         if self.level == "features":
             params = join(shared, specific, self.frozen)
-            zeros = representation_zeros(
-                self.network, params, model_state, batch["image"], self.dtype
-            )
+            zeros = self.representation_zeros(params, model_state, batch["image"])
 
-        def differentiate(shared, specific, perturbation):
-            sums, counts, representation, new = self.look(
+        def differentiable(shared: Flat, specific: Flat, perturbation: PyTree) -> PyTree:
+            sums, counts, representation, new_state = self.task_losses(
                 shared, specific, model_state, batch, key, perturbation
             )
-            return (sums, representation), (counts, new)
+            return (sums, representation), (counts, new_state)
 
         inputs = shared, specific, zeros
-        (sums, _), push, (counts, new) = jax.linearize(differentiate, *inputs, has_aux=True)
+        (sums, _), push, (counts, new_state) = jax.linearize(differentiable, *inputs, has_aux=True)
 
-        def pull(cotangents, representation=None):
-            if representation is None:
-                return pull_some(lambda *changes: push(*changes)[0], list(cotangents))
-            return pull_some(push, (list(cotangents), representation))
-
-        def pull_rows(start, stop):
-            some = lambda *changes: push(*changes)[0][start:stop]
-            if stop == start + 1:
-                alone = pull_some(some, [jnp.ones(())])
-                return jax.tree.map(lambda x: x[None], alone)
-            return jax.vmap(lambda row: pull_some(some, list(row)))(jnp.eye(stop - start))
-
-        def pull_some(push, cotangents):
+        def transpose(push: Callable, cotangents: PyTree) -> Gradients:
             return Gradients(*jax.linear_transpose(push, *inputs)(cotangents))
 
-        return Forward(jnp.stack(sums), counts, new, pull, pull_rows)
+        def pullback(cotangents: Float[Array, " R"], representation: PyTree = None) -> Gradients:
+            if representation is None:
+                return transpose(lambda *tangents: push(*tangents)[0], list(cotangents))
+            return transpose(push, (list(cotangents), representation))
 
-    def _distances(self, outputs, features, image, params):
-        """{task: what its teacher adds for each image}."""
+        def pullback_rows(start: int, stop: int) -> Gradients:
+            rows = lambda *tangents: push(*tangents)[0][start:stop]
+            if stop == start + 1:
+                row = transpose(rows, [jnp.ones(())])
+                return jax.tree.map(lambda x: x[None], row)
+            return jax.vmap(lambda row: transpose(rows, list(row)))(jnp.eye(stop - start))
+
+        return Forward(jnp.stack(sums), counts, new_state, pullback, pullback_rows)
+
+    def representation_zeros(
+        self, params: PyTree, model_state: ModelState, image: PyTree
+    ) -> PyTree[Float[Array, "B ..."]]:
+        """Returns zeros in the shape of the representation: a perturbation without effect.
+
+        Raises:
+          ValueError: The model marks no representation.
+        """
+
+        def perturbations(params: PyTree, image: PyTree) -> PyTree:
+            _, collections = self.network.apply(
+                {"params": _cast(params, self.dtype), **model_state},
+                _cast(image, self.dtype),
+                train=True,
+                rngs={"dropout": jax.random.key(0)},
+                mutable=[PERTURBATIONS, *_mutable(model_state)],
+            )
+            return collections.get(PERTURBATIONS, {})
+
+        shapes = jax.eval_shape(perturbations, params, image)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        if not jax.tree.leaves(zeros):
+            raise ValueError(
+                "level='features' needs one representation that the losses of all tasks depend on, "
+                "and this model marks none (see mtljax.models.mark_representation); use "
+                "level='parameters'"
+            )
+        return zeros
+
+    def _distances(
+        self,
+        outputs: Mapping[str, PyTree],
+        features: Mapping[str, Array],
+        image: PyTree,
+        params: PyTree,
+    ) -> dict[str, Float[Array, " B"]]:
+        """Returns {task: weighted distance from its teacher for each image}."""
         if self.distillation is None:
             return {}
-        teachers = [{**own, "params": _cast(own["params"], self.dtype)} for own in self.teachers]
+        cast = lambda variables: {**variables, "params": _cast(variables["params"], self.dtype)}
         student = {
-            task.name: Seen(outputs[task.name], features.get(task.name)) for task in self.tasks
+            task.name: TaskOutput(outputs[task.name], features.get(task.name))
+            for task in self.tasks
         }
-        seen = self.distillation.look(teachers, image)
-        return self.distillation.distances(self.tasks, student, seen, params)
+        teachers = self.distillation.teacher_outputs(list(map(cast, self.teachers)), image)
+        return self.distillation.distances(self.tasks, student, teachers, params)
 
-    def _sums_and_counts(self, outputs, batch, distances):
+    def _sums_and_counts(
+        self,
+        outputs: Mapping[str, PyTree],
+        batch: Batch,
+        distances: Mapping[str, Float[Array, " B"]],
+    ) -> tuple[list[Float[Array, ""]], Float[Array, " R"]]:
         size = batch["image"].shape[0]
         sample_of = (self.axis.index() * size + jnp.arange(size)) % self.samples
         pairs = []
@@ -202,33 +255,50 @@ class Objective:
                 labelled = outputs[task.name], batch["labels"][task.name], present
                 total, count = task.loss(*labelled)
                 if task.name in distances:
-                    total += (counts_of_each(task, *labelled) * distances[task.name]).sum()
+                    total += (label_counts(task, *labelled) * distances[task.name]).sum()
                 pairs.append((total, count))
         sums, counts = zip(*pairs, strict=True)
         return [x.astype(jnp.float32) for x in sums], jnp.stack(counts).astype(jnp.float32)
 
 
-def task_rows(
+def make_objective(
+    model: nn.Module,
+    tasks: Sequence[Task],
+    *,
+    level: Level = "parameters",
+    samples: int = 1,
+    dtype: DTypeLike | None = None,
+    axis_name: str | None = None,
+    freeze_statistics: bool = False,
+    distill: Distillation | None = None,
+) -> Objective:
+    """Makes the objective of a train step; for the arguments see `Objective`."""
+    axis = Axis(axis_name)
+    return Objective(model, tuple(tasks), level, samples, dtype, axis, freeze_statistics, distill)
+
+
+def task_gradients(
     forward: Forward, level: Level, pullback: Pullback = "auto"
 ) -> PyTree[Float[Array, "R ..."]]:
-    """A gradient per row, of the *sum* of its losses: nothing is divided by counts yet."""
+    """Returns the gradient of the *sum* of the losses of each row, not yet divided by counts."""
     count = forward.sums.shape[0]
-    wanted = "shared" if level == "parameters" else "representation"
     if isinstance(pullback, int):
         size = pullback
     else:
-        size = {"auto": rows_per_pull(count, level), "vmap": count, "loop": 1}[pullback]
-    starts = range(0, count, size)
-    rows = [getattr(forward.pull_rows(k, min(k + size, count)), wanted) for k in starts]
+        size = {"auto": rows_per_pullback(count, level), "vmap": count, "loop": 1}[pullback]
+    chunks = [
+        forward.pullback_rows(start, min(start + size, count)) for start in range(0, count, size)
+    ]
+    rows = [x.shared if level == "parameters" else x.representation for x in chunks]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
 
 
-def rows_per_pull(rows: int, level: Level) -> int:
-    """How many rows to pull back at once.
+def rows_per_pullback(rows: int, level: Level) -> int:
+    """Returns the number of rows of the Jacobian to compute at once.
 
-    To the representation, one alone visits its own head only. To the parameters, on CPU one after
-    the other is fastest (see `benchmarks/pullback.py`); of many, a few at a time, which is compiled
-    sooner. Accelerators are kept busy by all at once.
+    One row of gradients of the representation visits its own head only. For parameters, one row at
+    a time is fastest on CPU (see `benchmarks/pullback.py`); with many rows, a few at a time compile
+    sooner. Accelerators compute all rows at once.
     """
     if level == "features":
         return 1
@@ -237,55 +307,22 @@ def rows_per_pull(rows: int, level: Level) -> int:
     return 1 if rows <= 16 else 4
 
 
-def representation_zeros(
-    model: nn.Module,
-    params: PyTree,
-    model_state: Mapping[str, PyTree],
-    image: Array,
-    dtype: Any = None,
-) -> PyTree[Float[Array, "B ..."]]:
-    """Zeros like the model's representation of a batch: what perturbs it without changing it.
-
-    Raises:
-      ValueError: The model marks no representation.
-    """
-
-    def trace(params, image):
-        _, collections = model.apply(
-            {"params": _cast(params, dtype), **model_state},
-            _cast(image, dtype),
-            train=True,
-            rngs={"dropout": jax.random.key(0)},
-            mutable=[PERTURBATIONS, *_mutable(model_state)],
-        )
-        return collections.get(PERTURBATIONS, {})
-
-    shapes = jax.eval_shape(trace, params, image)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    if not jax.tree.leaves(zeros):
-        raise ValueError(
-            "level='features' needs one point that all tasks' losses go through, and this model "
-            "marks none (see mtljax.models.mark_representation); use level='parameters'"
-        )
-    return zeros
-
-
-def counts_of_each(
-    task: Task, output: Any, label: Any, present: Bool[Array, " B"]
+def label_counts(
+    task: Task, output: PyTree, label: PyTree, present: Bool[Array, " B"]
 ) -> Float[Array, " B"]:
-    """How many labels of a task (pixels, points, one) each example has."""
+    """Returns the number of labels of a task (pixels, points, or one) in each example."""
 
-    def one(*alone: Any) -> Float[Array, ""]:
-        return task.loss(*jax.tree.map(lambda x: x[None], alone))[1]
+    def count(*example: PyTree) -> Float[Array, ""]:
+        return task.loss(*jax.tree.map(lambda x: x[None], example))[1]
 
-    return jax.vmap(one)(output, label, present)
+    return jax.vmap(count)(output, label, present)
 
 
-def _mutable(model_state: Mapping[str, PyTree]) -> list[str]:
+def _mutable(model_state: ModelState) -> list[str]:
     return [name for name in model_state if name != "constants"]
 
 
-def _cast(tree: PyTree, dtype: Any) -> PyTree:
+def _cast(tree: PyTree, dtype: DTypeLike | None) -> PyTree:
     if dtype is None:
         return tree
     return jax.tree.map(

@@ -1,7 +1,6 @@
-"""The train state, and how a fresh one is made."""
+"""Train state and its initialization."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -15,36 +14,35 @@ from mtljax.models.freezing import split_frozen
 from mtljax.models.multitask import without_pooling
 from mtljax.models.partition import TRANSIENT_COLLECTIONS, join, partition
 from mtljax.step.distillation import Distillation
-from mtljax.step.objective import Level, representation_zeros
+from mtljax.step.objective import Batch, Level, make_objective
 from mtljax.tasks.base import Task
 from mtljax.utils.tree import replaced
 
-Batch = Mapping[str, Any]
-
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that training remembers. Saved, restored, placed on devices and donated as one."""
+    """Training state: parameters, optimizer, balancer, EMA and random key, as one pytree."""
 
     step: Int[Array, ""]
-    """Steps taken, skipped ones included."""
+    """Number of steps taken, including skipped updates."""
     params: PyTree
     model_state: PyTree
-    """The model's other collections: batch statistics, constants."""
+    """Other collections of the model: batch statistics, constants."""
     opt_state: PyTree
     balancer_state: PyTree
     ema: PyTree
     """Exponential moving average of `params`, or None."""
     key: jax.Array
-    """Never changes; each step folds its number in."""
+    """Constant; each step folds in its number."""
     skipped: Int[Array, ""]
-    """Updates left out because they were not finite, since the start."""
+    """Number of updates that were not finite and therefore skipped."""
     skipped_in_row: Int[Array, ""]
+    """Number of consecutive skipped updates up to now."""
     teachers: PyTree = ()
-    """Variables of a distillation's teachers. They never change, and checkpoints leave them out."""
+    """Variables of a distillation's teachers; constant and not part of checkpoints."""
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What the model is evaluated with: averaged parameters, where there are any."""
+        """Variables for evaluation, with the averaged parameters if there are any."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.model_state}
 
@@ -63,76 +61,87 @@ def create_state(
     freeze: Sequence[str] = (),
     distill: Distillation | None = None,
 ) -> TrainState:
-    """A fresh state.
+    """Creates the state of step 0.
 
     Args:
-      key: Initialises the parameters and seeds all later randomness.
+      key: Key for the initial parameters and all later randomness.
       model: See `mtljax.models`.
-      tasks: At least one.
-      balancer: As given to `make_train_step`.
-      optimizer: As given to `make_train_step`.
+      tasks: At least one task.
+      balancer: As in `make_train_step`.
+      optimizer: As in `make_train_step`.
       example_batch: Any batch of the right shapes and types.
-      level: As given to `make_train_step`.
+      level: As in `make_train_step`.
       ema: Keep an average of the parameters, for `make_train_step(ema_decay=...)`.
-      initial: {collection: variables} to start from instead of fresh ones, all or some of the
-        model's; see `mtljax.transfer`.
-      freeze: As given to `make_train_step`.
-      distill: As given to `make_train_step`.
+      initial: {collection: variables} that replace initial variables of the model, all or some of
+        them; see `mtljax.transfer`.
+      freeze: As in `make_train_step`.
+      distill: As in `make_train_step`.
 
     Raises:
-      ValueError: The batch lacks a task's labels, or the model its output, a variable of `initial`
-        or what is frozen; nothing is left to balance; or a teacher does not fit.
+      ValueError: The batch lacks labels or the model an output of a task; a variable of `initial`
+        or a name in `freeze` is unknown; there is nothing to balance; or a teacher does not fit.
     """
-    if not tasks:
-        raise ValueError("no task: a step needs at least one")
-    for part in ("labels", "present"):
-        missing = [task.name for task in tasks if task.name not in example_batch[part]]
-        if missing:
-            raise ValueError(
-                f"batch[{part!r}] has no {', '.join(missing)}; it has "
-                f"{', '.join(example_batch[part]) or 'nothing'}"
-            )
+    _check_batch(tasks, example_batch)
     init_key, key = jax.random.split(key)
     image = example_batch["image"]
-
-    def init(key, image):
-        params_key, dropout_key = jax.random.split(key)
-        return model.init({"params": params_key, "dropout": dropout_key}, image, train=False)
-
-    variables = dict(jax.jit(init)(init_key, image))
-    outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
-    missing = [task.name for task in tasks if task.name not in outputs]
-    if missing:
-        raise ValueError(f"the model gives no output named {', '.join(missing)}")
-
-    for seen in TRANSIENT_COLLECTIONS:
-        variables.pop(seen, None)
+    variables = _init_variables(init_key, model, tasks, image)
     if initial is not None:
         variables = replaced(variables, initial)
     if distill is not None:
-        model = without_pooling(model)
-        adapters = distill.adapters(jax.random.fold_in(init_key, 1), model, variables, image)
+        adapters = distill.init_adapters(
+            jax.random.fold_in(init_key, 1), without_pooling(model), variables, image
+        )
         variables["params"] = {**variables["params"], **adapters}
     params = variables.pop("params")
-    learning, _ = split_frozen(params, freeze)
-    read, _ = partition(learning)
-    if freeze and not read and balancer.needs is not Needs.LOSSES:
+    trainable, _ = split_frozen(params, freeze)
+    balanced, _ = partition(trainable)
+    if freeze and not balanced and balancer.needs is not Needs.LOSSES:
         raise ValueError(
             f"freeze={tuple(freeze)} leaves no shared parameter whose gradients could be balanced; "
-            "take balancer ew, or freeze less"
+            "use balancer ew, or freeze less"
         )
     if level == "features":
-        read = representation_zeros(model, params, variables, image)
+        objective = make_objective(model, tasks, level=level, distill=distill)
+        balanced = objective.representation_zeros(params, variables, image)
     zero = lambda: jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero(),
         params=params,
         model_state=variables,
-        opt_state=optimizer.init(join(learning)),
-        balancer_state=balancer.init(len(tasks), read),
+        opt_state=optimizer.init(join(trainable)),
+        balancer_state=balancer.init(len(tasks), balanced),
         ema=jax.tree.map(jnp.copy, params) if ema else None,
         key=key,
         skipped=zero(),
         skipped_in_row=zero(),
         teachers=() if distill is None else distill.variables,
     )
+
+
+def _check_batch(tasks: Sequence[Task], batch: Batch) -> None:
+    if not tasks:
+        raise ValueError("no task: a step needs at least one")
+    for part in ("labels", "present"):
+        missing = [task.name for task in tasks if task.name not in batch[part]]
+        if missing:
+            raise ValueError(
+                f"batch[{part!r}] has no {', '.join(missing)}; it has "
+                f"{', '.join(batch[part]) or 'nothing'}"
+            )
+
+
+def _init_variables(
+    key: jax.Array, model: nn.Module, tasks: Sequence[Task], image: PyTree
+) -> dict[str, PyTree]:
+    def init(key: jax.Array, image: PyTree) -> PyTree:
+        params_key, dropout_key = jax.random.split(key)
+        return model.init({"params": params_key, "dropout": dropout_key}, image, train=False)
+
+    variables = dict(jax.jit(init)(key, image))
+    outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
+    missing = [task.name for task in tasks if task.name not in outputs]
+    if missing:
+        raise ValueError(f"the model has no output named {', '.join(missing)}")
+    for collection in TRANSIENT_COLLECTIONS:
+        variables.pop(collection, None)
+    return variables

@@ -33,7 +33,7 @@ def check_regular(path: Path) -> None:
 
 
 def stored_bytes(path: Path) -> int:
-    """Returns the size on disk of a file, or of all files in a folder, without the holes of sparse files.
+    """Returns the size on disk of a file, or of all files in a folder; holes take no space.
 
     Raises:
       ValueError: The path is a device or a pipe.

@@ -1,6 +1,6 @@
 """Nested data by path: `params/fusion/trunk_0/stem/kernel`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ def flatten_json(value: Any, separator: str = ".") -> dict[str, Any]:
       >>> flatten_json({"steps": 7, "data": {"size": [8, 8], "drop": None}})
       {'steps': 7, 'data.size': [8, 8], 'data.drop': None}
     """
-    items = value.items() if isinstance(value, Mapping) else ()
+    items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else ()
     if isinstance(value, (list, tuple)) and any(isinstance(x, (Mapping, list)) for x in value):
         items = enumerate(value)
     if not items:
