@@ -1,8 +1,10 @@
 """The command line as a user meets it: every verb, and every kind of bad input."""
 
+import functools
 import json
 import re
 import shutil
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,13 @@ from mtljax.cli.catalog import KINDS, entries
 from mtljax.cli.verbs import VERBS
 from mtljax.cli.verbs.experiment import read_experiment
 from mtljax.cli.verbs.train import TrainFlags
+from mtljax.cli.verbs.use_run import EvaluateFlags, ExportFlags
 from mtljax.data import SOURCES, Arrays, Source
 from mtljax.evaluation.evaluator import scalar_metrics
-from mtljax.evaluation.predict import read_image
+from mtljax.evaluation.predict import SPLITS, read_image
+from mtljax.exporters import EXPORTS
 from mtljax.main import main
+from mtljax.models import TRUNKS
 from mtljax.runs.folder import read_result
 from mtljax.runs.load import load_run
 
@@ -55,7 +60,9 @@ BAD_FLAGS = {
     ("--experiment", "digit"): "unknown experiment 'digit'; did you mean 'digits'?",
     ("--experiment", "mine.py"): "experiment file mine.py does not exist",
     ("--experiment", "mine.json"): "mine.json does not exist",
-    ("--experiment",): "missing experiment: add --experiment NAME (`list experiments` shows the names)",
+    (
+        "--experiment",
+    ): "missing experiment: add --experiment NAME (`list experiments` shows the names)",
     ("--steps", "3"): "missing experiment: add --experiment NAME",
     ("--experimnt", "digits"): "unknown flag '--experimnt'; missing experiment: add --experiment",
     ("digits",): "unknown verb 'digits'; to train this experiment, write --experiment digits",
@@ -130,7 +137,7 @@ BAD_VALUES = {
     "--data.source digit": "unknown source 'digit'; did you mean 'digits'?",
     "--data.augment afine": "unknown augmentation 'afine'; did you mean 'affine'?",
     "--data.batch-size 2000": "a batch of 2000 is larger than the training data (1293 examples); ",
-    "--data.batch-size 12": "a batch of 12 cannot be spread evenly over 8 devices",
+    "--data.batch-size 12": "a batch of 12 cannot be sharded evenly over 8 devices",
     "--data.batch-size 0": "data.batch_size must be >= 1, not 0",
     "--microbatches 3": "a batch of 16 cannot be split into 3 equal microbatches",
     "--select digit/acuracy": "select cannot be 'digit/acuracy'; did you mean 'digit/accuracy'?",
@@ -153,7 +160,9 @@ def test_bad_values_are_refused_before_anything_is_made(flags, refused):
 
 
 def test_several_processes_need_a_folder_that_all_know(refused):
-    assert "needs --workdir, a folder shared by all" in refused(*QUICK, "--coordinator", "localhost:1234")
+    assert "needs --workdir, a folder shared by all" in refused(
+        *QUICK, "--coordinator", "localhost:1234"
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,8 +244,14 @@ def labelled(digit=0, value=0.0, size=32):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ({"digit": 10}, "task 'digit': label of example 3 is 10; a class must be an integer in 0..9"),
-        ({"digit": -1}, "task 'digit': label of example 3 is -1; a class must be an integer in 0..9"),
+        (
+            {"digit": 10},
+            "task 'digit': label of example 3 is 10; a class must be an integer in 0..9",
+        ),
+        (
+            {"digit": -1},
+            "task 'digit': label of example 3 is -1; a class must be an integer in 0..9",
+        ),
         ({"value": np.nan}, "task 'value': label of example 5 is nan; labels must be finite"),
         ({"value": np.inf}, "task 'value': label of example 5 is inf; labels must be finite"),
         ({"size": 8}, "a batch of 16 is larger than the training data (8 examples)"),
@@ -364,10 +379,10 @@ def test_files_that_are_no_images(refused, trained_run, tmp_path):
 def test_outputs_that_cannot_be_written_are_refused_first(refused, trained_run, tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     predict = ("predict", "--run", trained_run, "a.png", "--output")
-    assert "there is no folder nowhere; make it first" in refused(*predict, "nowhere/a.json")
+    assert "there is no folder nowhere; create it first" in refused(*predict, "nowhere/a.json")
     assert "it is a folder" in refused(*predict, tmp_path)
     evaluate = ("evaluate", "--run", trained_run, "--output")
-    assert "there is no folder nowhere; make it first" in refused(*evaluate, "nowhere/a.json")
+    assert "there is no folder nowhere; create it first" in refused(*evaluate, "nowhere/a.json")
 
 
 def test_unknown_split(refused, trained_run):
@@ -401,18 +416,21 @@ def test_the_result_lists_what_needs_no_network(trained_run, capsys):
     data = SOURCES["digits"]()
     train, test = (split.labels["digit"] for split in (data.train, data.test))
     result = read_result(trained_run)
-    assert result["trivial"].keys() == result["test"].keys()
-    trivial = {task: scalar_metrics(metrics) for task, metrics in result["trivial"].items()}
-    for task, metrics in result["test"].items():
-        assert trivial[task].keys() == scalar_metrics(metrics).keys()
+    constant = {task: scalar_metrics(m) for task, m in result.constant_predictor.items()}
+    assert {task: metrics.keys() for task, metrics in constant.items()} == {
+        task: scalar_metrics(metrics).keys() for task, metrics in result.test.items()
+    }
     accuracy = np.mean(test == np.bincount(train).argmax())
-    assert trivial["digit"]["accuracy"] == pytest.approx(accuracy)
-    assert trivial["value"]["mae"] == pytest.approx(np.abs(test - train.mean()).mean())
+    assert constant["digit"]["accuracy"] == pytest.approx(accuracy)
+    assert constant["value"]["mae"] == pytest.approx(np.abs(test - train.mean()).mean())
+    written = json.loads((trained_run / "result.json").read_text())
+    assert written["trivial"] == result.constant_predictor
     assert main([*TRAINED, "--workdir", str(trained_run)]) == 0
-    assert f" {accuracy:.4f} │\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"validation\W+test\W+constant ", out)
+    assert f" {accuracy:.4f} │\n" in out
 
 
-@pytest.mark.full
 def test_config_json_alone_reruns_to_the_same_result(trained_run, tmp_path):
     flags = ["--experiment", str(trained_run / "config.json"), "--workdir", str(tmp_path / "run")]
     assert main([*flags, "--quiet"]) == 0
@@ -552,6 +570,58 @@ def test_list_shows_every_name(kind, capsys):
         assert entry.summary
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_verbose_describes_every_entry_and_argument(kind, capsys):
+    assert main(["list", kind, "--verbose"]) == 0
+    out = capsys.readouterr().out
+    assert "partial(" not in out
+    for entry in entries(kind):
+        assert f"{kind.removesuffix('s')} {entry.name}\n" in out
+        assert entry.description
+        for argument in entry.arguments:
+            assert re.search(rf"^ +{argument.name} ", out, re.MULTILINE)
+
+
+def test_list_shows_one_entry_with_the_defaults_and_help_of_its_arguments(capsys):
+    assert main(["list", "balancer", "cagrad"]) == 0
+    out = capsys.readouterr().out
+    assert "arXiv:2110.14048" in out
+    assert "Reads: gramian" in out
+    assert re.search(r"^ +c +0.5 +float +Radius, in \[0, 1\)", out, re.MULTILINE)
+    assert "pcgrad" not in out
+    assert main(["list", "trunks", "resnet18", "mlp"]) == 0
+    assert "Blocks of each stage" in capsys.readouterr().out  # described by `resnet`
+
+
+def test_list_hides_arguments_that_are_not_the_users():
+    names = lambda kind: {a.name for entry in entries(kind) for a in entry.arguments}
+    assert not names("fusions") & {"trunk", "tasks", "parent", "name"}
+    assert not names("sources") & {"requests"}
+    assert not names("optimizers") & {"learning_rate", "mask"}
+    assert not names("augmentations") & {"tasks"}
+
+
+def test_partial_functions_are_listed_as_what_they_call(monkeypatch):
+    partial = functools.partial(TRUNKS["mlp"], widths=(3,))
+    monkeypatch.setitem(TRUNKS, "narrow", partial)
+    narrow, mlp = (next(e for e in entries("trunks") if e.name == n) for n in ("narrow", "mlp"))
+    assert narrow.summary == mlp.summary
+    assert narrow.arguments[0]._replace(default=mlp.arguments[0].default) == mlp.arguments[0]
+    assert narrow.arguments[0].default == "(3,)"
+
+
+def test_choices_of_flags_are_those_of_the_dicts():
+    hints = typing.get_type_hints(ExportFlags)
+    assert set(typing.get_args(hints["to"])) == set(EXPORTS)
+    assert typing.get_args(typing.get_type_hints(EvaluateFlags)["split"]) == SPLITS
+
+
+def test_signing_needs_a_run_or_a_file(refused):
+    for verb in ("sign", "verify"):
+        for flags in ((), ("--run", "a", "--file", "b")):
+            assert refused(verb, *flags, "--key", "k") == "give either --run DIR or --file FILE"
+
+
 def help_of(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--help"])
@@ -561,7 +631,10 @@ def help_of(capsys, *arguments):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb(verb, capsys):
-    assert f"usage: python -m mtljax.main {verb} " in help_of(capsys, verb)
+    out = help_of(capsys, verb)
+    assert f"usage: python -m mtljax.main {verb} " in out
+    if verb == "export":
+        assert "--to {stablehlo,onnx,safetensors}" in out
 
 
 @pytest.mark.parametrize("verb", ["train", "compare", "group", "prepare", "data", "screen"])
