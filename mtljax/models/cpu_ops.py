@@ -167,11 +167,10 @@ def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding, dilatio
     if isinstance(padding, str):
         extent = [_extent(kernel, dilation, i) for i in (0, 1)]
         padding = jax.lax.padtype_to_pads(x.shape[1:3], extent, strides, padding)
-    settings = {"strides": strides, "dilation": dilation}
-    apply = jax.custom_jvp(functools.partial(_shifted_sum, **settings))
+    apply = jax.custom_jvp(functools.partial(_shifted_sum, strides=strides, dilation=dilation))
     apply.defjvps(
-        lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, **settings),
-        lambda kernel_dot, out, x, kernel: _shifted_sum_by_rows(x, kernel_dot, **settings),
+        lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, strides, dilation),
+        lambda kernel_dot, out, x, kernel: _shifted_sum_by_rows(x, kernel_dot, strides, dilation),
     )
     return apply(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel)
 

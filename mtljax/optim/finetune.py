@@ -1,4 +1,4 @@
-"""Fine-tuning as optax transformations: each is a link of an optimizer's chain."""
+"""Fine-tuning methods as optax transformations."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,17 +13,17 @@ from mtljax.utils.tree import flatten
 
 
 def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformation:
-    """Layer-wise learning-rate decay: each update times decay ** (distance from the heads).
+    """Layer-wise learning-rate decay: scales updates by decay ** (distance from the heads).
 
-    It follows the optimizer, so that decoupled weight decay shrinks with the learning rate, as it
-    does where every layer has a learning rate of its own. Frozen layers do not count.
+    Chain it after the optimizer, so that decoupled weight decay is scaled too, as with a separate
+    learning rate per layer. Frozen layers do not count.
 
     Args:
-      decay: In (0, 1]; 1 changes nothing.
-      stage_of: Of the model's fusion.
+      decay: Factor per layer, in (0, 1]; 1 for no effect.
+      stage_of: Maps modules to trunk stages; see `Fusion.stage_of`.
 
     Raises:
-      ValueError: Another decay; at the first update, that nothing of the trunk learns.
+      ValueError: Decay out of range; at the first update, no trainable parameter in the trunk.
 
     References:
       Clark et al., 2020, arXiv:2003.10555 (ELECTRA); Bao et al., 2021, arXiv:2106.08254 (BEiT)
@@ -31,33 +31,33 @@ def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformat
     if not 0 < decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], not {decay}")
 
-    def scaled(updates: PyTree, params: PyTree | None) -> PyTree:
+    def scale(updates: PyTree, params: PyTree | None) -> PyTree:
         del params
-        away = map_by_path(lambda paths: layer_distances(paths, stage_of), updates)
-        return jax.tree.map(lambda u, n: u * decay**n, updates, away)
+        distances = map_paths(lambda paths: layer_distances(paths, stage_of), updates)
+        return jax.tree.map(lambda u, n: u * decay**n, updates, distances)
 
-    return optax.stateless(scaled)
+    return optax.stateless(scale)
 
 
 class UnfreezeState(NamedTuple):
-    """How far it has come."""
+    """Number of updates so far."""
 
     updates: Int[Array, ""]
 
 
-def unfreeze(every: int, stage_of: StageOf) -> optax.GradientTransformation:
-    """Gradual unfreezing: the trunk's stages learn one after the other, from the heads downwards.
+def gradual_unfreezing(every: int, stage_of: StageOf) -> optax.GradientTransformation:
+    """Gradual unfreezing: trunk stages start to train one after the other, from the last one.
 
-    Heads and fusion learn at once, the last stage after `every` updates, the one below it after as
-    many more. It ends the chain, so until its turn a parameter does not change at all. Its gradient
-    is taken all the same: the optimizer's moments and the balancer are ready when it begins.
+    Heads and fusion train from the start, the last stage after `every` updates, the stage before it
+    after 2 * `every` updates, and so on. Chain it last: updates of frozen stages are zero. Their
+    gradients are computed, so that the states of optimizer and balancer are up to date.
 
     Args:
-      every: Updates between one stage and the next.
-      stage_of: Of the model's fusion.
+      every: Updates between two stages.
+      stage_of: Maps modules to trunk stages; see `Fusion.stage_of`.
 
     Raises:
-      ValueError: Less than 1; at the first update, that nothing of the trunk learns.
+      ValueError: `every` below 1; at the first update, no trainable parameter in the trunk.
 
     References:
       Howard & Ruder, 2018, arXiv:1801.06146
@@ -73,31 +73,31 @@ def unfreeze(every: int, stage_of: StageOf) -> optax.GradientTransformation:
         updates: PyTree, state: UnfreezeState, params: PyTree | None = None
     ) -> tuple[PyTree, UnfreezeState]:
         del params
-        begun = lambda u, turn: jnp.where(state.updates >= every * turn, u, jnp.zeros_like(u))
-        turn = map_by_path(lambda paths: stage_distances(paths, stage_of), updates)
+        unfrozen = lambda u, n: jnp.where(state.updates >= every * n, u, jnp.zeros_like(u))
+        distances = map_paths(lambda paths: stage_distances(paths, stage_of), updates)
         count = optax.safe_increment(state.updates)
-        return jax.tree.map(begun, updates, turn), UnfreezeState(count)
+        return jax.tree.map(unfrozen, updates, distances), UnfreezeState(count)
 
     return optax.GradientTransformation(init, update)
 
 
 class AnchorState(NamedTuple):
-    """The parameters that training started from."""
+    """Initial parameters."""
 
     start: PyTree
 
 
 def add_l2_sp(strength: float) -> optax.GradientTransformation:
-    """L2-SP: adds the gradient of strength / 2 * |w - w0|^2, w0 the parameters at `init`.
+    """L2-SP: adds the gradient of strength / 2 * |w - w0|^2, with w0 the parameters at `init`.
 
-    It begins the chain, since it belongs to the loss, as in the paper. Wrap it in `optax.masked`
-    for those parameters that did start from something.
+    Chain it first, since the penalty is a part of the loss in the paper. Use `optax.masked` to
+    restrict it to pretrained parameters.
 
     Args:
       strength: Alpha of the paper, >= 0.
 
     Raises:
-      ValueError: A negative strength; at an update, that it is not given the parameters.
+      ValueError: Negative or infinite strength; at an update, missing parameters.
 
     References:
       Li et al., 2018, arXiv:1802.01483
@@ -115,14 +115,14 @@ def add_l2_sp(strength: float) -> optax.GradientTransformation:
             raise ValueError(
                 "L2-SP needs the parameters: optimizer.update(gradient, state, params)"
             )
-        pulled = lambda g, w, start: g + strength * (w - start)
-        return jax.tree.map(pulled, updates, params, state.start), state
+        regularize = lambda g, w, start: g + strength * (w - start)
+        return jax.tree.map(regularize, updates, params, state.start), state
 
     return optax.GradientTransformation(init, update)
 
 
-def map_by_path(values: Callable[[dict[str, Any]], Mapping[str, Any]], tree: PyTree) -> PyTree:
-    """A tree like this one of what a function of {path: leaf} says of each path."""
+def map_paths(function: Callable[[dict[str, Any]], Mapping[str, Any]], tree: PyTree) -> PyTree:
+    """Applies a function {path: leaf} -> {path: value}; returns the values in the tree's shape."""
     leaves = flatten(tree)
-    found = values(leaves)
-    return jax.tree.unflatten(jax.tree.structure(tree), [found[path] for path in leaves])
+    values = function(leaves)
+    return jax.tree.unflatten(jax.tree.structure(tree), [values[path] for path in leaves])

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name. All of them are optax's."""
+"""Optimizers and learning-rate schedules of optax, by name."""
 
 import inspect
 import math
@@ -10,11 +10,13 @@ import optax.contrib
 from jaxtyping import PyTree
 
 from mtljax.models.layer_depth import StageOf
-from mtljax.optim.finetune import add_l2_sp, map_by_path, scale_by_depth, unfreeze
+from mtljax.optim.finetune import add_l2_sp, gradual_unfreezing, map_paths, scale_by_depth
 from mtljax.utils.registry import choose
 
 
-def momentum(learning_rate: Any, decay: float = 0.9, nesterov: bool = False):
+def momentum(
+    learning_rate: optax.ScalarOrSchedule, decay: float = 0.9, nesterov: bool = False
+) -> optax.GradientTransformation:
     """Gradient descent with momentum."""
     return optax.sgd(learning_rate, decay, nesterov)
 
@@ -37,7 +39,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 DECAY_MASKS = ("mask", "weight_decay_mask")
-"""Arguments of optax's optimizers that say which parameters decay."""
+"""Arguments of optax optimizers that select the parameters with weight decay."""
 NON_LITERAL_ARGUMENTS = (
     *DECAY_MASKS,
     "trust_ratio_mask",
@@ -46,29 +48,31 @@ NON_LITERAL_ARGUMENTS = (
     "accumulator_dtype",
     "muon_weight_dimension_numbers",
 )
-"""Arguments that are functions, pytrees or types, which nobody can write on a command line."""
+"""Arguments that are functions, pytrees or types, and have no text form."""
 
 
 def constant(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
-    """The same learning rate all the time, after `warmup` steps of rising to it."""
+    """Constant learning rate, after `warmup` steps of linear warm-up."""
     del steps
     return _after_warmup(peak, warmup, optax.constant_schedule(peak))
 
 
 def cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
-    """Half a cosine from the learning rate down to `end` times it, after `warmup` steps."""
+    """Cosine decay of the learning rate to `end` times its peak, after `warmup` steps."""
     decay = optax.cosine_decay_schedule(peak, max(1, steps - warmup), end)
     return _after_warmup(peak, warmup, decay)
 
 
 def linear(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
-    """A straight line from the learning rate down to `end` times it, after `warmup` steps."""
+    """Linear decay of the learning rate to `end` times its peak, after `warmup` steps."""
     decay = optax.linear_schedule(peak, end * peak, max(1, steps - warmup))
     return _after_warmup(peak, warmup, decay)
 
 
-def step(peak: float, steps: int, warmup: int = 0, every: int = 0, factor: float = 0.5):
-    """The learning rate times `factor` after each `every` steps (a third of the run if 0)."""
+def step(
+    peak: float, steps: int, warmup: int = 0, every: int = 0, factor: float = 0.5
+) -> optax.Schedule:
+    """Learning rate times `factor` after each `every` steps (0: a third of the run)."""
     if every < 0:
         raise ValueError(f"every must be >= 0 steps, not {every}")
     every = every or max(1, steps // 3)
@@ -98,65 +102,63 @@ def make_optimizer(
     unfreeze_every: int | None = None,
     stage_of: StageOf = lambda module: None,
 ) -> optax.GradientTransformation:
-    """An optax chain: clip the norm of the whole gradient, then the optimizer on its schedule.
-
-    Of what is for fine-tuning, L2-SP comes before that, for it belongs to the loss; the rest comes
-    after it.
+    """Optax chain: L2-SP, gradient clipping, optimizer with schedule, then depth-wise methods.
 
     Args:
-      optimizer: A name of `OPTIMIZERS` and its arguments: `adamw:weight_decay=1e-2`.
-      learning_rate: The highest, after warm-up.
-      schedule: A name of `SCHEDULES` and its arguments: `cosine:warmup=100`.
-      steps: Of the whole run.
-      clip_norm: Longest gradient that is let through as it is; None: any.
-      decay_biases: Also apply weight decay to biases and normalisation parameters (those with
-        fewer than two axes), which are otherwise left alone.
-      l2_sp: Strength of `add_l2_sp`, 0 for none. What it pulls does not decay besides.
-      is_pretrained: Whether a parameter, by its path, is_pretrained from something that l2_sp pulls it to.
-      layer_decay: See `scale_by_depth`; 1 for none.
-      unfreeze_every: See `unfreeze`; None for not at all.
-      stage_of: Of the model's fusion; what the last two go by.
+      optimizer: Name in `OPTIMIZERS` with its arguments: `adamw:weight_decay=1e-2`.
+      learning_rate: Peak learning rate, after warm-up.
+      schedule: Name in `SCHEDULES` with its arguments: `cosine:warmup=100`.
+      steps: Training steps of the run.
+      clip_norm: Maximum global norm of the gradient; None for no clipping.
+      decay_biases: Also apply weight decay to biases and normalization parameters (those with
+        fewer than two axes).
+      l2_sp: Strength of `add_l2_sp`, 0 for none. It replaces weight decay for its parameters.
+      is_pretrained: True for paths of the parameters that `l2_sp` applies to.
+      layer_decay: Decay of `scale_by_depth`; 1 for none.
+      unfreeze_every: Updates between two stages of `gradual_unfreezing`; None for no freezing.
+      stage_of: Maps modules to trunk stages for the last two; see `Fusion.stage_of`.
 
     Raises:
-      ValueError: A name or number that cannot be.
+      ValueError: Unknown name or argument, or a value out of range.
     """
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be > 0 and finite, not {learning_rate}")
-    plan = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
-    rule = choose(
+    schedule_choice = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
+    optimizer_choice = choose(
         "optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate", *NON_LITERAL_ARGUMENTS)
     )
-    known = inspect.signature(rule.make).parameters
-    pulled = is_pretrained if l2_sp else lambda path: False
-    decays = lambda path, leaf: (decay_biases or leaf.ndim > 1) and not pulled(path)
-    all_decay = decay_biases and not l2_sp
-    masks = {} if all_decay else {name: _mask(decays) for name in known if name in DECAY_MASKS}
+    anchored = is_pretrained if l2_sp else lambda path: False
+    masks = {}
+    if l2_sp or not decay_biases:
+        decays = lambda path, leaf: (decay_biases or leaf.ndim > 1) and not anchored(path)
+        arguments = inspect.signature(optimizer_choice.make).parameters
+        masks = {name: _mask(decays) for name in arguments if name in DECAY_MASKS}
     links: list[optax.GradientTransformation] = []
     if l2_sp:
-        links.append(optax.masked(add_l2_sp(l2_sp), _mask(lambda path, leaf: pulled(path))))
+        links.append(optax.masked(add_l2_sp(l2_sp), _mask(lambda path, leaf: anchored(path))))
     if clip_norm is not None:
         if not clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
         links.append(optax.clip_by_global_norm(clip_norm))
-    links.append(rule.made(plan.made(learning_rate, steps), **masks))
+    links.append(optimizer_choice.made(schedule_choice.made(learning_rate, steps), **masks))
     if layer_decay != 1:
         links.append(scale_by_depth(layer_decay, stage_of))
     if unfreeze_every is not None:
-        links.append(unfreeze(unfreeze_every, stage_of))
+        links.append(gradual_unfreezing(unfreeze_every, stage_of))
     return links[0] if len(links) == 1 else optax.chain(*links)
 
 
-def _mask(chosen: Callable[[str, Any], bool]) -> Callable[[PyTree], PyTree]:
-    """What optax takes for a choice of parameters, from one by path and leaf."""
-    of_all = lambda flat: {path: chosen(path, leaf) for path, leaf in flat.items()}
-    return lambda params: map_by_path(of_all, params)
+def _mask(selects: Callable[[str, Any], bool]) -> Callable[[PyTree], PyTree]:
+    """Mask for optax from a predicate of path and parameter."""
+    select = lambda leaves: {path: selects(path, leaf) for path, leaf in leaves.items()}
+    return lambda params: map_paths(select, params)
 
 
-def _after_warmup(peak: float, warmup: int, then: optax.Schedule) -> optax.Schedule:
+def _after_warmup(peak: float, warmup: int, decay: optax.Schedule) -> optax.Schedule:
     if warmup < 0:
         raise ValueError(f"warmup must be >= 0 steps, not {warmup}")
     if not warmup:
-        return then
-    # The first step already moves: a learning rate of 0 would waste it.
+        return decay
+    # Starts above 0, so that the first step has an effect.
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-    return optax.join_schedules([rise, then], [warmup])
+    return optax.join_schedules([rise, decay], [warmup])

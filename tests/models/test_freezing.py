@@ -57,10 +57,16 @@ def test_a_name_ends_where_a_module_ends():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["trunc"], "freeze: nothing is called 'trunc'; did you mean 'trunk'?"),
-        (["trunk_0", "trunk_3"], "freeze: nothing is called 'trunk_3'; did you mean 'trunk_"),
-        (["task_digits"], "freeze: nothing is called 'task_digits'; did you mean 'task_digit'?"),
-        (["fusion", "task_digit"], "freeze=('fusion', 'task_digit') leaves nothing that learns"),
+        (["trunc"], "freeze: no module or parameter is named 'trunc'; did you mean 'trunk'?"),
+        (
+            ["trunk_0", "trunk_3"],
+            "freeze: no module or parameter is named 'trunk_3'; did you mean 'trunk_",
+        ),
+        (
+            ["task_digits"],
+            "freeze: no module or parameter is named 'task_digits'; did you mean 'task_digit'?",
+        ),
+        (["fusion", "task_digit"], "freeze=('fusion', 'task_digit') leaves no trainable parameter"),
     ],
 )
 def test_names_of_nothing_and_of_everything_are_refused(names, message):

@@ -167,17 +167,20 @@ def test_freezing_goes_with_devices_microbatches_averages_and_statistics():
 def test_what_leaves_nothing_to_balance_is_refused():
     with pytest.raises(ValueError, match="leaves no shared parameter.*take balancer ew"):
         make("pcgrad", freeze=("trunk",))
-    with pytest.raises(ValueError, match="nothing is called 'trunk_7'"):
+    with pytest.raises(ValueError, match="no module or parameter is named 'trunk_7'"):
         make(freeze=("trunk_7",))
 
 
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (("--freeze", "trunc"), "freeze: nothing is called 'trunc'; did you mean 'trunk'?"),
+        (
+            ("--freeze", "trunc"),
+            "freeze: no module or parameter is named 'trunc'; did you mean 'trunk'?",
+        ),
         (("--freeze", "trunk", "--balancer", "pcgrad"), "no shared parameter"),
         (("--layer-decay", "0"), "layer_decay must be in (0, 1], not 0.0"),
-        (("--freeze", "trunk", "--unfreeze-every", "9"), "of which none learns here"),
+        (("--freeze", "trunk", "--unfreeze-every", "9"), "need trainable parameters in the stages"),
         (("--l2-sp", "0.1"), "l2_sp needs init, the weights to pull towards; set init"),
     ],
 )

@@ -36,22 +36,4 @@ FUSIONS: dict[str, type[Fusion]] = {
 }
 """Name -> Linen module `(trunk, tasks, taps, remat, pools, **arguments)`."""
 
-__all__ = [
-    "CGC",
-    "FUSIONS",
-    "MTAN",
-    "NDDR",
-    "PLE",
-    "CrossStitch",
-    "CrossTaskAttention",
-    "DSelectK",
-    "Fusion",
-    "HardSharing",
-    "Independent",
-    "InvPT",
-    "LearningToBranch",
-    "MMoE",
-    "MTINet",
-    "PADNet",
-    "TaskPrompt",
-]
+__all__ = ["FUSIONS", "Fusion"]

@@ -1,5 +1,6 @@
 """Inverted pyramid multi-task transformer."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -49,9 +50,10 @@ class InvPT(Fusion):
         features = jnp.stack(
             [nn.relu(conv(self.width, 3, name=f"{task}_first")(maps[-1])) for task in self.tasks], 1
         )
-        scores, levels = None, []
+        scores = None
+        levels: list[dict[str, Array]] = []
         for i, x in reversed(list(enumerate(maps))):
-            features = map_tasks(lambda y, x=x: resize(y, x.shape[1:3]), features)
+            features = map_tasks(functools.partial(resize, size=x.shape[1:3]), features)
             features += conv(self.width, 1, name=f"scale_{i}")(x)[:, None]
             block = CrossTaskBlock(self.heads, grid, name=f"block_{i}")
             features, scores = block(features, scores)
@@ -65,7 +67,7 @@ class CrossTaskBlock(nn.Module):
     """Transformer block over the positions of the maps of all tasks."""
 
     heads: int
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
 
     @nn.compact
     def __call__(
@@ -74,7 +76,7 @@ class CrossTaskBlock(nn.Module):
         batch, width = x.shape[0], x.shape[-1]
         split = lambda y: y.reshape(batch, -1, self.heads, width // self.heads)
         normed = nn.LayerNorm()(x)
-        reduced = map_tasks(lambda y: resize(y, self.grid), normed)
+        reduced = map_tasks(functools.partial(resize, size=self.grid), normed)
         query = split(dense(width, name="query")(normed))
         key = split(dense(width, name="key")(reduced))
         value = split(dense(width, name="value")(reduced))
@@ -83,7 +85,7 @@ class CrossTaskBlock(nn.Module):
         scores = scores.reshape(*x.shape[:-1], -1)
         if coarser is not None:
             weights = self.param("message", nn.initializers.ones, (2,)).astype(x.dtype)
-            message = map_tasks(lambda y: resize(y, x.shape[2:4]), coarser)
+            message = map_tasks(functools.partial(resize, size=x.shape[2:4]), coarser)
             scores = weights[0] * scores + weights[1] * message
         by_head = scores.reshape(batch, -1, self.heads, key.shape[1])
         attention = nn.softmax(by_head.astype(jnp.float32)).astype(x.dtype)

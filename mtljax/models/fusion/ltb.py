@@ -65,9 +65,9 @@ class LearningToBranch(Fusion):
         for task in self.tasks:
             leaf = Choice(1, count, self.temperature, name=TASK_PREFIX + task)(train)[0]
             features = [weighted_sum(leaf, outputs[-1])]
-            for choice, nodes in zip(choices[::-1], outputs[-2::-1], strict=False):
-                leaf = leaf @ jax.lax.stop_gradient(choice)
-                features.insert(0, weighted_sum(leaf, nodes))
+            for shares, above in zip(choices[::-1], outputs[-2::-1], strict=False):
+                leaf = leaf @ jax.lax.stop_gradient(shares)
+                features.insert(0, weighted_sum(leaf, above))
             fused[task] = tuple(features)
         return fused
 

@@ -1,5 +1,7 @@
 """Task prompts in a vision transformer."""
 
+from typing import cast
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -46,8 +48,9 @@ class TaskPrompt(Fusion):
             "prompts", nn.initializers.truncated_normal(0.02), (1, count, first.width)
         )
         tokens = jnp.broadcast_to(tokens, (image.shape[0], *tokens.shape[1:])).astype(image.dtype)
-        outputs = self.run_stages(self.trunk, Carry(image, tokens), train)[-self.taps :]
-        levels = self.represent([(x.features, x.rest[:, :count]) for x in outputs])
+        outputs = cast(tuple[Carry, ...], self.run_stages(self.trunk, Carry(image, tokens), train))
+        levels = [(x.features, x.rest[:, :count]) for x in outputs[-self.taps :]]
+        levels = self.represent(levels)
         fused = {}
         for i, task in enumerate(self.tasks):
             part = slice(i * self.prompts, (i + 1) * self.prompts)

@@ -36,21 +36,4 @@ TRUNKS: dict[str, Callable[..., Trunk]] = {
 }
 """Name -> function that returns the stages."""
 
-__all__ = [
-    "TRUNKS",
-    "Carry",
-    "Trunk",
-    "cnn",
-    "convnext_t",
-    "efficientnet_lite0",
-    "mlp",
-    "resnet101",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "rnn",
-    "segnet",
-    "vit_b",
-    "vit_s",
-    "vit_ti",
-]
+__all__ = ["TRUNKS", "Carry", "Trunk"]

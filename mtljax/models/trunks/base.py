@@ -1,6 +1,7 @@
 """Values that pass from one stage of a trunk to the next."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -38,8 +39,8 @@ def with_features(x: Activations, features: Array) -> Activations:
     return x._replace(features=features) if isinstance(x, Carry) else features
 
 
-def weighted_sum(weights: Float[Array, "*B N"], parts: list[Activations]) -> Activations:
-    """sum_n weights[..., n] * parts[n], rest included; weights [N], or [B, N] per example."""
+def weighted_sum(weights: Float[Array, "*B N"], parts: Sequence[PyTree]) -> PyTree:
+    """sum_n weights[..., n] * parts[n], leaf by leaf; weights [N], or [B, N] per example."""
 
     def combine(*leaves: Array) -> Array:
         terms = []

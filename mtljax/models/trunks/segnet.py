@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from mtljax.models.cpu_ops import max_pool
 from mtljax.models.layers import Norm, NormKind, conv
-from mtljax.models.trunks.base import Activations, Carry, Stages
+from mtljax.models.trunks.base import Activations, Carry, Stages, features_of
 from mtljax.models.trunks.spec import with_spec
 
 
@@ -68,17 +68,17 @@ class SegNetStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Activations, train: bool) -> Carry:
-        features, masks = (x.features, x.rest) if isinstance(x, Carry) else (x, ())
+        features = features_of(x)
+        masks: tuple[Array, ...] = x.rest if isinstance(x, Carry) else ()
         if self.way == "up":
-            *masks, mask = masks
-            features = unpool(features, mask)
+            features, masks = unpool(features, masks[-1]), masks[:-1]
         for width in self.widths:
             features = conv(width, 3)(features)
             features = nn.relu(Norm(self.norm, self.axis_name, momentum=0.9)(features, train))
         if self.way == "down":
             features, mask = pool(features)
             masks = (*masks, mask)
-        return Carry(features, tuple(masks))
+        return Carry(features, masks)
 
 
 def pool(x: Float[Array, "B H W C"]) -> tuple[Float[Array, "B h w C"], Float[Array, "B H W C"]]:

@@ -127,6 +127,7 @@ class ViTStage(nn.Module):
     def __call__(self, x: Activations, train: bool) -> Carry:
         if self.first:
             x = self.embed(x)
+        assert isinstance(x, Carry)
         batch, height, width, channels = x.features.shape
         tokens = jnp.concatenate([x.rest, x.features.reshape(batch, -1, channels)], 1)
         for i, rate in enumerate(self.rates):
