@@ -228,11 +228,11 @@ def waiting(experiment: Experiment, steps: int, workers: int) -> tuple[float, fl
     size = experiment.data.batch_size
     order = pipeline.BatchSampler(seed=0, size=len(source.train), batch_size=size)
     batches = pipeline.stream(source.train, order, slice(0, size), 0, 10**6, workers)
-    state, _ = jax.block_until_ready(step(state, placement.spread(next(batches))))
+    state, _ = jax.block_until_ready(step(state, placement.shard(next(batches))))
     asked, began = 0.0, time.perf_counter()
     for _ in range(steps):
         start = time.perf_counter()
-        batch = placement.spread(next(batches))
+        batch = placement.shard(next(batches))
         asked += time.perf_counter() - start
         state, _ = jax.block_until_ready(step(state, batch))
     spent = time.perf_counter() - began

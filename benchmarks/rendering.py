@@ -78,7 +78,7 @@ def waiting(experiment: Experiment, steps: int) -> tuple[float, float]:
         if i == 10:  # compiled, and running evenly
             asked, began = 0.0, time.perf_counter()
         start = time.perf_counter()
-        batch = programs.setup.placement.spread(next(batches))
+        batch = programs.setup.placement.shard(next(batches))
         asked += time.perf_counter() - start
         state, _ = jax.block_until_ready(step(state, batch))
     return asked / steps, (time.perf_counter() - began) / steps

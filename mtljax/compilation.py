@@ -12,12 +12,12 @@ Use = Literal["train", "once"]
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
 CPU_OPTIONS: dict[Use, dict[str, Any]] = {
     "train": {
-        # Without YNNPACK's convolutions, whose gradients take 3 to 30 times as long as XLA's own.
+        # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
         YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
     },
     "once": {"xla_backend_optimization_level": 0},
 }
-"""XLA options on CPU. `once` has those of `train` too."""
+"""XLA options on CPU; `once` adds to those of `train`."""
 
 
 def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[str, Any]:
@@ -60,16 +60,18 @@ def _is_known(name: str, value: Any) -> bool:
 
 
 def use_compile_cache() -> Path | None:
-    """Keeps compiled programs in the user's cache folder, so that the next run starts sooner.
+    """Enables the persistent cache of compiled programs in the user's cache folder.
 
-    `MTLJAX_CACHE` names another folder, or `off`. Returns the folder, None where there is none
-    that can be written.
+    The environment variable `MTLJAX_CACHE` names another folder, or `off`.
+
+    Returns:
+      The cache folder; None if the cache is off or the folder is not writable.
     """
-    wish = os.environ.get("MTLJAX_CACHE", "")
-    if wish == "off":
+    setting = os.environ.get("MTLJAX_CACHE", "")
+    if setting == "off":
         return None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(wish) if wish else home / "mtljax" / "xla"
+    folder = Path(setting) if setting else home / "mtljax" / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -1,11 +1,10 @@
-"""Devices: starting up, and placing arrays on a mesh of them.
+"""Start of several processes, and sharding of arrays over a mesh of devices.
 
-The step is written for one device. Here its state is replicated and its batch spread over all
-devices of all processes, and `jax.jit` does the rest.
+The step is written for one device. Its state is replicated and its batch sharded over all devices
+of all processes (data parallelism); `jax.jit` inserts the communication.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,17 +12,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 AXIS = "batch"
+"""Name of the mesh axis."""
 
 
 def start(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the other processes, if there are any. Call before anything else touches a device.
+    """Joins the other processes, if any; call it before anything else uses a device.
 
     Args:
-      coordinator: `host:port` of process 0. None: this process is alone.
-      num_processes, process_id: As in `jax.distributed.initialize`; None where the cluster
-        (Slurm, a TPU pod) tells.
+      coordinator: `host:port` of process 0, or `auto` on a cluster; None: a single process.
+      num_processes: Number of processes; None if the cluster (Slurm, a TPU pod) defines it.
+      process_id: Index of this process; None if the cluster defines it.
+
+    Raises:
+      ValueError: The arguments contradict each other, or the processes cannot connect.
     """
     if coordinator is None:
         if num_processes is not None or process_id is not None:
@@ -61,10 +64,10 @@ def _check_processes(coordinator: str, num_processes: int | None, process_id: in
 
 
 def same_everywhere(value: bool, what: str) -> bool:
-    """`value`, after making sure that all processes have the same.
+    """Returns `value` after a check that all processes have the same.
 
     Raises:
-      ValueError: They differ; `what` says in what.
+      ValueError: The values differ; the message names `what`.
     """
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import process_allgather
@@ -78,82 +81,83 @@ def same_everywhere(value: bool, what: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A one-dimensional mesh, and the two ways an array lies on it."""
+    """One-dimensional device mesh, with its replicated and its data-parallel sharding."""
 
     mesh: Mesh
 
     @property
     def replicated(self) -> NamedSharding:
+        """Sharding of arrays that are replicated on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batched(self) -> NamedSharding:
+        """Sharding of arrays whose first axis, the batch, is sharded over the mesh."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     def replicate(self, tree: PyTree) -> PyTree:
-        """Arrays that every process has whole, whole on every device."""
-        return jax.tree.map(self._replicate_one, tree)
-
-    def _replicate_one(self, x: Any) -> jax.Array:
+        """Replicates arrays, of which every process has the global value, on every device."""
         if jax.process_count() == 1:
-            return jax.device_put(x, self.replicated)
-        return jax.make_array_from_process_local_data(self.replicated, np.asarray(x))
+            return jax.tree.map(lambda x: jax.device_put(x, self.replicated), tree)
+        return self._from_process(tree, self.replicated)
 
-    def spread(self, tree: PyTree) -> PyTree:
-        """This process's part of a batch, as its part of the global batch."""
+    def shard(self, tree: PyTree) -> PyTree:
+        """Makes global arrays from each process's part of the batch."""
+        return self._from_process(tree, self.batched)
+
+    def _from_process(self, tree: PyTree, sharding: NamedSharding) -> PyTree:
         return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(self.batched, np.asarray(x)), tree
+            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
         )
 
     def sync_on_virtual_cpus(self, tree: PyTree) -> None:
-        """Waits for `tree` where several devices are parts of one CPU, so that steps do not queue.
+        """Waits for `tree` if several devices are parts of one CPU, so that steps do not queue up.
 
-        Such devices share one pool of threads, as many as there are devices. Steps in a queue wait
-        for the one before in these very threads; once they have them all, its collectives are
-        never met, and after 40 s XLA aborts the process (with jax 0.10.2; not seen with
-        0.12.0).
+        Such devices share a thread pool with as many threads as devices. Queued steps wait in these
+        threads for the previous step; once they occupy all of them, its collectives cannot run,
+        and XLA aborts the process after 40 s (jax 0.10.2; not observed with 0.12.0).
         """
         local = self.mesh.local_devices
         if len(local) > 1 and local[0].platform == "cpu":
             jax.block_until_ready(tree)
 
     def local_rows(self, batch_size: int) -> slice:
-        """Which examples of a global batch this process reads."""
+        """Returns the examples of a global batch that this process reads."""
         size = batch_size // jax.process_count()
         return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
 
 def place(batch_size: int, devices: int | None = None) -> Placement:
-    """A mesh of the devices there are.
+    """Makes a mesh of the available devices.
 
     Args:
-      batch_size: Must be a multiple of the number of devices.
-      devices: How many to use; None: all of them.
+      batch_size: Size of the global batch, a multiple of the number of devices.
+      devices: Number of devices to use; None: all.
 
     Raises:
-      ValueError: There are not so many, or the batch cannot be spread evenly.
+      ValueError: There are too few devices, or the batch cannot be sharded evenly.
     """
-    found = jax.devices()
-    count = len(found) if devices is None else devices
-    if not 1 <= count <= len(found):
-        cpu = "; JAX_NUM_CPU_DEVICES=N makes N of a CPU" if found[0].platform == "cpu" else ""
+    available = jax.devices()
+    count = len(available) if devices is None else devices
+    if not 1 <= count <= len(available):
+        cpu = available[0].platform == "cpu"
+        hint = "; JAX_NUM_CPU_DEVICES=N splits a CPU into N devices" if cpu else ""
         raise ValueError(
             f"--devices {count} is not possible: there is {describe()}; give a number in "
-            f"1..{len(found)} or leave it out{cpu}"
+            f"1..{len(available)} or leave it out{hint}"
         )
-    if jax.process_count() > 1 and count != len(found):
+    if jax.process_count() > 1 and count != len(available):
         raise ValueError("with several processes, all devices are used: leave out --devices")
     if batch_size % count:
         raise ValueError(
-            f"a batch of {batch_size} cannot be spread evenly over {count} devices; make "
+            f"a batch of {batch_size} cannot be sharded evenly over {count} devices; make "
             f"data.batch_size a multiple of {count}"
         )
-    mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=found[:count])
+    mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
     return Placement(mesh)
 
 
 def describe(count: int | None = None) -> str:
-    """The devices in a few words: `8 x cpu`, `1 x NVIDIA H100`."""
-    found = jax.devices()
-    kind = found[0].device_kind
-    return f"{len(found) if count is None else count} x {kind}"
+    """Returns number and kind of the devices: `8 x cpu`, `1 x NVIDIA H100`."""
+    devices = jax.devices()
+    return f"{len(devices) if count is None else count} x {devices[0].device_kind}"

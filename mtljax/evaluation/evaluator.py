@@ -63,7 +63,7 @@ class Evaluator:
         rows = placement.local_rows(batch_size)
 
         def batches() -> Iterator[PyTree]:
-            return (placement.spread(batch) for batch in padded_batches(split, batch_size, rows))
+            return (placement.shard(batch) for batch in padded_batches(split, batch_size, rows))
 
         resident = list(batches()) if keep_on_device else None
         self._batches = lambda: batches() if resident is None else resident

@@ -237,7 +237,7 @@ class HostDataExecutor:
 
     def _fetch(self) -> PyTree:
         batch = next(self._batches, None)
-        return None if batch is None else self._program.placement.spread(batch)
+        return None if batch is None else self._program.placement.shard(batch)
 
 
 def _cost(compiled: Any, seconds: float) -> Cost:

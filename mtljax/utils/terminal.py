@@ -7,6 +7,6 @@ from rich.console import Console
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def say(message: str) -> None:
-    """One line for people, not interpreted as markup."""
+def print_line(message: str) -> None:
+    """Prints a line without markup."""
     console.print(message, markup=False)

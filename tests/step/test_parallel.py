@@ -91,7 +91,7 @@ def test_eight_devices_equal_one(name, way, level):
         state, step = make(balancer, level=level)
         jitted = jax.jit(step, out_shardings=placement.replicated)
         state = placement.replicate(state)
-        found = run(state, lambda state, batch: jitted(state, placement.spread(batch)))
+        found = run(state, lambda state, batch: jitted(state, placement.shard(batch)))
     elif way == "pmap":
         state, step = make(balancer, level=level, axis_name="i")
         mapped = jax.pmap(step, axis_name="i")
