@@ -33,9 +33,7 @@ def split_frozen(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
     leaves = flatten(params)
     for name in freeze:
         if not any(path_matches(path, name) for path in leaves):
-            raise ValueError(
-                f"freeze: no module or parameter is named {name!r}{nearest(name, _names(leaves))}"
-            )
+            raise ValueError(f"freeze: unknown module {name!r}{nearest(name, _names(leaves))}")
     frozen = {p: x for p, x in leaves.items() if any(path_matches(p, name) for name in freeze)}
     if freeze and len(frozen) == len(leaves):
         raise ValueError(f"freeze={tuple(freeze)} leaves no trainable parameter; freeze less")

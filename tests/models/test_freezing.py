@@ -57,14 +57,14 @@ def test_a_name_ends_where_a_module_ends():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["trunc"], "freeze: no module or parameter is named 'trunc'; did you mean 'trunk'?"),
+        (["trunc"], "freeze: unknown module 'trunc'; did you mean 'trunk'?"),
         (
             ["trunk_0", "trunk_3"],
-            "freeze: no module or parameter is named 'trunk_3'; did you mean 'trunk_",
+            "freeze: unknown module 'trunk_3'; did you mean 'trunk_",
         ),
         (
             ["task_digits"],
-            "freeze: no module or parameter is named 'task_digits'; did you mean 'task_digit'?",
+            "freeze: unknown module 'task_digits'; did you mean 'task_digit'?",
         ),
         (["fusion", "task_digit"], "freeze=('fusion', 'task_digit') leaves no trainable parameter"),
     ],
