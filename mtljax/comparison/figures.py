@@ -233,7 +233,7 @@ def plot_metric(comparison: Comparison, k: int) -> Plot | None:
         axis.set_xlabel(f"{spec.label} ({better} is better)")
         best = max(rows, key=lambda row: metric.sign * row.metric(k).mean)
         value = spec.format_tick(float(f"{best.metric(k).mean:.4g}"))
-        return f"{metric.task}: best mean {spec.label} {value}, {best.name}"
+        return f"{metric.task}: best {spec.label} {value}, mean over the seeds of {best.name}"
 
     return _row_plot(f"metric_{k}", draw, rows)
 

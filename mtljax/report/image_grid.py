@@ -90,7 +90,7 @@ class ImageGrid:
         """
         titles = wrap_title(title, self.width - 2 * GAP, self.title_size)
         title_line = 1.3 * self.title_size / 72
-        top = len(titles) * title_line + 2 * GAP + LINE * 1.6 * bool(self.subtitle)
+        top = len(titles) * title_line + 2 * GAP + LINE * 1.8 * bool(self.subtitle)
         rows, bottom = self._rows(top)
         legend = self._legend_lines()
         size = self._px(self.width), self._px(bottom + len(legend) * LINE)
@@ -100,7 +100,7 @@ class ImageGrid:
             place = GAP, GAP + (i + 0.5) * title_line
             self._text(draw, place, line, size=self.title_size, bold=True)
         if self.subtitle:
-            place = GAP, GAP + len(titles) * title_line + LINE / 2
+            place = GAP, GAP + len(titles) * title_line + LINE
             self._text(draw, place, self.subtitle, size=TITLE_SIZE, color=GRAY)
         for row, label in zip(rows, self.row_labels or [""] * len(rows), strict=True):
             self._draw_row(image, draw, row, label)

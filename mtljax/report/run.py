@@ -185,7 +185,7 @@ def _worst_examples(task: Task, stem: str, test: Predictions) -> Plot | None:
         return None
     triples = triple_cells(task, test, index[:_WORST_TRIPLES])
     if triples is not None:
-        images, details = len(triples), "image, label and prediction"
+        images, details = len(triples), "with label and prediction"
         grid = ImageGrid(
             cells=triples, columns=2, width=_WIDTH, part_labels=PARTS, legend=task.legend
         )
@@ -194,7 +194,7 @@ def _worst_examples(task: Task, stem: str, test: Predictions) -> Plot | None:
         cells = captioned_cells([task], test, index, with_names=False)
         grid = ImageGrid(cells=cells, columns=_WORST_COLUMNS, width=_WIDTH)
     which = count(images, "test image")
-    return grid.render(f"worst_{stem}", f"{task.name}: {which} with the largest error: {details}")
+    return grid.render(f"worst_{stem}", f"{task.name}: {which} with the largest errors, {details}")
 
 
 def _random_examples(tasks: Sequence[Task], test: Predictions) -> Plot | None:
