@@ -150,8 +150,8 @@ def build(
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
     balancer = choose("balancer", experiment.balancer, BALANCERS)
     model = models.build(
-        trunk.made(),
-        fusion.make,
+        trunk.build(),
+        fusion.factory,
         experiment.tasks,
         mean=mean,
         std=std,
@@ -166,7 +166,7 @@ def build(
         )
     return Parts(
         model=model,
-        balancer=balancer.made(),
+        balancer=balancer.build(),
         optimizer=make_optimizer(
             experiment.optimizer,
             experiment.learning_rate,
@@ -182,7 +182,7 @@ def build(
         ),
         augment=make_augment(experiment.data.augment, experiment.tasks),
         attack=make_attack(experiment.adversarial, low, high),
-        distill=choose("distillation", experiment.distill, DISTILLATIONS).made(),
+        distill=choose("distillation", experiment.distill, DISTILLATIONS).build(),
     )
 
 
@@ -204,7 +204,7 @@ def make_attack(
         return None
     arguments = {} if eps is None else {"eps": eps}
     choice = choose("attack", text, ATTACKS, hidden=tuple(arguments))
-    return dataclasses.replace(choice.made(**arguments), low=low, high=high)
+    return dataclasses.replace(choice.build(**arguments), low=low, high=high)
 
 
 def train_step(

@@ -131,7 +131,7 @@ def make_optimizer(
     masks = {}
     if l2_sp or not decay_biases:
         decays = lambda path, leaf: (decay_biases or leaf.ndim > 1) and not anchored(path)
-        arguments = inspect.signature(optimizer_choice.make).parameters
+        arguments = inspect.signature(optimizer_choice.factory).parameters
         masks = {name: _mask(decays) for name in arguments if name in DECAY_MASKS}
     links: list[optax.GradientTransformation] = []
     if l2_sp:
@@ -140,7 +140,7 @@ def make_optimizer(
         if not clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
         links.append(optax.clip_by_global_norm(clip_norm))
-    links.append(optimizer_choice.made(schedule_choice.made(learning_rate, steps), **masks))
+    links.append(optimizer_choice.build(schedule_choice.build(learning_rate, steps), **masks))
     if layer_decay != 1:
         links.append(scale_by_depth(layer_decay, stage_of))
     if unfreeze_every is not None:

@@ -1,7 +1,7 @@
-"""Picking one of a dict by name, with arguments: `cagrad:c=0.4`.
+"""Selection from a registry by name, with arguments: `cagrad:c=0.4`.
 
-Everything that lives in a dict (balancers, trunks, fusions, optimizers, schedules, sources,
-augmentations) is named this way on the command line and in experiments.
+Entries of every registry (balancers, trunks, fusions, optimizers, schedules, sources,
+augmentations) are selected in this form on the command line and in experiments.
 """
 
 import ast
@@ -13,67 +13,66 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-Made = TypeVar("Made")
+T = TypeVar("T")
+
+FEW = 12
+"""Number of names up to which an error message lists all of them in addition to the nearest."""
 
 
-class Choice(NamedTuple, Generic[Made]):
-    """A name of a dict and the arguments that were given for it."""
+class Choice(NamedTuple, Generic[T]):
+    """Entry of a registry and the arguments for it."""
 
     name: str
     arguments: dict[str, Any]
-    make: Callable[..., Made]
-    """What the dict holds under that name."""
+    factory: Callable[..., T]
+    """Value in the registry."""
     text: str
-    """What was written, with its kind, for messages."""
+    """Kind and input text, for error messages."""
 
-    def made(self, *positional: Any, **more: Any) -> Made:
-        """The thing itself.
+    def build(self, *args: Any, **kwargs: Any) -> T:
+        """Calls the factory.
 
         Raises:
-          ValueError: Its arguments are of the right type, but it cannot be made of them.
+          ValueError: The factory refuses the arguments, although their types are right.
         """
         try:
-            return self.make(*positional, **self.arguments, **more)
+            return self.factory(*args, **self.arguments, **kwargs)
         except ValueError:
             raise
-        except Exception as error:  # whatever a library says of a number it cannot take
-            raise ValueError(f"{self.text} cannot be made: {error}") from error
+        except Exception as error:  # libraries raise many types for numbers out of range
+            raise ValueError(f"{self.text} cannot be created: {error}") from error
 
 
-SHORT = 12
-"""Most words that are told to somebody who nearly had the right one."""
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """What to tell somebody who wrote a word that is not there: the nearest, or else all."""
-    words = sorted(words)
-    hint = did_you_mean(word, words)
-    if hint and len(words) > SHORT:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the end of an error message about an unknown name: the nearest, or all names."""
+    names = sorted(names)
+    hint = did_you_mean(name, names)
+    if hint and len(names) > FEW:
         return hint
-    return f"{hint} (there is {', '.join(words) or 'none'})"
+    return f"{hint} (there is {', '.join(names) or 'none'})"
 
 
-def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """The nearest word as a question; nothing if none is near."""
-    close = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns the nearest name as a question; empty if none is near."""
+    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def choose(
-    kind: str, text: str, options: Mapping[str, Callable[..., Made]], hidden: Iterable[str] = ()
-) -> Choice[Made]:
-    """Reads `name` or `name:argument=value,...`; values are Python literals or plain words.
+    kind: str, text: str, options: Mapping[str, Callable[..., T]], hidden: Iterable[str] = ()
+) -> Choice[T]:
+    """Parses `name` or `name:argument=value,...`; values are Python literals or plain words.
 
-    A first argument that has no default may be given without its name: `folder:my/data`.
+    A required first argument may be given without its name: `folder:my/data`.
 
     Args:
-      kind: What is chosen, for messages: "balancer".
-      text: What was written. A tuple is written in parentheses: `mlp:widths=(64,64)`.
-      options: Name -> function or class; its signature says which arguments there are.
-      hidden: Arguments of the signature that are not the user's to give.
+      kind: Kind of entry, for error messages: "balancer".
+      text: Input text. A tuple is written in parentheses: `mlp:widths=(64,64)`.
+      options: Registry: name -> function or class, whose signature defines the arguments.
+      hidden: Arguments of the signature that users cannot set.
 
     Raises:
-      ValueError: In one line, naming what is nearest.
+      ValueError: The name or an argument is unknown, missing or of the wrong type.
 
     Example:
       >>> choose("animal", "cat:lives=7", {"cat": lambda lives=9: lives}).arguments
@@ -82,15 +81,15 @@ def choose(
     name, _, rest = text.partition(":")
     if name not in options:
         raise ValueError(f"unknown {kind} {name!r}{nearest(name, options)}")
-    make = options[name]
-    signature = inspect.signature(make)
+    factory = options[name]
+    signature = inspect.signature(factory)
     known = [p for p in signature.parameters if p not in hidden]
     arguments: dict[str, Any] = {}
     for part in split_arguments(rest):
         named = part.strip()[0] not in "'\"([{"
         key, equals, value = part.partition("=") if named else (part, "", "")
         key = key.strip().replace("-", "_")
-        if not equals and not arguments and known and _required(make, known[0]):
+        if not equals and not arguments and known and _is_required(factory, known[0]):
             key, equals, value = known[0], "=", part
         if not equals:
             raise ValueError(f"{kind} {text!r}: {part!r} is not argument=value")
@@ -99,22 +98,22 @@ def choose(
         if key in arguments:
             raise ValueError(f"{kind} {name!r}: {key} is given twice")
         try:
-            arguments[key] = read_value(value.strip(), _hint(make, key))
+            arguments[key] = read_value(value.strip(), _hint(factory, key))
         except TypeError as error:
             raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
-    required = [p for p in known if _required(make, p) and p not in arguments]
+    required = [p for p in known if _is_required(factory, p) and p not in arguments]
     if required:
         example = ",".join(f"{p}=..." for p in required)
         raise ValueError(f"{kind} {name!r} needs {', '.join(required)}: write {name}:{example}")
-    return Choice(name, arguments, make, f"{kind} {text!r}")
+    return Choice(name, arguments, factory, f"{kind} {text!r}")
 
 
-def _required(make: Callable, key: str) -> bool:
-    return inspect.signature(make).parameters[key].default is inspect.Parameter.empty
+def _is_required(factory: Callable, key: str) -> bool:
+    return inspect.signature(factory).parameters[key].default is inspect.Parameter.empty
 
 
 def read_value(text: str, hint: Any) -> Any:
-    """What was written, in the type that the argument wants."""
+    """Converts text to the type of an argument."""
     value = _literal(text)
     if hint is str and not isinstance(value, str):
         return text  # a folder may be called 2024
@@ -122,7 +121,7 @@ def read_value(text: str, hint: Any) -> Any:
 
 
 def split_arguments(text: str) -> list[str]:
-    """Cuts at commas that are not inside brackets or quotes."""
+    """Splits at commas outside brackets and quotes."""
     parts, depth, start, quote = [], 0, 0, ""
     for i, char in enumerate(text):
         if char in "'\"" and quote in ("", char):
@@ -143,12 +142,12 @@ def _literal(text: str) -> Any:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _hint(make: Callable, key: str) -> Any:
-    """What type an argument is, going by its default where the annotation is none of ours."""
-    default = inspect.signature(make).parameters[key].default
-    make = make.func if isinstance(make, functools.partial) else make
+def _hint(factory: Callable, key: str) -> Any:
+    """Returns the annotated type of an argument, or the type of its numeric default."""
+    default = inspect.signature(factory).parameters[key].default
+    factory = factory.func if isinstance(factory, functools.partial) else factory
     try:
-        hint = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)[key]
+        hint = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)[key]
     except (KeyError, NameError):
         hint = Any
     if isinstance(default, (bool, int, float)) and hint not in (int, float, bool):
@@ -157,18 +156,18 @@ def _hint(make: Callable, key: str) -> Any:
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """`value` as the annotation wants it; TypeError says, in words, what that is."""
+    """Converts a value to an annotated type; the text of a TypeError describes the type."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is inspect.Parameter.empty:
         return value
     if origin in (typing.Union, types.UnionType):
-        wanted = []
+        expected = []
         for option in inner:
             try:
                 return convert(value, option)
             except TypeError as error:
-                wanted.append(str(error))
-        raise TypeError(" or ".join(dict.fromkeys(w for w in wanted if w)))
+                expected.append(str(error))
+        raise TypeError(" or ".join(filter(None, dict.fromkeys(expected))))
     if origin is typing.Literal:
         if value is None and "none" in inner:
             return "none"

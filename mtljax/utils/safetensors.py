@@ -1,4 +1,4 @@
-"""Named arrays as bytes and back, in the safetensors format: no code in it, every size checked."""
+"""Serialization of named arrays in the safetensors format, with every size checked."""
 
 from collections.abc import Mapping
 
@@ -24,42 +24,42 @@ DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-"""What safetensors calls the types that arrays here may have."""
+"""Supported dtypes by their name in safetensors."""
 
 
 def pack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A copy of the arrays as one safetensors file in memory, with words about them.
+    """Returns a copy of the arrays, with metadata, as the bytes of a safetensors file.
 
     Raises:
-      ValueError: safetensors has no word for a type.
+      ValueError: A dtype is not supported by safetensors.
     """
     known = {np.dtype(dtype) for dtype in DTYPES.values()}
     for name, array in arrays.items():
         if array.dtype not in known:
-            raise ValueError(f"{name} is {array.dtype}, which safetensors cannot hold")
-    # safetensors reads the memory as it lies: it must be in the order of the indices.
+            raise ValueError(f"{name} is {array.dtype}, which safetensors does not support")
+    # safetensors reads raw memory, so it must be C-contiguous.
     copies = {name: np.array(array, order="C") for name, array in arrays.items()}
     return save(copies, dict(metadata) if metadata else None)
 
 
 def unpack(data: bytes, what: str) -> dict[str, np.ndarray]:
-    """Undoes `pack`. What is allocated is never more than `data` holds.
+    """Inverse of `pack`; allocates no more than the size of `data`.
 
     Args:
-      data: A safetensors file, whole.
-      what: What to call it in messages.
+      data: Content of a safetensors file.
+      what: Name for error messages.
 
     Raises:
-      ValueError: It is damaged, or holds a type that is not known here.
+      ValueError: The file is damaged, or has an unsupported dtype.
     """
     try:
-        found = safetensors.deserialize(data)
+        entries = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{what} is no safetensors file: {error}") from None
     arrays = {}
-    for name, told in found:
-        if told["dtype"] not in DTYPES:
-            raise ValueError(f"{what}: {name} has the unknown type {told['dtype']!r}")
-        flat = np.frombuffer(told["data"], DTYPES[told["dtype"]])
-        arrays[name] = flat.reshape(told["shape"])
+    for name, entry in entries:
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(f"{what}: {name} has the unknown type {entry['dtype']!r}")
+        flat = np.frombuffer(entry["data"], DTYPES[entry["dtype"]])
+        arrays[name] = flat.reshape(entry["shape"])
     return arrays

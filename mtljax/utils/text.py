@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number in a few characters: at least `digits` significant digits, n/a for NaN."""
+    """Formats a number with at least `digits` significant digits; n/a for NaN."""
     if value is None or math.isnan(value):
         return "n/a"
     if abs(value) >= 10**digits and math.isfinite(value):
@@ -14,10 +14,10 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """a, b and c."""
+    """Joins words: `a, b and c`."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def count(amount: int, noun: str) -> str:
-    """1 image, 2 images."""
+    """Formats a count: `1 image`, `2 images`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"

@@ -39,7 +39,7 @@ def test_every_balancer_is_recorded_and_created_again(name):
     assert balancer.spec.name == name
     for again in (
         from_spec(balancer.spec),
-        choose("balancer", to_text(balancer.spec), BALANCERS).made(),
+        choose("balancer", to_text(balancer.spec), BALANCERS).build(),
     ):
         assert plain(again.spec) == plain(balancer.spec)
         assert (again.needs, again.heads) == (balancer.needs, balancer.heads)
@@ -56,7 +56,7 @@ def test_every_argument_is_recorded(name):
     assert BALANCERS[name](**given).spec.arguments == given
     assert BALANCERS[name](*given.values()).spec.arguments == given
     text = to_text(BALANCERS[name](**given).spec)
-    assert choose("balancer", text, BALANCERS).made().spec.arguments == given
+    assert choose("balancer", text, BALANCERS).build().spec.arguments == given
 
 
 def test_balancers_inside_balancers_are_recorded():
@@ -64,7 +64,7 @@ def test_balancers_inside_balancers_are_recorded():
     text = "cr_mogm:balancer='cagrad:c=0.25,rescale=1',smoothing=0.5"
     assert to_text(outer.spec) == text
     jacobian = jax.random.normal(jax.random.key(0), (3, 8))
-    read = choose("balancer", text, BALANCERS).made()
+    read = choose("balancer", text, BALANCERS).build()
     for again in (from_spec(outer.spec), read):
         assert (aggregate(again, jacobian) == aggregate(outer, jacobian)).all()
     assert (aggregate(cr_mogm(cagrad()), jacobian) != aggregate(outer, jacobian)).any()

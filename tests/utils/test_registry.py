@@ -52,7 +52,7 @@ ANIMALS = {"cat": cat, "dog": dog, "cattle": cattle}
     ],
 )
 def test_arguments_are_read_with_their_types(text, made):
-    assert choose("animal", text, ANIMALS).made() == made
+    assert choose("animal", text, ANIMALS).build() == made
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_mistakes_are_named_in_one_line(text, message):
 
 
 def test_what_a_thing_itself_refuses_is_said_with_its_name():
-    with pytest.raises(ValueError, match="animal 'dog:owner=nobody' cannot be made: .*somebody"):
-        choose("animal", "dog:owner=nobody", ANIMALS).made()
+    with pytest.raises(ValueError, match="animal 'dog:owner=nobody' cannot be created: .*somebody"):
+        choose("animal", "dog:owner=nobody", ANIMALS).build()
 
 
 def test_hidden_arguments_are_not_the_users():
@@ -98,7 +98,7 @@ def test_hidden_arguments_are_not_the_users():
 def test_no_text_ends_in_anything_but_a_choice_or_a_message(text):
     message = ""
     try:
-        choose("animal", "cat:" + text, ANIMALS).made()
+        choose("animal", "cat:" + text, ANIMALS).build()
     except ValueError as error:
         message = str(error)
     assert message == "" or message.startswith("animal ")

@@ -42,7 +42,7 @@ def test_what_is_packed_is_a_copy():
 
 
 def test_a_type_without_a_word_is_refused():
-    with pytest.raises(ValueError, match="x is int4, which safetensors cannot hold"):
+    with pytest.raises(ValueError, match="x is int4, which safetensors does not support"):
         pack({"x": np.zeros(3, jnp.int4)})
 
 

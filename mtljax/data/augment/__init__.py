@@ -55,8 +55,8 @@ def make_augment(texts: Sequence[str], tasks: Sequence[Task]) -> Augment | None:
     augments = []
     for text in texts:
         choice = choose("augmentation", text, AUGMENTATIONS, hidden=("tasks",))
-        has_tasks = "tasks" in inspect.signature(choice.make).parameters
-        augment = choice.made(**({"tasks": tuple(tasks)} if has_tasks else {}))
+        has_tasks = "tasks" in inspect.signature(choice.factory).parameters
+        augment = choice.build(**({"tasks": tuple(tasks)} if has_tasks else {}))
         if augment is not None:
             augments.append(augment)
     if len(augments) < 2:

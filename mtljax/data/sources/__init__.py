@@ -49,8 +49,8 @@ def make_source(text: str, requests: Sequence[LabelRequest]) -> Source:
       ValueError: The source or a label is unknown, or the data is missing or invalid.
     """
     choice = choose("source", text, SOURCES, hidden=("requests",))
-    takes_requests = "requests" in inspect.signature(choice.make).parameters
-    source = choice.made(requests=tuple(requests)) if takes_requests else choice.made()
+    takes_requests = "requests" in inspect.signature(choice.factory).parameters
+    source = choice.build(requests=tuple(requests)) if takes_requests else choice.build()
     for name, split in source.splits().items():
         if not len(split):
             raise ValueError(f"source {choice.name!r}: its {name} split is empty")
