@@ -1,4 +1,4 @@
-"""Makes the API pages, of the docstrings of every module, in the folder `site`.
+"""Build the API pages from the docstrings of all modules, in the folder `site`.
 
 python docs/api.py
 """
@@ -14,16 +14,16 @@ import pdoc
 import mtljax
 
 MODULES = ["mtljax", *(m.name for m in pkgutil.walk_packages(mtljax.__path__, "mtljax."))]
-WHERE = re.compile(
+PREFIX = re.compile(
     r"\b(?:jaxtyping|typing|collections\.abc|(?:jax\.)?jaxlib\._jax|flax\.linen\.module)\."
 )
-"""What annotations say of where a type is from: `Float[Array, "B H W C"]` is quicker to read."""
+"""Module prefixes in annotations, which are removed: `Float[Array, "B H W C"]` reads better."""
 
 
-def make(folder: Path) -> None:
-    """Writes a page for each of `MODULES`, and `index.html`."""
-    whole = inspect.formatannotation
-    short = lambda annotation, *rest, **more: WHERE.sub("", whole(annotation, *rest, **more))
+def build(folder: Path) -> None:
+    """Writes a page per module, and `index.html`."""
+    format_full = inspect.formatannotation
+    short = lambda annotation, *rest, **more: PREFIX.sub("", format_full(annotation, *rest, **more))
     inspect.formatannotation = pdoc.doc.formatannotation = short
     list_submodules()
     pdoc.render.configure(docformat="google", footer_text=f"mtljax {mtljax.__version__}")
@@ -31,14 +31,14 @@ def make(folder: Path) -> None:
 
 
 def list_submodules() -> None:
-    """Lets every package name its modules: pdoc leaves out what is not in its `__all__`."""
+    """Adds submodules to the `__all__` of their package, since pdoc omits others."""
     for name in MODULES:
-        parent, _, own = name.rpartition(".")
+        parent, _, child = name.rpartition(".")
         package = importlib.import_module(parent or name)
-        if parent and own not in getattr(package, "__all__", [own]):
-            package.__all__ = [*package.__all__, own]
+        if parent and child not in getattr(package, "__all__", [child]):
+            package.__all__ = [*package.__all__, child]
 
 
 if __name__ == "__main__":
-    make(Path("site"))
+    build(Path("site"))
     print("open site/index.html")
