@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, f1_score, r2_score
 
 from mtljax import parallel
 from mtljax.data import Arrays
-from mtljax.evaluation.evaluator import Evaluator, summarise
+from mtljax.evaluation.evaluator import Evaluator, compute_metrics
 from mtljax.step.state import TrainState
 from mtljax.tasks import Classification, Regression
 
@@ -99,7 +99,7 @@ def test_runs_are_evaluated_side_by_side(batch, devices, split, state):
     evaluator = Evaluator(Fixed(), TASKS, split, batch, placement, keep_on_device=True)
     alone = [state.replace(params={"scale": jnp.float32(scale)}) for scale in (1, 0.5, -2)]
     together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
-    found = evaluator.metrics_of_each(together, len(alone))
+    found = evaluator.metrics_per_run(together)
     assert_same(found[0], expected(split))
     for own, one in zip(found, alone, strict=True):
         assert_same(own, evaluator.metrics(placement.replicate(one)))
@@ -143,6 +143,6 @@ def test_a_task_that_diverged_is_not_taken_for_one_without_labels(split, state):
     assert evaluator.metrics(placement.replicate(lost))["size"]["loss"] == np.inf
 
 
-def test_nothing_cannot_be_evaluated():
-    with pytest.raises(ValueError, match="nothing to evaluate"):
-        summarise(TASKS, [])
+def test_an_empty_split_cannot_be_evaluated():
+    with pytest.raises(ValueError, match="cannot evaluate an empty split"):
+        compute_metrics(TASKS, [])
