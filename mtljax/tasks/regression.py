@@ -91,7 +91,8 @@ class Regression(Task):
         return values[0] if self.size == 1 else values
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "..."]:
-        return np.float32(0) if self.size == 1 else np.zeros(self.size, np.float32)
+        values = np.zeros(self.size, np.float32)
+        return values[0] if self.size == 1 else values
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Array:
         return weight * label + (1 - weight) * other
