@@ -35,8 +35,9 @@ class MultiTask(nn.Module):
     Attributes:
       fusion: Trunk and fusion.
       tasks: Tasks, in the order of the rows of the Jacobian.
-      mean, std: Statistics of the training images, in the unit of the images. They are variables of
+      mean: Mean of the training images, in their unit; all channels, or per channel. A variable of
         the model (collection `constants`) and therefore part of its checkpoints.
+      std: Standard deviation of the training images, likewise.
     """
 
     fusion: Fusion
@@ -86,7 +87,8 @@ def build(
       trunk: Stages, from a function of `TRUNKS`.
       fusion: Class from `FUSIONS`, or a callable with the same arguments.
       tasks: At least one task; names are unique.
-      mean, std: Statistics of the training images.
+      mean: Mean of the training images.
+      std: Standard deviation of the training images.
       remat: Recompute the activations of each stage in the backward pass: less memory, more time.
       **fusion_args: Further arguments of the fusion.
 

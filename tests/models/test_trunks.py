@@ -1,5 +1,7 @@
 """What holds for every trunk, and the published sizes."""
 
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from support.models import SMALL_TRUNKS, init, quick_jit, shapes, small_image, small_trunk
 from support.tiers import full_except
 
+import mtljax.models
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.models.trunks.base import features_of
 from mtljax.models.trunks.segnet import pool, unpool
@@ -60,6 +63,23 @@ def test_a_trunk_with_a_classifier_has_the_published_number_of_parameters(name):
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
     _, variables = shapes(Classifier(TRUNKS[name]()), image, train=False)
     assert size(variables["params"]) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_trunk_is_a_function_of_the_package_with_a_signature_and_a_summary(name):
+    make = getattr(mtljax.models, name)
+    assert make is TRUNKS[name]
+    assert inspect.isfunction(make)
+    assert name in mtljax.models.__all__
+    kinds = {parameter.kind for parameter in inspect.signature(make).parameters.values()}
+    assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    assert inspect.getdoc(make).splitlines()[0].endswith((".", "`."))
+
+
+def test_every_fusion_is_a_class_of_the_package():
+    classes = {fusion.__name__ for fusion in FUSIONS.values()}
+    assert classes <= set(mtljax.models.__all__)
+    assert all(getattr(mtljax.models, name).__name__ == name for name in classes)
 
 
 def test_segnet_goes_down_like_vgg16_with_batch_norm_and_up_as_in_mtan():

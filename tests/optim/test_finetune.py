@@ -165,7 +165,7 @@ def test_freezing_goes_with_devices_microbatches_averages_and_statistics():
 
 
 def test_what_leaves_nothing_to_balance_is_refused():
-    with pytest.raises(ValueError, match="leaves no shared parameter.*take balancer ew"):
+    with pytest.raises(ValueError, match="leaves no shared parameter.*use balancer ew"):
         make("pcgrad", freeze=("trunk",))
     with pytest.raises(ValueError, match="unknown module 'trunk_7'"):
         make(freeze=("trunk_7",))
