@@ -25,7 +25,7 @@ from PIL import Image
 
 BLUE, ORANGE, GRAY, INK = "#2457c5", "#d9480f", "#5b6470", "#14171c"
 COLORS = (BLUE, ORANGE, "#15803d", "#9333ea", "#1f2937", "#0e7490", "#be185d", "#4d5b1f")
-"""Colors of labelled lines, distinguishable with any color vision."""
+"""Colors of labeled lines, distinguishable with any color vision."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,

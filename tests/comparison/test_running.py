@@ -172,7 +172,7 @@ def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
     [
         (("--seeds", "0"), "--seeds must be >= 1, not 0"),
         (("--balancers", "ew", "uwe"), "unknown balancer 'uwe'; did you mean 'uw'?"),
-        (("--seeds", "many"), "--seeds must be a whole number, not 'many'"),
+        (("--seeds", "many"), "--seeds must be an integer, not 'many'"),
         (("--balancer", "uwe"), "unknown balancer 'uwe'"),
         (("--workdir", "mine"), "mine is not empty and not a comparison folder"),
     ],
