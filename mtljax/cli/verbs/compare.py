@@ -13,11 +13,11 @@ class CompareFlags(ExperimentFlags):
     """Methods to compare."""
 
     balancers: tuple[str, ...] = ()
-    """Balancers with their arguments (default: the experiment's balancer)."""
+    """Balancers with their arguments; if omitted, the experiment's balancer."""
     fusions: tuple[str, ...] = ()
-    """Fusions with their arguments (default: the experiment's fusion)."""
+    """Fusions with their arguments; if omitted, the experiment's fusion."""
     trunks: tuple[str, ...] = ()
-    """Trunks with their arguments (default: the experiment's trunk)."""
+    """Trunks with their arguments; if omitted, the experiment's trunk."""
     vary: tuple[str, ...] = ()
     """FIELD=VALUE,VALUE ...: one method for each combination of values. Methods with init=none are
     trained from scratch, without the fine-tuning options."""
@@ -29,9 +29,9 @@ class CompareFlags(ExperimentFlags):
     seeds: int = 5
     """Number of seeds, starting at --seed."""
     workdir: Path | None = None
-    """Output folder (default: runs/compare-NAME); finished runs in it are reused."""
+    """Output folder; if omitted, runs/compare-NAME. Finished runs in it are reused."""
     devices: int | None = None
-    """Number of devices (default: all)."""
+    """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
     """Train all seeds of a method in one program; auto: if that is faster."""
     quiet: bool = False
@@ -43,13 +43,13 @@ class GroupFlags(ExperimentFlags):
     """Options of task grouping."""
 
     groups: int | None = None
-    """Maximum number of groups, one network each (default: the best number)."""
+    """Maximum number of groups, one network each; if omitted, the best number."""
     seeds: int = 3
     """Number of seeds, starting at --seed."""
     workdir: Path | None = None
-    """Output folder (default: runs/group-NAME); finished measurements in it are reused."""
+    """Output folder; if omitted, runs/group-NAME. Finished measurements in it are reused."""
     devices: int | None = None
-    """Number of devices (default: all)."""
+    """Number of devices; if omitted, all."""
     quiet: bool = False
     """Print errors only."""
 

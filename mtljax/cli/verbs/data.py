@@ -11,7 +11,7 @@ class DataFlags(ExperimentFlags):
     """Options of the summary."""
 
     output: Path | None = None
-    """Output folder for statistics.json and samples.png (default: runs/data-NAME)."""
+    """Output folder for statistics.json and samples.png; if omitted, runs/data-NAME."""
     samples: int = 8
     """Number of examples to draw."""
 
@@ -21,7 +21,7 @@ class ScreenFlags(ExperimentFlags):
     """Options of screening."""
 
     output: Path | None = None
-    """Output folder for report.html and findings.json (default: runs/screen-NAME)."""
+    """Output folder for report.html and findings.json; if omitted, runs/screen-NAME."""
     drop: Path | None = None
     """Output file for the list of examples to leave out, which training reads with --data.drop."""
     folds: int = 4

@@ -47,12 +47,11 @@ def read_experiment(
     if name is None and asks_for_help(arguments):
         parse(_with_description(flags, action), ["--help"], verb)
     if name is None:
-        similar = next((a for a in arguments if did_you_mean(a, ["--experiment"])), None)
-        unknown = f"unknown flag {similar!r}; " if similar not in (None, "--experiment") else ""
-        raise ValueError(
-            f"{unknown}missing experiment: add --experiment NAME (`list experiments` shows the "
-            "names)"
-        )
+        hints = ((a, did_you_mean(a, ["--experiment"])) for a in arguments if a != "--experiment")
+        for argument, hint in hints:
+            if hint:
+                raise ValueError(f"unknown flag {argument!r}{hint}")
+        raise ValueError("missing --experiment NAME; `list experiments` shows the names")
     from mtljax.config import Experiment, find_experiment  # imports JAX
 
     experiment = find_experiment(name)

@@ -13,9 +13,9 @@ class TrainFlags(ExperimentFlags):
     """Run folder, devices and checks."""
 
     workdir: Path | None = None
-    """Run folder (default: runs/NAME-<date>); an unfinished run in it is resumed."""
+    """Run folder; if omitted, runs/NAME-<date>. An unfinished run in it is resumed."""
     devices: int | None = None
-    """Number of devices (default: all)."""
+    """Number of devices; if omitted, all."""
     tensorboard: bool = False
     """Also write TensorBoard event files."""
     quiet: bool = False

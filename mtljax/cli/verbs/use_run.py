@@ -29,7 +29,7 @@ class EvaluateFlags(_RunFlags):
     eps: float = 8 / 255
     """Maximum change of a pixel by the attack, as a fraction of the range from black to white."""
     output: Path | None = None
-    """JSON file to write (default: RUN/evaluation-SPLIT.json)."""
+    """JSON file to write; if omitted, RUN/evaluation-SPLIT.json."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class PredictFlags(_RunFlags):
     images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """PNG, JPEG or npy files of any size."""
     output: Path | None = None
-    """JSON file to write (default: RUN/predictions.json)."""
+    """JSON file to write; if omitted, RUN/predictions.json."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class ExportFlags(_RunFlags):
     to: Literal["stablehlo", "onnx", "safetensors"]
     """Format; `list exports` describes them."""
     output: Path | None = None
-    """File to write (default: RUN/NAME.FORMAT); .age is appended if it is encrypted."""
+    """File to write; if omitted, RUN/NAME.FORMAT. If encrypted, .age is appended."""
     encrypt: bool = False
     """Encrypt in the age format; exports of encrypted runs are always encrypted. The key comes from
     MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
