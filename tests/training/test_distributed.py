@@ -68,7 +68,7 @@ def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
     flags = (*FLAGS, "--data.keep-on-device", keep, "--workdir", tmp_path / "run")
     (status, out, err), (other, nothing, quiet) = map(finish, start_two(*flags, cache=cache))
     assert status == other == 0, err + quiet
-    assert "pictures: " in out
+    assert "report: " in out
     assert not GLOO.sub("", nothing), nothing
     assert (tmp_path / "run" / "report.html").exists()
     assert_the_same_run(tmp_path / "run", alone)
