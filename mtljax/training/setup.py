@@ -35,7 +35,7 @@ class Setup:
     distillation: Distillation | None
 
     @functools.cached_property
-    def initial(self) -> transfer.Initial:
+    def initial(self) -> transfer.InitialVariables:
         """Initial weights, read on first access, so not for runs that resume.
 
         Raises:
@@ -43,10 +43,10 @@ class Setup:
         """
         init = self.experiment.init
         if init is None:
-            return transfer.NOTHING
+            return transfer.NO_INITIAL
         shapes = jax.eval_shape(self.new_state, jax.random.key(0), {})
         return transfer.match(
-            transfer.read(transfer.locate(init))._replace(where=init),
+            transfer.read(transfer.locate(init))._replace(source=init),
             self.parts.model,
             {"params": shapes.params, **shapes.model_state},
             part=self.experiment.init_part,

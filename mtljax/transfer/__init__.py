@@ -1,4 +1,4 @@
-"""Starting from what is learned: weights of another run, or of PyTorch's libraries.
+"""Transfer learning: initial variables from another run or from weights of PyTorch libraries.
 
 stored = transfer.read(transfer.locate("resnet50.pth"))
 initial = transfer.match(stored, model, variables, low=0, high=255)
@@ -6,7 +6,7 @@ state = mtljax.create_state(key, *parts, batch, initial=initial.variables)
 """
 
 from mtljax.transfer.files import locate, read
-from mtljax.transfer.matching import NOTHING, Initial, Part, match
-from mtljax.transfer.weights import Stored
+from mtljax.transfer.matching import NO_INITIAL, InitialVariables, Part, match
+from mtljax.transfer.weights import StoredWeights
 
-__all__ = ["NOTHING", "Initial", "Part", "Stored", "locate", "match", "read"]
+__all__ = ["NO_INITIAL", "InitialVariables", "Part", "StoredWeights", "locate", "match", "read"]

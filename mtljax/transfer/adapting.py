@@ -1,58 +1,60 @@
-"""Fitting weights to images of another size, number of channels, or unit."""
+"""Adaptation of weights to images of another size, number of channels, or unit."""
 
 import math
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from mtljax.models.layers import resize
 
 
-def shares(new: int, old: int) -> np.ndarray:
-    """[new, old], 1 where a channel of new images stands for one of the old, else 0.
+def channel_map(new: int, old: int) -> Float[np.ndarray, "new old"]:
+    """Returns 1 where a channel of new images replaces a channel of old images, else 0.
 
-    Fewer channels: each stands for several; a grey one for all. More: they take turns, so that of
-    images whose channels are repeated in the same way nothing is lost.
+    With fewer channels, each replaces several; a single one replaces all. With more, they take
+    turns, so that images with channels repeated in the same way give the same result.
     """
     channel, before = np.ogrid[:new, :old]
     return (before % new == channel % old).astype(float)
 
 
 def fit_statistics(values: np.ndarray, channels: int) -> np.ndarray:
-    """Means or standard deviations [channels], each the mean of those it stands for."""
+    """Returns means or standard deviations [channels], averaged over the replaced channels."""
     values = np.atleast_1d(values).astype(float)
-    part = shares(channels, len(values))
-    return part @ values / part.sum(1)
+    replaces = channel_map(channels, len(values))
+    return replaces @ values / replaces.sum(1)
 
 
 def fit_channels(kernel: np.ndarray, std: np.ndarray, channels: int) -> np.ndarray:
-    """The first convolution's kernel for images of another number of channels.
+    """Adapts the kernel of the first convolution to another number of channels.
 
-    The kernel of a channel that stands for several is their sum, and one that several stand for is
-    divided among them, each corrected for the other standard deviation. So a grey image gives what
-    it gave when it was repeated in every channel, exactly where all channels had the same mean;
-    where they had not (ImageNet's differ by 0.08 of black to white), the image is slightly tinted.
+    The kernel of a channel that replaces several is their sum; that of a channel replaced by
+    several is divided among them; both are corrected for the change of the standard deviation. A
+    grey image then gives the same result as when it was repeated in every channel. This is exact if
+    all channels had the same mean; otherwise (those of ImageNet differ by 0.08 of the range from
+    black to white) the image is slightly tinted.
 
     Args:
       kernel: [kh, kw, old, F].
-      std: [old] or one number, that the old images were divided by.
-      channels: How many there are now; they are divided by `fit_statistics(std, channels)`.
+      std: Standard deviation of the old images, [old] or one number.
+      channels: New number of channels, normalized by `fit_statistics(std, channels)`.
 
     Returns:
-      [kh, kw, channels, F].
+      Kernel [kh, kw, channels, F].
     """
     old = kernel.shape[2]
     before = fit_statistics(std, old)
-    part = shares(channels, old)
-    part = part / part.sum(0) * fit_statistics(before, channels)[:, None] / before
-    return np.einsum("no,hwof->hwnf", part, kernel)
+    replaces = channel_map(channels, old)
+    weights = replaces / replaces.sum(0) * fit_statistics(before, channels)[:, None] / before
+    return np.einsum("no,hwof->hwnf", weights, kernel)
 
 
 def fit_positions(positions: np.ndarray, count: int) -> np.ndarray:
-    """Position embeddings [1, 1 + G * G, D] for another grid: [1, count, D].
+    """Interpolates position embeddings [1, 1 + G * G, D] to another grid, [1, count, D].
 
-    They are interpolated as the trunk itself does for images of another size. Where one of both
-    grids is no square, they are given back as they are.
+    The interpolation is that of the trunk for images of another size. Returns the embeddings
+    unchanged if one of the grids is not square.
     """
     old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(count - 1)
     if positions.shape[1] != 1 + old**2 or count != 1 + new**2:
@@ -64,6 +66,6 @@ def fit_positions(positions: np.ndarray, count: int) -> np.ndarray:
 def in_unit(
     mean: np.ndarray, std: np.ndarray, old: tuple[float, float], new: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics of images from black to white, `old`, for the same images in another unit."""
+    """Converts statistics of images from the range `old`, (black, white), to the range `new`."""
     scale = (new[1] - new[0]) / (old[1] - old[0])
     return new[0] + (mean - old[0]) * scale, std * scale

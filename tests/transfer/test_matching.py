@@ -7,8 +7,8 @@ from support.models import SMALL_FUSIONS
 
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.tasks import Classification, Regression, Segmentation
-from mtljax.transfer import Stored, match
-from mtljax.transfer.torch_names import FAMILIES, HEAD
+from mtljax.transfer import StoredWeights, match
+from mtljax.transfer.torch_names import CLASSIFIER, FAMILIES
 from mtljax.utils.tree import flatten
 
 TASKS = Classification(name="digit", num_classes=10), Regression(name="value")
@@ -50,7 +50,7 @@ def drawn(module, channels=3, low=0.0, high=1.0):
     arrays = {
         path: draw.normal(size=leaf.shape).astype(leaf.dtype) for path, leaf in leaves.items()
     }
-    return Stored("weights", arrays, low, high)
+    return StoredWeights("weights", arrays, low, high)
 
 
 def values(stored, module, channels=3, **options):
@@ -66,7 +66,7 @@ def theirs(family, stages, wanted):
         collection, *where, name = path.split("/")
         if collection == "constants":
             continue
-        own = "/".join(where[1:]) if where[0] == "fusion" else HEAD
+        own = "/".join(where[1:]) if where[0] == "fusion" else CLASSIFIER
         direct = names.get(f"{own}/{name}") if where[0] == "fusion" else None
         value = draw.normal(size=leaf.shape)
         if name == "kernel":
@@ -82,9 +82,9 @@ def test_every_family_fills_the_whole_network_and_leaves_nothing_over(trunk):
     for family in FAMILIES[type(stages[0])]:
         state = theirs(family, stages, wanted)
         state["some.num_batches_tracked"] = np.zeros(())
-        found = match(Stored("x.pth", state), module, wanted, part="all", high=255.0)
+        found = match(StoredWeights("x.pth", state), module, wanted, part="all", high=255.0)
         (line,) = found.report
-        assert line.endswith(f"of the network start from x.pth (names of {family.library})")
+        assert line.endswith(f"of the network initialized from x.pth ({family.library} names)")
         leaves = flatten(found.variables)
         assert {path: leaf.shape for path, leaf in leaves.items()} == {
             path: leaf.shape for path, leaf in flatten(wanted).items()
@@ -160,28 +160,26 @@ def test_the_report_tells_modules_that_are_fresh_and_left_over():
         tasks=(Regression(name="a"), Segmentation(name="b", num_classes=2, decoder="linear")),
     )
     first, fresh, left = match(drawn(model("resnet18")), other, shapes(other)).report
-    assert first == "16 of 16 modules of the trunk start from weights (names of mtljax)"
-    assert fresh == "fresh: task_a/Dense_0, task_b/output"
-    assert left == "left over: task_digit/Dense_0, task_value/Dense_0"
+    assert first == "16 of 16 modules of the trunk initialized from weights (mtljax names)"
+    assert fresh == "randomly initialized: task_a/Dense_0, task_b/output"
+    assert left == "unused: task_digit/Dense_0, task_value/Dense_0"
 
 
 def test_a_classifier_is_for_the_heads_of_its_shape():
     module = model("vit_ti")
     (family,) = FAMILIES[type(module.fusion.trunk[0])]
     state = theirs(family, module.fusion.trunk, shapes(model("vit_ti", tasks=TASKS[:1])))
-    found = match(Stored("vit.pth", state), module, shapes(module), part="all")
+    found = match(StoredWeights("vit.pth", state), module, shapes(module), part="all")
     assert set(found.variables["params"]) == {"fusion", "task_digit"}
     other = model("vit_ti", tasks=(Classification(name="digit", num_classes=7),))
-    with pytest.raises(
-        ValueError, match=r"head.weight has shape \[8, 10\].*\[8, 7\]; leave it out"
-    ):
-        match(Stored("vit.pth", state), other, shapes(other), part="all")
+    with pytest.raises(ValueError, match=r"head.weight has shape \[8, 10\].*\[8, 7\]; exclude it"):
+        match(StoredWeights("vit.pth", state), other, shapes(other), part="all")
 
 
 REFUSED = {
     "shape of the trunk": (
         lambda: (drawn(model(widths=(8, 9))), model()),
-        r"params/fusion/trunk_1/Dense_0/kernel has shape \[8, 9\], here \[8, 8\]; choose",
+        r"params/fusion/trunk_1/Dense_0/kernel has shape \[8, 9\], the model has \[8, 8\]; choose",
     ),
     "shape of a head": (
         lambda: (drawn(model(tasks=(Classification(name="digit", num_classes=3),))), model()),
@@ -189,18 +187,18 @@ REFUSED = {
     ),
     "trunk for each task": (
         lambda: (drawn(model(tasks=TASKS[:1], fusion="independent")), model(tasks=TASKS[1:])),
-        r"weights has nothing for .*: it has fusion/digit_trunk_0/Dense_0, .*, and here are "
+        r"weights has no weights for .*: it has fusion/digit_trunk_0/Dense_0, .*; the model has "
         "fusion/trunk_0/Dense_0",
     ),
     "another trunk's names": (
-        lambda: (Stored("a.pth", {"layer1.0.conv1.weight": np.zeros(1)}), model("vit_ti")),
-        "a.pth has weights of another trunk, named as torchvision or timm does .*resnet50",
+        lambda: (StoredWeights("a.pth", {"layer1.0.conv1.weight": np.zeros(1)}), model("vit_ti")),
+        "a.pth has weights of another trunk, with names of torchvision or timm .*resnet50",
     ),
     "no names that are known": (
-        lambda: (Stored("a.pth", {"x": np.zeros(1), "y": np.zeros(1)}), model("vit_ti")),
-        r"a.pth has names that are not known \(x, y\); known are those of mtljax, torchvision",
+        lambda: (StoredWeights("a.pth", {"x": np.zeros(1), "y": np.zeros(1)}), model("vit_ti")),
+        r"a.pth has unknown names \(x, y\); supported are the names of mtljax, and of torchvision",
     ),
-    "no names": (lambda: (Stored("a.pth", {}), model()), r"not known \(none\)"),
+    "no names": (lambda: (StoredWeights("a.pth", {}), model()), r"unknown names \(none\)"),
 }
 
 

