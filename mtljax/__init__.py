@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtljax import balancing, data, models, tasks
     from mtljax.comparison.compare import compare
-    from mtljax.compilation import compiler_options
-    from mtljax.config import Data, Experiment
+    from mtljax.compilation import compiler_options, use_compile_cache
+    from mtljax.config import Data, Experiment, find_experiment
+    from mtljax.evaluation.evaluator import compute_metrics
     from mtljax.evaluation.predict import evaluate, predict
     from mtljax.exporters.export import export
     from mtljax.runs.load import load_run
+    from mtljax.runs.result import RunResult
     from mtljax.step.eval_step import make_eval_step
     from mtljax.step.state import TrainState, create_state
     from mtljax.step.train_step import make_train_step
@@ -43,14 +45,17 @@ __version__ = "0.1.0"
 __all__ = [
     "Data",
     "Experiment",
+    "RunResult",
     "TrainState",
     "balancing",
     "compare",
     "compiler_options",
+    "compute_metrics",
     "create_state",
     "data",
     "evaluate",
     "export",
+    "find_experiment",
     "load_run",
     "make_eval_step",
     "make_train_step",
@@ -58,22 +63,27 @@ __all__ = [
     "predict",
     "tasks",
     "train",
+    "use_compile_cache",
 ]
 
 _MODULES = {
     "Data": "config",
     "Experiment": "config",
+    "RunResult": "runs.result",
     "TrainState": "step.state",
     "compare": "comparison.compare",
     "compiler_options": "compilation",
+    "compute_metrics": "evaluation.evaluator",
     "create_state": "step.state",
     "evaluate": "evaluation.predict",
     "export": "exporters.export",
+    "find_experiment": "config",
     "load_run": "runs.load",
     "make_eval_step": "step.eval_step",
     "make_train_step": "step.train_step",
     "predict": "evaluation.predict",
     "train": "training.loop",
+    "use_compile_cache": "compilation",
 }
 """Name -> module that defines it. The remaining names of `__all__` are subpackages."""
 

@@ -59,11 +59,9 @@ def ran(tmp_path_factory):
 
 def words(cell):
     """What a cell shows as text."""
-    outputs = [
-        output.get("text") or output.get("data", {}).get("text/plain", "")
-        for output in cell.outputs
-    ]
-    return "\n".join(outputs)
+    data = [output.get("data", {}) for output in cell.outputs]
+    texts = [x.get("text/markdown") or x.get("text/plain", "") for x in data]
+    return "\n".join([*texts, *(output.get("text", "") for output in cell.outputs)])
 
 
 def pictures(cells):
