@@ -76,11 +76,13 @@ def test_the_gaps_are_reported(followed):
     assert (followed / "runs/data-my_data/samples.png").stat().st_size > 10_000
 
 
+@pytest.mark.full
 def test_a_prediction_has_all_tasks(followed):
     (found,) = json.loads((followed / "runs/my_data/predictions.json").read_text())
     assert {"shape", "size", "mask"} <= set(found)
 
 
+@pytest.mark.full
 def test_the_table_shown_is_the_one_that_is_made(followed):
     lines = (followed / "my_data/labels.csv").read_text().splitlines()
     shown = re.findall(r"^    ((?:image,|\d{3}\.png,).*)$", TEXT, re.M)
@@ -88,6 +90,7 @@ def test_the_table_shown_is_the_one_that_is_made(followed):
     assert all(line in lines for line in shown)
 
 
+@pytest.mark.full
 def test_the_mistake_is_said_as_the_page_shows_it(followed, monkeypatch, capsys):
     monkeypatch.chdir(followed)
     table = Path("my_data/labels.csv")

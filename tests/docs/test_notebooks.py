@@ -68,6 +68,7 @@ def pictures(cells):
     return [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
 
 
+@pytest.mark.full
 def test_the_notebook_for_colab_trains_compares_and_draws(ran):
     cells = ran("colab_tpu")
     everything = "\n".join(map(words, cells))
@@ -77,6 +78,7 @@ def test_the_notebook_for_colab_trains_compares_and_draws(ran):
     assert "mine.stablehlo" in words(cells[-1])
 
 
+@pytest.mark.full
 def test_the_notebook_with_a_step_of_ones_own_learns_with_five_seeds(ran):
     cells = ran("custom_step")
     accuracies = re.findall(r"seed \d: accuracy ([\d.]+)", "\n".join(map(words, cells)))
