@@ -20,7 +20,7 @@ def example_digest(split: Split, row: int) -> str | None:
         return None
 
 
-def read_drop(path: Path) -> dict[ExampleId, str | None]:
+def read_drop_list(path: Path) -> dict[ExampleId, str | None]:
     """Reads the image hash of each example in a list written by `screen --drop`."""
     try:
         lines = read_text(path).splitlines()
@@ -42,7 +42,7 @@ def drop_examples(source: Source, path: Path) -> Source:
     Raises:
       ValueError: The list cannot be read, belongs to other data, or leaves a split empty.
     """
-    dropped, splits = read_drop(path), source.splits()
+    dropped, splits = read_drop_list(path), source.splits()
     for place, digest in dropped.items():
         split = splits.get(place.split)
         if split is None or place.row >= len(split) or example_digest(split, place.row) != digest:

@@ -1,7 +1,7 @@
 """Building blocks of augmentations."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,35 +15,25 @@ Augment = Callable[[jax.Array, Batch], Batch]
 """Function (keys [B], batch) -> batch, with one key per example."""
 
 
-def per_example(change: Callable[[jax.Array, Batch], Batch]) -> Augment:
-    """Returns an augmentation that applies a function of (key, example) to each example."""
-
-    def augment(keys: jax.Array, batch: Batch) -> Batch:
-        part = {"image": batch["image"], "labels": batch["labels"]}
-        return {**batch, **jax.vmap(change)(keys, part)}
-
-    return augment
-
-
 def per_image(change: Callable[[jax.Array, Image], Image]) -> Augment:
     """Returns an augmentation that applies a function of (key, image) and keeps the labels."""
     return lambda keys, batch: {**batch, "image": jax.vmap(change)(keys, batch["image"])}
 
 
 def map_labels(
-    batch: Batch, tasks: Sequence[Task], change: Callable[[Task, Any, str], Any]
+    labels: Mapping[str, Any], tasks: Sequence[Task], change: Callable[[Task, Any, str], Any]
 ) -> dict[str, Any]:
     """Returns the labels of a batch or an example after `change(task, label, name)`."""
     by_name = {task.name: task for task in tasks}
-    labels = {}
-    for name, label in batch["labels"].items():
+    changed = {}
+    for name, label in labels.items():
         if name not in by_name:
             raise ValueError(
                 f"the labels {name!r} have no task that transforms them: remove them from the "
                 "batch, or pass their task in the argument `tasks` of the augmentation"
             )
-        labels[name] = change(by_name[name], label, name)
-    return labels
+        changed[name] = change(by_name[name], label, name)
+    return changed
 
 
 def require_strength(augmentation: str, most: float = math.inf, **values: float) -> None:

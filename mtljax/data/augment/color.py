@@ -93,12 +93,9 @@ def cutout(side: float = 0.3, share: float = 0.5) -> Augment:
 def region(
     size: tuple[int, ...], extent: Float[Array, "2"], position: Float[Array, "2"]
 ) -> Bool[Array, "H W"]:
-    """Returns a mask of a rectangle within an image.
+    """Returns a mask of a rectangle in an image; `extent` is its size as a share of the image.
 
-    Args:
-      size: Height and width of the image.
-      extent: Height and width of the rectangle, as shares of the image.
-      position: Position of the rectangle along each axis, from 0 (first pixel) to 1 (last).
+    `position` is 0 at the upper or left edge of the image and 1 at the lower or right edge.
     """
     inside = []
     for axis in (0, 1):

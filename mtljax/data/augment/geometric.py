@@ -1,12 +1,13 @@
 """Augmentations that move the content of the image, and its labels with it."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mtljax.data.augment.base import Augment, map_labels, per_example, require_strength
+from mtljax.data.augment.base import Augment, Image, map_labels, require_strength
 from mtljax.data.base import Batch
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Mirror, Pixels, Turn, Warp, Window
@@ -15,13 +16,16 @@ from mtljax.tasks.warps import Mirror, Pixels, Turn, Warp, Window
 def warp_augment(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task]) -> Augment:
     """Returns an augmentation from a function (key, image size) -> random warp."""
 
-    def change(key: jax.Array, example: Batch) -> Batch:
-        image = example["image"]
-        warp = draw(key, image.shape[:2])
-        labels = map_labels(example, tasks, lambda task, label, _: task.warp(label, warp))
+    def change(key: jax.Array, image: Image, labels: dict[str, Any]) -> dict[str, Any]:
+        height, width, _ = image.shape
+        warp = draw(key, (height, width))
+        labels = map_labels(labels, tasks, lambda task, label, _: task.warp(label, warp))
         return {"image": warp.smooth(image), "labels": labels}
 
-    return per_example(change)
+    return lambda keys, batch: {
+        **batch,
+        **jax.vmap(change)(keys, batch["image"], batch["labels"]),
+    }
 
 
 def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = ()) -> Augment:

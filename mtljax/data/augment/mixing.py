@@ -75,17 +75,13 @@ def _with_previous(
     def augment(keys: jax.Array, batch: Batch) -> Batch:
         previous = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), dict(batch))
 
-        def example(key: jax.Array, one: Batch, other: Batch) -> Batch:
+        def change(key: jax.Array, one: Batch, other: Batch) -> Batch:
             image, combine_labels = combine(key, one["image"], other["image"])
-            labels = map_labels(
-                one,
-                tasks,
-                lambda task, label, name: combine_labels(task, label, other["labels"][name]),
-            )
-            return {"image": image, "labels": labels}
+            pair = lambda task, label, name: combine_labels(task, label, other["labels"][name])
+            return {"image": image, "labels": map_labels(one["labels"], tasks, pair)}
 
         part = lambda examples: {"image": examples["image"], "labels": examples["labels"]}
-        combined = jax.vmap(example)(keys, part(batch), part(previous))
+        combined = jax.vmap(change)(keys, part(batch), part(previous))
         present = {n: mask & previous["present"][n] for n, mask in batch["present"].items()}
         return {**batch, **combined, "present": present}
 

@@ -66,21 +66,16 @@ def distances(
 ) -> Float[Array, "S R"]:
     """Returns the distance to each solid along each ray, in lengths of `directions`.
 
-    Distances are infinite where a ray misses.
-
-    Args:
-      solids: The solids.
-      counts: Number of solids of each of `KINDS`.
-      origin: Start of all rays, outside all solids.
-      directions: Directions of the rays, of any length.
+    Distances are infinite where a ray misses. Rays start at `origin`, which is outside all solids;
+    `counts` is the number of solids of each of `KINDS`.
     """
     to_unit = jnp.moveaxis(solids.to_unit, 1, 0)
     start = jnp.stack([dot(rows.T, (origin - solids.center).T) for rows in to_unit])
     per_kind, first = [], 0
-    for kind, count in zip(KINDS, counts, strict=True):
+    for interval, count in zip(_INTERVALS, counts, strict=True):
         part = slice(first, first + count)
         along = [pairwise_dot(rows[part], directions) for rows in to_unit]
-        enter, leave = _INTERVALS[kind](start[:, part, None], along)
+        enter, leave = interval(start[:, part, None], along)
         visible = (enter < leave) & (enter > NEAREST) & solids.exists[part, None]
         per_kind.append(jnp.where(visible, enter, jnp.inf))
         first += count
@@ -115,13 +110,8 @@ def _box(o: Vectors, d: Vectors) -> Interval:
     return _both(_both(_slab(o[0], d[0]), _slab(o[1], d[1])), _slab(o[2], d[2]))
 
 
-_INTERVALS: dict[str, Callable[[Vectors, Vectors], Interval]] = {
-    "sphere": _sphere,
-    "cylinder": _cylinder,
-    "cone": _cone,
-    "box": _box,
-}
-"""Kind -> function of origins [3, S, 1] and directions, three of [S, R], in the unit space."""
+_INTERVALS: tuple[Callable[[Vectors, Vectors], Interval], ...] = (_sphere, _cylinder, _cone, _box)
+"""Functions of origins [3, S, 1] and directions, three of [S, R], in the unit space, by `KINDS`."""
 
 
 def _slab(o: Float[Array, "S 1"], d: Float[Array, "S R"]) -> Interval:
@@ -160,11 +150,7 @@ def face_and_normal(
 
     Round sides are face 0, the top of a cylinder 1, the bottom of a cylinder or cone 2; a box's -x,
     +x, -y, ... are 0 to 5. Normals have any length; the transpose of `to_unit` maps them to the
-    world.
-
-    Args:
-      kind: Index into `KINDS` of the shape that each point is on.
-      at: The points.
+    world. `kind` is the index into `KINDS`.
     """
     x, y, z = at
     radial = jnp.sqrt(x**2 + y**2)

@@ -13,7 +13,7 @@ from mtljax.utils.bounded_reading import read_npz
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
-    """NumPy arrays in an `.npz` file: `image` [N, H, W, C], and labels under their names.
+    """NumPy arrays in an `.npz` file: `image` [N, H, W, C] and one array per label.
 
     Args:
       file: File written by `np.savez(file, image=..., digit=...)`.

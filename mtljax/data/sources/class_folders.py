@@ -20,7 +20,7 @@ def class_folders(
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """One folder of images per class; the label `class` is its index in alphabetical order.
+    """Folders of images, one per class: label `class`, the index in alphabetical order.
 
     Args:
       path: Folder of the class folders, relative to the working directory or `$MTLJAX_DATA`.

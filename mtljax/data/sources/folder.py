@@ -31,7 +31,7 @@ def folder(
     seed: int = 0,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """Folder with `images/` and a table of labels (CSV, JSON lines or Parquet), a row per image.
+    """Folder of images with a table of labels (CSV, JSON lines or Parquet), one row per image.
 
     A task's label is in the column of the task's name, or in the column, the comma-separated
     columns or the COCO file (`boxes.json`) set in `data.labels`. A cell has a number, a word,
@@ -41,9 +41,9 @@ def folder(
     Args:
       path: Folder, relative to the working directory or `$MTLJAX_DATA`.
       table: Name of the table in the folder; may be omitted if there is only one.
-      image: Column with the images' file names, relative to `images/` or to the folder.
+      image: Column with the images' file names, relative to the subfolder `images` or the folder.
       split: Column with train, validation or test. Without it, rows are split by a hash of the file
-        name, so that a row stays in its split when others are added or removed.
+        name, which does not change when rows are added or removed.
       size: (height, width) to resize images and labels to; if omitted, all images must have one
         size.
       channels: 3 for color, 1 for grayscale.

@@ -18,7 +18,7 @@ def join(
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """Several sources as one; a label is in one of them, `DOMAIN/LABEL`, or in all, `LABEL`.
+    """Domains as one data set: labels `DOMAIN/LABEL` of one domain, or `LABEL` of all domains.
 
     An image carries the labels of its domain; all other labels are missing. During training,
     domains are sampled in the requested proportions: an epoch repeats examples of some domains and

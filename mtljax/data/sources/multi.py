@@ -21,7 +21,7 @@ def multi(
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """Two items overlaid in one image, with the labels `left/LABEL` and `right/LABEL`.
+    """Multi-MNIST and similar: two items in one image, labels `left/LABEL` and `right/LABEL`.
 
     The left item is in the upper left corner of the canvas, the right item in the lower right
     corner; where they overlap, the brighter pixel is used. Items of a training image are training

@@ -22,9 +22,9 @@ def npy_folders(
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """Folders `train/` and `val/`, each with a folder of `N.npy` for the image and every label.
+    """NYUv2 and Cityscapes as published: `train/` and `val/` with a folder of npy files per label.
 
-    The layout in which the authors of MTAN published NYUv2 and Cityscapes, also used by LibMTL:
+    The layout of the authors of MTAN, also used by LibMTL: each folder has `0.npy`, `1.npy`, ...:
     images [H, W, 3] in 0..1, `label` [H, W] with -1 for missing, `depth` [H, W, 1] with 0 for
     missing, `normal` [H, W, 3] with 0 for missing. A task's label is in the folder of the task's
     name, or in the folder set in `data.labels`.

@@ -29,7 +29,7 @@ def tfds(
     data_dir: str | None = None,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """TensorFlow Dataset, prepared by the command `prepare`: `tfds:oxford_iiit_pet`.
+    """TensorFlow Dataset, such as `tfds:oxford_iiit_pet`, prepared by the command `prepare`.
 
     A task's label is the feature of the task's name, or the feature set in `data.labels`;
     `attributes/Smiling` is a nested feature. Boxes, alone or in a sequence with classes, masks,
