@@ -31,7 +31,7 @@ def auto_lambda(
     inner product of that sum's gradient after the trial step and grad L_t before it (the paper's
     code uses finite differences). The update descends sum_t w_t L_t on the first sample.
 
-    Convention: weights are not normalised and may leave [0, 1]; the trial step is plain gradient
+    Convention: weights are not normalized and may leave [0, 1]; the trial step is plain gradient
     descent (the code adds the optimizer's momentum and weight decay). The heads receive the
     weighted loss.
 

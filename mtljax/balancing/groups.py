@@ -10,7 +10,7 @@ from mtljax.balancing import base
 def go4align(groups: int = 2, step_size: float = 1e-4) -> base.Balancer:
     """GO4Align: one weight per group of tasks with similar risk.
 
-    A distribution over the tasks is updated by p_t <- p_t exp(-step_size L_t) and normalised. The
+    A distribution over the tasks is updated by p_t <- p_t exp(-step_size L_t) and normalized. The
     indicators (sum_s L_s / L_t) p_t bring the losses to one scale; they are clustered by k-means,
     and each task's weight is the mean of its cluster.
 

@@ -129,7 +129,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
 
     A task's excess risk is estimated as e_t = sum_d g_td^2 / sqrt(sum of past g_td^2 + 1e-7),
     relative to its first value. The weights are updated by w_t <- w_t exp(step_size e_t) and
-    normalised to sum to T; the first step only records e.
+    normalized to sum to T; the first step only records e.
 
     Convention: as in the paper's code and LibMTL, weights sum to T and start from 1 (paper and
     TorchJD: they sum to 1). The heads receive the weighted loss.
