@@ -1,10 +1,10 @@
-"""CelebA: 40 yes-or-no attributes of a face, a task each.
+"""CelebA: 40 binary face attributes, one task each.
 
-202,599 faces, split as published (162,770 / 19,867 / 19,962; Liu et al., 2015, arXiv:1411.7766), at
-64x64 pixels and with a ResNet-18, as in the multi-task literature since Sener & Koltun, 2018
-(arXiv:1810.04650), who report the mean error over the 40.
+202,599 faces with the published split (162,770 / 19,867 / 19,962; Liu et al., 2015,
+arXiv:1411.7766), at 64x64 pixels with a ResNet-18, as in the multi-task literature since Sener &
+Koltun, 2018 (arXiv:1810.04650), which reports the mean error over the 40 tasks.
 
-python -m mtljax.main prepare --experiment celeb_a    once, with a network (Google Drive)
+python -m mtljax.main prepare --experiment celeb_a    once, needs a network (Google Drive)
 python -m mtljax.main --experiment celeb_a
 """
 

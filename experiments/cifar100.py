@@ -1,10 +1,10 @@
-"""CIFAR-100: which of 100 classes is it, and which of 20 groups of classes?
+"""CIFAR-100: the fine class (100) and the coarse class (20) of each image.
 
-50,000 images of 32x32 to train on, of which the last tenth is validation, and 10,000 to test on
-(Krizhevsky, 2009, "Learning Multiple Layers of Features from Tiny Images"); shifted by up to four
-pixels and mirrored, as is usual.
+50,000 images of 32x32 for training, the last tenth of which is the validation split, and 10,000 for
+testing (Krizhevsky, 2009, "Learning Multiple Layers of Features from Tiny Images"); with the usual
+augmentation: shifts of up to four pixels and horizontal flips.
 
-python -m mtljax.main prepare --experiment cifar100    once, with a network
+python -m mtljax.main prepare --experiment cifar100    once, needs a network
 python -m mtljax.main --experiment cifar100
 """
 

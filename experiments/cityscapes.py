@@ -1,15 +1,15 @@
-"""Cityscapes: 7 classes per pixel and inverse depth of street scenes.
+"""Cityscapes: semantic segmentation (7 classes) and inverse depth of street scenes.
 
-The multi-task benchmark of MTAN (Liu et al., 2019, arXiv:1803.10704): 2,975 images to train on and
-500 to test on, 128x256 pixels, zooms of 1, 1.2 or 1.5 and mirroring, L1 on inverse depth; a
-dilated ResNet-50 with an ASPP head per task, batches of 64, Adam at 1e-4, halved after 100 of 200
-epochs, as in LibMTL (arXiv:2203.14338). A zoom divides the label as it does in their code, although
-what is nearer has a larger inverse depth. There the best or last epochs on the test images are
-reported; here a tenth of the training images, drawn at random, chooses the checkpoint.
+The multi-task benchmark of MTAN (Liu et al., 2019, arXiv:1803.10704): 2,975 training and 500 test
+images of 128x256 pixels, zooms of 1, 1.2 or 1.5 and horizontal flips, L1 loss on inverse depth; a
+dilated ResNet-50 with one ASPP head per task, batch size 64, Adam at 1e-4, halved after 100 of 200
+epochs, as in LibMTL (arXiv:2203.14338). A zoom divides the depth label as in the code of MTAN,
+although closer points have a larger inverse depth. MTAN and LibMTL report the best or last epochs
+on the test images; here the checkpoint is selected on a random tenth of the training images.
 
-It reads `{train,val}/{image,label,depth}/N.npy` in the folder `cityscapes`, here or in
-`$MTLJAX_DATA`, as https://github.com/lorenmt/mtan links to; where the labels are in `label_7`,
-write `--data.labels.segmentation label_7`.
+Reads `{train,val}/{image,label,depth}/N.npy` from the folder `cityscapes`, in the current directory
+or in `$MTLJAX_DATA`; https://github.com/lorenmt/mtan links to the files. If the labels are in
+`label_7`, pass `--data.labels.segmentation label_7`.
 
 python -m mtljax.main --experiment cityscapes
 """

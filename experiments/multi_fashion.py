@@ -1,9 +1,10 @@
-"""Two overlapping pieces of clothing in one image, a task for each: what is it?
+"""Two overlapping pieces of clothing per image, one classification task for each.
 
-Multi-Fashion in the manner of Lin et al., 2019 (arXiv:1912.12854), of real Fashion-MNIST (Xiao et
-al., 2017, arXiv:1708.07747): 60,000 images of 36x36, made of 54,000 training items; 6,000 other
-items are validation, and the 10,000 test items make the test images. The files are Debian's
-(`apt-get install dataset-fashion-mnist`); for others write `--data.source "multi:'idx:FOLDER'"`.
+Multi-Fashion as in Lin et al., 2019 (arXiv:1912.12854), on Fashion-MNIST (Xiao et al., 2017,
+arXiv:1708.07747): 60,000 images of 36x36, composed of 54,000 training items; the remaining 6,000
+items are used for validation, and the 10,000 test items for the test images. The files are those of
+the Debian package (`apt-get install dataset-fashion-mnist`); for a different folder pass
+`--data.source "multi:'idx:FOLDER'"`.
 
 python -m mtljax.main --experiment multi_fashion
 """

@@ -1,9 +1,9 @@
-"""Two overlapping handwritten digits in one image, a task for each: which digit is it?
+"""Multi-MNIST: two overlapping handwritten digits per image, one classification task for each.
 
-Multi-MNIST (Sabour et al., 2017, arXiv:1710.09829; as a multi-task benchmark Sener & Koltun, 2018,
-arXiv:1810.04650), 36x36 pixels as by Lin et al., 2019 (arXiv:1912.12854). It reads the four
-files of MNIST (`train-images-idx3-ubyte.gz` and so on) in the folder `mnist`, here or in
-`$MTLJAX_DATA`. MNIST + Fashion, with items of both:
+Data set of Sabour et al., 2017 (arXiv:1710.09829), a multi-task benchmark since Sener & Koltun,
+2018 (arXiv:1810.04650), with 36x36 pixels as in Lin et al., 2019 (arXiv:1912.12854). Reads the four
+files of MNIST (`train-images-idx3-ubyte.gz` etc.) from the folder `mnist`, in the current directory
+or in `$MTLJAX_DATA`. For MNIST + Fashion, which combines items of both data sets, pass
 
     --data.source "multi:first='idx:mnist',second='idx:/usr/share/datasets/fashion-mnist'"
 

@@ -1,8 +1,9 @@
-"""Your own data: a folder of images and a table of labels. Copy this file and change it.
+"""Template for custom data: a folder of images and a table of labels. Copy and edit this file.
 
-It looks for the folder `my_data`, here or in `$MTLJAX_DATA`, as docs/my_data.md makes one.
+Reads the folder `my_data`, in the current directory or in `$MTLJAX_DATA`; docs/my_data.md shows how
+to create one.
 
-python -m mtljax.main data --experiment my_data    what is in it, and a picture
+python -m mtljax.main data --experiment my_data    summary of the data, with a figure
 python -m mtljax.main --experiment my_data
 """
 
@@ -12,15 +13,15 @@ from mtljax.tasks import Classification, Regression, Segmentation
 experiment = Experiment(
     name="my_data",
     tasks=(
-        # One column of labels.csv each, called as the task; empty cells are missing labels.
+        # One column of labels.csv per task, with the name of the task; empty cells: no label.
         Classification(name="shape", num_classes=3, class_names=("circle", "square", "triangle")),
         Regression(name="size", center=10.0, scale=3.0),
-        # Cells with file names: here PNG masks, 0 background and 1 the thing.
+        # Cells with file names: here PNG masks with 0 for background and 1 for the object.
         Segmentation(name="mask", num_classes=2, class_names=("background", "thing")),
     ),
     data=Data(
         source="folder:my_data,size=(32,32)",
-        # labels={"shape": "column"}: where the label is, if it is called otherwise than the task.
+        # labels={"shape": "column"}: the column of a label, if its name differs from the task's.
         batch_size=32,
         augment=("flip", "jitter"),
     ),

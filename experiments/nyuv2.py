@@ -1,13 +1,13 @@
-"""NYUv2: 13 classes per pixel, depth and surface normals of indoor scenes.
+"""NYUv2: semantic segmentation (13 classes), depth and surface normals of indoor scenes.
 
-The multi-task benchmark of MTAN (Liu et al., 2019, arXiv:1803.10704): 795 images to train on and
-654 to test on, 288x384 pixels, zooms of 1, 1.2 or 1.5 and mirroring, L1 on depth, cosine on
-normals; a dilated ResNet-50 with an ASPP head per task, batches of 8, Adam at 1e-4, halved after
-100 of 200 epochs, as in LibMTL (arXiv:2203.14338). There the best or last epochs on the test images
-are reported; here a tenth of the training images, drawn at random, chooses the checkpoint.
+The multi-task benchmark of MTAN (Liu et al., 2019, arXiv:1803.10704): 795 training and 654 test
+images of 288x384 pixels, zooms of 1, 1.2 or 1.5 and horizontal flips, L1 loss on depth, cosine loss
+on normals; a dilated ResNet-50 with one ASPP head per task, batch size 8, Adam at 1e-4, halved
+after 100 of 200 epochs, as in LibMTL (arXiv:2203.14338). MTAN and LibMTL report the best or last
+epochs on the test images; here the checkpoint is selected on a random tenth of the training images.
 
-It reads `{train,val}/{image,label,depth,normal}/N.npy` in the folder `nyuv2`, here or in
-`$MTLJAX_DATA`, as https://github.com/lorenmt/mtan links to.
+Reads `{train,val}/{image,label,depth,normal}/N.npy` from the folder `nyuv2`, in the current
+directory or in `$MTLJAX_DATA`; https://github.com/lorenmt/mtan links to the files.
 
 python -m mtljax.main --experiment nyuv2
 """

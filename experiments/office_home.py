@@ -1,13 +1,13 @@
-"""Office-Home: which of 65 things is it? A task for each of four domains, art to photographs.
+"""Office-Home: classification into 65 object classes, one task per image domain (4 domains).
 
-Multi-input multi-task learning: every image is of one domain and has one label (Venkateswara et
-al., 2017, arXiv:1706.07522). The protocol is that of the multi-task literature (Lin & Zhang, 2022,
-LibMTL, arXiv:2203.14338): 60 % of each domain to train on, 20 % validation, 20 % test, here by a
-hash of each file's name; 224x224 pixels; domains in equal proportions; a ResNet-18, in the papers
-pretrained.
+Multi-input multi-task learning: each image belongs to one domain and has one label (Venkateswara et
+al., 2017, arXiv:1706.07522). The protocol is that of LibMTL (Lin & Zhang, 2022, arXiv:2203.14338):
+60 % of each domain for training, 20 % for validation and 20 % for testing, here by a hash of the
+file name; 224x224 pixels; domains in equal proportions; a ResNet-18, pretrained in the papers.
 
-It reads `OfficeHomeDataset_10072016/{Art,Clipart,Product,Real World}/CLASS/*.jpg`, here or in
-`$MTLJAX_DATA`, as the archive of https://www.hemanthdv.org/officeHomeDataset.html unpacks.
+Reads `OfficeHomeDataset_10072016/{Art,Clipart,Product,Real World}/CLASS/*.jpg`, in the current
+directory or in `$MTLJAX_DATA`: the unpacked archive of
+https://www.hemanthdv.org/officeHomeDataset.html.
 
 python -m mtljax.main --experiment office_home
 """

@@ -1,11 +1,11 @@
-"""Oxford-IIIT Pets: breed, species, a mask of the animal, and a box around its head.
+"""Oxford-IIIT Pets: breed, species, segmentation mask and head bounding box.
 
-7,349 photographs of 37 breeds of cats and dogs, 3,680 to train on, of which the last tenth is
-validation, and 3,669 to test on (Parkhi et al., 2012, "Cats and Dogs"). The mask has three classes:
-animal, background, and the border between them. Not every image has a head box; where there is
-none, that label is missing.
+7,349 photographs of 37 breeds of cats and dogs: 3,680 for training, the last tenth of which is the
+validation split, and 3,669 for testing (Parkhi et al., 2012, "Cats and Dogs"). The mask has three
+classes: animal, background, and the border between them. Images without a head box have no label
+for that task.
 
-python -m mtljax.main prepare --experiment oxford_pets    once, with a network
+python -m mtljax.main prepare --experiment oxford_pets    once, needs a network
 python -m mtljax.main --experiment oxford_pets
 """
 

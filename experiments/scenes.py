@@ -1,7 +1,7 @@
-"""Rendered indoor scenes, three tasks: class, depth and surface normal of each pixel.
+"""Rendered indoor scenes: semantic segmentation, depth and surface normals.
 
-The protocol of NYUv2 in small: 64x64 pixels, nine classes, one trunk, a decoder per task, equal
-weights; minutes on two CPU cores, rendering and report included.
+A small version of the NYUv2 protocol: 64x64 pixels, nine classes, one trunk, one decoder per task,
+equal weights. Takes minutes on two CPU cores, including rendering and the report.
 
 python -m mtljax.main --experiment scenes
 """

@@ -1,4 +1,4 @@
-"""Rendered indoor scenes, every label there is: twelve tasks of eleven kinds in one network.
+"""Rendered indoor scenes: all available labels, twelve tasks of eleven kinds in one network.
 
 python -m mtljax.main --experiment scenes_all
 """

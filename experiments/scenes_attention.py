@@ -1,7 +1,7 @@
-"""The scenes experiment with cross-task attention: each task looks at the other tasks' features.
+"""Rendered indoor scenes: the tasks of `scenes` with cross-task attention between features.
 
-Everything else is as in `scenes`, so that the two can be compared, over seeds and with the
-single-task baselines that say what sharing gains or costs:
+All remaining settings are those of `scenes`. To compare both fusions over seeds, with single-task
+baselines that measure the effect of sharing:
 
     python -m mtljax.main compare --experiment scenes --fusions none attention --seeds 3
 

@@ -1,6 +1,6 @@
-"""Rendered indoor scenes: boxes around the objects, and the middle of the largest of each kind.
+"""Rendered indoor scenes: object bounding boxes, and the center of the largest object per kind.
 
-Under ten minutes on two CPU cores.
+Takes less than ten minutes on two CPU cores.
 
 python -m mtljax.main --experiment scenes_objects
 """

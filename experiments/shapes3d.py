@@ -1,11 +1,11 @@
-"""3D Shapes: the six factors that each image was made from, a task each.
+"""3D Shapes: the six generative factors of each image, one task each.
 
-480,000 images of 64x64, one for every combination of floor, wall and object hue (10 each), scale
+480,000 images of 64x64, one for each combination of floor, wall and object hue (10 each), scale
 (8), shape (4) and orientation (15) (Burgess & Kim, 2018, https://github.com/google-deepmind/3d-shapes).
-TFDS has one split, of which the last tenth is the test and the tenth before it validation. Hues and
-shape are classes; scale and orientation are numbers.
+TFDS has one split: its last tenth is the test split, the tenth before it the validation split. Hues
+and shape are classes; scale and orientation are numbers.
 
-python -m mtljax.main prepare --experiment shapes3d    once, with a network
+python -m mtljax.main prepare --experiment shapes3d    once, needs a network
 python -m mtljax.main --experiment shapes3d
 """
 
