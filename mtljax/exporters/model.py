@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Num
+from jaxtyping import Array, Num, PyTree
 
 import mtljax
 from mtljax.config import to_json
@@ -27,7 +27,7 @@ class Model(NamedTuple):
     """Function of images that returns {"TASK/output": ..., "TASK/prediction": ...}, batch first."""
     image: jax.ShapeDtypeStruct
     """Shape and dtype of one image, without the batch axis."""
-    variables: Mapping[str, Any]
+    variables: Mapping[str, PyTree[Array]]
     """The model's collections: parameters, batch statistics, constants."""
     description: dict[str, Any]
     """JSON for users of the exported file; see `describe`."""

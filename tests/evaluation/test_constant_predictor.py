@@ -143,7 +143,9 @@ def test_of_many_examples_some_are_read_always_the_same(monkeypatch):
     monkeypatch.setattr(constant_predictor, "MAX_EXAMPLES", 100)
     exact = constant_predictor.constant_outputs([task], data, 64)["size"]
     np.testing.assert_allclose(exact, values.mean(dtype=np.float64), rtol=1e-6)
-    few, again = (constant_predictor.constant_outputs([task], disk, batch)["size"] for batch in (7, 64))
+    few, again = (
+        constant_predictor.constant_outputs([task], disk, batch)["size"] for batch in (7, 64)
+    )
     assert few == again != exact
     assert abs(few - 3) < 4 * 2 / np.sqrt(100)  # standard errors
     monkeypatch.setattr(constant_predictor, "MAX_BYTES", values[:10].nbytes)

@@ -64,20 +64,7 @@ def compare_verb(arguments: list[str]) -> int:
     compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
     try:
-        outcome, failures = compare(
-            experiment,
-            workdir,
-            seeds=flags.seeds,
-            balancers=flags.balancers,
-            fusions=flags.fusions,
-            trunks=flags.trunks,
-            vary=flags.vary,
-            grid=flags.grid,
-            front=flags.front,
-            devices=flags.devices,
-            together=flags.together,
-            quiet=flags.quiet,
-        )
+        outcome, failures = compare(experiment, workdir, **flags.options())
     except Stopped as stopped:
         print("mtljax: stopped and saved; run the same command to resume", file=sys.stderr)
         return stopped.status
@@ -100,14 +87,7 @@ def group_verb(arguments: list[str]) -> int:
 
     compilation.use_compile_cache()
     workdir = flags.workdir or Path("runs") / f"group-{experiment.name}"
-    group(
-        experiment,
-        workdir,
-        seeds=flags.seeds,
-        groups=flags.groups,
-        devices=flags.devices,
-        quiet=flags.quiet,
-    )
+    group(experiment, workdir, **flags.options())
     if not flags.quiet:
         print(f"report: {workdir / 'report.html'}")
     return 0
