@@ -71,9 +71,10 @@ def test_a_trunk_is_a_function_of_the_package_with_a_signature_and_a_summary(nam
     assert make is TRUNKS[name]
     assert inspect.isfunction(make)
     assert name in mtljax.models.__all__
-    kinds = {parameter.kind for parameter in inspect.signature(make).parameters.values()}
-    assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    parameters = inspect.signature(make).parameters.values()
+    assert all(parameter.default is not parameter.empty for parameter in parameters)
     assert inspect.getdoc(make).splitlines()[0].endswith((".", "`."))
+    assert make(**SMALL_TRUNKS[name]).spec == (name, SMALL_TRUNKS[name])
 
 
 def test_every_fusion_is_a_class_of_the_package():

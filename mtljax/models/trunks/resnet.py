@@ -10,14 +10,14 @@ from jaxtyping import Array
 from mtljax.models.cpu_ops import overlapping_max_pool
 from mtljax.models.layers import Norm, NormKind, conv
 from mtljax.models.trunks.base import Stages
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.spec import preset
 
 Stem = Literal["imagenet", "small"]
 
 
 def resnet(
-    depths: tuple[int, ...],
-    bottleneck: bool,
+    depths: tuple[int, ...] = (2, 2, 2, 2),
+    bottleneck: bool = False,
     output_stride: int = 32,
     stem: Stem = "imagenet",
     norm: NormKind = "batch",
@@ -77,60 +77,24 @@ def resnet(
     return tuple(stages)
 
 
-@with_spec
-def resnet18(
-    depths: tuple[int, ...] = (2, 2, 2, 2),
-    bottleneck: bool = False,
-    output_stride: int = 32,
-    stem: Stem = "imagenet",
-    norm: NormKind = "batch",
-    width: int = 64,
-    axis_name: str | None = None,
-) -> Stages:
+@preset(resnet, depths=(2, 2, 2, 2), bottleneck=False)
+def resnet18() -> None:
     """ResNet-18, with plain blocks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
-    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
 
 
-@with_spec
-def resnet34(
-    depths: tuple[int, ...] = (3, 4, 6, 3),
-    bottleneck: bool = False,
-    output_stride: int = 32,
-    stem: Stem = "imagenet",
-    norm: NormKind = "batch",
-    width: int = 64,
-    axis_name: str | None = None,
-) -> Stages:
+@preset(resnet, depths=(3, 4, 6, 3), bottleneck=False)
+def resnet34() -> None:
     """ResNet-34, with plain blocks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
-    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
 
 
-@with_spec
-def resnet50(
-    depths: tuple[int, ...] = (3, 4, 6, 3),
-    bottleneck: bool = True,
-    output_stride: int = 32,
-    stem: Stem = "imagenet",
-    norm: NormKind = "batch",
-    width: int = 64,
-    axis_name: str | None = None,
-) -> Stages:
+@preset(resnet, depths=(3, 4, 6, 3), bottleneck=True)
+def resnet50() -> None:
     """ResNet-50, with bottlenecks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
-    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
 
 
-@with_spec
-def resnet101(
-    depths: tuple[int, ...] = (3, 4, 23, 3),
-    bottleneck: bool = True,
-    output_stride: int = 32,
-    stem: Stem = "imagenet",
-    norm: NormKind = "batch",
-    width: int = 64,
-    axis_name: str | None = None,
-) -> Stages:
+@preset(resnet, depths=(3, 4, 23, 3), bottleneck=True)
+def resnet101() -> None:
     """ResNet-101, with bottlenecks (He et al., 2015, arXiv:1512.03385); see `resnet`."""
-    return resnet(depths, bottleneck, output_stride, stem, norm, width, axis_name)
 
 
 class ResNetStage(nn.Module):

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import flax.linen as nn
 
@@ -34,3 +34,26 @@ def with_spec(make: Callable[P, Stages]) -> Callable[P, Trunk]:
         return trunk
 
     return factory
+
+
+def preset(
+    make: Callable[P, Stages], **defaults: Any
+) -> Callable[[Callable[[], None]], Callable[P, Trunk]]:
+    """Decorates a declaration to be a trunk factory: `make` with other default arguments.
+
+    The factory has the name and docstring of the declaration and the parameters of `make`.
+    """
+
+    def decorate(declaration: Callable[[], None]) -> Callable[P, Trunk]:
+        build: Callable[P, Stages] = functools.partial(make, **defaults)
+        signature = inspect.signature(build)
+
+        @functools.wraps(declaration)
+        def factory(*args: P.args, **kwargs: P.kwargs) -> Stages:
+            return build(*args, **kwargs)
+
+        factory.__annotations__ = make.__annotations__
+        vars(factory)["__signature__"] = signature
+        return with_spec(factory)
+
+    return decorate

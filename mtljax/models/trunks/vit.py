@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 
 from mtljax.models.layers import DropPath, dense, patches, resize
 from mtljax.models.trunks.base import Activations, Carry, Stages, drop_path_rates
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.spec import preset
 
 
 def vit(
-    width: int,
-    heads: int,
+    width: int = 192,
+    heads: int = 3,
     depth: int = 12,
     patch: int = 16,
     image_size: int = 224,
@@ -66,49 +66,19 @@ def vit(
     )
 
 
-@with_spec
-def vit_ti(
-    width: int = 192,
-    heads: int = 3,
-    depth: int = 12,
-    patch: int = 16,
-    image_size: int = 224,
-    stages: int = 4,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-) -> Stages:
+@preset(vit, width=192, heads=3)
+def vit_ti() -> None:
     """ViT-Ti/16 (Touvron et al., 2020, arXiv:2012.12877); see `vit`."""
-    return vit(width, heads, depth, patch, image_size, stages, dropout, drop_path)
 
 
-@with_spec
-def vit_s(
-    width: int = 384,
-    heads: int = 6,
-    depth: int = 12,
-    patch: int = 16,
-    image_size: int = 224,
-    stages: int = 4,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-) -> Stages:
+@preset(vit, width=384, heads=6)
+def vit_s() -> None:
     """ViT-S/16 (Touvron et al., 2020, arXiv:2012.12877); see `vit`."""
-    return vit(width, heads, depth, patch, image_size, stages, dropout, drop_path)
 
 
-@with_spec
-def vit_b(
-    width: int = 768,
-    heads: int = 12,
-    depth: int = 12,
-    patch: int = 16,
-    image_size: int = 224,
-    stages: int = 4,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-) -> Stages:
+@preset(vit, width=768, heads=12)
+def vit_b() -> None:
     """ViT-B/16 (Dosovitskiy et al., 2020, arXiv:2010.11929); see `vit`."""
-    return vit(width, heads, depth, patch, image_size, stages, dropout, drop_path)
 
 
 class ViTStage(nn.Module):
