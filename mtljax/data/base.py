@@ -10,7 +10,7 @@ import numpy as np
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
 
-Example = dict[str, Any]
+Example = Mapping[str, Any]
 """{"image": [H, W, C], "labels": {task: label}, "present": {task: bool}}"""
 Batch = Mapping[str, Any]
 """Examples stacked along a leading axis B."""
@@ -51,7 +51,7 @@ class Arrays:
         """Returns one example, or a batch for a slice."""
         return self.take(index)
 
-    def take(self, index: int | slice | np.ndarray) -> dict[str, Any]:
+    def take(self, index: int | slice | np.ndarray) -> Batch:
         """Returns the examples at `index`, in its order."""
         batch = {"image": self.image, "labels": dict(self.labels), "present": dict(self.present)}
         return jax.tree.map(lambda x: x[index], batch)
@@ -95,7 +95,7 @@ class SelectedLabels:
     def __getitem__(self, index: int) -> Example:
         return self._select(self.split[index])
 
-    def _select(self, examples: dict[str, Any]) -> dict[str, Any]:
+    def _select(self, examples: Batch) -> Example:
         pick = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
         return {**examples, "labels": pick("labels"), "present": pick("present")}
 
@@ -103,7 +103,7 @@ class SelectedLabels:
 class SelectedLabelBatches(SelectedLabels):
     """`SelectedLabels` of a split with `take`."""
 
-    def take(self, rows: np.ndarray) -> dict[str, Any]:
+    def take(self, rows: np.ndarray) -> Batch:
         """Returns the examples at `rows`, in their order."""
         return self._select(self.split.take(rows))  # type: ignore[attr-defined]  # optional method
 

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grain
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Split
+from mtljax.data.base import Batch, Split
 
 READER_THREADS = 8
 """Threads that read an entire split."""
@@ -70,7 +69,7 @@ def read_batch(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
     return stack([split[int(row)] for row in rows])
 
 
-def read_split(split: Split) -> dict[str, Any]:
+def read_split(split: Split) -> Batch:
     """Returns the entire split as one batch of NumPy arrays, read by several threads."""
     rows = np.arange(len(split))
     if hasattr(split, "take"):

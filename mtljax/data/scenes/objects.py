@@ -59,7 +59,7 @@ class Shapes(NamedTuple):
 
 
 def draw_table(u: Float[Array, "8"], room: Room, camera: Camera) -> Table:
-    """Returns a table in view of the camera; it exists if it fits into the room."""
+    """Returns a table in view of the camera; it exists, at random, only if it fits."""
     half = jnp.stack([lerp(0.5, 0.85, u[0]), lerp(0.32, 0.5, u[1])])
     center = points_in_view(camera, u[2:4], 2.2, 4.2)
     fits = wall_distance(room, center) > 0.8 * _length(half)

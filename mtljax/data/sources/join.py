@@ -1,13 +1,12 @@
 """Source of several domains as one partially labeled data set."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Example, LabelRequest, Source, Split
+from mtljax.data.base import Batch, Example, LabelRequest, Source, Split
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.pipeline import read_batch
 
@@ -111,7 +110,7 @@ class JoinedSplit:
     def __getitem__(self, index: int) -> Example:
         return jax.tree.map(lambda x: x[0], self.take(np.asarray([index])))
 
-    def take(self, rows: np.ndarray) -> dict[str, Any]:
+    def take(self, rows: np.ndarray) -> Batch:
         """Returns the examples at `rows`, read per domain."""
         index = self.index[rows]
         batches, positions = [], []
@@ -122,7 +121,7 @@ class JoinedSplit:
         order = np.argsort(np.concatenate(positions))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *batches)
 
-    def _with_all_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _with_all_labels(self, batch: Batch) -> Batch:
         """Adds the labels of other domains, marked missing."""
         count = len(batch["image"])
         zeros = lambda x: np.zeros((count, *np.shape(x)), x.dtype)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 from rich.console import Console
 from rich.progress import track
 
-from mtljax.data.base import Example, Source
+from mtljax.data.base import Batch, Example, Source
 from mtljax.data.scenes import render
 
 SMALLEST, LARGEST = 32, 512
@@ -95,7 +95,7 @@ class RenderedSplit:
     def __getitem__(self, index: int) -> Example:
         return jax.tree.map(lambda x: x[0], self.take(np.asarray([index])))
 
-    def take(self, rows: Int[np.ndarray, " n"]) -> dict[str, Any]:
+    def take(self, rows: Int[np.ndarray, " n"]) -> Batch:
         """Returns the images at `rows`, in their order, as a batch of NumPy arrays."""
         rows = np.asarray(rows)
         outside = (rows < 0) | (rows >= self.count)
@@ -111,7 +111,7 @@ class RenderedSplit:
         batch = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(rows)], *batches)
         return {**batch, "present": {name: np.ones(len(rows), bool) for name in batch["labels"]}}
 
-    def _render(self, rows: Int[np.ndarray, " n"]) -> dict[str, Any]:
+    def _render(self, rows: Int[np.ndarray, " n"]) -> Batch:
         return jax.device_get(render(_keys(self.seed, self.part, rows), self.size))
 
 
