@@ -141,6 +141,10 @@ def test_what_is_built_is_the_object_that_was_given():
     assert parts.balancer.spec == balancing.imtl_l(learning_rate=0.5).spec
 
 
+def mine():
+    return balancing.ew()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -149,6 +153,7 @@ def test_what_is_built_is_the_object_that_was_given():
             {"balancer": dataclasses.replace(balancing.ew(), spec=None)},
             "balancer: Balancer cannot be recorded in config.json; call a function of",
         ),
+        ({"balancer": balancing.base.with_spec(mine)()}, "balancer: Balancer cannot be recorded"),
         ({"trunk": (nn.Dense(3),)}, "trunk: tuple cannot be recorded in config.json; call"),
         ({"fusion": nn.Dense}, "fusion: Dense cannot be recorded in config.json; use a class"),
         ({"optimizer": optax.sgd(0.1)}, "optimizer: .* cannot .*name an optimizer, as 'adamw:"),

@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from mtljax.balancing import Balancer
-from mtljax.models import FUSIONS
-from mtljax.models.fusion import Fusion
-from mtljax.models.trunks import Trunk
+from mtljax.balancing import BALANCERS, Balancer
+from mtljax.models import FUSIONS, TRUNKS, Fusion, Trunk
 from mtljax.tasks import Task
 from mtljax.utils.spec import Spec, to_text
 
@@ -231,22 +229,23 @@ def as_text(field: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     spec = _fusion_spec(value) if field == "fusion" else getattr(value, "spec", None)
-    if spec is None:
+    registry, advice = RECORDABLE[field]
+    if spec is None or spec.name not in registry:
         name = getattr(value, "__name__", type(value).__name__)
         raise ValueError(
-            f"{field}: {name} cannot be recorded in config.json; {RECORDABLE[field]}, or build the "
-            "step yourself with mtljax.make_train_step"
+            f"{field}: {name} cannot be recorded in config.json; {advice}, or build the step "
+            "yourself with mtljax.make_train_step"
         )
     return to_text(spec)
 
 
-RECORDABLE = {
-    "trunk": "call a function of mtljax.models, as resnet18(norm='group')",
-    "fusion": "use a class of mtljax.models.FUSIONS or a functools.partial of one with keywords",
-    "balancer": "call a function of mtljax.balancing, as cagrad(c=0.4)",
-    "optimizer": "name an optimizer, as 'adamw:weight_decay=1e-2'",
+RECORDABLE: dict[str, tuple[Mapping[str, Any], str]] = {
+    "trunk": (TRUNKS, "call a function of mtljax.models, as resnet18(norm='group')"),
+    "fusion": (FUSIONS, "use a class of mtljax.models.FUSIONS, or functools.partial of one"),
+    "balancer": (BALANCERS, "call a function of mtljax.balancing, as cagrad(c=0.4)"),
+    "optimizer": ({}, "name an optimizer, as 'adamw:weight_decay=1e-2'"),
 }
-"""Field -> description of the objects that it accepts."""
+"""Field -> registry whose objects it accepts, and advice for other objects."""
 
 
 def _fusion_spec(value: Any) -> Spec | None:
