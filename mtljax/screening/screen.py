@@ -3,7 +3,6 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mtljax.build import keeps_on_device, load_resident, open_source
 from mtljax.config import Experiment
@@ -94,12 +93,12 @@ class _Cached:
 
     def __init__(self, split: Split):
         self._split = split
-        self._examples: dict[int, dict[str, Any]] = {}
+        self._examples: dict[int, Example] = {}
 
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         if index not in self._examples:
             self._examples[index] = self._split[index]
         return self._examples[index]
