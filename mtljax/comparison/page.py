@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.figures import comparison_plots
-from mtljax.comparison.outcome import Comparison, ComparisonRow
+from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.running import Failure
 from mtljax.config import to_json
 from mtljax.report.figures import figure_style, write_plots
@@ -33,17 +30,6 @@ _CAPTIONS = {
 }
 
 
-class _Cell(NamedTuple):
-    text: str
-    value: str
-    """Number to sort by, or empty."""
-
-
-class _TableRow(NamedTuple):
-    row: ComparisonRow
-    cells: list[_Cell]
-
-
 def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure]) -> None:
     """Writes the self-contained page `workdir/report.html`, and `workdir/plots/*.png`.
 
@@ -54,16 +40,14 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
     """
     with figure_style():
         plots = comparison_plots(comparison)
-    results, costs = table.result_columns(comparison), table.COST_COLUMNS
     page = load_template("comparison.html.jinja", "mtljax.comparison").render(
         title=comparison.experiment.name,
         subtitle=f"{count(len(comparison.rows_of('method')), 'method')} compared",
         conclusions=conclusions(comparison),
         failures=failures,
-        columns=results,
-        rows=_table_rows(comparison, results),
-        cost_columns=costs,
-        cost_rows=_table_rows(comparison, costs),
+        columns=table.result_columns(comparison),
+        cost_columns=table.COST_COLUMNS,
+        rows=comparison.rows,
         has_front=bool(comparison.rows_of("front")),
         has_grid=any(row.settings for row in comparison.rows),
         seeds_per_program=comparison.seeds_per_program,
@@ -75,11 +59,3 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
     )
     write_plots(workdir, plots)
     write_text(workdir / "report.html", page)
-
-
-def _table_rows(comparison: Comparison, columns: Sequence[table.Column]) -> list[_TableRow]:
-    def cell(column: table.Column, row: ComparisonRow) -> _Cell:
-        mean = column.value(row).mean
-        return _Cell(column.text(row), "" if np.isnan(mean) else repr(float(mean)))
-
-    return [_TableRow(row, [cell(column, row) for column in columns]) for row in comparison.rows]

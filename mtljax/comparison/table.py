@@ -26,6 +26,10 @@ class Column(NamedTuple):
     value: Callable[[ComparisonRow], Estimate]
     text: Callable[[ComparisonRow], str]
 
+    def csv_value(self, row: ComparisonRow) -> str:
+        """Returns the mean with full precision, empty if it is unknown."""
+        return _csv_number(self.value(row).mean)
+
 
 def result_columns(comparison: Comparison) -> list[Column]:
     """Columns of the results, which depend on the runs only: test metrics, delta_m and MR."""
