@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mtljax.build import keeps_on_device, load_resident, open_source
 from mtljax.config import Experiment
-from mtljax.data.base import Arrays, Source, Split, map_splits
+from mtljax.data.base import Arrays, Example, Source, Split, map_splits
 from mtljax.screening.appearance import find_odd_images
 from mtljax.screening.droplist import write_drop
 from mtljax.screening.findings import ERRORS, Finding, by_kind
