@@ -1,14 +1,15 @@
-"""The two-objective toy problem of the CAGrad and Nash-MTL papers, and every method's way over it.
+"""Toy problem with two objectives (CAGrad, Nash-MTL), optimized with every balancer.
 
     python examples/toy.py [--steps 100000] [--picture toy.png]
 
-Two losses of two parameters: valleys that pull apart lie on both sides of a flat ridge, and below
-them a bowl holds the Pareto set, a nearly straight line from (-7, -8.4) to (7, -8.4). From some
-starts a plain average of the gradients gets stuck in a valley; a method that sees the conflict goes
-on. Printed is how far from that line each method ends, per start; the picture shows the ways.
+Two losses of two parameters: conflicting valleys on both sides of a flat ridge, and below them a
+bowl with the Pareto set, a nearly straight line from (-7, -8.4) to (7, -8.4). From some starting
+points the mean gradient stops in a valley; methods that resolve the conflict continue. The script
+prints the final distance to that line for each method and starting point, and draws the
+trajectories.
 
-No images are involved, so this is a script and no `Experiment`: the balancers run as they do in the
-train step, on a Jacobian of two parameters.
+Without images this is a script and not an `Experiment`: the balancers run as in the train step, on
+a Jacobian of two parameters.
 
 References:
   Liu et al., 2021, arXiv:2110.14048, appendix; Navon et al., 2022, arXiv:2202.01017, appendix
@@ -27,10 +28,10 @@ import optax
 from mtljax.balancing import BALANCERS, Needs, Signals
 from mtljax.balancing.base import combine_rows, gramian
 
-STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))  # Nash-MTL's
-SCALE = np.array([0.1, 1.0])  # of the losses: Nash-MTL's and FAMO's; both 1 in CAGrad's paper
-LOWEST = -21 * SCALE  # below both losses, for the methods whose losses must be positive (FAMO's)
-POSITIVE_ONLY = (
+STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))  # as in Nash-MTL
+SCALE = np.array([0.1, 1.0])  # scale of the losses in Nash-MTL and FAMO; both 1 in CAGrad
+LOWER_BOUND = -21 * SCALE  # subtracted for methods that require positive losses, as in FAMO
+POSITIVE_LOSSES = (
     "si",
     "gls",
     "uw_so",
@@ -43,98 +44,100 @@ POSITIVE_ONLY = (
     "dwa",
     "gradnorm",
 )
-LEFT_OUT = ("fixed", "auto_lambda", "moml", "forum", "krum", "trimmed_mean")
+EXCLUDED = ("fixed", "auto_lambda", "moml", "forum", "krum", "trimmed_mean")
 LEARNING_RATE = 1e-3
-REACH, DEPTH = 7.0, -8.4  # of the Pareto set; minima of weighted sums lie at y = -8.43 to -8.355
-ARGUMENTS = {"famo": {"decay": 1e-5}}  # its code's
+PARETO_X, PARETO_Y = 7.0, -8.4  # Pareto set: |x| <= 7; minima of weighted sums: y -8.43 to -8.355
+ARGUMENTS = {"famo": {"decay": 1e-5}}  # as in the code of FAMO
 
 
 def losses_of(theta):
-    """[2] losses at theta [2]."""
+    """Returns the losses [2] at parameters `theta` [2]."""
     x, y = theta
     above, below = jnp.maximum(jnp.tanh(0.5 * y), 0), jnp.maximum(jnp.tanh(-0.5 * y), 0)
     valley = lambda inner: jnp.log(jnp.maximum(jnp.abs(inner), 5e-6)) + 6
-    bowl = lambda centre: ((x - centre) ** 2 + 0.1 * (y + 8) ** 2) / 10 - 20
+    bowl = lambda center: ((x - center) ** 2 + 0.1 * (y + 8) ** 2) / 10 - 20
     first = above * valley(0.5 * (-x - 7) - jnp.tanh(-y)) + below * bowl(7)
     second = above * valley(0.5 * (-x + 3) - jnp.tanh(-y) + 2) + below * bowl(-7)
     return jnp.stack([first, second]) * SCALE
 
 
 @functools.partial(jax.jit, static_argnames=("name", "steps"))
-def ways(name, starts, steps, keep=200):
-    """[starts, keep, 2]: every method descends by Adam, as in the papers."""
+def optimize(name, starts, steps, points=200):
+    """Runs Adam from each start, as in the papers; returns trajectories [starts, points, 2]."""
     balancer = BALANCERS[name](**ARGUMENTS.get(name, {}))
     optimizer = optax.adam(LEARNING_RATE)
-    copies = balancer.samples
-    alike = lambda x: x if copies == 1 else jnp.broadcast_to(x, (copies, *x.shape))
-    shift = LOWEST if name in POSITIVE_ONLY else np.zeros(2)
+    samples = balancer.samples
+    repeat = lambda x: x if samples == 1 else jnp.broadcast_to(x, (samples, *x.shape))
+    shift = LOWER_BOUND if name in POSITIVE_LOSSES else np.zeros(2)
 
     def update(carry, key):
         theta, state, moments, step = carry
-        rows = jax.jacobian(losses_of)(theta)
+        jacobian = jax.jacobian(losses_of)(theta)
         products = None
         if balancer.needs is Needs.GRAMIAN:
-            products = gramian(rows)
-            if copies > 1:
-                shape = (copies, 2, copies, 2)
+            products = gramian(jacobian)
+            if samples > 1:
+                shape = (samples, 2, samples, 2)
                 products = jnp.broadcast_to(products[None, :, None, :], shape)
         signals = Signals(
-            losses=alike(losses_of(theta) - shift),
-            present=alike(jnp.ones(2, bool)),
+            losses=repeat(losses_of(theta) - shift),
+            present=repeat(jnp.ones(2, bool)),
             step=step,
             gramian=products,
-            jacobian=rows if balancer.needs is Needs.JACOBIAN else None,
+            jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
         )
         combined, state = balancer.combine(signals, state, key)
         if balancer.gives_weights:
-            combined = combine_rows(combined if copies == 1 else combined.sum(0), rows)
+            combined = combine_rows(combined if samples == 1 else combined.sum(0), jacobian)
         updates, moments = optimizer.update(combined, moments)
         theta = theta + updates
         if balancer.observe is not None:
             state = balancer.observe(signals, losses_of(theta) - shift, state)
         return (theta, state, moments, step + 1), None
 
-    def way(start):
+    def trajectory(start):
         carry = start, balancer.init(2, start), optimizer.init(start), jnp.zeros((), jnp.int32)
 
-        def stretch(carry, key):
-            carry, _ = jax.lax.scan(update, carry, jax.random.split(key, steps // keep))
+        def segment(carry, key):
+            carry, _ = jax.lax.scan(update, carry, jax.random.split(key, steps // points))
             return carry, carry[0]
 
-        return jax.lax.scan(stretch, carry, jax.random.split(jax.random.key(0), keep))[1]
+        return jax.lax.scan(segment, carry, jax.random.split(jax.random.key(0), points))[1]
 
-    return jax.vmap(way)(starts)
+    return jax.vmap(trajectory)(starts)
 
 
-def to_pareto_set(theta):
-    """Distance from the line that the Pareto set nearly is."""
-    along = np.clip(theta[..., 0], -REACH, REACH)
-    nearest = np.stack([along, np.full(theta.shape[:-1], DEPTH)], -1)
+def distance_to_pareto_set(theta):
+    """Distance of points [..., 2] to the line that approximates the Pareto set."""
+    x = np.clip(theta[..., 0], -PARETO_X, PARETO_X)
+    nearest = np.stack([x, np.full(theta.shape[:-1], PARETO_Y)], -1)
     return np.linalg.norm(theta - nearest, axis=-1)
 
 
-def draw(found, path):
-    """All methods side by side, over the contours of the mean loss."""
+def draw(trajectories, path):
+    """Draws one panel per method, over the contours of the mean loss."""
     columns = 6
-    rows = -(-len(found) // columns)
+    rows = -(-len(trajectories) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.4 * rows), squeeze=False)
     side = np.linspace(-12, 12, 160)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     mean = np.asarray(jax.vmap(losses_of)(jnp.asarray(grid)).mean(-1)).reshape(160, 160)
-    for axis, (name, thetas) in zip(axes.flat, found.items(), strict=False):
+    for axis, (name, thetas) in zip(axes.flat, trajectories.items(), strict=False):
         axis.contour(side, side, mean, levels=15, linewidths=0.4, cmap="Greys")
-        axis.plot([-REACH, REACH], [DEPTH] * 2, color="0.4", linewidth=3, solid_capstyle="round")
+        axis.plot(
+            [-PARETO_X, PARETO_X], [PARETO_Y] * 2, color="0.4", linewidth=3, solid_capstyle="round"
+        )
         for start, theta in zip(STARTS, thetas, strict=True):
             line = np.vstack([start, theta])
             axis.plot(*line.T, linewidth=1.2)
             axis.plot(*start, "ko", markersize=3)
             axis.plot(*theta[-1], "r*", markersize=6)
         axis.set(title=name, xlim=(-12, 12), ylim=(-12, 12), xticks=[], yticks=[])
-    for axis in axes.flat[len(found) :]:
+    for axis in axes.flat[len(trajectories) :]:
         axis.remove()
     figure.suptitle(
-        "Each method's way from five starts (dots) to where it ends (stars), over the contours of "
-        "the mean loss; the grey bar is the Pareto set"
+        "Trajectory of each method from five starting points (dots) to the final parameters "
+        "(stars), over the contours of the mean loss; gray bar: Pareto set"
     )
     figure.tight_layout(rect=(0, 0, 1, 0.99))
     figure.savefig(path, dpi=110)
@@ -143,20 +146,20 @@ def draw(found, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--picture", default="toy.png")
+    parser.add_argument("--steps", type=int, default=100_000, help="at least 200")
+    parser.add_argument("--picture", default="toy.png", help="path of the figure")
     options = parser.parse_args()
 
-    print("distance from the Pareto set at the end, per start:", *STARTS)
-    found, begin = {}, time.perf_counter()
+    print("final distance to the Pareto set, per starting point:", *STARTS)
+    trajectories, start = {}, time.perf_counter()
     for name in BALANCERS:
-        if name in LEFT_OUT:
+        if name in EXCLUDED:
             continue
-        found[name] = np.asarray(ways(name, jnp.asarray(STARTS), options.steps))
-        ends = to_pareto_set(found[name][:, -1])
-        print(f"{name:14}", *(f"{end:7.2f}" for end in ends), flush=True)
-    draw(found, options.picture)
-    print(f"{options.picture} drawn after {time.perf_counter() - begin:.0f} s")
+        trajectories[name] = np.asarray(optimize(name, jnp.asarray(STARTS), options.steps))
+        distances = distance_to_pareto_set(trajectories[name][:, -1])
+        print(f"{name:14}", *(f"{distance:7.2f}" for distance in distances), flush=True)
+    draw(trajectories, options.picture)
+    print(f"{options.picture} written after {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

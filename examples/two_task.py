@@ -1,58 +1,70 @@
-"""Two tasks, independent or dependent: separate trunks joined late, one trunk, or attention?
+"""Comparison of feature sharing between two tasks: separate trunks, one trunk, or attention.
 
     python examples/two_task.py [--seeds 5] [--steps N] [--workdir runs/two_task]
 
-On two data sets of handwritten digits, where two tasks go well together (which digit it is, and its
-value) and where they compete (which two digits lie over each other), three ways to share features
-are compared with each other and with separate networks:
+Two data sets of handwritten digits: one with related tasks (class of the digit and its value), one
+with competing tasks (the classes of two overlapping digits). Three fusions are compared with
+single-task baselines:
 
-- `independent`: a trunk per task, whose features are joined before the heads;
-- `none`: one trunk for both tasks, hard sharing;
-- `attention`: one trunk, after which each task's features attend to the other's.
+- `independent`: one trunk per task, whose features are concatenated before the heads;
+- `none`: one trunk for both tasks (hard parameter sharing);
+- `attention`: one trunk, then cross-task attention between the features.
 
-One table and one picture say what came out, and sentences how sure that is. Each data set also has
-a page of its own. What is finished is kept, so the same command goes on after an interruption.
+The result is one table, one figure and a list of conclusions; each data set also has a report.
+Finished runs are reused, so the same command continues after an interruption.
 """
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 from rich.table import Table
 
-from mtljax import compilation
-from mtljax.comparison.compare import compare
+import mtljax
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.figures import plot_delta_m
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.table import format_delta_m, result_columns
-from mtljax.config import find_experiment
 from mtljax.report.figures import figure_style
 from mtljax.utils.terminal import console, print_line
 
-DATA = ("digits", "multi_digits")
+EXPERIMENTS = ("digits", "multi_digits")
 FUSIONS = ("independent", "none", "attention")
 
 
-def table(found: list[Comparison]) -> Table:
-    """Every way on every data set."""
-    shown = Table(title="two tasks: means over seeds ± half of the 95 % interval, test split")
-    for column in ("network", "task 1", "task 2", "Δm % ↑", "parameters"):
-        shown.add_column(column, justify="left" if column == "network" else "right")
-    for one in found:
-        metrics = result_columns(one)[: len(one.metrics)]
-        heads = [f"{column.header} {column.better}" for column in metrics]
-        shown.add_row(one.experiment.name, *heads, style="bold")
-        for row in one.rows:
-            shown.add_row(
-                "separate networks" if row.kind == "stl" else row.name.removeprefix("fusion "),
+def table(comparisons: Sequence[Comparison]) -> Table:
+    """Table of the baselines and fusions, for each data set."""
+    result = Table(title="two tasks: mean over seeds ± half of the 95 % interval, test split")
+    for header in ("network", "task 1", "task 2", "Δm % ↑", "parameters"):
+        result.add_column(header, justify="left" if header == "network" else "right")
+    for comparison in comparisons:
+        metrics = result_columns(comparison)[: len(comparison.metrics)]
+        headers = [f"{column.header} {column.better}" for column in metrics]
+        result.add_row(comparison.experiment.name, *headers, style="bold")
+        for row in comparison.rows:
+            result.add_row(
+                "single-task" if row.kind == "stl" else row.name.removeprefix("fusion "),
                 *(column.text(row) for column in metrics),
-                format_delta_m(one, row),
+                format_delta_m(comparison, row),
                 f"{row.costs['parameters'].mean:,.0f}",
-                end_section=row is one.rows[-1],
+                end_section=row is comparison.rows[-1],
             )
-    return shown
+    return result
+
+
+def figure(comparisons: Sequence[Comparison]) -> Image.Image:
+    """Bar charts of delta_m, side by side."""
+    with figure_style():
+        plots = [plot_delta_m(each, f"{each.experiment.name}: ") for each in comparisons]
+    images = [plot.image for plot in plots if plot is not None]
+    size = sum(image.width for image in images), max(image.height for image in images)
+    result, left = Image.new("RGB", size, "white"), 0
+    for image in images:
+        result.paste(image, (left, 0))
+        left += image.width
+    return result
 
 
 def main() -> None:
@@ -60,37 +72,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="instead of each experiment's own")
+    parser.add_argument("--steps", type=int, help="default: the steps of each experiment")
     parser.add_argument("--workdir", type=Path, default=Path("runs/two_task"))
     flags = parser.parse_args()
-    compilation.use_compile_cache()
-    found = []
-    for name in DATA:
-        experiment = find_experiment(name)
+    mtljax.use_compile_cache()
+    comparisons = []
+    for name in EXPERIMENTS:
+        experiment = mtljax.find_experiment(name)
         if flags.steps is not None:
             experiment = dataclasses.replace(experiment, steps=flags.steps)
-        print_line(f"{name}: separate networks, then {', '.join(FUSIONS)}")
-        comparison, failures = compare(
+        print_line(f"{name}: single-task baselines, then {', '.join(FUSIONS)}")
+        comparison, failures = mtljax.compare(
             experiment, flags.workdir / name, fusions=FUSIONS, seeds=flags.seeds
         )
         if failures:
             raise SystemExit(f"{len(failures)} runs failed: {failures[0].reason}")
-        found.append(comparison)
+        comparisons.append(comparison)
 
-    console.print(table(found))
-    for one in found:
-        for sentence in conclusions(one):
-            print_line(f"{one.experiment.name}: {sentence}")
-    with figure_style():
-        bars = [plot_delta_m(one, f"{one.experiment.name}: ") for one in found]
-    images = [picture.image for picture in bars if picture is not None]
-    size = sum(image.width for image in images), max(image.height for image in images)
-    whole, left = Image.new("RGB", size, "white"), 0
-    for image in images:
-        whole.paste(image, (left, 0))
-        left += image.width
-    whole.save(flags.workdir / "two_task.png")
-    print(f"picture: {flags.workdir / 'two_task.png'}; pages: {flags.workdir}/*/report.html")
+    console.print(table(comparisons))
+    for comparison in comparisons:
+        for sentence in conclusions(comparison):
+            print_line(f"{comparison.experiment.name}: {sentence}")
+    figure(comparisons).save(flags.workdir / "two_task.png")
+    print(f"figure: {flags.workdir / 'two_task.png'}; reports: {flags.workdir}/*/report.html")
 
 
 if __name__ == "__main__":
