@@ -77,7 +77,7 @@ def experiment_folder() -> Path:
 
 
 def experiment_names() -> list[str]:
-    """Names of the experiments that come with the package."""
+    """Names of the experiments of the package."""
     files = experiment_folder().glob("[!_]*.py")
     return sorted(f.stem for f in files if re.search(r"^experiment\b", f.read_text(), re.M))
 
