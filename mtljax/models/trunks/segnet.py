@@ -44,14 +44,9 @@ def segnet(
       Badrinarayanan et al., 2015, arXiv:1511.00561; Liu et al., 2018, arXiv:1803.10704
     """
     stage = functools.partial(SegNetStage, norm=norm, axis_name=axis_name)
-    down = [
-        stage(way="down", widths=(width,) * depth)
-        for width, depth in zip(widths, depths, strict=True)
-    ]
-    up = [
-        stage(way="up", widths=(width,) * depth)
-        for width, depth in zip((widths[0], *widths[:-1]), depths, strict=True)
-    ]
+    outputs = (widths[0], *widths[:-1])
+    down = [stage("down", (w,) * n) for w, n in zip(widths, depths, strict=True)]
+    up = [stage("up", (w,) * n) for w, n in zip(outputs, depths, strict=True)]
     return (*down, *up[::-1])
 
 
