@@ -56,16 +56,16 @@ def experiment_of(case: dict):
 
 def loop(case: dict) -> float:
     """Examples/s of the whole loop."""
-    import mtljax.report
+    import mtljax.report.run
 
-    keep, mtljax.report.write_report = mtljax.report.write_report, lambda *_, **__: None
+    keep, mtljax.report.run.write_report = mtljax.report.run.write_report, lambda *_, **__: None
     try:
         with tempfile.TemporaryDirectory() as folder:
             return train(experiment_of(case), Path(folder) / "run", quiet=True)[
                 "examples_per_second"
             ]
     finally:
-        mtljax.report.write_report = keep
+        mtljax.report.run.write_report = keep
 
 
 def bare(case: dict) -> float:

@@ -28,10 +28,10 @@ from unittest import mock
 import jax
 import numpy as np
 
-import mtljax.report
+import mtljax.report.run
 from mtljax import compilation, parallel
 from mtljax.config import find_experiment
-from mtljax.evaluation.evaluator import scalars
+from mtljax.evaluation.evaluator import scalar_metrics
 from mtljax.training.loop import train, train_group
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
@@ -51,11 +51,11 @@ def experiment_of(steps: int, activation: str = "tanh"):
 
 
 def apart(runs, folder: Path) -> list[dict]:
-    keep, mtljax.report.write_report = mtljax.report.write_report, lambda *_, **__: None
+    keep, mtljax.report.run.write_report = mtljax.report.run.write_report, lambda *_, **__: None
     try:
         return [train(run, folder / str(run.seed), quiet=True) for run in runs]
     finally:
-        mtljax.report.write_report = keep
+        mtljax.report.run.write_report = keep
 
 
 def in_turn(runs, folder: Path) -> list[dict]:
@@ -88,7 +88,7 @@ def differences(ours: list[dict], theirs: list[dict]) -> list[float]:
         max(
             abs(value - b["test"][task][name]) / max(abs(value), 1e-3)
             for task in a["test"]
-            for name, value in scalars(a["test"][task]).items()
+            for name, value in scalar_metrics(a["test"][task]).items()
         )
         for a, b in zip(ours, theirs, strict=True)
     ]
