@@ -11,31 +11,23 @@ import hashlib
 import itertools
 import json
 import re
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import qmc
 
 from mtljax.build import build
+from mtljax.comparison.overrides import Override, combinations, with_overrides
 from mtljax.config import Experiment, to_json
 from mtljax.runs.selection import check_select
-from mtljax.utils.registry import nearest, read_value, split_arguments
 
 FOLDER = "members"
 STL = "STL"
 """Name of the row of single-task baselines."""
 Kind = Literal["stl", "method", "front"]
-Assignment = tuple[str, str]
-"""Field and value of an experiment as text: ("data.batch_size", "32")."""
-FINE_TUNING = ("freeze", "freeze_statistics", "layer_decay", "unfreeze_every", "l2_sp")
-"""Fields that apply only together with `init`."""
-IDENTITY = {"seed", "name", "tasks"}
-"""Fields that --vary and --grid cannot change."""
-Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,8 +94,8 @@ def plan(
       ValueError: Unknown name, field or value, or a duplicate method.
     """
     balancers, fusions = balancers or [experiment.balancer], fusions or [experiment.fusion]
-    trunks, points = trunks or [experiment.trunk], list(grid_points(grid, "--grid"))
-    variants = list(grid_points(vary, "--vary"))
+    trunks, points = trunks or [experiment.trunk], list(combinations(grid, "--grid"))
+    variants = list(combinations(vary, "--vary"))
     _check_disjoint(variants[0], points[0])
     if front < 0:
         raise ValueError(f"--front must be >= 0, not {front}")
@@ -141,19 +133,19 @@ class _Base(NamedTuple):
 
 
 def _bases(
-    experiment: Experiment, trunks: Sequence[str], variants: Sequence[Sequence[Assignment]]
+    experiment: Experiment, trunks: Sequence[str], variants: Sequence[Sequence[Override]]
 ) -> list[_Base]:
     """Every trunk with every combination of varied fields."""
     bases = []
     for trunk, variant in itertools.product(trunks, variants):
-        base = with_fields(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
+        base = with_overrides(dataclasses.replace(experiment, trunk=trunk), variant, "--vary")
         labels = [f"trunk {trunk}"] * (len(trunks) > 1)
         bases.append(_Base(labels + [f"{field} {text}" for field, text in variant], base))
     return bases
 
 
 def _method(
-    points: Sequence[Sequence[Assignment]],
+    points: Sequence[Sequence[Override]],
     kind: Kind,
     base: _Base,
     labels: Sequence[str],
@@ -167,7 +159,7 @@ def _method(
         candidates=tuple(
             Candidate(
                 settings=", ".join(f"{field}={text}" for field, text in point),
-                experiment=with_fields(experiment, point, "--grid"),
+                experiment=with_overrides(experiment, point, "--grid"),
             )
             for point in points
         ),
@@ -202,98 +194,13 @@ def simplex(tasks: int, count: int) -> Float[np.ndarray, "{count} {tasks}"]:
     return tasks * np.diff(edges, axis=1, prepend=0.0, append=1.0)
 
 
-def grid_points(texts: Sequence[str], flag: str) -> Iterator[list[Assignment]]:
-    """Yields all combinations of the `field=value,value` texts of a flag."""
-    axes = []
-    for text in texts:
-        field, equals, values = text.partition("=")
-        options = [value.strip() for value in split_arguments(values)]
-        if not equals or not options:
-            raise ValueError(f"{flag} {text!r} is not field=value,value")
-        axes.append([(field.strip().replace("-", "_"), value) for value in options])
-    names = [axis[0][0] for axis in axes]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{flag} has {name} twice; list all its values in one {name}=...")
-    return map(list, itertools.product(*axes))
-
-
-def _check_disjoint(variant: Sequence[Assignment], point: Sequence[Assignment]) -> None:
+def _check_disjoint(variant: Sequence[Override], point: Sequence[Override]) -> None:
     """Raises ValueError if --vary has a field that another flag sets."""
     flags = {kind: f"--{kind}s" for kind in ("balancer", "fusion", "trunk")}
     flags |= {field: "--grid" for field, _ in point}
     for field, _ in variant:
         if field in flags:
             raise ValueError(f"--vary cannot have {field}: its values are set by {flags[field]}")
-
-
-def with_fields(experiment: Experiment, changes: Sequence[Assignment], flag: str) -> Experiment:
-    """Copy with changed fields; see `with_field`.
-
-    If the change removes `init`, the copy is trained `from_scratch` with the given changes.
-    """
-    changed = experiment
-    for field, text in changes:
-        changed = with_field(changed, field, text, flag)
-    if changed.init is None and experiment.init is not None:
-        changed = with_fields(from_scratch(experiment), changes, flag)
-    return changed
-
-
-def from_scratch(experiment: Experiment) -> Experiment:
-    """Copy with random initial weights and default fine-tuning fields: a fair baseline."""
-    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment)}
-    defaults = {name: defaults[name] for name in FINE_TUNING}
-    return dataclasses.replace(experiment, init=None, **defaults)
-
-
-def with_field(
-    config: Config, path: str, text: str, flag: str, full_path: str | None = None
-) -> Config:
-    """Copy of nested frozen dataclasses with one field changed.
-
-    Args:
-      config: An experiment, or a dataclass in one.
-      path: Dotted path of the field: `data.batch_size`.
-      text: New value: "32".
-      flag: Command-line flag, for messages.
-      full_path: Path from the experiment, for messages; default: `path`.
-
-    Raises:
-      ValueError: Unknown field or invalid value.
-    """
-    full_path = full_path or path
-    first, _, rest = path.partition(".")
-    value = getattr(config, first, None)
-    unknown = f"{flag}: there is no field {full_path!r}"
-    if first not in _fields(config) or first in IDENTITY:
-        raise ValueError(f"{unknown}{nearest(full_path, _paths(config) - IDENTITY)}")
-    if rest and not dataclasses.is_dataclass(value):
-        raise ValueError(f"{unknown}{nearest(rest, _paths(config))}")
-    if rest:
-        changed = with_field(value, rest, text, flag, full_path)
-    else:
-        try:
-            changed = read_value(text, typing.get_type_hints(type(config))[first])
-        except TypeError as error:
-            raise ValueError(f"{flag}: {full_path} must be {error}, not {text!r}") from None
-    return dataclasses.replace(config, **{first: changed})  # type: ignore[type-var]  # a dataclass
-
-
-def _fields(config: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(config)]
-
-
-def _paths(config: Any, prefix: str = "") -> set[str]:
-    """Dotted paths of all fields of nested dataclasses."""
-    paths = set()
-    for name in _fields(config):
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            paths |= _paths(value, f"{prefix}{name}.")
-        else:
-            paths.add(f"{prefix}{name}")
-    return paths
 
 
 def _check(methods: Sequence[Method]) -> None:

@@ -8,7 +8,8 @@ import pytest
 from support.comparison import EXPERIMENT
 
 from mtljax.balancing import cagrad
-from mtljax.comparison.plan import plan, simplex, single_task, with_field
+from mtljax.comparison.overrides import with_override
+from mtljax.comparison.plan import plan, simplex, single_task
 from mtljax.models import HardSharing, mlp
 
 
@@ -138,7 +139,7 @@ def test_what_is_not_there_is_refused_in_one_line(asked, words):
 
 
 def test_a_field_inside_a_field_is_changed_in_a_copy():
-    changed = with_field(EXPERIMENT, "data.batch_size", "8", "--grid")
+    changed = with_override(EXPERIMENT, "data.batch_size", "8", "--grid")
     assert (changed.data.batch_size, EXPERIMENT.data.batch_size) == (8, 64)
 
 
