@@ -134,6 +134,7 @@ class JointCheckpoints:
         self._store.save(step, {**arrays, SCORES: bits}, sys.float_info.max)
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
+        self._store.wait()  # the caller deletes its folder
         for run, target in enumerate(checkpoints):
             if self._last:  # else no step was taken
                 self._distribute(run, target)
