@@ -28,17 +28,17 @@ from mtljax.step.microbatches import merge_rows, scan, split_batch
 from mtljax.step.objective import (
     Batch,
     Forward,
+    Inputs,
     Level,
     ModelState,
     Objective,
+    Params,
     Pullback,
     task_gradients,
 )
 from mtljax.step.state import TrainState
 
 Heads = Literal["own", "weighted"]
-Params = tuple[Flat, Flat]
-"""(shared, task-specific) parameters, or their gradient."""
 Lookahead = Callable[[Float[Array, " T"], float, int], Ahead]
 """See `Signals.lookahead`."""
 
@@ -117,31 +117,28 @@ class BalancedGradient:
           batch: Batch of examples.
           keys: Keys of the step.
         """
-        model_state, count = state.model_state, self.options.microbatches
-        if count == 1:
-            forward = self.objective.forward(*params, model_state, batch, keys.model)
+        inputs = Inputs(state.model_state, batch, keys.model)
+        if self.options.microbatches == 1:
+            forward = self.objective.forward(params, inputs)
             measured, new_state = self.batch_signals(forward), forward.model_state
         else:
-            parts = split_batch(batch, count), jax.random.split(keys.model, count)
-            measured, new_state = self.microbatch_signals(params, model_state, *parts)
+            measured, new_state = self.microbatch_signals(params, inputs)
 
         sums, counts = self.axis.psum((measured.sums, measured.counts))
         measured = measured._replace(sums=sums, counts=counts)
         lookahead: Lookahead = NOT_COMPUTED
         if self.balancer.lookahead:
-            lookahead = self.lookahead(params, model_state, batch, keys.model, counts)
+            lookahead = self.lookahead(params, inputs, counts)
         balanced = self.balance(
             measured, state.balancer_state, state.step, keys.balancer, lookahead
         )
 
         if measured.specific is not None:
             gradient = self.from_rows(measured, balanced)
-        elif count == 1:
+        elif self.options.microbatches == 1:
             gradient = self.axis.psum(self.from_pullback(forward, measured.rows, balanced))
         else:
-            gradient = self.axis.psum(
-                self.from_pullbacks(params, model_state, *parts, measured.rows, balanced)
-            )
+            gradient = self.axis.psum(self.from_pullbacks(params, inputs, measured.rows, balanced))
         return gradient, balanced, new_state
 
     def batch_signals(self, forward: Forward) -> BatchSignals:
@@ -236,18 +233,14 @@ class BalancedGradient:
             return gradients.shared, gradients.specific
         return gradients.shared, forward.pullback(unweighted).specific
 
-    def microbatch_signals(
-        self, params: Params, model_state: ModelState, batches: Batch, keys: jax.Array
-    ) -> tuple[BatchSignals, ModelState]:
+    def microbatch_signals(self, params: Params, inputs: Inputs) -> tuple[BatchSignals, ModelState]:
         """Returns `batch_signals` over all microbatches, and the new model state.
 
         Sums over examples are added; rows of the representation, one per example, are joined.
         """
 
-        def signals(
-            model_state: ModelState, batch: Batch, key: jax.Array
-        ) -> tuple[BatchSignals, PyTree | None, ModelState]:
-            forward = self.objective.forward(*params, model_state, batch, key)
+        def signals(part: Inputs) -> tuple[BatchSignals, PyTree | None, ModelState]:
+            forward = self.objective.forward(params, part)
             measured = self.batch_signals(forward)
             if self.of_parameters:
                 return measured, None, forward.model_state
@@ -255,54 +248,47 @@ class BalancedGradient:
 
         def body(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
             total, model_state = carry
-            measured, rows, new_state = signals(model_state, *part)
+            measured, rows, new_state = signals(Inputs(model_state, *part))
             return (jax.tree.map(jnp.add, total, measured), new_state), rows
 
-        first = jax.tree.map(lambda x: x[0], (batches, keys))
-        shapes = jax.eval_shape(lambda *args: signals(*args)[0], model_state, *first)
+        parts = self.split(inputs)
+        first = Inputs(inputs.model_state, *jax.tree.map(lambda x: x[0], parts))
+        shapes = jax.eval_shape(lambda part: signals(part)[0], first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (total, model_state), rows = scan(body, (zeros, model_state), (batches, keys))
+        (total, model_state), rows = scan(body, (zeros, inputs.model_state), parts)
         if rows is not None:
             total = total._replace(rows=merge_rows(rows))
         return total, model_state
 
+    def split(self, inputs: Inputs) -> tuple[Batch, jax.Array]:
+        """Returns batches and keys of the microbatches."""
+        count = self.options.microbatches
+        return split_batch(inputs.batch, count), jax.random.split(inputs.key, count)
+
     def from_pullbacks(
-        self,
-        params: Params,
-        model_state: ModelState,
-        batches: Batch,
-        keys: jax.Array,
-        rows: PyTree | None,
-        balanced: BalancerOutput,
+        self, params: Params, inputs: Inputs, rows: PyTree | None, balanced: BalancerOutput
     ) -> Params:
         """Returns the sum of `from_pullback` over microbatches; repeats the forward passes."""
 
         def body(total: Params, part: PyTree) -> tuple[Params, None]:
             batch, key, rows, direction = part
-            forward = self.objective.forward(*params, model_state, batch, key)
+            forward = self.objective.forward(params, Inputs(inputs.model_state, batch, key))
             gradient = self.from_pullback(forward, rows, balanced._replace(direction=direction))
             return jax.tree.map(jnp.add, total, gradient), None
 
         count = self.options.microbatches
         rows, direction = split_batch(rows, count, axis=1), split_batch(balanced.direction, count)
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return scan(body, zeros, (batches, keys, rows, direction))[0]
+        return scan(body, zeros, (*self.split(inputs), rows, direction))[0]
 
-    def lookahead(
-        self,
-        params: Params,
-        model_state: ModelState,
-        batch: Batch,
-        key: jax.Array,
-        counts: Float[Array, " R"],
-    ) -> Lookahead:
+    def lookahead(self, params: Params, inputs: Inputs, counts: Float[Array, " R"]) -> Lookahead:
         """Makes `Signals.lookahead`."""
         scale, num_tasks = _reciprocal(counts), len(self.objective.tasks)
         psum = self.axis.psum
 
         def local(params: Params) -> Float[Array, " R"]:
             """Contribution of this device to the mean losses."""
-            return self.objective.losses(*params, model_state, batch, key) * scale
+            return self.objective.losses(params, inputs) * scale
 
         def gradient(params: Params, weights: Float[Array, " T"], sample: int) -> Params:
             row = jnp.zeros_like(scale).at[sample * num_tasks + jnp.arange(num_tasks)].set(weights)
@@ -323,24 +309,19 @@ class BalancedGradient:
         return trial
 
     def losses_after(
-        self,
-        params: Params,
-        model_state: ModelState,
-        batch: Batch,
-        key: jax.Array,
-        balanced: BalancerOutput,
+        self, params: Params, inputs: Inputs, balanced: BalancerOutput
     ) -> Float[Array, "..."]:
         """Returns the losses of the same batch at other parameters."""
-        count = self.options.microbatches
-        if count == 1:
-            sums = self.objective.losses(*params, model_state, batch, key)
+        if self.options.microbatches == 1:
+            sums = self.objective.losses(params, inputs)
         else:
 
             def body(total: Array, part: PyTree) -> tuple[Array, None]:
-                return total + self.objective.losses(*params, model_state, *part), None
+                return total + self.objective.losses(
+                    params, Inputs(inputs.model_state, *part)
+                ), None
 
-            parts = split_batch(batch, count), jax.random.split(key, count)
-            sums, _ = scan(body, jnp.zeros_like(balanced.scale), parts)
+            sums, _ = scan(body, jnp.zeros_like(balanced.scale), self.split(inputs))
         return (self.axis.psum(sums) * balanced.scale).reshape(balanced.signals.losses.shape)
 
 

@@ -26,10 +26,21 @@ Batch = Mapping[str, PyTree]
 """`{"image": [B, ...], "labels": {task: array}, "present": {task: [B] bool}}`."""
 ModelState = Mapping[str, PyTree]
 """Collections of a model other than its parameters: batch statistics, constants."""
+Params = tuple[Flat, Flat]
+"""(shared, task-specific) trainable parameters, or their gradient."""
 Level = Literal["parameters", "features"]
 Pullback = Literal["auto", "vmap", "loop"] | int
 """Computation of the rows of the Jacobian: all at once by `vmap`, in a `loop`, or in chunks of this
 size; `auto` was fastest in measurements (see `rows_per_pullback`)."""
+
+
+class Inputs(NamedTuple):
+    """Inputs of the losses other than parameters."""
+
+    model_state: ModelState
+    batch: Batch
+    key: jax.Array
+    """Key for dropout."""
 
 
 class Gradients(NamedTuple):
@@ -89,12 +100,12 @@ class Objective:
 
     model: nn.Module
     tasks: tuple[Task, ...]
-    level: Level
-    samples: int
-    dtype: DTypeLike | None
-    axis: Axis
-    freeze_statistics: bool
-    distillation: Distillation | None
+    level: Level = "parameters"
+    samples: int = 1
+    dtype: DTypeLike | None = None
+    axis: Axis = Axis()
+    freeze_statistics: bool = False
+    distillation: Distillation | None = None
     frozen: Flat = dataclasses.field(default_factory=dict, compare=False)
     teachers: Sequence[PyTree] = dataclasses.field(default=(), compare=False)
 
@@ -107,34 +118,16 @@ class Objective:
         """The model; with teachers, the form whose features and representation are maps."""
         return self.model if self.distillation is None else without_pooling(self.model)
 
-    def losses(
-        self, shared: Flat, specific: Flat, model_state: ModelState, batch: Batch, key: jax.Array
-    ) -> Float[Array, " R"]:
+    def losses(self, params: Params, inputs: Inputs) -> Float[Array, " R"]:
         """Returns the sum of the losses of each row."""
-        return jnp.stack(self.task_losses(shared, specific, model_state, batch, key).sums)
+        return jnp.stack(self.task_losses(params, inputs).sums)
 
-    def task_losses(
-        self,
-        shared: Flat,
-        specific: Flat,
-        model_state: ModelState,
-        batch: Batch,
-        key: jax.Array,
-        perturbation: PyTree = (),
-    ) -> TaskLosses:
-        """Runs the model on a batch.
-
-        Args:
-          shared: Trainable shared parameters; see `partition`.
-          specific: Trainable task-specific parameters.
-          model_state: Other collections of the model's variables.
-          batch: Batch of examples.
-          key: Key for dropout.
-          perturbation: Added to the representation, if any.
-        """
+    def task_losses(self, params: Params, inputs: Inputs, perturbation: PyTree = ()) -> TaskLosses:
+        """Runs the model on a batch; `perturbation` is added to the representation, if any."""
+        model_state, batch, key = inputs
         mutable = _mutable(model_state)
-        params = join(shared, specific, self.frozen)
-        variables = {"params": _cast(params, self.dtype), **model_state}
+        tree = join(*params, self.frozen)
+        variables = {"params": _cast(tree, self.dtype), **model_state}
         if jax.tree.leaves(perturbation):
             variables[PERTURBATIONS] = perturbation
             mutable.append(REPRESENTATION)
@@ -148,13 +141,11 @@ class Objective:
         changed = dict(changed)
         representation = changed.pop(REPRESENTATION, {})
         outputs, features = _cast((outputs, changed.pop(FEATURES, {})), jnp.float32)
-        distances = self._distances(outputs, features, image, params)
+        distances = self._distances(outputs, features, image, tree)
         sums, counts = self._sums_and_counts(outputs, batch, distances)
         return TaskLosses(sums, counts, representation, {**model_state, **changed})
 
-    def forward(
-        self, shared: Flat, specific: Flat, model_state: ModelState, batch: Batch, key: jax.Array
-    ) -> Forward:
+    def forward(self, params: Params, inputs: Inputs) -> Forward:
         """Linearizes `task_losses`.
 
         Raises:
@@ -162,20 +153,18 @@ class Objective:
         """
         zeros: PyTree = {}
         if self.level == "features":
-            params = join(shared, specific, self.frozen)
-            zeros = self.representation_zeros(params, model_state, batch["image"])
+            tree = join(*params, self.frozen)
+            zeros = self.representation_zeros(tree, inputs.model_state, inputs.batch["image"])
 
         def differentiable(shared: Flat, specific: Flat, perturbation: PyTree) -> PyTree:
-            sums, counts, representation, new_state = self.task_losses(
-                shared, specific, model_state, batch, key, perturbation
-            )
-            return (sums, representation), (counts, new_state)
+            losses = self.task_losses((shared, specific), inputs, perturbation)
+            return (losses.sums, losses.representation), (losses.counts, losses.model_state)
 
-        inputs = shared, specific, zeros
-        (sums, _), push, (counts, new_state) = jax.linearize(differentiable, *inputs, has_aux=True)
+        primals = *params, zeros
+        (sums, _), push, (counts, new_state) = jax.linearize(differentiable, *primals, has_aux=True)
 
         def transpose(push: Callable, cotangents: PyTree) -> Gradients:
-            return Gradients(*jax.linear_transpose(push, *inputs)(cotangents))
+            return Gradients(*jax.linear_transpose(push, *primals)(cotangents))
 
         def pullback(cotangents: Float[Array, " R"], representation: PyTree = None) -> Gradients:
             if representation is None:
@@ -259,22 +248,6 @@ class Objective:
                 pairs.append((total, count))
         sums, counts = zip(*pairs, strict=True)
         return [x.astype(jnp.float32) for x in sums], jnp.stack(counts).astype(jnp.float32)
-
-
-def make_objective(
-    model: nn.Module,
-    tasks: Sequence[Task],
-    *,
-    level: Level = "parameters",
-    samples: int = 1,
-    dtype: DTypeLike | None = None,
-    axis_name: str | None = None,
-    freeze_statistics: bool = False,
-    distill: Distillation | None = None,
-) -> Objective:
-    """Makes the objective of a train step; for the arguments see `Objective`."""
-    axis = Axis(axis_name)
-    return Objective(model, tuple(tasks), level, samples, dtype, axis, freeze_statistics, distill)
 
 
 def task_gradients(

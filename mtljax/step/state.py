@@ -14,7 +14,7 @@ from mtljax.models.freezing import split_frozen
 from mtljax.models.multitask import without_pooling
 from mtljax.models.partition import TRANSIENT_COLLECTIONS, join, partition
 from mtljax.step.distillation import Distillation
-from mtljax.step.objective import Batch, Level, make_objective
+from mtljax.step.objective import Batch, Level, Objective
 from mtljax.tasks.base import Task
 from mtljax.utils.tree import replaced
 
@@ -101,7 +101,7 @@ def create_state(
             "use balancer ew, or freeze less"
         )
     if level == "features":
-        objective = make_objective(model, tasks, level=level, distill=distill)
+        objective = Objective(model, tuple(tasks), level, distillation=distill)
         balanced = objective.representation_zeros(params, variables, image)
     zero = lambda: jnp.zeros((), jnp.int32)
     return TrainState(

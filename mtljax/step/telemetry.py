@@ -22,7 +22,7 @@ from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, partition
 from mtljax.step.distillation import Distillation
 from mtljax.step.keys import example_keys, step_keys
-from mtljax.step.objective import Forward, make_objective, task_gradients
+from mtljax.step.objective import Forward, Inputs, Objective, task_gradients
 from mtljax.step.state import Batch, TrainState
 from mtljax.step.train_step import Augment
 from mtljax.tasks.base import Task
@@ -69,8 +69,8 @@ def make_probe(
     distill: Distillation | None = None,
 ) -> Probe:
     """Makes `probe(state, batch) -> ProbePoint`; for the arguments see `make_train_step`."""
-    objective = make_objective(
-        model, tasks, dtype=dtype, freeze_statistics=freeze_statistics, distill=distill
+    objective = Objective(
+        model, tuple(tasks), dtype=dtype, freeze_statistics=freeze_statistics, distillation=distill
     )
 
     def probe(state: TrainState, batch: Batch) -> ProbePoint:
@@ -80,11 +80,11 @@ def make_probe(
         trainable, frozen = split_frozen(state.params, freeze)
         shared, specific = partition(trainable)
         losses_of = objective.with_constants(frozen, state.teachers)
-        inputs = specific, state.model_state, batch, keys.model
+        inputs = Inputs(state.model_state, batch, keys.model)
         return ProbePoint(
             shared=shared,
-            forward=losses_of.forward(shared, *inputs),
-            sums=lambda other: losses_of.losses(other, *inputs),
+            forward=losses_of.forward((shared, specific), inputs),
+            sums=lambda other: losses_of.losses((other, specific), inputs),
         )
 
     return probe

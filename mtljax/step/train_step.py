@@ -22,16 +22,12 @@ from mtljax.balancing.base import Balancer, Needs
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, join, partition
 from mtljax.step.attacks import Attack, attack_batch
-from mtljax.step.balanced_gradient import (
-    BalancedGradient,
-    BalancerOutput,
-    GradientOptions,
-    Heads,
-)
+from mtljax.step.axis import Axis
+from mtljax.step.balanced_gradient import BalancedGradient, BalancerOutput, GradientOptions, Heads
 from mtljax.step.distillation import Distillation
 from mtljax.step.eval_step import predict
 from mtljax.step.keys import example_keys, step_keys
-from mtljax.step.objective import Level, Pullback, make_objective
+from mtljax.step.objective import Inputs, Level, Objective, Pullback
 from mtljax.step.state import Batch, TrainState
 from mtljax.tasks.base import Task
 
@@ -109,15 +105,16 @@ def make_train_step(
       ValueError: The options contradict each other; see `check_options`.
     """
     options = check_options(balancer, level, heads, microbatches, pullback, jacobian)
-    objective = make_objective(
+    axis = Axis(axis_name)
+    objective = Objective(
         model,
-        tasks,
-        level=options.level,
-        samples=balancer.samples,
-        dtype=dtype,
-        axis_name=axis_name,
-        freeze_statistics=freeze_statistics,
-        distill=distill,
+        tuple(tasks),
+        options.level,
+        balancer.samples,
+        dtype,
+        axis,
+        freeze_statistics,
+        distill,
     )
     gradient = BalancedGradient(objective, balancer, options)
     return _TrainStep(gradient, optimizer, ema_decay, augment, attack, tuple(freeze))
@@ -192,9 +189,8 @@ class _TrainStep:
         after = partition(optax.apply_updates(before, updates))
         balancer_state = balanced.state
         if self.gradient.balancer.observe is not None:
-            losses = balanced_gradient.losses_after(
-                after, state.model_state, batch, keys.model, balanced
-            )
+            inputs = Inputs(state.model_state, batch, keys.model)
+            losses = balanced_gradient.losses_after(after, inputs, balanced)
             balancer_state = self.gradient.balancer.observe(
                 balanced.signals, losses, balancer_state
             )

@@ -180,22 +180,14 @@ FAMILIES: dict[type[nn.Module], tuple[Family, ...]] = {
     ViTStage: (Family("timm", VITS, "blocks.0.attn.qkv.weight", vit, *HALF),),
     ConvNeXtStage: (
         Family(
-            "torchvision",
-            CONVNEXTS,
-            "features.1.0.layer_scale",
-            convnext_of_torchvision,
-            *IMAGENET,
+            "torchvision", CONVNEXTS, "features.1.0.layer_scale", convnext_of_torchvision, *IMAGENET
         ),
         Family("timm", CONVNEXTS, "stages.0.blocks.0.gamma", convnext_of_timm, *IMAGENET),
     ),
     LiteStage: (
         Family("timm", LITES, "blocks.0.0.conv_dw.weight", lite_of_timm, *BYTES),
         Family(
-            "efficientnet-lite",
-            LITES,
-            "_blocks.0._depthwise_conv.weight",
-            lite_of_packages,
-            *BYTES,
+            "efficientnet-lite", LITES, "_blocks.0._depthwise_conv.weight", lite_of_packages, *BYTES
         ),
     ),
 }

@@ -16,10 +16,7 @@ import numpy as np
 
 FREE, RATIO = 2**26, 200
 """Real data is compressed 10 to 50 times; deflate reaches its limit of 1,000 only on empty data."""
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def check_regular(path: Path) -> None:

@@ -16,7 +16,7 @@ from mtljax.main import main
 from mtljax.models import partition
 from mtljax.models.multitask import without_pooling
 from mtljax.step.distillation import ADAPTERS, DISTILLATIONS, Distillation, Teacher
-from mtljax.step.objective import make_objective
+from mtljax.step.objective import Inputs, Objective
 from mtljax.step.state import create_state
 from mtljax.step.train_step import make_train_step
 from mtljax.tasks import Segmentation
@@ -46,14 +46,14 @@ def make(distill, *, model=None):
 
 def losses(distill, state, batch, *, model=None, tasks=TASKS):
     """(sums, counts) of all tasks, the teachers' part included."""
-    objective = make_objective(model or make_model(), tasks, distill=distill)
+    objective = Objective(model or make_model(), tasks, distillation=distill)
     objective = objective.with_constants({}, () if distill is None else distill.variables)
-    shared, specific = partition(state.params)
-    seen = shared, specific, state.model_state
+    params = partition(state.params)
 
     @jax.jit
     def run(batch):
-        sums, counts, *_ = objective.task_losses(*seen, batch, jax.random.key(0))
+        inputs = Inputs(state.model_state, batch, jax.random.key(0))
+        sums, counts, *_ = objective.task_losses(params, inputs)
         return jnp.stack(sums), counts
 
     return run(batch)
@@ -211,23 +211,23 @@ class Flat(nn.Module):
 
 def test_what_cannot_be_compared_is_refused():
     flat = teacher(0, ("digit",), Flat())
-    with pytest.raises(ValueError, match=r"cannot teach 'digit': its output is of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"cannot teach 'digit': its output has shape \(3,\)"):
         make(distillation(DISTILLATIONS["outputs"](), flat))
-    with pytest.raises(ValueError, match="cannot teach 'digit'.*does not tell features"):
+    with pytest.raises(ValueError, match="cannot teach 'digit'.*does not record features"):
         make(distillation(DISTILLATIONS["features"](), flat))
     with pytest.raises(ValueError, match="temperature must be > 0 and finite, not 0"):
         DISTILLATIONS["outputs"](temperature=0.0)
     maps = teacher(0, ("digit",), make_model("cnn", widths=(4,), blocks=1))
-    with pytest.raises(ValueError, match="take trunks that both give maps"):
+    with pytest.raises(ValueError, match="use trunks that both return maps"):
         make(distillation(DISTILLATIONS["features"](), maps))
 
 
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (("dgit", "RUN"), "teachers: there is no task 'dgit'; did you mean 'digit'?"),
+        (("dgit", "RUN"), "teachers: unknown task 'dgit'; did you mean 'digit'?"),
         (("digit", "nowhere"), "no run folder nowhere"),
-        (("--distill", "features"), "distill 'features' needs teachers: name them"),
+        (("--distill", "features"), "distill 'features' needs teachers: add --teachers TASK RUN"),
         (("digit", "RUN", "--distill", "output"), "unknown distillation 'output'; did you mean"),
         (("digit", "RUN", "--distill", "outputs:weight=-1"), "weight must be > 0 and finite"),
     ],

@@ -187,6 +187,8 @@ def test_a_non_finite_update_is_skipped_and_counted():
     after, logs = step(state, bad)
     assert int(logs["skipped"]) == 1
     assert (int(after.skipped), int(after.skipped_in_row), int(after.step)) == (1, 1, 2)
+    again, logs = step(after, bad)
+    assert (int(again.skipped_in_row), int(logs["skipped_in_row"])) == (2, 2)
     for field in ("params", "opt_state", "balancer_state", "ema", "model_state"):
         same = jax.tree.map(jnp.array_equal, getattr(state, field), getattr(after, field))
         assert all(jax.tree.leaves(same)), field
