@@ -1,11 +1,11 @@
-"""What balancing costs: each method's combine alone, against TorchJD's on the same numbers.
+"""Time of the combine function of each balancer, compared with TorchJD on the same input.
 
     python benchmarks/balancers.py [--tasks 2 3 10 40] [--seconds 0.2]
 
-Needs the extra `parity` for the comparison; without it only our times are shown. Both libraries
-get one thread (`taskset -c 0` pins them to the same core), the same Gramian or Jacobian of 1000
-columns, and as much time. Ours is the time of one combine among 50 in one compiled loop, as a train
-step pays it; `--dispatch` calls each from Python instead, which adds about 15 us a call.
+The comparison needs the extra `parity`; without it only the times of mtljax are printed. Both
+libraries use one thread (`taskset -c 0` pins them to the same core), the same Gramian or Jacobian
+with 1000 columns, and the same measuring time. mtljax is timed per call in a compiled loop of 50
+calls, as in a train step; `--dispatch` calls each from Python, which adds about 15 us per call.
 """
 
 import argparse
@@ -26,12 +26,10 @@ from mtljax.balancing import BALANCERS, Needs, Signals
 from mtljax.balancing.base import gramian
 
 WIDTH = 1000
-AIM = 20.0
+TARGET = 20.0
 REPEATS = 50
 
-# Our name: TorchJD's aggregator, its arguments, and ours where they must match. Those of a Gramian
-# are timed through their weighting, which reads the Gramian, where TorchJD has one.
-THEIRS = {
+TORCHJD = {
     "ew": ("Sum", {}, {}),
     "mgda": ("MGDA", {}, {}),
     "pcgrad": ("PCGrad", {}, {}),
@@ -49,6 +47,9 @@ THEIRS = {
     "trimmed_mean": ("TrimmedMean", {"trim_number": 0}, {"trim": 0}),
     "excess_mtl": ("ExcessMTL", {}, {}),
 }
+"""Balancer: (TorchJD aggregator, its arguments, arguments of the balancer that match them).
+
+Aggregators with a Gramian weighting are timed through it."""
 
 
 def median_time(call, seconds):
@@ -61,19 +62,19 @@ def median_time(call, seconds):
     return statistics.median(times)
 
 
-def our_call(name, num_tasks, arguments=None, dispatch=False):
-    """One jitted combine, or `REPEATS` in a loop, state and all, on a conflicting Jacobian."""
+def mtljax_call(name, num_tasks, arguments=None, dispatch=False):
+    """Returns a call of one jitted combine, or of `REPEATS` in a loop that carries the state."""
     needs_weights = name == "fixed"
     balancer = BALANCERS[name](*([[1.0] * num_tasks] if needs_weights else []), **(arguments or {}))
     rows = jnp.asarray(jacobian(num_tasks))
-    alike = lambda x: x if balancer.samples == 1 else jnp.stack([x] * balancer.samples)
+    repeat = lambda x: x if balancer.samples == 1 else jnp.stack([x] * balancer.samples)
     gram = gramian(rows)
     if balancer.samples > 1:
         shape = (balancer.samples, num_tasks) * 2
         gram = jnp.broadcast_to(gram[None, :, None, :], shape)
     signals = Signals(
-        losses=alike(jnp.linspace(0.5, 2.0, num_tasks)),
-        present=alike(jnp.ones(num_tasks, bool)),
+        losses=repeat(jnp.linspace(0.5, 2.0, num_tasks)),
+        present=repeat(jnp.ones(num_tasks, bool)),
         step=jnp.zeros((), jnp.int32),
         gramian=gram if balancer.needs is Needs.GRAMIAN else None,
         jacobian=rows if balancer.needs is Needs.JACOBIAN else None,
@@ -86,13 +87,14 @@ def our_call(name, num_tasks, arguments=None, dispatch=False):
     def many(signals, state, key):
         def body(i, carry):
             total, state = carry
-            grow = lambda x: None if x is None else x * (1 + 1e-6 * i)  # else it is computed once
-            seen = signals._replace(
-                losses=grow(signals.losses),
-                gramian=grow(signals.gramian),
-                jacobian=grow(signals.jacobian),
+            # Different input per iteration, or XLA would compute the result only once.
+            vary = lambda x: None if x is None else x * (1 + 1e-6 * i)
+            inputs = signals._replace(
+                losses=vary(signals.losses),
+                gramian=vary(signals.gramian),
+                jacobian=vary(signals.jacobian),
             )
-            combined, state = balancer.combine(seen, state, jax.random.fold_in(key, i))
+            combined, state = balancer.combine(inputs, state, jax.random.fold_in(key, i))
             return total + combined, state
 
         zeros = jnp.zeros_like(jax.eval_shape(balancer.combine, signals, state, key)[0])
@@ -102,19 +104,19 @@ def our_call(name, num_tasks, arguments=None, dispatch=False):
     return lambda: jax.block_until_ready(many(signals, state, key))
 
 
-def their_call(name, num_tasks):
-    """TorchJD's, or None where it is not installed or refuses so few tasks."""
+def torchjd_call(name, num_tasks):
+    """Returns a call of TorchJD; None if it is not installed or rejects `num_tasks`."""
     try:
         import torch
         from torchjd import aggregation
     except ImportError:
         return None
     torch.set_num_threads(1)
-    kind, arguments, _ = THEIRS[name]
+    aggregator_name, arguments, _ = TORCHJD[name]
     arguments = {k: num_tasks if v is None else v for k, v in arguments.items()}
     rows = torch.tensor(jacobian(num_tasks))
     try:
-        aggregator = getattr(aggregation, kind)(**arguments)
+        aggregator = getattr(aggregation, aggregator_name)(**arguments)
         call = functools.partial(aggregator, rows)
         weighting = getattr(aggregator, "gramian_weighting", None)
         if weighting is not None:
@@ -127,7 +129,7 @@ def their_call(name, num_tasks):
 
 @functools.cache
 def jacobian(num_tasks):
-    """Half of the tasks pull one way, half the other."""
+    """Jacobian [T, WIDTH] with two conflicting groups of tasks."""
     rng = np.random.default_rng(num_tasks)
     sign = np.where(np.arange(num_tasks) % 2 == 0, 1.0, -1.0)[:, None]
     noise = rng.standard_normal((num_tasks, WIDTH))
@@ -146,22 +148,22 @@ def main():
     options = parser.parse_args()
 
     columns = "".join(f"{f'T={count}':>24}" for count in options.tasks)
-    print(f"{'combine alone':14}{columns}     (us, and TorchJD's time / ours)")
+    print(f"{'combine':14}{columns}     (us; TorchJD time / mtljax time)")
     ratios, slower = [], []
     for name in BALANCERS:
         if name in ("auto_lambda", "moml", "forum"):
-            continue  # their time is that of the trial step
+            continue  # the trial step dominates their time
         line = f"{name:14}"
         for count in options.tasks:
-            match = THEIRS[name][2] if name in THEIRS else {}
-            call = our_call(name, count, match, options.dispatch)
-            ours = median_time(call, options.seconds) / (1 if options.dispatch else REPEATS)
-            line += f"{ours * 1e6:12.1f}"
-            their = their_call(name, count) if name in THEIRS else None
-            if their is None:
+            arguments = TORCHJD[name][2] if name in TORCHJD else {}
+            call = mtljax_call(name, count, arguments, options.dispatch)
+            seconds = median_time(call, options.seconds) / (1 if options.dispatch else REPEATS)
+            line += f"{seconds * 1e6:12.1f}"
+            reference = torchjd_call(name, count) if name in TORCHJD else None
+            if reference is None:
                 line += f"{'-':>12}"
                 continue
-            ratio = median_time(their, options.seconds) / ours
+            ratio = median_time(reference, options.seconds) / seconds
             ratios.append(ratio)
             if ratio < 1:
                 slower.append(f"{name} at T={count} ({ratio:.2f}x)")
@@ -172,13 +174,11 @@ def main():
         print("\nTorchJD is not installed: pip install 'mtljax[parity]'")
         return
     mean = geometric_mean(ratios)
-    verdict = "reached" if mean >= AIM else f"NOT reached, short by a factor of {AIM / mean:.2f}"
-    print(f"\nTorchJD / ours, geometric mean of {len(ratios)}: {mean:.1f}x")
-    print(f"Aim, {AIM:.0f}x in geometric mean: {verdict}.")
-    if slower:
-        print(f"Aim, no method slower: NOT reached: {', '.join(slower)}.")
-    else:
-        print("Aim, no method slower: reached.")
+    verdict = "reached" if mean >= TARGET else f"NOT reached, by a factor of {TARGET / mean:.2f}"
+    print(f"\nTorchJD / mtljax, geometric mean of {len(ratios)} ratios: {mean:.1f}x")
+    print(f"Target, geometric mean of {TARGET:.0f}x: {verdict}.")
+    verdict = f"NOT reached: {', '.join(slower)}" if slower else "reached"
+    print(f"Target, no method slower: {verdict}.")
 
 
 if __name__ == "__main__":

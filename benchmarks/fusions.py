@@ -1,11 +1,10 @@
-"""What each fusion costs: time of a training step and parameters, relative to `none`.
+"""Cost of each fusion: time of a training step and number of parameters, relative to `none`.
 
     python -m benchmarks.fusions [--experiment scenes_all] [--repeats 5] [--save FILE]
 
-Whole training steps of an experiment as it is, but for the fusion: its trunk, tasks, losses,
-balancer and optimizer, on one rendered batch. `task_prompt` needs a ViT, and is compared with
-`none` on that ViT. Fusions take turns, so that whatever else the machine does slows all of them.
-Prints a table in Markdown.
+Complete training steps of an experiment in which only the fusion is replaced, on one batch.
+`task_prompt` needs a ViT trunk and is compared with `none` on that trunk. Fusions are timed
+alternately, so that other load on the machine affects all of them. Prints a Markdown table.
 """
 
 import argparse
@@ -20,20 +19,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mtljax import compiler_options
+from mtljax import Experiment, compiler_options, find_experiment
 from mtljax.build import build, open_source, train_step
-from mtljax.config import Experiment, find_experiment
 from mtljax.data.pipeline import read_batch
 from mtljax.models import FUSIONS
 from mtljax.step.state import create_state
 
 VIT = "vit_ti:width=96,heads=3,depth=8,stages=4,patch=8,image_size=64"
 TRUNK_OF = {"task_prompt": VIT}
-"""Of the fusions that cannot do with the experiment's own."""
+"""Trunks of the fusions that do not support the trunk of the experiment."""
 
 
 class Program(NamedTuple):
-    """A compiled step and what it starts from."""
+    """Compiled train step with its initial state and batch."""
 
     step: Any
     state: Any
@@ -42,17 +40,16 @@ class Program(NamedTuple):
     parameters: int
 
     def seconds(self) -> float:
-        """Of one step."""
+        """Wall time of one step."""
         start = time.perf_counter()
-        state, logs = jax.block_until_ready(self.step(self.state, self.batch))
-        taken = time.perf_counter() - start
+        _, logs = jax.block_until_ready(self.step(self.state, self.batch))
+        elapsed = time.perf_counter() - start
         assert int(logs["skipped"]) == 0, "the step was not finite"
-        del state
-        return taken
+        return elapsed
 
 
-def compiled(experiment: Experiment) -> Program:
-    """The experiment's step, on its first batch."""
+def compile_step(experiment: Experiment) -> Program:
+    """Compiles the train step of an experiment for its first batch."""
     source = open_source(experiment)
     batch = jax.device_put(read_batch(source.train, np.arange(experiment.data.batch_size)))
     parts = build(experiment, source.mean, source.std)
@@ -64,29 +61,29 @@ def compiled(experiment: Experiment) -> Program:
         .lower(state, batch)
         .compile()
     )
-    taken = time.perf_counter() - start
+    compile_seconds = time.perf_counter() - start
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return Program(step, state, batch, taken, count)
+    return Program(step, state, batch, compile_seconds, count)
 
 
 def measure(experiment: Experiment, repeats: int) -> dict[tuple[str, str], tuple[Program, float]]:
-    """{(fusion, trunk): (program, seconds of its fastest step)}."""
+    """Returns {(fusion, trunk): (program, seconds of its fastest step)}."""
     pairs = [(name, TRUNK_OF.get(name, experiment.trunk)) for name in FUSIONS]
     pairs += [("none", trunk) for trunk in TRUNK_OF.values()]
     programs = {}
     for fusion, trunk in pairs:
         changed = dataclasses.replace(experiment, fusion=fusion, trunk=trunk)
-        programs[fusion, trunk] = compiled(changed)
+        programs[fusion, trunk] = compile_step(changed)
         print(f"{fusion} compiled in {programs[fusion, trunk].compile_seconds:.0f} s", flush=True)
     rounds = [{pair: p.seconds() for pair, p in programs.items()} for _ in range(1 + repeats)]
     return {
-        pair: (program, min(taken[pair] for taken in rounds[1:]))
+        pair: (program, min(seconds[pair] for seconds in rounds[1:]))
         for pair, program in programs.items()
     }
 
 
 def table(experiment: Experiment, repeats: int) -> str:
-    """The table in Markdown, under a line that says what was measured."""
+    """Returns a Markdown table with a line on the setting of the measurement."""
     measured = measure(experiment, repeats)
     device = f"{os.cpu_count()} x {platform.processor() or platform.machine()}"
     if jax.default_backend() != "cpu":
@@ -94,10 +91,10 @@ def table(experiment: Experiment, repeats: int) -> str:
     lines = [
         f"Training steps of `{experiment.name}`: {len(experiment.tasks)} tasks, "
         f"{experiment.data.batch_size} images, `{experiment.trunk}`, {experiment.balancer}; "
-        f"fastest of {repeats} in turn, {device}, jax {jax.__version__}, {date.today()}.",
+        f"fastest of {repeats} repeats, {device}, jax {jax.__version__}, {date.today()}.",
         f"`task_prompt` and the second `none` are on `{VIT}`.",
         "",
-        "| fusion | ms | time / none | parameters | parameters / none | compiling, s |",
+        "| fusion | ms | time / none | parameters | parameters / none | compilation, s |",
         "|---|---|---|---|---|---|",
     ]
     for (fusion, trunk), (program, seconds) in measured.items():
@@ -113,13 +110,15 @@ def table(experiment: Experiment, repeats: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", default="scenes_all")
-    parser.add_argument("--repeats", type=int, default=5, help="steps, of which the fastest counts")
-    parser.add_argument("--save", type=Path, help="also write the table there")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed steps per fusion; the fastest counts"
+    )
+    parser.add_argument("--save", type=Path, help="also write the table to this file")
     args = parser.parse_args()
-    found = table(find_experiment(args.experiment), args.repeats)
-    print("\n" + found)
+    text = table(find_experiment(args.experiment), args.repeats)
+    print("\n" + text)
     if args.save:
-        args.save.write_text("# What each fusion costs\n\n" + found)
+        args.save.write_text("# Cost of each fusion\n\n" + text)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
-"""How fast examples come: each source, each augmentation, and how long the device waits for them.
+"""Throughput of data sources and augmentations, and the time the device waits for data.
 
-    python benchmarks/input.py [--parts sources augment wait] [--seconds 5] [--workers 0 2]
+    python benchmarks/input.py [--parts sources augment wait] [--seconds 3] [--workers 0 2]
 
-- sources: examples/s through `mtljax.data.pipeline.stream`, in batches of 64, read by grain's
-  threads (workers 0) or processes; and the same files through a PyTorch `DataLoader` with as many
-  workers, whose `Dataset` decodes with Pillow and resizes likewise.
-- augment: examples/s of each augmentation as a compiled function of a batch on the device, and of
-  the same by torch per example, which is where a `DataLoader` does it.
-- wait: the share of training time in which the device has nothing to do because the next batch is
-  not there: a step is waited for before the next batch is asked for, so all of the asking counts.
+- sources: examples per second of `mtljax.data.pipeline.stream` in batches of 64, read by threads
+  (workers 0) or processes of grain; and of the same files in a PyTorch `DataLoader` with the same
+  number of workers, whose `Dataset` decodes and resizes with Pillow.
+- augment: examples per second of each augmentation as a compiled function of a batch on the device,
+  and of a torch equivalent per example, as in a `DataLoader`.
+- wait: share of the training time in which the device waits for the next batch. Each step completes
+  before the next batch is requested, so the entire request counts.
 
-Needs `torch` for the comparisons. The data is made here, in a temporary folder, but for
-Fashion-MNIST, which is Debian's. Printed are medians of the rounds; 2 CPU cores by default.
+The parts `sources` and `augment` need `torch`. The data is generated in a temporary folder, except
+Fashion-MNIST, which is read from the Debian package. Prints medians over the rounds.
 """
 
 import argparse
 import dataclasses
 import io
-import os
 import statistics
 import tempfile
 import time
@@ -29,11 +28,16 @@ import numpy as np
 from input_data import array_records, jpegs, npys
 from PIL import Image
 
-from mtljax import compilation, parallel
+from mtljax import Data, Experiment, compiler_options, find_experiment, parallel
 from mtljax.build import load_source, train_step
-from mtljax.config import Data, Experiment, find_experiment
-from mtljax.data import AUGMENTATIONS, Source, make_augment, make_source, pipeline
-from mtljax.data.base import LabelRequest
+from mtljax.data import (
+    AUGMENTATIONS,
+    LabelRequest,
+    Source,
+    make_augment,
+    make_source,
+    pipeline,
+)
 from mtljax.tasks import Classification
 from mtljax.training.setup import set_up
 
@@ -43,14 +47,14 @@ LABEL = [LabelRequest(Classification(name="label", num_classes=10), "label")]
 
 
 def sources(root: Path) -> dict[str, Callable[[], Source]]:
-    """Sources by name, over data that is made here."""
+    """Generates the data; returns {name: factory of the source}."""
     jpegs(root / "jpegs")
     npys(root / "npy")
     array_records(root / "tfds")
     mask = find_experiment("nyuv2").tasks[0]
-    found = {
+    factories = {
         "folder of 256x256 JPEGs": lambda: make_source(f"folder:{root}/jpegs", LABEL),
-        "the same, brought to 128x128": lambda: make_source(
+        "the same, resized to 128x128": lambda: make_source(
             f"folder:{root}/jpegs,size=(128,128)", LABEL
         ),
         "npy_folders, 288x384 and a mask": lambda: make_source(
@@ -59,29 +63,32 @@ def sources(root: Path) -> dict[str, Callable[[], Source]]:
         "tfds, PNGs of 32x32": lambda: make_source(f"tfds:bench,data_dir={root}/tfds", LABEL),
     }
     if Path(FASHION).is_dir():
-        found["multi_fashion, in memory"] = lambda: load_source(find_experiment("multi_fashion"))
-    return found
+        factories["multi_fashion, in memory"] = lambda: load_source(
+            find_experiment("multi_fashion")
+        )
+    return factories
 
 
 def rate(batches: Iterator, seconds: float) -> float:
-    """Examples/s, after the first batches, by which time all workers have started."""
+    """Examples per second, without the first batches, during which the workers start."""
     for _ in range(16):
         next(batches)
-    count, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < seconds:
+    count, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
         count += len(jax.tree.leaves(next(batches))[0])
-    return count / spent
+    return count / elapsed
 
 
-def ours(source: Source, workers: int) -> Iterator:
+def mtljax_batches(source: Source, workers: int) -> Iterator:
+    """Batches of the training split, in the input pipeline of mtljax."""
     order = pipeline.BatchSampler(
         seed=0, size=len(source.train), batch_size=min(BATCH, len(source.train))
     )
     return pipeline.stream(source.train, order, slice(0, order.batch_size), 0, 10**6, workers)
 
 
-def torchs(name: str, source: Source, root: Path, workers: int) -> Iterator:
-    """The same examples by PyTorch's `Dataset` and `DataLoader`."""
+def torch_batches(name: str, source: Source, root: Path, workers: int) -> Iterator:
+    """Batches of the same examples from a PyTorch `DataLoader`."""
     import torch
 
     loader = torch.utils.data.DataLoader(
@@ -92,14 +99,14 @@ def torchs(name: str, source: Source, root: Path, workers: int) -> Iterator:
 
 
 class TorchFiles:
-    """What somebody would write for PyTorch: a `Dataset` (by its two methods) over the files."""
+    """Typical PyTorch `Dataset` over the files."""
 
     def __init__(self, name: str, source: Source, root: Path):
         self.name, self.files = name, sorted((root / "jpegs" / "images").iterdir())
         self.npy, self.arrays = root / "npy" / "train", None
         if name.startswith("multi"):
             self.arrays = source.train.image, source.train.labels["left"]
-        if name.startswith("tfds"):  # the same records: it is the decoding that differs
+        if name.startswith("tfds"):  # the same records, with a different decoder
             self.records = source.train.raws.data
 
     def __len__(self) -> int:
@@ -136,15 +143,18 @@ def measure_sources(root: Path, seconds: float, workers: list[int], rounds: int)
         for count in workers:
             pairs = []
             for _ in range(rounds):
-                mine = rate(ours(source, count), seconds)
-                pairs.append((mine, rate(torchs(name, source, root, count), seconds)))
-            mine, its = (statistics.median(column) for column in zip(*pairs, strict=True))
+                jax_rate = rate(mtljax_batches(source, count), seconds)
+                torch_rate = rate(torch_batches(name, source, root, count), seconds)
+                pairs.append((jax_rate, torch_rate))
+            rates = [statistics.median(column) for column in zip(*pairs, strict=True)]
             ratio = statistics.median(a / b for a, b in pairs)
-            print(f"{name:34} {count:8} {mine:9,.0f} {its:9,.0f} {ratio:6.2f}x", flush=True)
+            print(
+                f"{name:34} {count:8} {rates[0]:9,.0f} {rates[1]:9,.0f} {ratio:6.2f}x", flush=True
+            )
 
 
 def torch_augmentation(name: str):
-    """The same change of one image [3, H, W], by torch; None where nobody does it per example."""
+    """Torch equivalent for one image [3, H, W]; None if it is not common per example."""
     import torch
     from torch.nn import functional as F
 
@@ -152,7 +162,7 @@ def torch_augmentation(name: str):
         grid = F.affine_grid(matrix[None], (1, *image.shape), align_corners=False)
         return F.grid_sample(image[None], grid, align_corners=False, padding_mode="border")[0]
 
-    def turn(image):
+    def rotate_and_zoom(image):
         angle, zoom = torch.rand(2) * 0.3 - 0.15
         cos, sin = torch.cos(angle) * (1 + zoom), torch.sin(angle) * (1 + zoom)
         move = torch.rand(2) * 0.1
@@ -172,7 +182,7 @@ def torch_augmentation(name: str):
         return image.mean() + (image - image.mean()) * c
 
     flip = lambda image: image.flip(-1) if torch.rand(()) < 0.5 else image
-    return {"flip": flip, "crop": crop, "affine": turn, "jitter": jitter}.get(name)
+    return {"flip": flip, "crop": crop, "affine": rotate_and_zoom, "jitter": jitter}.get(name)
 
 
 def measure_augmentations(seconds: float, rounds: int, size: int = 64) -> None:
@@ -195,48 +205,49 @@ def measure_augmentations(seconds: float, rounds: int, size: int = 64) -> None:
         run = jax.jit(
             lambda key, batch, augment=augment: augment(jax.random.split(key, BATCH), batch)
         )
-        key, its = jax.random.key(0), torch_augmentation(name)
+        key, torch_augment = jax.random.key(0), torch_augmentation(name)
         jax.block_until_ready(run(key, batch))
-        pictures = [torch.from_numpy(x).permute(2, 0, 1) for x in image]
+        images = [torch.from_numpy(x).permute(2, 0, 1) for x in image]
 
-        def many(run=run, key=key):
+        def jax_batches(run=run, key=key):
             while True:
                 yield jax.block_until_ready(run(key, batch))
 
-        def one_by_one(its=its, pictures=pictures):
+        def augmented_examples(torch_augment=torch_augment, images=images):
             while True:
-                yield torch.stack([its(picture) for picture in pictures]).numpy()
+                yield torch.stack([torch_augment(image) for image in images]).numpy()
 
-        mine = statistics.median(rate(many(), seconds) for _ in range(rounds))
-        if its is None:
-            print(f"{name:34} {mine:18,.0f}", flush=True)
+        jax_rate = statistics.median(rate(jax_batches(), seconds) for _ in range(rounds))
+        if torch_augment is None:
+            print(f"{name:34} {jax_rate:18,.0f}", flush=True)
             continue
-        other = statistics.median(rate(one_by_one(), seconds) for _ in range(rounds))
-        print(f"{name:34} {mine:18,.0f} {other:9,.0f} {mine / other:6.2f}x", flush=True)
+        torch_rate = statistics.median(rate(augmented_examples(), seconds) for _ in range(rounds))
+        ratio = jax_rate / torch_rate
+        print(f"{name:34} {jax_rate:18,.0f} {torch_rate:9,.0f} {ratio:6.2f}x", flush=True)
 
 
-def waiting(experiment: Experiment, steps: int, workers: int) -> tuple[float, float]:
-    """(share of the time that the device waits for data, seconds per step), data being streamed."""
+def wait_share(experiment: Experiment, steps: int, workers: int) -> tuple[float, float]:
+    """Returns (share of the time that the device waits, seconds per step), with data streamed."""
     setup = set_up(experiment, devices=1)
     source, placement = setup.source, setup.placement
     state = jax.jit(setup.new_state)(jax.random.key(0))
     step = jax.jit(
         train_step(experiment, setup.parts),
         donate_argnums=0,
-        compiler_options=compilation.compiler_options(),
+        compiler_options=compiler_options(),
     )
     size = experiment.data.batch_size
     order = pipeline.BatchSampler(seed=0, size=len(source.train), batch_size=size)
     batches = pipeline.stream(source.train, order, slice(0, size), 0, 10**6, workers)
     state, _ = jax.block_until_ready(step(state, placement.shard(next(batches))))
-    asked, began = 0.0, time.perf_counter()
+    wait, loop_start = 0.0, time.perf_counter()
     for _ in range(steps):
         start = time.perf_counter()
         batch = placement.shard(next(batches))
-        asked += time.perf_counter() - start
+        wait += time.perf_counter() - start
         state, _ = jax.block_until_ready(step(state, batch))
-    spent = time.perf_counter() - began
-    return asked / spent, spent / steps
+    elapsed = time.perf_counter() - loop_start
+    return wait / elapsed, elapsed / steps
 
 
 def measure_waiting(root: Path, steps: int, workers: list[int]) -> None:
@@ -255,21 +266,21 @@ def measure_waiting(root: Path, steps: int, workers: list[int]) -> None:
         cases["multi_fashion, streamed"] = dataclasses.replace(fashion, data=streamed), steps
     print(f"\n{'the device waits':34} {'workers':>8} {'share':>9} {'ms/step':>9}")
     for name, (experiment, count) in cases.items():
-        for many in workers:
-            share, each = waiting(experiment, count, many)
-            print(f"{name:34} {many:8} {100 * share:7.2f} % {1000 * each:9.1f}", flush=True)
+        for num_workers in workers:
+            share, seconds = wait_share(experiment, count, num_workers)
+            print(f"{name:34} {num_workers:8} {share:9.2%} {1000 * seconds:9.1f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = ("sources", "augment", "wait")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60, help="of each training")
+    parser.add_argument("--steps", type=int, default=60, help="steps of each training")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     options = parser.parse_args()
-    print(f"{parallel.describe()}, {os.cpu_count()} cores, jax {jax.__version__}")
+    print(f"{parallel.describe()}, jax {jax.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if "sources" in options.parts:

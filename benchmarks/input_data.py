@@ -1,4 +1,4 @@
-"""Data for benchmarks/input.py, made in a folder: as hard to read as the real thing."""
+"""Generators of data for benchmarks/input.py, with realistic decoding cost."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def jpegs(folder: Path, count: int = 1024, size: int = 256) -> None:
-    """A folder of JPEGs that are about as hard to decode as photographs, and their table."""
+    """Writes JPEGs with about the decoding cost of photographs, and a table of labels."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     lines = ["image,label"]
@@ -22,12 +22,12 @@ def jpegs(folder: Path, count: int = 1024, size: int = 256) -> None:
 
 
 def npys(folder: Path, count: int = 64) -> None:
-    """NYUv2's layout and sizes."""
+    """Writes arrays in the layout and size of NYUv2."""
     rng = np.random.default_rng(0)
-    for part, many in (("train", count), ("val", 4)):
+    for part, size in (("train", count), ("val", 4)):
         for kind, shape in (("image", (288, 384, 3)), ("label", (288, 384))):
             (folder / part / kind).mkdir(parents=True)
-            for i in range(many):
+            for i in range(size):
                 values = (
                     rng.uniform(0, 1, shape) if kind == "image" else rng.integers(-1, 13, shape)
                 )
@@ -35,7 +35,7 @@ def npys(folder: Path, count: int = 64) -> None:
 
 
 def array_records(folder: Path, count: int = 2000) -> None:
-    """A TensorFlow Dataset like CIFAR-10: PNGs of 32x32."""
+    """Writes a TensorFlow Dataset of 32x32 PNGs, like CIFAR-10."""
     import tensorflow_datasets as tfds
 
     class Bench(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -1,17 +1,17 @@
-"""How fast the whole train loop is: against the bare compiled step, and against plain PyTorch.
+"""Throughput of the train loop, compared with the compiled step and with a plain PyTorch loop.
 
     python benchmarks/loop.py [--rounds 5]
 
 Three programs train the same two-task network on the digits, one after the other in each round:
 
-- the loop: `mtljax.training.loop.train` as the command line runs it, logging and progress
-  included, from its second chunk on (the first compiles);
-- the bare step: the same step, compiled, fed with ready batches on the device; the steps are
-  dispatched one by one, or looped over in one program, whichever the loop does;
-- PyTorch: a plain loop over ready tensors with Adam, reading the losses as often as the loop logs.
-  Needs `torch`; left out without it.
+- loop: `mtljax.training.loop.train_group`, as used by the command line, with logging and progress,
+  from its second chunk on (the first compiles);
+- compiled step: the same step on batches that are on the device, dispatched one by one or in a loop
+  in one program, as in the train loop;
+- PyTorch: a plain loop over tensors in memory with Adam, which reads the losses at the same
+  interval as the train loop. Skipped if `torch` is not installed.
 
-Printed are medians over the rounds, and ratios taken within a round. 2 CPU cores by default.
+Prints medians over the rounds, and ratios within a round.
 """
 
 import argparse
@@ -25,11 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtljax import compilation, parallel
+from mtljax import compiler_options, find_experiment, parallel, use_compile_cache
 from mtljax.build import load_source, train_step
-from mtljax.config import find_experiment
 from mtljax.data import pipeline
-from mtljax.training.loop import train
+from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 
@@ -55,41 +54,38 @@ def experiment_of(case: dict):
 
 
 def loop(case: dict) -> float:
-    """Examples/s of the whole loop."""
-    import mtljax.report.run
-
-    keep, mtljax.report.run.write_report = mtljax.report.run.write_report, lambda *_, **__: None
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return train(experiment_of(case), Path(folder) / "run", quiet=True)[
-                "examples_per_second"
-            ]
-    finally:
-        mtljax.report.run.write_report = keep
+    """Examples per second of the train loop."""
+    experiment = experiment_of(case)
+    programs = Programs(set_up(experiment))
+    with tempfile.TemporaryDirectory() as folder:
+        (result,) = train_group(
+            [experiment], [Path(folder) / "run"], programs, quiet=True, report=False
+        )
+    return result.examples_per_second
 
 
-def bare(case: dict) -> float:
-    """Examples/s of the compiled step alone, on batches that are ready on the device."""
+def compiled_step(case: dict) -> float:
+    """Examples per second of the compiled step, on batches on the device."""
     experiment = experiment_of(case)
     programs = Programs(set_up(experiment, devices=1))
     state, step = programs.create(0), train_step(experiment, programs.setup.parts)
-    runner = programs.executor([0], 0)
-    state, logs = runner.run(state, 0, case["log_every"])
+    executor = programs.executor([0], 0)
+    state, logs = executor.run(state, 0, case["log_every"])  # also determines `executor.loops`
     count = case["steps"] - case["log_every"]
-    batches = [runner.batch(i) for i in range(case["log_every"])]
-    if runner.loops:
+    batches = [executor.batch(i) for i in range(case["log_every"])]
+    if executor.loops:
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
         many = jax.jit(
             lambda state: jax.lax.scan(step, state, stacked),
             donate_argnums=0,
-            compiler_options=compilation.compiler_options(),
+            compiler_options=compiler_options(),
         )
         state, logs = jax.block_until_ready(many(state))
         start = time.perf_counter()
         for _ in range(count // case["log_every"]):
             state, logs = many(state)
     else:
-        one = jax.jit(step, donate_argnums=0, compiler_options=compilation.compiler_options())
+        one = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
         state, logs = jax.block_until_ready(one(state, batches[0]))
         start = time.perf_counter()
         for i in range(count):
@@ -99,7 +95,7 @@ def bare(case: dict) -> float:
 
 
 def torch_loop(case: dict) -> float:
-    """Examples/s of a plain PyTorch loop of the same network."""
+    """Examples per second of a plain PyTorch loop with the same network."""
     import torch
     from torch import nn
 
@@ -158,30 +154,30 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    compilation.use_compile_cache()
-    programs = {"loop": loop, "bare step": bare}
+    use_compile_cache()
+    programs = {"loop": loop, "compiled step": compiled_step}
     try:
         import torch
 
         programs["PyTorch"] = torch_loop
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     except ImportError:
-        print("torch is not installed: no comparison with it")
+        print("torch is not installed; the comparison with PyTorch is skipped")
     print(f"jax {jax.__version__}, {parallel.describe()}\n")
     for name, case in CASES.items():
-        found: dict[str, list[float]] = {program: [] for program in programs}
+        rates: dict[str, list[float]] = {program: [] for program in programs}
         for _ in range(rounds):
             for program, run in programs.items():
-                found[program].append(run(case))
+                rates[program].append(run(case))
         print(f"{name}, batch {case['batch']}: {case['trunk']}")
-        for program, values in found.items():
-            ratios = [a / b for a, b in zip(found["loop"], values, strict=True)]
+        for program, values in rates.items():
+            ratios = [a / b for a, b in zip(rates["loop"], values, strict=True)]
             print(
-                f"  {program:10}{statistics.median(values):12,.0f} examples/s"
+                f"  {program:13}{statistics.median(values):12,.0f} examples/s"
                 f"   loop / this: {statistics.median(ratios):.2f}"
                 f"  ({min(ratios):.2f} to {max(ratios):.2f})"
             )
-        print(f"  {1e6 * case['batch'] / np.median(found['loop']):.0f} us per step of the loop\n")
+        print(f"  {1e6 * case['batch'] / np.median(rates['loop']):.0f} us per step of the loop\n")
 
 
 if __name__ == "__main__":

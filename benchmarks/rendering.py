@@ -1,12 +1,13 @@
-"""How fast scenes are rendered, and how long training on them waits for its input.
+"""Rendering speed of scenes, and input wait time when training on them.
 
     python -m benchmarks.rendering [--sizes 32 64 128] [--images 512] [--steps 60]
 
-- Rendering, with all labels: for each size, the time until the first image (compiling, unless the
-  compile cache has it), then images a second of one call for many, the fastest of three.
-- Input of `--experiment scenes`: of the time of a training step, the share in which the batch is
-  picked from data on the device, as the run does it; and with the data streamed (rendered anew by
-  threads that run ahead, on the same cores), the share in which no batch is there yet.
+- Rendering with all labels: for each size, the time to the first image (including compilation,
+  unless it is in the compile cache), then images per second of one call for many images, the
+  fastest of three.
+- Input of `--experiment scenes`, as a share of the time of a training step: gathering the batch
+  from data on the device, as in the run; and waiting for the batch when data is streamed, that is
+  rendered by prefetching threads on the same cores.
 """
 
 import argparse
@@ -18,9 +19,8 @@ import time
 import jax
 import numpy as np
 
-from mtljax import compilation
+from mtljax import Experiment, compiler_options, find_experiment, parallel, use_compile_cache
 from mtljax.build import train_step
-from mtljax.config import Experiment, find_experiment
 from mtljax.data import pipeline
 from mtljax.data.sources.scenes import scenes
 from mtljax.training.executors import DeviceDataExecutor
@@ -29,7 +29,7 @@ from mtljax.training.setup import set_up
 
 
 def rendering(size: int, images: int) -> tuple[float, float]:
-    """(seconds until the first image, images a second after that)."""
+    """Returns (seconds to the first image, images per second of later calls)."""
     split = scenes(size=size, train=images).train
     start = time.perf_counter()
     split[0]
@@ -42,25 +42,25 @@ def rendering(size: int, images: int) -> tuple[float, float]:
     return first, images / min(seconds)
 
 
-def picking(experiment: Experiment, steps: int) -> tuple[float, float]:
-    """(seconds to pick a batch, seconds of a step with it), the medians, data on the device."""
+def gather_time(experiment: Experiment, steps: int) -> tuple[float, float]:
+    """Returns median seconds of (gathering a batch, a step), with data on the device."""
     programs = Programs(set_up(experiment))
-    runner, state = programs.executor([0], 0), programs.create(0)
-    assert isinstance(runner, DeviceDataExecutor)
-    pick, step = [], []
+    executor, state = programs.executor([0], 0), programs.create(0)
+    assert isinstance(executor, DeviceDataExecutor)
+    gather, step = [], []
     for i in range(steps):
         start = time.perf_counter()
-        jax.block_until_ready(runner.batch(i))
-        pick.append(time.perf_counter() - start)
+        jax.block_until_ready(executor.batch(i))
+        gather.append(time.perf_counter() - start)
         start = time.perf_counter()
-        state, _ = runner.run(state, i, 1)
+        state, _ = executor.run(state, i, 1)
         jax.block_until_ready(state)
         step.append(time.perf_counter() - start)
-    return statistics.median(pick), statistics.median(step)
+    return statistics.median(gather), statistics.median(step)
 
 
-def waiting(experiment: Experiment, steps: int) -> tuple[float, float]:
-    """(seconds of waiting for a batch, seconds of a step with it), the means, data streamed."""
+def wait_time(experiment: Experiment, steps: int) -> tuple[float, float]:
+    """Returns mean seconds of (waiting for a batch, a step including the wait), data streamed."""
     data = dataclasses.replace(experiment.data, keep_on_device="no")
     experiment = dataclasses.replace(experiment, data=data)
     programs = Programs(set_up(experiment))
@@ -70,29 +70,33 @@ def waiting(experiment: Experiment, steps: int) -> tuple[float, float]:
     step = jax.jit(
         train_step(experiment, programs.setup.parts),
         donate_argnums=0,
-        compiler_options=compilation.compiler_options(),
+        compiler_options=compiler_options(),
     )
     state = programs.create(0)
-    asked, began = 0.0, time.perf_counter()
+    wait, loop_start = 0.0, time.perf_counter()
     for i in range(steps + 10):
-        if i == 10:  # compiled, and running evenly
-            asked, began = 0.0, time.perf_counter()
+        if i == 10:  # after compilation and warm-up
+            wait, loop_start = 0.0, time.perf_counter()
         start = time.perf_counter()
         batch = programs.setup.placement.shard(next(batches))
-        asked += time.perf_counter() - start
+        wait += time.perf_counter() - start
         state, _ = jax.block_until_ready(step(state, batch))
-    return asked / steps, (time.perf_counter() - began) / steps
+    return wait / steps, (time.perf_counter() - loop_start) / steps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=[32, 64, 128])
-    parser.add_argument("--images", type=int, default=512, help="at 64 x 64; else as many pixels")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=512,
+        help="at 64 x 64; other sizes: same number of pixels",
+    )
     parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
-    compilation.use_compile_cache()
-    busy = os.getloadavg()[0]
-    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {busy:.1f} before\n")
+    use_compile_cache()
+    print(f"{parallel.describe()}, load {os.getloadavg()[0]:.1f} at start\n")
     print("| pixels | first image, s | images / s |")
     print("|---|---|---|")
     for size in args.sizes:
@@ -101,7 +105,7 @@ def main() -> None:
     print("\n| input of scenes | waiting, ms | step, ms | share |")
     print("|---|---|---|---|")
     experiment = find_experiment("scenes")
-    for name, measure in (("on the device", picking), ("streamed", waiting)):
+    for name, measure in (("on the device", gather_time), ("streamed", wait_time)):
         wait, step = measure(experiment, args.steps)
         print(f"| {name} | {1e3 * wait:.1f} | {1e3 * step:.0f} | {wait / step:.1%} |", flush=True)
 

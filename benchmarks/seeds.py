@@ -1,20 +1,20 @@
-"""How much faster ten seeds are in one program than in ten runs of the train loop.
+"""Speedup of training ten seeds in one program, compared with ten runs of the train loop.
 
     python benchmarks/seeds.py [--seeds 10] [--steps 600] [--rounds 3] [--activation tanh]
 
-The network is a multilayer perceptron on the digits, trained by the whole loop: data, evaluation,
-checkpoints, result. In each round the seeds are trained
+The network is a multilayer perceptron on the digits, trained by the complete loop: data,
+evaluation, checkpoints, result; no reports. In each round the seeds are trained
 
-- apart: `mtljax.training.loop.train` once for each, as ten commands would, but without their
-  imports; - in turn: one after the other with the data and the compiled programs shared;
+- separate: one after the other with separate programs, as ten commands would without their imports;
+- sequential: one after the other with shared data and compiled programs;
 - together: side by side in one program.
 
-No report is drawn in any of them. What was compiled before is in the cache for all. Then every
-number of every seed's test split is compared between the ways. Momentum, a squared loss and tanh
-are used: Adam turns a gradient that is 0 but for rounding into a whole step, and the gradient of an
-absolute loss or of a ReLU jumps at 0, which makes much of the last bit, however seeds are run: of
-ten seeds with `--activation relu`, one differs by 1e-3. The last line shows what rounding alone
-does: seeds in turn, thrice, each time from weights that are changed in their last bit.
+All modes use the compile cache. Then the test metrics of each seed are compared between the modes.
+The loss is squared, with momentum and tanh: Adam amplifies a gradient that is zero up to rounding
+into a full step, and the gradients of an absolute loss and of ReLU are discontinuous at 0, so
+rounding errors grow in any mode: with `--activation relu`, one of ten seeds differs by 1e-3. The
+last line shows the effect of rounding: sequential runs, three times, with initial weights perturbed
+in their last bit.
 """
 
 import argparse
@@ -28,16 +28,14 @@ from unittest import mock
 import jax
 import numpy as np
 
-import mtljax.report.run
-from mtljax import compilation, parallel
-from mtljax.config import find_experiment
+from mtljax import Experiment, RunResult, find_experiment, parallel, use_compile_cache
 from mtljax.evaluation.evaluator import scalar_metrics
-from mtljax.training.loop import train, train_group
+from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 
 
-def experiment_of(steps: int, activation: str = "tanh"):
+def experiment_of(steps: int, activation: str = "tanh") -> Experiment:
     base = find_experiment("digits")
     return dataclasses.replace(
         base,
@@ -50,54 +48,55 @@ def experiment_of(steps: int, activation: str = "tanh"):
     )
 
 
-def apart(runs, folder: Path) -> list[dict]:
-    keep, mtljax.report.run.write_report = mtljax.report.run.write_report, lambda *_, **__: None
-    try:
-        return [train(run, folder / str(run.seed), quiet=True) for run in runs]
-    finally:
-        mtljax.report.run.write_report = keep
+def separate(runs: list[Experiment], folder: Path) -> list[RunResult]:
+    """Trains the runs one after the other, each with its own programs."""
+    return [result for run in runs for result in together([run], folder)]
 
 
-def in_turn(runs, folder: Path) -> list[dict]:
+def sequential(runs: list[Experiment], folder: Path) -> list[RunResult]:
+    """Trains the runs one after the other with shared programs."""
     programs = Programs(set_up(runs[0]))
-    settings = {"quiet": True, "page": False}
-    return [train_group([r], [folder / str(r.seed)], programs, **settings)[0] for r in runs]
+    return [result for run in runs for result in together([run], folder, programs)]
 
 
-def together(runs, folder: Path) -> list[dict]:
+def together(
+    runs: list[Experiment], folder: Path, programs: Programs | None = None
+) -> list[RunResult]:
+    """Trains the runs side by side in one program."""
     folders = [folder / str(run.seed) for run in runs]
-    return train_group(runs, folders, Programs(set_up(runs[0])), quiet=True, report=False)
+    programs = programs or Programs(set_up(runs[0]))
+    return train_group(runs, folders, programs, quiet=True, report=False)
 
 
-def nudged(runs, folder: Path, draw: int) -> list[dict]:
-    """In turn, from weights that are changed in their last bit."""
+def perturbed(runs: list[Experiment], folder: Path, draw: int) -> list[RunResult]:
+    """Sequential runs with initial weights perturbed in their last bit."""
     create = Programs.create
 
-    def changed(programs, seed):
+    def create_perturbed(programs, seed):
         state, random = create(programs, seed), np.random.default_rng([draw, seed])
-        nudge = lambda x: x * random.choice(np.float32([1 - 2**-23, 1, 1 + 2**-23]), x.shape)
-        return state.replace(params=jax.tree.map(nudge, state.params))
+        perturb = lambda x: x * random.choice(np.float32([1 - 2**-23, 1, 1 + 2**-23]), x.shape)
+        return state.replace(params=jax.tree.map(perturb, state.params))
 
-    with mock.patch.object(Programs, "create", changed):
-        return in_turn(runs, folder)
+    with mock.patch.object(Programs, "create", create_perturbed):
+        return sequential(runs, folder)
 
 
-def differences(ours: list[dict], theirs: list[dict]) -> list[float]:
-    """Of each seed the largest relative difference of a test metric."""
+def differences(results: list[RunResult], reference: list[RunResult]) -> list[float]:
+    """Largest relative difference of a test metric, per seed."""
     return [
         max(
-            abs(value - b["test"][task][name]) / max(abs(value), 1e-3)
-            for task in a["test"]
-            for name, value in scalar_metrics(a["test"][task]).items()
+            abs(value - a.test[task][name]) / max(abs(value), 1e-3)
+            for task in b.test
+            for name, value in scalar_metrics(b.test[task]).items()
         )
-        for a, b in zip(ours, theirs, strict=True)
+        for a, b in zip(results, reference, strict=True)
     ]
 
 
-def told(differences) -> str:
-    """The furthest, and which seeds are not equal to 1e-5."""
-    beyond = ", ".join(map(str, np.flatnonzero(np.array(differences) > 1e-5))) or "none"
-    return f"furthest {max(differences):.1e}, seeds beyond 1e-5: {beyond}"
+def summary(differences) -> str:
+    """Largest difference, and the seeds that differ by more than 1e-5."""
+    seeds = ", ".join(map(str, np.flatnonzero(np.array(differences) > 1e-5))) or "none"
+    return f"largest difference {max(differences):.1e}, seeds above 1e-5: {seeds}"
 
 
 def main() -> None:
@@ -109,35 +108,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--activation", default="tanh", choices=["relu", "gelu", "tanh"])
     flags = parser.parse_args()
-    compilation.use_compile_cache()
+    use_compile_cache()
     base = experiment_of(flags.steps, flags.activation)
     runs = [dataclasses.replace(base, seed=seed) for seed in range(flags.seeds)]
-    ways = {"apart": apart, "in turn": in_turn, "together": together}
-    with tempfile.TemporaryDirectory() as folder:  # everything is compiled before it is timed
-        for name, way in ways.items():
-            way(runs if name == "together" else runs[:1], Path(folder) / name)
+    modes = {"separate": separate, "sequential": sequential, "together": together}
+    with tempfile.TemporaryDirectory() as folder:  # compiles all programs before they are timed
+        for name, train in modes.items():
+            train(runs if name == "together" else runs[:1], Path(folder) / name)
     print(f"jax {jax.__version__}, {parallel.describe()}, {flags.seeds} seeds, {flags.steps} steps")
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in modes}
     for _ in range(flags.rounds):
         results = {}
-        for name, way in ways.items():
+        for name, train in modes.items():
             with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                results[name] = way(runs, Path(folder))
-                found[name].append(time.perf_counter() - began)
-    for name, seconds in found.items():
-        apart_by = differences(results["apart"], results[name])
-        ratios = [s / a for s, a in zip(seconds, found["apart"], strict=True)]
+                start = time.perf_counter()
+                results[name] = train(runs, Path(folder))
+                times[name].append(time.perf_counter() - start)
+    reference = results["separate"]
+    for name, seconds in times.items():
+        ratios = [a / b for a, b in zip(seconds, times["separate"], strict=True)]
         print(
-            f"  {name:9}{statistics.median(seconds):8.2f} s   of apart: "
+            f"  {name:11}{statistics.median(seconds):8.2f} s   relative to separate: "
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   "
-            + told(apart_by)
+            + summary(differences(results[name], reference))
         )
     by_rounding = []
     for draw in range(3):
         with tempfile.TemporaryDirectory() as folder:
-            by_rounding.append(differences(results["apart"], nudged(runs, Path(folder), draw)))
-    print(f"  rounding alone: {told(np.max(by_rounding, axis=0))}")
+            by_rounding.append(differences(perturbed(runs, Path(folder), draw), reference))
+    print(f"  effect of rounding: {summary(np.max(by_rounding, axis=0))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the README's table of balancers: from the code, and from costs that were measured.
+"""Writes the table of balancers in README.md, from the code and measured costs.
 
 python benchmarks/steps.py --tasks 3 --balancers all --level parameters --save docs/costs.json
 python benchmarks/table.py
@@ -16,18 +16,19 @@ START, END = "<!-- balancers: written by benchmarks/table.py -->\n", "<!-- end o
 
 
 def table() -> str:
-    """The table in Markdown, a row per balancer."""
+    """Markdown table with one row per balancer."""
     costs = json.loads(COSTS.read_text())
     rows = ["| balancer | paper | reads | step, x `ew` |", "| --- | --- | --- | --- |"]
     for name in BALANCERS:
-        told = describe(name)
+        description = describe(name)
+        papers, needs = description.papers or "-", description.needs.value
         cost = f"{costs[name]:.2f}" if name in costs else "not measured"
-        rows.append(f"| `{name}` | {told.papers or '-'} | {told.needs.value} | {cost} |")
+        rows.append(f"| `{name}` | {papers} | {needs} | {cost} |")
     return "\n".join(rows) + "\n"
 
 
 def with_table(readme: str) -> str:
-    """The README with the table as it should be now."""
+    """Returns the README with an up-to-date table."""
     before, _, rest = readme.partition(START)
     _, _, after = rest.partition(END)
     return before + START + table() + END + after
