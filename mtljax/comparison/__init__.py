@@ -1,1 +1,1 @@
-"""The honest comparison: single-task baselines, methods and seeds, and what may be concluded."""
+"""Comparison of methods with single-task baselines over seeds, with significance tests."""

@@ -6,8 +6,9 @@ from pathlib import Path
 from mtljax.balancing import Balancer
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
-from mtljax.comparison.outcome import Comparison, collect
+from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import FOLDER, plan
+from mtljax.comparison.results import collect
 from mtljax.comparison.running import Failure, Together, run_members
 from mtljax.config import Experiment
 from mtljax.config.experiment import FusionFactory, as_text

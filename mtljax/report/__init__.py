@@ -1,1 +1,1 @@
-"""Report of a run: pictures, and one page that opens offline."""
+"""Report of a run: figures, and a self-contained HTML page."""

@@ -12,8 +12,8 @@ from support.comparison import EXPERIMENT, write_result, write_results
 
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
-from mtljax.comparison.outcome import collect
 from mtljax.comparison.plan import plan
+from mtljax.comparison.results import collect
 from mtljax.comparison.statistics import estimate
 
 VALUES = {

@@ -12,7 +12,7 @@ from support.comparison import EXPERIMENT, write_results
 from support.report import Page, is_drawn
 
 from mtljax.comparison.compare import write
-from mtljax.comparison.outcome import collect
+from mtljax.comparison.results import collect
 from mtljax.comparison.running import Failure
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
