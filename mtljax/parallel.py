@@ -102,7 +102,7 @@ class Placement:
         return self._from_process(tree, self.replicated)
 
     def shard(self, tree: PyTree) -> PyTree:
-        """Makes global arrays from each process's part of the batch."""
+        """Assembles global arrays from each process's part of the batch."""
         return self._from_process(tree, self.batched)
 
     def _from_process(self, tree: PyTree, sharding: NamedSharding) -> PyTree:
@@ -128,7 +128,7 @@ class Placement:
 
 
 def place(batch_size: int, devices: int | None = None) -> Placement:
-    """Makes a mesh of the available devices.
+    """Creates a mesh of the available devices.
 
     Args:
       batch_size: Size of the global batch, a multiple of the number of devices.

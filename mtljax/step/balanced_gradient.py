@@ -282,7 +282,7 @@ class BalancedGradient:
         return scan(body, zeros, (*self.split(inputs), rows, direction))[0]
 
     def lookahead(self, params: Params, inputs: Inputs, counts: Float[Array, " R"]) -> Lookahead:
-        """Makes `Signals.lookahead`."""
+        """Returns the function `Signals.lookahead`."""
         scale, num_tasks = _reciprocal(counts), len(self.objective.tasks)
         psum = self.axis.psum
 

@@ -68,7 +68,7 @@ def make_probe(
     freeze_statistics: bool = False,
     distill: Distillation | None = None,
 ) -> Probe:
-    """Makes `probe(state, batch) -> ProbePoint`; for the arguments see `make_train_step`."""
+    """Returns `probe(state, batch) -> ProbePoint`; for the arguments see `make_train_step`."""
     objective = Objective(
         model, tuple(tasks), dtype=dtype, freeze_statistics=freeze_statistics, distillation=distill
     )
@@ -91,7 +91,7 @@ def make_probe(
 
 
 def make_telemetry(probe: Probe) -> Callable[[TrainState, PyTree, Batch], dict[str, Array]]:
-    """Makes `measure(state, params, batch) -> measurements`: pure, to be jitted or vmapped.
+    """Returns `measure(state, params, batch) -> measurements`: pure, to be jitted or vmapped.
 
     `params` are the parameters some updates after `state`; they determine the direction of the
     curvature. The result is that of `describe_gramian`, plus `curvature`.
