@@ -65,8 +65,8 @@ class Keys:
             return pyrage.decrypt(data, list(self.identities))
         except pyrage.DecryptError as error:
             raise ValueError(
-                f"{what} cannot be decrypted: it is damaged, or the key in {self.origin} is not one "
-                f"that it was encrypted for ({str(error).splitlines()[0]})"
+                f"{what} cannot be decrypted: it is damaged, or the key in {self.origin} is not "
+                f"one that it was encrypted for ({str(error).splitlines()[0]})"
             ) from None
 
     @property

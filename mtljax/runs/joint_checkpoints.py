@@ -172,7 +172,7 @@ def joint_step(workdir: Path, seeds: Sequence[int]) -> int:
 
 
 def delete_joint(workdir: Path) -> None:
-    """Deletes stacked checkpoints, if any: after distribution, or because a single run is trained."""
+    """Deletes stacked checkpoints, if any: after distribution, or to train a single run."""
     folder = workdir / FOLDER
     if folder.exists() and jax.process_index() == 0:
         part = folder.with_name(FOLDER + PART)  # if killed here, the rest is not taken for complete

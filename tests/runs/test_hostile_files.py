@@ -31,8 +31,8 @@ from mtljax.utils.safetensors import unpack
 TRAINED = TrainedModel(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
 MOST = 2**30
-"""Bytes by which the process may grow. Two numbers of `mtljax.utils.bounded_reading` are far below it, and
-what one loader allocates is not always given back before the next."""
+"""Bytes by which the process may grow. Both limits of `mtljax.utils.bounded_reading` are far below
+it, and what one loader allocates is not always given back before the next."""
 
 
 def opened(path):

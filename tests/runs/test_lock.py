@@ -22,9 +22,9 @@ time.sleep(600)
 
 
 def test_a_folder_is_locked_while_it_is_open_and_nothing_stays(tmp_path):
-    with RunFolder(tmp_path, EXPERIMENT):
-        with pytest.raises(ValueError, match=f"another run is writing to {tmp_path}"):
-            RunFolder(tmp_path, EXPERIMENT)
+    locked = pytest.raises(ValueError, match=f"another run is writing to {tmp_path}")
+    with RunFolder(tmp_path, EXPERIMENT), locked:
+        RunFolder(tmp_path, EXPERIMENT)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
     with RunFolder(tmp_path, EXPERIMENT):
         pass
