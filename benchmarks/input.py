@@ -17,6 +17,7 @@ Fashion-MNIST, which is read from the Debian package. Prints medians over the ro
 import argparse
 import dataclasses
 import io
+import os
 import statistics
 import tempfile
 import time
@@ -63,9 +64,8 @@ def sources(root: Path) -> dict[str, Callable[[], Source]]:
         "tfds, PNGs of 32x32": lambda: make_source(f"tfds:bench,data_dir={root}/tfds", LABEL),
     }
     if Path(FASHION).is_dir():
-        factories["multi_fashion, in memory"] = lambda: load_source(
-            find_experiment("multi_fashion")
-        )
+        fashion = find_experiment("multi_fashion")
+        factories["multi_fashion, in memory"] = lambda: load_source(fashion)
     return factories
 
 
@@ -146,11 +146,9 @@ def measure_sources(root: Path, seconds: float, workers: list[int], rounds: int)
                 jax_rate = rate(mtljax_batches(source, count), seconds)
                 torch_rate = rate(torch_batches(name, source, root, count), seconds)
                 pairs.append((jax_rate, torch_rate))
-            rates = [statistics.median(column) for column in zip(*pairs, strict=True)]
+            a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(a / b for a, b in pairs)
-            print(
-                f"{name:34} {count:8} {rates[0]:9,.0f} {rates[1]:9,.0f} {ratio:6.2f}x", flush=True
-            )
+            print(f"{name:34} {count:8} {a:9,.0f} {b:9,.0f} {ratio:6.2f}x", flush=True)
 
 
 def torch_augmentation(name: str):
@@ -280,7 +278,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="steps of each training")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     options = parser.parse_args()
-    print(f"{parallel.describe()}, jax {jax.__version__}")
+    print(f"{parallel.describe()}, {os.cpu_count()} cores, jax {jax.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if "sources" in options.parts:

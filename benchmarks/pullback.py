@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from steps import timed
+from timing import timed
 
 from mtljax import compiler_options, create_state, make_train_step
 from mtljax.balancing import BALANCERS

@@ -96,7 +96,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
     use_compile_cache()
-    print(f"{parallel.describe()}, load {os.getloadavg()[0]:.1f} at start\n")
+    load = os.getloadavg()[0]
+    print(f"{parallel.describe()}, {os.cpu_count()} cores, load {load:.1f} at start\n")
     print("| pixels | first image, s | images / s |")
     print("|---|---|---|")
     for size in args.sizes:
