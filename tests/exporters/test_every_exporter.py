@@ -16,7 +16,7 @@ from mtljax.config import Data, Experiment, find_experiment
 from mtljax.exporters import EXPORTS
 from mtljax.exporters.model import model_of
 from mtljax.models import FUSIONS, TRUNKS
-from mtljax.models.partition import OF_A_BATCH
+from mtljax.models.partition import TRANSIENT_COLLECTIONS
 from mtljax.runs.load import TrainedModel
 from mtljax.step.train_step import TrainState
 from mtljax.tasks import TASKS, Classification, Depth
@@ -46,7 +46,7 @@ def trained(trunk, fusion="none", tasks=TWO, shape=SHAPE):
     experiment = Experiment(name="any", tasks=tasks, data=data, trunk=trunk, fusion=fusion)
     model = build(experiment, mean=0.2, std=0.9).model
     like = dict(shapes(model, jnp.zeros((1, *shape)), train=False)[1])
-    for name in OF_A_BATCH:
+    for name in TRANSIENT_COLLECTIONS:
         like.pop(name, None)
     variables = jax.tree.map_with_path(functools.partial(draw, np.random.default_rng(0)), like)
     nothing = dict.fromkeys(("opt_state", "balancer_state", "ema", "key"))
