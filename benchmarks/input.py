@@ -107,7 +107,7 @@ class TorchFiles:
         if name.startswith("multi"):
             self.arrays = source.train.image, source.train.labels["left"]
         if name.startswith("tfds"):  # the same records, with a different decoder
-            self.records = source.train.raws.data
+            self.records = source.train.examples.data
 
     def __len__(self) -> int:
         if self.arrays is not None:
