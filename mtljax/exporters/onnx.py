@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from mtljax.exporters.model import BATCH, INPUT, Model, as_strings
 from mtljax.models.cpu_ops import standard_ops
 from mtljax.utils.optional import require
+from mtljax.utils.text import first_line
 
 
 def onnx(model: Model) -> dict[str, bytes]:
@@ -36,9 +37,9 @@ def onnx(model: Model) -> dict[str, bytes]:
                 output_names=list(model.description["outputs"]),
             )
     except Exception as error:  # jax2onnx raises any exception for unsupported operations
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"jax2onnx does not support a part of this network ({reason[:200]}); use --to stablehlo"
+            f"jax2onnx does not support a part of this network ({first_line(error)}); "
+            "use --to stablehlo"
         ) from error
     # Intermediate shapes of jax2onnx are sometimes wrong; runtimes infer them.
     del proto.graph.value_info[:]

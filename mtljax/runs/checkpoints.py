@@ -7,16 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from mtljax.runs.encrypted_store import AgeStore, encrypted_steps
 from mtljax.runs.encryption import Keys
-from mtljax.runs.orbax_store import OrbaxStore, Store
+from mtljax.runs.orbax_store import OrbaxStore
 from mtljax.step.state import TrainState
-from mtljax.utils.tree import flatten
+from mtljax.utils.tree import flatten, unflatten
 
 FOLDER = "checkpoints"
 SEPARATOR = ":"
+Store = OrbaxStore | AgeStore
 
 
 class Checkpoints:
@@ -26,20 +26,8 @@ class Checkpoints:
     is killed resumes from the last complete one.
     """
 
-    def __init__(
-        self,
-        workdir: Path,
-        *,
-        read_only: bool = False,
-        keys: Keys | None = None,
-    ):
-        """Opens the checkpoints of a folder.
-
-        Args:
-          workdir: The run folder.
-          read_only: Do not create or delete files.
-          keys: Keys of an encrypted run.
-        """
+    def __init__(self, workdir: Path, *, read_only: bool = False, keys: Keys | None = None):
+        """Opens the checkpoints of a run folder; if `read_only`, files are not changed."""
         self._folder = workdir / FOLDER
         self._store = open_store(workdir, read_only=read_only, keys=keys)
 
@@ -142,12 +130,12 @@ def state_to_arrays(state: TrainState) -> dict[str, jax.Array]:
 
 def _subtree(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
     """Returns the nested dicts that `state_to_arrays` flattened below a field."""
-    inner = {
-        tuple(name.split(SEPARATOR)[1:]): leaf
-        for name, leaf in arrays.items()
-        if name.split(SEPARATOR)[0] == prefix
-    }
-    return unflatten_dict(inner)
+    return unflatten(with_prefix(prefix + SEPARATOR, arrays), SEPARATOR)
+
+
+def with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Selects the arrays whose names have a prefix, which is removed."""
+    return {n.removeprefix(prefix): leaf for n, leaf in arrays.items() if n.startswith(prefix)}
 
 
 def arrays_to_state(arrays: Mapping[str, jax.Array], template: TrainState) -> TrainState:

@@ -5,7 +5,6 @@ would write them.
 """
 
 import math
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +17,10 @@ from jax.sharding import Sharding
 from mtljax.runs.encryption import Keys
 from mtljax.runs.orbax_store import OpenCheckpoint
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
+from mtljax.utils.files import PART, write_bytes
 from mtljax.utils.safetensors import pack, unpack
 
-ENDING, PART = ".age", ".part"
+ENDING = ".age"
 SCORE = "score"
 """Name of the score among the arrays, whose names start with a field of the state."""
 
@@ -38,9 +38,7 @@ class AgeStore:
           ValueError: The folder has unencrypted checkpoints, or the secret key is missing.
         """
         if jax.process_count() > 1 and keys.passphrase is None and not keys.identities:
-            raise ValueError(
-                "several processes need the secret key, to read what the first one wrote"
-            )
+            raise ValueError("several processes need the secret key, to read what the first wrote")
         self._folder, self._keys = folder, keys.for_this_process()
         plain = [path.name for path in folder.glob("*") if path.name.isdecimal()]
         if plain:
@@ -153,15 +151,9 @@ def write_encrypted(path: Path, data: bytes, keys: Keys) -> None:
     Raises:
       ValueError: The file cannot be written.
     """
-    part = path.with_name(path.name + PART)
     encrypted = keys.encrypt(data)
     try:
-        part.unlink(missing_ok=True)
-        with part.open("xb") as file:  # does not follow a link placed here
-            file.write(encrypted)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write_bytes(path, encrypted, sync=True)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from None
 

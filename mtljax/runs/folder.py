@@ -81,7 +81,7 @@ def check_folder(path: Path, experiment: Experiment) -> None:
     _read_records(path / METRICS)
 
 
-class RunFolder:
+class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
     """A run folder that is open for writing, by process 0 of one run only."""
 
     def __init__(self, path: Path, experiment: Experiment, writes: bool = True):
@@ -114,9 +114,6 @@ class RunFolder:
             raise ValueError(
                 f"cannot write to {path}: {error.strerror}; choose another --workdir"
             ) from None
-
-    def __enter__(self) -> "RunFolder":
-        return self
 
     def __exit__(self, *_: Any) -> None:
         if self._lock is not None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from mtljax.runs.checkpoints import (
     open_store,
     saved_steps,
     state_to_arrays,
+    with_prefix,
 )
 from mtljax.runs.encryption import Keys
 from mtljax.step.state import TrainState
@@ -31,31 +32,8 @@ FOLDER, SEEDS = "joint", "seeds.json"
 LAST, BEST, SCORES = "last ", "best ", "scores"
 
 
-class GroupCheckpoints(Protocol):
-    """Checkpoints of a group of runs."""
-
-    def latest(self) -> int:
-        """Returns the step to resume from; 0 if there is no checkpoint."""
-
-    def restore(self, step: int, template: TrainState) -> TrainState:
-        """Returns the group's state at a step, with the shardings of the template.
-
-        Raises:
-          ValueError: The checkpoint is damaged, or belongs to another model.
-        """
-
-    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
-        """Saves the group's state in the background.
-
-        `scores` has one score per run; lower is better, NaN marks a failed run.
-        """
-
-    def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
-        """Completes the best and the latest checkpoint of every run."""
-
-
 class SingleCheckpoints:
-    """`GroupCheckpoints` of a single run."""
+    """Checkpoints of a single run, with the methods of `JointCheckpoints`."""
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
@@ -76,7 +54,7 @@ class SingleCheckpoints:
 
 
 class JointCheckpoints:
-    """`GroupCheckpoints` of several runs: the last and best state of each, stacked.
+    """Checkpoints of several runs: the last and best state of each, stacked.
 
     A checkpoint is written completely or not at all, even if the process is killed.
     """
@@ -101,9 +79,15 @@ class JointCheckpoints:
         """Row 0: score of each run's best state; row 1: of its last."""
 
     def latest(self) -> int:
+        """Returns the step to resume from; 0 if there is no checkpoint."""
         return self._store.latest() or 0
 
     def restore(self, step: int, template: TrainState) -> TrainState:
+        """Returns the group's state at a step, with the shardings of the template.
+
+        Raises:
+          ValueError: The checkpoint is damaged, or belongs to another model.
+        """
         leaves = state_to_arrays(template)
         places = {LAST + name: leaf.sharding for name, leaf in leaves.items()}
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -118,10 +102,11 @@ class JointCheckpoints:
             )
         arrays = load({name: places.get(name, here) for name in stored})
         self._scores = np.array(arrays[SCORES]).view(np.float64)
-        self._best, self._last = (_host(_with_prefix(part, arrays)) for part in (BEST, LAST))
-        return arrays_to_state(_with_prefix(LAST, arrays), template)
+        self._best, self._last = (_host(with_prefix(part, arrays)) for part in (BEST, LAST))
+        return arrays_to_state(with_prefix(LAST, arrays), template)
 
     def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
+        """Saves in the background. `scores`: one per run, lower is better, NaN if it failed."""
         self._last = _host(state_to_arrays(state))
         self._best = self._best or _host(self._last)
         better = np.asarray(scores) <= self._scores[0]  # the latest of equal scores
@@ -134,6 +119,7 @@ class JointCheckpoints:
         self._store.save(step, {**arrays, SCORES: bits}, sys.float_info.max)
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
+        """Completes the best and the latest checkpoint of every run."""
         self._store.wait()  # the caller deletes its folder
         for run, target in enumerate(checkpoints):
             if self._last:  # else no step was taken
@@ -152,10 +138,8 @@ class JointCheckpoints:
         if np.isfinite(last_score):
             checkpoints.save_arrays(last, last_score)
 
-    def __enter__(self) -> "JointCheckpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Waits until pending checkpoints are written."""
         self._store.close()
 
 
@@ -192,7 +176,3 @@ def _stored_seeds(workdir: Path) -> Any:
 def _host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Copies arrays to the host: on CPU, `device_get` may return memory of the device."""
     return {name: np.array(leaf) for name, leaf in jax.device_get(dict(arrays)).items()}
-
-
-def _with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {n.removeprefix(prefix): leaf for n, leaf in arrays.items() if n.startswith(prefix)}

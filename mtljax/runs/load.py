@@ -1,5 +1,6 @@
 """Loading a trained run."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,12 +49,9 @@ def load_run(path: Path | str, *, verify: Path | None = None) -> TrainedModel:
         signing.verify(path, verify)
     experiment = read_config(path / CONFIG)
     keys = read_keys() if experiment.encrypt else None
-    checkpoints = Checkpoints(path, read_only=True, keys=keys)
-    try:
+    with contextlib.closing(Checkpoints(path, read_only=True, keys=keys)) as checkpoints:
         step = checkpoints.best()
         if step is None:
             raise ValueError(f"{path} has no checkpoint yet: train it first")
         state = checkpoints.restore_for_inference(step)
-    finally:
-        checkpoints.close()
     return TrainedModel(experiment, build(experiment).model, state, step, *read_input(path))

@@ -6,13 +6,14 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Sharding
 
 from mtljax.utils.bounded_reading import check_bytes, check_files, stored_bytes
+from mtljax.utils.text import first_line
 
 
 class OpenCheckpoint(NamedTuple):
@@ -24,32 +25,8 @@ class OpenCheckpoint(NamedTuple):
     """Reads the arrays, each with its sharding."""
 
 
-class Store(Protocol):
-    """Folder of checkpoints, all complete even if the process is killed."""
-
-    def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
-        """Saves in the background; a lower score is better."""
-
-    def steps(self) -> list[int]:
-        """Returns the steps with complete checkpoints."""
-
-    def latest(self) -> int | None: ...
-
-    def best(self) -> int | None: ...
-
-    def open(self, step: int) -> OpenCheckpoint:
-        """Opens a checkpoint; raises ValueError if it is damaged or cannot be decrypted."""
-
-    def delete(self, step: int) -> None: ...
-
-    def wait(self) -> None:
-        """Waits until pending checkpoints are written."""
-
-    def close(self) -> None: ...
-
-
 class OrbaxStore:
-    """Store with one folder per checkpoint, written by orbax."""
+    """Store with one folder per checkpoint, complete even if the process is killed."""
 
     def __init__(self, folder: Path, *, read_only: bool):
         import orbax.checkpoint as ocp
@@ -97,9 +74,7 @@ class OrbaxStore:
         path = self._folder / str(step)
         with _one_line(path):
             arrays = dict(self._manager.item_metadata(step))
-            sizes = [
-                math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays.values()
-            ]
+            sizes = (math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in arrays.values())
             check_bytes(sum(sizes), stored_bytes(path))
 
         def load(shardings: Mapping[str, Sharding]) -> dict[str, jax.Array]:
@@ -127,18 +102,15 @@ class OrbaxStore:
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     """Turns the errors of orbax and tensorstore into a ValueError with one line."""
-    before = sys.unraisablehook
-    if (
-        before is not _ignore_abandoned_reads
-    ):  # before an error, which other threads may raise first
+    before = sys.unraisablehook  # replaced before an error, which other threads may raise first
+    if before is not _ignore_abandoned_reads:
         _ignore_abandoned_reads.report, sys.unraisablehook = before, _ignore_abandoned_reads
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
             f"checkpoint {path} is damaged; delete that folder to resume from an earlier one, if "
-            f"any ({reason[0][:200]})"
+            f"any ({first_line(error)})"
         ) from None
     sys.unraisablehook = before
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import MISSING
 from typing import Any
 
 from mtljax.tasks.base import SplitMetrics
@@ -72,16 +73,12 @@ class RunResult:
         """
         json_names = {field.name: _JSON_NAMES.get(field.name, field.name) for field in _FIELDS}
         read: dict[str, Any] = {k: values[n] for k, n in json_names.items() if n in values}
-        missing = {f.name for f in _FIELDS if _is_required(f)} - read.keys()
-        if missing:
+        required = {f.name for f in _FIELDS if f.default is f.default_factory is MISSING}
+        if missing := required - read.keys():
             raise KeyError(min(missing))
         if "parameters" in read:
             read["parameters"] = ParameterCounts(**read["parameters"])
         return cls(**read)
-
-
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
 
 
 _FIELDS = dataclasses.fields(RunResult)

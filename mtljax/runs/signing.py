@@ -16,6 +16,7 @@ from mtljax.runs.folder import CONFIG, INPUT, RESULT
 from mtljax.utils.bounded_reading import check_files
 from mtljax.utils.files import PART
 from mtljax.utils.optional import require
+from mtljax.utils.text import first_line
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
 SIGNED = (CONFIG, INPUT, RESULT, FOLDER)
@@ -45,24 +46,16 @@ def sign(path: Path, private_key: Path) -> Path:
     signature = signature_of(path)
     part = signature.with_name(signature.name + PART)
     password = os.environ.get(PASSWORD)
-    try:
-        check_files(private_key)
+    with _key_errors(private_key, "private", f" ({PASSWORD} is its password)"):
         signer = model_signing.signing.Config().use_elliptic_key_signer(
             private_key=private_key, password=password.encode() if password else None
         )
-    except OSError as error:
-        raise ValueError(f"private key {private_key} cannot be read: {error.strerror}") from None
-    except Exception as error:  # its parsers raise many kinds
-        raise ValueError(
-            f"{private_key} is not a usable elliptic-curve private key "
-            f"({PASSWORD} is its password): {_first_line(error)}"
-        ) from None
     try:
         check_files(path)
         signer.set_hashing_config(_hashing(path)).sign(path, part)
         os.replace(part, signature)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be signed: {_first_line(error)}") from None
+        raise ValueError(f"{path} cannot be signed: {first_line(error)}") from None
     return signature
 
 
@@ -81,20 +74,27 @@ def verify(path: Path, public_key: Path) -> None:
     signature = signature_of(path)
     if not signature.is_file():
         raise ValueError(f"{path} is not signed: {signature} does not exist")
-    try:
-        check_files(public_key)
+    with _key_errors(public_key, "public"):
         verifier = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-    except OSError as error:
-        raise ValueError(f"public key {public_key} cannot be read: {error.strerror}") from None
-    except Exception as error:  # its parsers raise many kinds
-        raise ValueError(
-            f"{public_key} is not an elliptic-curve public key: {_first_line(error)}"
-        ) from None
     with _invalid_signature_error(path), contextlib.redirect_stdout(io.StringIO()):
         check_files(signature)
         check_files(path)
         _check_canonical(signature)
         verifier.set_hashing_config(_hashing(path)).verify(path, signature)
+
+
+@contextlib.contextmanager
+def _key_errors(key: Path, kind: str, hint: str = "") -> Iterator[None]:
+    """Checks the file of a key, and turns the errors of its parsers into a ValueError."""
+    try:
+        check_files(key)
+        yield
+    except OSError as error:
+        raise ValueError(f"{kind} key {key} cannot be read: {error.strerror}") from None
+    except Exception as error:  # the parsers raise many kinds
+        raise ValueError(
+            f"{key} is not a usable elliptic-curve {kind} key{hint}: {first_line(error)}"
+        ) from None
 
 
 def _hashing(path: Path) -> Any:
@@ -126,13 +126,8 @@ def _invalid_signature_error(path: Path) -> Iterator[None]:
     except Exception as error:  # parsers of damaged signatures raise many kinds
         raise ValueError(
             f"the signature of {path} is invalid: the path was changed after signing, or signed "
-            f"with another key ({_first_line(error)})"
+            f"with another key ({first_line(error)})"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def _require_model_signing() -> Any:

@@ -2,22 +2,15 @@
 
 import contextlib
 import functools
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import jax
 import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.joint_checkpoints import (
-    GroupCheckpoints,
-    JointCheckpoints,
-    SingleCheckpoints,
-    delete_joint,
-)
+from mtljax.runs.joint_checkpoints import JointCheckpoints, SingleCheckpoints, delete_joint
 from mtljax.runs.result import RunResult
 from mtljax.step.state import TrainState
 from mtljax.tasks.base import SplitMetrics
@@ -34,7 +27,6 @@ class RunGroup:
 
     Attributes:
       runs: The runs, in the order of the stacked state.
-      seeds: Their seeds.
     """
 
     def __init__(
@@ -42,54 +34,36 @@ class RunGroup:
         experiments: Sequence[Experiment],
         workdirs: Sequence[Path],
         programs: Programs,
+        stack: contextlib.ExitStack,
         *,
         start_time: float | None = None,
     ):
-        """Opens and locks the folders until `__exit__`.
+        """Opens and locks the folders.
 
         Args:
           experiments: The same experiment with different seeds.
           workdirs: Folder of each run.
           programs: Programs of the experiment.
+          stack: Closes the folders and all that the runs open.
           start_time: Start of the runs, from `time.perf_counter`; None: now.
 
         Raises:
           ValueError: A folder cannot be used.
         """
-        self.seeds = [experiment.seed for experiment in experiments]
         self._programs, self._workdir = programs, workdirs[0]
-        start_time = time.perf_counter() if start_time is None else start_time
-        with contextlib.ExitStack() as stack:
-            self.runs = [
-                stack.enter_context(
-                    Run(
-                        experiment,
-                        workdir,
-                        programs,
-                        together=len(experiments),
-                        start_time=start_time,
-                    )
-                )
-                for experiment, workdir in zip(experiments, workdirs, strict=True)
-            ]
-            self._checkpoints: GroupCheckpoints = SingleCheckpoints(self.runs[0].checkpoints)
-            if len(self.runs) > 1:
-                keys = read_keys() if experiments[0].encrypt else None
-                self._checkpoints = stack.enter_context(
-                    JointCheckpoints(self._workdir, self.seeds, keys=keys)
-                )
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> "RunGroup":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        count = len(experiments)
+        self.runs = [
+            Run(experiment, workdir, programs, stack, together=count, start_time=start_time)
+            for experiment, workdir in zip(experiments, workdirs, strict=True)
+        ]
+        self._checkpoints: SingleCheckpoints | JointCheckpoints
+        if count == 1:
+            self._checkpoints = SingleCheckpoints(self.runs[0].checkpoints)
+        else:
+            seeds = [experiment.seed for experiment in experiments]
+            keys = read_keys() if experiments[0].encrypt else None
+            self._checkpoints = JointCheckpoints(self._workdir, seeds, keys=keys)
+            stack.callback(self._checkpoints.close)
 
     @property
     def has_failed(self) -> bool:

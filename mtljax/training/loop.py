@@ -1,5 +1,6 @@
 """The training loop: steps, records, evaluations, checkpoints, and the result at the end."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ def train(
       Stopped: SIGTERM was received (the state is saved), or too many consecutive updates were not
         finite.
     """
-    start_time = time.perf_counter()
+    start = time.perf_counter()
     workdir, quiet = Path(workdir), quiet or jax.process_index() > 0
     check_folder(workdir, experiment)
     if source is not None:
@@ -78,12 +79,7 @@ def train(
         source = load(experiment)
     programs = Programs(set_up(experiment, devices=devices, source=source))
     (outcome,) = train_group(
-        [experiment],
-        [workdir],
-        programs,
-        tensorboard=tensorboard,
-        quiet=quiet,
-        start_time=start_time,
+        [experiment], [workdir], programs, tensorboard=tensorboard, quiet=quiet, start_time=start
     )
     if isinstance(outcome, Stopped):
         raise outcome
@@ -126,10 +122,9 @@ def train_group(
     seeds = [experiment.seed for experiment in experiments]
     is_new = not joint_step(workdirs[0], seeds) and not all(map(saved_steps, workdirs))
     messages = programs.setup.initial.report if is_new else ()  # read before anything is written
-    with (
-        RunGroup(experiments, workdirs, programs, start_time=start_time) as group,
-        stop_signal() as stop,
-    ):
+    with contextlib.ExitStack() as stack:
+        group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
+        stop = stack.enter_context(stop_signal())
         step, state = group.start(tensorboard=tensorboard, quiet=quiet)
         cost = Cost()
         for message in () if quiet else (f"resuming from step {step}",) if step else messages:

@@ -15,6 +15,7 @@ from mtljax.step.telemetry import summary
 from mtljax.tasks.base import SplitMetrics
 from mtljax.training.progress import Reporter
 from mtljax.training.stopping import Stopped
+from mtljax.utils.optional import require
 from mtljax.utils.tree import flatten_json
 
 Fetch = Callable[[], dict[str, Any]]
@@ -54,8 +55,8 @@ class Recorder:
           quiet: Suppress all output.
           together: Number of runs that share the measured time.
         """
-        self._together = together
-        self._experiment, self._folder, self._train_size = experiment, folder, train_size
+        self._experiment, self._folder = experiment, folder
+        self._train_size, self._together = train_size, together
         self._reporter = Reporter(experiment.steps, step, quiet=quiet)
         self._board = None
         if tensorboard and jax.process_index() == 0:
@@ -88,6 +89,7 @@ class Recorder:
         now = time.perf_counter()
         skipped, in_row = values.pop("skipped"), values.pop("skipped_in_row")
         batch_size = self._experiment.data.batch_size
+        as_list = lambda x: np.asarray(x, float).tolist()
         record = TrainRecord(
             step=step,
             epoch=step * batch_size / self._train_size,
@@ -95,9 +97,7 @@ class Recorder:
             skipped=int(skipped.sum()),
             examples_per_second=self._together * count * batch_size / (now - self._last),
             seconds=now - self._start,
-            telemetry=None
-            if measurement is None
-            else jax.tree.map(lambda x: np.asarray(x, float).tolist(), measurement()),
+            telemetry=None if measurement is None else jax.tree.map(as_list, measurement()),
         )
         self._last = now
         self._records.append(record)
@@ -171,10 +171,4 @@ def require_tensorboard() -> Any:
     Raises:
       ValueError: tensorboardX is not installed.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ValueError(
-            "--tensorboard needs tensorboardX: pip install 'mtljax[tensorboard]'"
-        ) from None
-    return SummaryWriter
+    return require("tensorboardX", "tensorboard", "--tensorboard").SummaryWriter

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 
 import jax
 
@@ -48,16 +47,18 @@ class Run:
         experiment: Experiment,
         workdir: Path,
         programs: Programs,
+        stack: contextlib.ExitStack,
         *,
         together: int = 1,
         start_time: float | None = None,
     ):
-        """Opens and locks the folder until `__exit__`.
+        """Opens and locks the folder.
 
         Args:
           experiment: The experiment, with the run's seed.
           workdir: The run folder.
           programs: Programs of the experiment.
+          stack: Closes the folder and all that the run opens.
           together: Number of runs in the group.
           start_time: Start of the run, from `time.perf_counter`; None: now.
 
@@ -66,28 +67,15 @@ class Run:
         """
         self.experiment = experiment
         self.failure: Stopped | None = None
-        self._programs, self._together = programs, together
+        self._programs, self._stack, self._together = programs, stack, together
         self._start_time = time.perf_counter() if start_time is None else start_time
         keys = read_keys() if experiment.encrypt else None  # checked before anything is written
-        with contextlib.ExitStack() as stack:
-            folder = RunFolder(workdir, experiment, jax.process_index() == 0)
-            self._folder = stack.enter_context(folder)
-            source = programs.setup.source
-            folder.describe_input(source.train[0]["image"], source.low, source.high)
-            self.checkpoints = Checkpoints(workdir, keys=keys)
-            stack.enter_context(contextlib.closing(self.checkpoints))
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> "Run":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        writes = jax.process_index() == 0
+        self._folder = stack.enter_context(RunFolder(workdir, experiment, writes))
+        source = programs.setup.source
+        self._folder.describe_input(source.train[0]["image"], source.low, source.high)
+        self.checkpoints = Checkpoints(workdir, keys=keys)
+        stack.callback(self.checkpoints.close)
 
     def latest(self) -> int:
         """Returns the step of the run's latest checkpoint; 0 if there is none."""
@@ -111,7 +99,7 @@ class Run:
             quiet=quiet,
             together=self._together,
         )
-        self._stack.enter_context(contextlib.closing(self._recorder))
+        self._stack.callback(self._recorder.close)
 
     def record(self, step: int, count: int, logs: Fetch, measurement: Fetch | None) -> None:
         """Records the `count` steps up to `step`; see `Recorder.add`."""
@@ -180,7 +168,7 @@ class Run:
             environment=environment(),
         )
         if predictions is not None and jax.process_index() == 0:
-            _write_report(self.experiment, self._folder, result, predictions)
+            self._write_report(result, predictions)
         result = dataclasses.replace(result, seconds=time.perf_counter() - self._start_time)
         self.checkpoints.tidy()
         self._folder.finish(result)
@@ -190,21 +178,18 @@ class Run:
         """Writes the report of the finished run."""
         state = self.checkpoints.restore(result.best_step, self._programs.restore_template())
         _, predictions = self._programs.test.metrics_and_predictions(state)
-        _write_report(self.experiment, self._folder, result, predictions)
+        self._write_report(result, predictions)
 
+    def _write_report(self, result: RunResult, predictions: Predictions) -> None:
+        from mtljax.report.run import write_report  # lazy: matplotlib takes long to import
 
-def _write_report(
-    experiment: Experiment, folder: RunFolder, result: RunResult, predictions: Predictions
-) -> None:
-    from mtljax.report.run import write_report  # lazy: matplotlib takes long to import
-
-    write_report(
-        folder.path,
-        experiment=experiment,
-        history=folder.history(),
-        result=result,
-        test=predictions,
-    )
+        write_report(
+            self._folder.path,
+            experiment=self.experiment,
+            history=self._folder.history(),
+            result=result,
+            test=predictions,
+        )
 
 
 def redraw_report(
@@ -216,8 +201,8 @@ def redraw_report(
 ) -> None:
     """Writes the report of a finished run that has none, such as a member of a comparison."""
     programs = Programs(set_up(experiment, devices=devices, source=source))
-    with Run(experiment, workdir, programs) as run:
-        run.write_report(result)
+    with contextlib.ExitStack() as stack:
+        Run(experiment, workdir, programs, stack).write_report(result)
 
 
 def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> ParameterCounts:

@@ -22,6 +22,7 @@ from mtljax.utils.bounded_reading import check_bytes, check_files, read_bytes, s
 from mtljax.utils.optional import require
 from mtljax.utils.registry import nearest
 from mtljax.utils.safetensors import unpack
+from mtljax.utils.text import first_line
 from mtljax.utils.tree import flatten
 
 PACKAGE = "package:"
@@ -131,8 +132,9 @@ def _read_torch(path: Path) -> StoredWeights:
             "model.state_dict()"
         ) from None
     except Exception as error:  # PyTorch raises many types for damaged files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"{path} is not a readable PyTorch state dict: {reason}") from None
+        raise ValueError(
+            f"{path} is not a readable PyTorch state dict: {first_line(error)}"
+        ) from None
     return StoredWeights(str(path), arrays)
 
 

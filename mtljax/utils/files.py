@@ -26,12 +26,15 @@ def check_output(path: Path) -> None:
         raise ValueError(f"cannot write to {path}: permission denied; --output names another file")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file atomically."""
+def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Writes a file atomically; if `sync`, also waits until it is on the disk."""
     part = path.with_name(path.name + PART)
     part.unlink(missing_ok=True)
     with part.open("xb") as file:  # never through a link that somebody put there
         file.write(data)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(part, path)
 
 

@@ -18,6 +18,11 @@ def joined(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or its type, in 200 characters at most."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def count(amount: int, noun: str) -> str:
     """Formats a count: `1 image`, `2 images`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"

@@ -1,5 +1,6 @@
 """Runs that are trained side by side save together, and lose nothing when they are interrupted."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -118,7 +119,7 @@ def test_what_is_of_other_runs_is_refused_in_one_line(programs, tmp_path):
     other = dataclasses.replace(EXPERIMENT, trunk="mlp:widths=(9,),norm=none")
     like = Programs(set_up(other, devices=1))
     with (
-        JointCheckpoints(tmp_path / "0", SEEDS) as saved,
+        contextlib.closing(JointCheckpoints(tmp_path / "0", SEEDS)) as saved,
         pytest.raises(
             ValueError, match=r"joint belongs to other runs; delete that folder"
         ) as error,
@@ -148,11 +149,11 @@ def test_best_and_last_of_each_and_of_a_failed_run_the_best(programs, tmp_path):
     )
     nan, found = np.nan, []
     scores = {10: (3.0, 1 / 3, 2.0), 20: (2.0, 2.0, nan), 30: (2.0, nan, nan)}
-    with JointCheckpoints(tmp_path, SEEDS) as saved:
+    with contextlib.closing(JointCheckpoints(tmp_path, SEEDS)) as saved:
         assert saved.latest() == 0
         for step in scores:
             saved.save(step, at(step), scores[step])
-    with JointCheckpoints(tmp_path, SEEDS) as saved:
+    with contextlib.closing(JointCheckpoints(tmp_path, SEEDS)) as saved:
         assert saved.latest() == 30
         restored = saved.restore(30, at(0))
         jax.tree.map(

@@ -172,8 +172,8 @@ def test_keys_that_are_none(signed, keys, tmp_path, capsys):
     ):
         assert reason in refused(capsys, "sign", "--run", signed, "--key", key)
     for key, reason in (
-        (public, "is not an elliptic-curve public key"),
-        (text, "is not an elliptic-curve public key"),
+        (public, "is not a usable elliptic-curve public key"),
+        (text, "is not a usable elliptic-curve public key"),
     ):
         assert reason in refused(capsys, "verify", "--run", signed, "--key", key)
 
