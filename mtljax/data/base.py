@@ -25,11 +25,7 @@ class LabelRequest(NamedTuple):
 
 
 class Split(Protocol):
-    """Labeled images with random access.
-
-    A split that reads several examples faster together than one by one also has
-    `take(rows [n]) -> batch`.
-    """
+    """Labeled images with random access; `take(rows [n]) -> batch`, if faster, is optional."""
 
     def __len__(self) -> int: ...
 

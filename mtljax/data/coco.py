@@ -55,11 +55,8 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> dict[str, Boxes]:
         if name in by_name:
             raise ValueError(f"{path}: two images have the file name {name!r}")
         table = np.asarray(rows[image], np.float64).reshape(-1, 5)
-        by_name[name] = {
-            "boxes": table[:, :4],
-            "classes": table[:, 4].astype(int),
-            "size": sizes[image],
-        }
+        boxes, labels = table[:, :4], table[:, 4].astype(int)
+        by_name[name] = {"boxes": boxes, "classes": labels, "size": sizes[image]}
     return by_name
 
 

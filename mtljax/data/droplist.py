@@ -37,19 +37,13 @@ def read_drop_list(path: Path) -> dict[ExampleId, str | None]:
 
 
 def drop_examples(source: Source, path: Path) -> Source:
-    """Returns the source without the listed examples, with the statistics of the remaining ones.
-
-    Raises:
-      ValueError: The list cannot be read, belongs to other data, or leaves a split empty.
-    """
+    """Returns the source without the listed examples, with the statistics of the remaining ones."""
     dropped, splits = read_drop_list(path), source.splits()
     for place, digest in dropped.items():
         split = splits.get(place.split)
         if split is None or place.row >= len(split) or example_digest(split, place.row) != digest:
-            raise ValueError(
-                f"{path} belongs to other data: {place} is not the image that was screened; screen "
-                "again"
-            )
+            what = f"{place} is not the image that was screened"
+            raise ValueError(f"{path} belongs to other data: {what}; screen again")
     remaining = {name: _remaining(name, split, dropped) for name, split in splits.items()}
     for name, split in remaining.items():
         if not len(split):

@@ -40,13 +40,10 @@ class FileExamples:
 
     def at(self, index: Sequence[int]) -> "FileExamples":
         """Returns the examples at `index`."""
-        pick = lambda values: tuple(values[i] for i in index)
-        return dataclasses.replace(
-            self,
-            images=pick(self.images),
-            numbers=pick(self.numbers),
-            columns=tuple(map(pick, self.columns)),
+        images, numbers, *columns = (
+            tuple(values[i] for i in index) for values in (self.images, self.numbers, *self.columns)
         )
+        return dataclasses.replace(self, images=images, numbers=numbers, columns=tuple(columns))
 
     def place(self, index: int) -> str:
         """Returns the table, row and image file of an example, for error messages."""
@@ -113,11 +110,8 @@ def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -
                 f"{examples.table}: none of {len(examples)} rows is in the {name} split; name the "
                 "splits in a column, or give other shares (validation=..., test=...)"
             )
-    splits = {
-        name: LazySplit(examples.at(index), examples.tasks, examples.size)
-        for name, index in rows.items()
-    }
-    return source_of_splits(splits, 0.0, 255.0)
+    split = lambda index: LazySplit(examples.at(index), examples.tasks, examples.size)
+    return source_of_splits({name: split(index) for name, index in rows.items()}, 0.0, 255.0)
 
 
 def split_by_hash(

@@ -27,8 +27,7 @@ def read_image(
     Args:
       path: PNG, JPEG or another format of `FORMATS`, or npy [H, W] or [H, W, C].
       channels: 1 or 3.
-      size: Height and width that the image will be resized to: a large JPEG is decoded at a
-        reduced size.
+      size: Later height and width of the image: a large JPEG is decoded at a reduced size.
     """
     if isinstance(path, Path) and path.suffix == ".npy":
         array = read_npy(path)
@@ -87,7 +86,6 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def _map_npy(path: Path) -> np.ndarray:
-    """Maps an array file into memory."""
     try:
         return bounded_reading.read_npy(path)
     except (OSError, ValueError) as error:
@@ -98,11 +96,8 @@ def open_image(path: Path | BinaryIO) -> Image.Image:
     """Opens an image file without decoding its pixels.
 
     Only formats with a decoder in this process are allowed: for others, such as PostScript, Pillow
-    starts programs that execute the content of the file.
-
-    Raises:
-      ValueError: The image has more than `MOST_PIXELS` pixels.
-      Exception: Whatever Pillow raises for a damaged file or one that is not an image.
+    starts programs that execute the content of the file. Pillow raises many types of exception for
+    a damaged file or one that is not an image.
     """
     if isinstance(path, Path):
         bounded_reading.check_regular(path)
@@ -123,7 +118,7 @@ def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
             yield image
     except ValueError:
         raise
-    except Exception as error:  # Pillow raises many types for damaged files
+    except Exception as error:
         raise ValueError(f"cannot be read as an image: {_reason(error, path)}") from None
 
 

@@ -40,8 +40,6 @@ class LazySplit:
     """Split of raw examples, read on access.
 
     Attributes:
-      examples: Raw examples.
-      tasks: Tasks whose labels are read.
       size: Height and width to resize images and labels to; None if all images have one size.
     """
 
@@ -105,20 +103,14 @@ def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
 
 def source_of_splits(splits: Mapping[str, Split], low: float, high: float) -> Source:
     """Returns a source of the splits "train", "validation" and "test", with estimated moments."""
-    train, validation, test = (splits[name] for name in ("train", "validation", "test"))
-    mean, std = estimate_moments(train)
-    return Source(
-        train=train, validation=validation, test=test, mean=mean, std=std, low=low, high=high
-    )
+    mean, std = estimate_moments(splits["train"])
+    return Source(**splits, mean=mean, std=std, low=low, high=high)
 
 
 def estimate_moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of each channel over at most 1,000 evenly spaced images.
 
-    Unreadable images are skipped; training reports them when it reads them.
-
-    Raises:
-      ValueError: None of the images can be read.
+    Unreadable images are skipped, unless all are: training reports them when it reads them.
     """
     rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), MAX_MOMENT_IMAGES)).astype(int))
     count, total, square, unreadable = 0, 0.0, 0.0, ValueError("the split has no images")

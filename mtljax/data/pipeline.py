@@ -64,9 +64,7 @@ def stack(examples: list[PyTree]) -> PyTree:
 def read_batch(split: Split, rows: Int[np.ndarray, " n"]) -> PyTree:
     """Returns the examples at `rows` as a batch of NumPy arrays."""
     take = getattr(split, "take", None)
-    if take is not None:
-        return take(rows)
-    return stack([split[int(row)] for row in rows])
+    return take(rows) if take else stack([split[int(row)] for row in rows])
 
 
 def read_split(split: Split) -> Batch:
@@ -80,8 +78,7 @@ def read_split(split: Split) -> Batch:
 
 def size_in_bytes(split: Split) -> int:
     """Returns the size of the entire split on a device."""
-    example = split[0]
-    return len(split) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(example))
+    return len(split) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(split[0]))
 
 
 def _prefetched(batch: Callable[[int], PyTree], start: int, stop: int) -> grain.IterDataset:
@@ -93,12 +90,12 @@ def _prefetched(batch: Callable[[int], PyTree], start: int, stop: int) -> grain.
 def stream(
     split: Split, sampler: BatchSampler, part: slice, start: int, steps: int, workers: int = 0
 ) -> Iterator[PyTree]:
-    """Iterates over this process's part of the batches of steps start ... steps - 1, prefetched.
+    """Iterates over batches of the steps start ... steps - 1, prefetched.
 
     Args:
       split: Training data.
       sampler: Order of the examples.
-      part: Position of this process's examples in a batch.
+      part: Position of this process's examples in a batch; only these are read.
       start: First step.
       steps: Last step + 1.
       workers: Number of reader processes (started by spawn); 0 for threads of this process.

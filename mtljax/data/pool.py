@@ -41,15 +41,12 @@ class Pool:
 
 def pool_of(source: Source) -> Pool:
     """Returns all examples of a source."""
-    splits = source.splits()
-    return Pool(
-        splits,
-        [ExampleId(name, row) for name, split in splits.items() for row in range(len(split))],
-    )
+    sizes = {name: len(split) for name, split in source.splits().items()}
+    places = [ExampleId(name, row) for name, size in sizes.items() for row in range(size)]
+    return Pool(source.splits(), places)
 
 
 def image_digest(image: np.ndarray) -> str:
     """Returns a hash of an image's pixels, shape and type."""
-    digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest()
+    description = f"{image.dtype} {image.shape}".encode()
+    return hashlib.sha256(description + image.tobytes()).hexdigest()

@@ -22,19 +22,16 @@ def prepare_tfds(name: str, data_dir: str | None = None, **_: Any) -> str:
     if builder.is_prepared():
         return f"tfds {name} is prepared already, in {builder.data_path}"
     try:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        builder.download_and_prepare(download_config=config)
     except ImportError as error:
         raise ValueError(
             f"preparing tfds {name} needs the package {error.name}: pip install 'mtljax[prepare]' "
             "(training does not need it)"
         ) from error
     except (OSError, RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"tfds {name} cannot be prepared: {type(error).__name__}: {reason}"
-        ) from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"tfds {name} cannot be prepared: {reason}") from error
     return f"tfds {name} is prepared, in {builder.data_path}"
 
 
@@ -43,11 +40,7 @@ PREPARE: dict[str, Callable[..., str]] = {"tfds": prepare_tfds}
 
 
 def prepare(source: str) -> list[str]:
-    """Prepares the data of a source and of the sources in its arguments; returns messages.
-
-    Raises:
-      ValueError: The source is unknown or cannot be prepared.
-    """
+    """Prepares the data of a source and of the sources in its arguments; returns messages."""
     choice = choose("source", source, SOURCES, hidden=("requests",))
     results = [PREPARE[choice.name](**choice.arguments)] if choice.name in PREPARE else []
     for text in _strings(choice.arguments.values()):

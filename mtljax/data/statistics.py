@@ -39,12 +39,10 @@ class LabelStatistics:
             self.missing += 1
             return
         self.present += 1
-        if not contents.size:
-            return
         if contents.dtype.kind in "biu":
             for name, count in zip(*np.unique(contents, return_counts=True), strict=True):
                 self.classes[int(name)] = self.classes.get(int(name), 0) + int(count)
-        else:
+        elif contents.size:
             self.count += contents.size
             self.total += float(contents.sum(dtype=np.float64))
             self.low = min(self.low, float(contents.min()))
@@ -92,11 +90,7 @@ def iterate_examples(split: Split) -> Iterator[Example]:
 
 
 def label_statistics(tasks: tuple[Task, ...], split: Split) -> dict[str, LabelStatistics]:
-    """Reads an entire split and returns the statistics of each task's labels.
-
-    Raises:
-      ValueError: A label is not valid for its task.
-    """
+    """Reads an entire split and returns the statistics of each task's labels."""
     statistics = {task.name: LabelStatistics() for task in tasks}
     for example in iterate_examples(split):
         for task in tasks:

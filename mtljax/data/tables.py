@@ -1,6 +1,7 @@
 """Readers of label tables: CSV, JSON lines and Parquet."""
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,11 +21,7 @@ class Row(NamedTuple):
 
 
 def find_table(folder: Path, name: str | None) -> Path:
-    """Returns the table of that name in a folder, or its only table if `name` is None.
-
-    Raises:
-      ValueError: There is no such table, or there are several.
-    """
+    """Returns the table of that name in a folder, or its only table if `name` is None."""
     if name is not None:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no table {name}")
@@ -39,11 +36,7 @@ def find_table(folder: Path, name: str | None) -> Path:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Reads all rows of a table.
-
-    Raises:
-      ValueError: The table is damaged, empty, or in another format.
-    """
+    """Reads all rows; raises ValueError for a table that is damaged, empty or of another format."""
     if path.suffix not in _READERS:
         raise ValueError(f"{path} is not a table; must be a {_EXTENSIONS} file")
     try:
@@ -75,9 +68,8 @@ def _read_csv(path: Path) -> Iterable[Row]:
             if not cells:
                 continue
             if len(cells) != len(header):
-                raise ValueError(
-                    f"{path} row {number}: {len(cells)} cells, but the header has {len(header)}"
-                )
+                counts = f"{len(cells)} cells, but the header has {len(header)}"
+                raise ValueError(f"{path} row {number}: {counts}")
             yield _row(number, dict(zip(header, map(str.strip, cells), strict=True)))
 
 
@@ -108,10 +100,8 @@ def _read_parquet(path: Path) -> Iterable[Row]:
             check_bytes(max(sum(groups), 64 * cells), stored_bytes(path))
             rows = file.read().to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a Parquet file: {reason}") from None
-    for number, row in enumerate(rows, 1):
-        yield _row(number, row)
+        raise ValueError(f"{path} is not a Parquet file: {' '.join(str(error).split())}") from None
+    yield from map(_row, itertools.count(1), rows)
 
 
 _READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

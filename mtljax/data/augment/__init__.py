@@ -35,22 +35,14 @@ AUGMENTATIONS: dict[str, Callable[..., Augment | None]] = {
     "mixup": mixup,
     "cutmix": cutmix,
 }
-"""Name -> function that returns the augmentation, or None.
-
-Functions with an argument `tasks`, which is not set by the user, also transform labels, by methods
-of each task.
-"""
+"""Name -> function that returns the augmentation, or None. With an argument `tasks`, which is not
+set by the user, it also transforms labels, by methods of each task."""
 
 
 def make_augment(texts: Sequence[str], tasks: Sequence[Task]) -> Augment | None:
-    """Returns the composition of augmentations, or None if there are none.
+    """Returns the composition of augmentations, each as in `name:argument=value`; None if none.
 
-    Args:
-      texts: Augmentations in order, each as in `name:argument=value`.
-      tasks: Tasks of the labels in the batches.
-
-    Raises:
-      ValueError: An augmentation is unknown, or, when traced, cannot transform a task's labels.
+    The augmentation raises ValueError, when traced, if it cannot transform a task's labels.
     """
     augments = []
     for text in texts:

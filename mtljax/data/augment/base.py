@@ -25,15 +25,13 @@ def map_labels(
 ) -> dict[str, Any]:
     """Returns the labels of a batch or an example after `change(task, label, name)`."""
     by_name = {task.name: task for task in tasks}
-    changed = {}
-    for name, label in labels.items():
+    for name in labels:
         if name not in by_name:
             raise ValueError(
                 f"the labels {name!r} have no task that transforms them: remove them from the "
                 "batch, or pass their task in the argument `tasks` of the augmentation"
             )
-        changed[name] = change(by_name[name], label, name)
-    return changed
+    return {name: change(by_name[name], label, name) for name, label in labels.items()}
 
 
 def require_strength(augmentation: str, most: float = math.inf, **values: float) -> None:

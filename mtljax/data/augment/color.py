@@ -49,10 +49,7 @@ def blur(sigma: float = 1.0, share: float = 0.5) -> Augment:
         width = jnp.where(jax.random.bernoulli(which, share), jnp.maximum(width, 1e-3), 1e-3)
         window = jnp.exp(-0.5 * (offsets / width) ** 2)
         window /= window.sum()
-        result = image.astype(jnp.float32)
-        for axis in (0, 1):
-            result = _convolve(result, window, axis)
-        return like(result, image)
+        return like(_convolve(_convolve(image.astype(jnp.float32), window, 0), window, 1), image)
 
     return per_image(change)
 

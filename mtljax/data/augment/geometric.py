@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from mtljax.data.augment.base import Augment, Image, map_labels, require_strength
 from mtljax.data.base import Batch
@@ -22,10 +21,7 @@ def warp_augment(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task
         labels = map_labels(labels, tasks, lambda task, label, _: task.warp(label, warp))
         return {"image": warp.smooth(image), "labels": labels}
 
-    return lambda keys, batch: {
-        **batch,
-        **jax.vmap(change)(keys, batch["image"], batch["labels"]),
-    }
+    return lambda keys, batch: {**batch, **jax.vmap(change)(keys, batch["image"], batch["labels"])}
 
 
 def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = ()) -> Augment:
@@ -40,10 +36,7 @@ def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = 
 
     def augment(keys: jax.Array, batch: Batch) -> Batch:
         chosen = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys)
-
-        def pick(new: Array, old: Array) -> Array:
-            return jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
+        pick = lambda new, old: jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
         return jax.tree.map(pick, dict(mirror(keys, batch)), dict(batch))
 
     return augment
@@ -99,11 +92,7 @@ def affine(
 
     def draw(key: jax.Array, size: Pixels) -> Warp:
         at = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
-        return Turn(
-            size=size,
-            angle=jnp.deg2rad(rotate) * at[0],
-            zoom=jnp.exp(jnp.log1p(zoom) * at[1]),
-            shift=shift * at[2:],
-        )
+        angle, scale = jnp.deg2rad(rotate) * at[0], jnp.exp(jnp.log1p(zoom) * at[1])
+        return Turn(size=size, angle=angle, zoom=scale, shift=shift * at[2:])
 
     return warp_augment(draw, tasks)

@@ -12,13 +12,10 @@ from mtljax.data.scenes.solids import FACES, KINDS, dot
 CLASSES = ("floor", "wall", "ceiling", "window", "table", *KINDS)
 """Classes of the segmentation."""
 _FLOOR, _WALL, _CEILING, _WINDOW, _TABLE, _FIRST_KIND = range(6)
-_CLASS_OF = np.concatenate(
-    [
-        _FIRST_KIND + KIND_OF_OBJECT,
-        np.full(TABLE_PARTS, _TABLE),
-        [_FLOOR, _CEILING, _WALL, _WALL, _WALL, _WALL, _CEILING, _CEILING],
-    ]
-).astype(np.uint8)
+_OF_ROOM = (_FLOOR, _CEILING, _WALL, _WALL, _WALL, _WALL, _CEILING, _CEILING)
+_CLASS_OF = np.array(
+    [*(_FIRST_KIND + KIND_OF_OBJECT), *[_TABLE] * TABLE_PARTS, *_OF_ROOM], np.uint8
+)
 SMALLEST = 1 / 400
 """Minimum area of a visible object, as a share of the image."""
 _CENTER_WIDTH = 0.25
@@ -34,6 +31,7 @@ def make_labels(scene: Scene, hits: Hits, size: int) -> dict[str, PyTree]:
     area = masks.sum((1, 2))
     visible = area >= SMALLEST * size**2
     counts = visible.reshape(len(KINDS), MAX_PER_KIND).sum(1)
+    middle = scene.solids.center[:OBJECTS]
     return {
         "segmentation": jnp.where(glass, np.uint8(_WINDOW), jnp.asarray(_CLASS_OF)[surface]),
         "depth": grid(hits.depth),
@@ -44,9 +42,7 @@ def make_labels(scene: Scene, hits: Hits, size: int) -> dict[str, PyTree]:
             "boxes": jnp.where(visible[:, None], tight_boxes(masks), 0.0),
             "classes": jnp.where(visible, KIND_OF_OBJECT, -1).astype(jnp.int32),
         },
-        "centers": centers(
-            scene.solids.center[:OBJECTS], jnp.where(visible, area, 0), scene.camera, size
-        ),
+        "centers": centers(middle, jnp.where(visible, area, 0), scene.camera, size),
         "kinds": (counts > 0).astype(jnp.uint8),
         "counts": counts.astype(jnp.float32),
         "light": lamp_direction(scene),

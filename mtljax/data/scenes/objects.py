@@ -139,9 +139,8 @@ def place_objects(
     candidates = u[:, 3:].reshape(-1, 2, _CANDIDATES)
     on_floor = points_in_view(camera, jnp.moveaxis(candidates, 1, 0), 1.7, 4.6)
     on_top = jnp.moveaxis((2 * candidates - 1) * spare[..., None], 1, 0)
-    on_top = table.center[:, None, None] + jnp.stack(
-        [row[0] * on_top[0] + row[1] * on_top[1] for row in table.turn]
-    )
+    turned = jnp.stack([row[0] * on_top[0] + row[1] * on_top[1] for row in table.turn])
+    on_top = table.center[:, None, None] + turned
     off_table = _length(on_floor - table.center[:, None, None]) - _length(table.half)
     free = jnp.minimum(wall_distance(room, on_floor), jnp.where(table.exists, off_table, jnp.inf))
     candidates = jnp.where(on_table[:, None], on_top, on_floor)
@@ -194,13 +193,8 @@ def table_solids(table: Table) -> Solids:
     )
 
 
-_MATERIAL_OF_SURFACE = np.concatenate(
-    [
-        np.arange(OBJECTS),
-        np.full(TABLE_PARTS, OBJECTS),
-        OBJECTS + np.array([1, 2, 3, 3, 3, 3, 2, 2]),
-    ]
-)
+_OF_TABLE_AND_ROOM = [*[0] * TABLE_PARTS, 1, 2, 3, 3, 3, 3, 2, 2]
+_MATERIAL_OF_SURFACE = np.append(np.arange(OBJECTS), OBJECTS + np.array(_OF_TABLE_AND_ROOM))
 """Material of each surface: one per object, one each for the table, the floor, the walls, and the
 ceiling with the slopes."""
 MATERIALS = int(_MATERIAL_OF_SURFACE.max()) + 1

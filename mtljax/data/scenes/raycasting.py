@@ -47,17 +47,12 @@ def ray_directions(
 
 def trace(scene: Scene, rays: Float[Array, "3 R"]) -> Hits:
     """Returns the first hits of rays from the camera, whose directions have depth 1 m."""
-    start = scene.camera.position
-    surface, depth = _nearest(
-        jnp.concatenate(
-            [
-                distances(scene.solids, COUNTS, start, rays),
-                _plane_distances(scene.room, start, rays),
-            ]
-        )
-    )
+    start, solids = scene.camera.position, scene.solids
+    to_solids = distances(solids, COUNTS, start, rays)
+    to_planes = _plane_distances(scene.room, start, rays)
+    surface, depth = _nearest(jnp.concatenate([to_solids, to_planes]))
     point = start[:, None] + depth * rays
-    solids, identity = scene.solids, jnp.broadcast_to(jnp.eye(3), (PLANES, 3, 3))
+    identity = jnp.broadcast_to(jnp.eye(3), (PLANES, 3, 3))
     axes = jnp.concatenate([solids.axes, identity]).reshape(-1, 9)
     size = jnp.concatenate([solids.size, jnp.ones((PLANES, 3))])
     center = jnp.concatenate([solids.center, jnp.zeros((PLANES, 3))])

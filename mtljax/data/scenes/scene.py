@@ -7,7 +7,6 @@ x right, y up, z back: visible points have z < 0, and normals that face the came
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.data.scenes.solids import Solids
@@ -115,22 +114,17 @@ def lerp(low: Numbers, high: Numbers, u: Float[Array, "..."]) -> Float[Array, ".
     return low + (high - low) * u
 
 
-# Minimum and maximum width, depth and height of each type of room.
-_MIN_SIZE = np.array(
-    [[3.6, 4.0, 2.4], [1.7, 8.0, 2.3], [8.0, 9.0, 4.0], [4.0, 5.0, 2.8]], np.float32
-)
-_MAX_SIZE = np.array(
-    [[6.0, 6.5, 3.0], [2.5, 14.0, 2.9], [13.0, 14.0, 6.0], [6.0, 8.0, 3.6]], np.float32
-)
-_NORMALS = np.array(
-    [[0, 0, -1], [0, 0, 1], [-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0]], np.float32
-)
+_MIN_SIZE = (3.6, 4.0, 2.4), (1.7, 8.0, 2.3), (8.0, 9.0, 4.0), (4.0, 5.0, 2.8)
+_MAX_SIZE = (6.0, 6.5, 3.0), (2.5, 14.0, 2.9), (13.0, 14.0, 6.0), (6.0, 8.0, 3.6)
+"""Minimum and maximum width, depth and height of each type of room."""
+_NORMALS = (0, 0, -1), (0, 0, 1), (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0)
 
 
 def draw_room(u: Float[Array, "6"]) -> Room:
     """Returns a random room; all types are equally likely."""
     kind = (len(ROOM_TYPES) * u[0]).astype(jnp.int32)
-    size = lerp(jnp.asarray(_MIN_SIZE)[kind], jnp.asarray(_MAX_SIZE)[kind], u[1:4])
+    smallest, largest = jnp.asarray([_MIN_SIZE, _MAX_SIZE], jnp.float32)[:, kind]
+    size = lerp(smallest, largest, u[1:4])
     half, depth, height = size[0] / 2, size[1], size[2]
     attic = kind == ATTIC
     knee = lerp(0.7, 1.3, u[4])
@@ -143,7 +137,7 @@ def draw_room(u: Float[Array, "6"]) -> Room:
     slopes = jnp.stack([-across, zero, up, across, zero, up]).reshape(2, 3)
     return Room(
         kind=kind,
-        normal=jnp.concatenate([jnp.asarray(_NORMALS), slopes]),
+        normal=jnp.concatenate([jnp.asarray(_NORMALS, jnp.float32), slopes]),
         offset=jnp.stack([zero, height, half, half, zero, depth, slope, slope]),
         size=size,
         ridge=ridge,
@@ -177,12 +171,8 @@ def draw_window(u: Float[Array, "5"], room: Room, camera: Camera) -> Window:
     wall = jnp.where(side < 1 / 3, LEFT, jnp.where(side < 2 / 3, RIGHT, BACK))
     ahead = wall == BACK
     wide = jnp.where(attic, room.ridge + 0.5, half_room)
-    half = jnp.stack(
-        [
-            jnp.minimum(lerp(0.4, 0.9, u[1]), jnp.where(ahead, wide - 0.3, depth / 4)),
-            lerp(0.4, 0.65, u[2]),
-        ]
-    )
+    half_width = jnp.minimum(lerp(0.4, 0.9, u[1]), jnp.where(ahead, wide - 0.3, depth / 4))
+    half = jnp.stack([half_width, lerp(0.4, 0.65, u[2])])
     along = camera.position[1] + lerp(1.8, jnp.minimum(5.0, depth - 2.0), u[3])
     shift = jnp.maximum(wide - half[0] - 0.2, 0.0) * lerp(-1, 1, u[3])
     x = jnp.where(ahead, shift, jnp.where(wall == LEFT, -half_room, half_room))
@@ -194,13 +184,8 @@ def draw_lights(u: Float[Array, "7"], room: Room, camera: Camera, window: Window
     """Returns the lights; the lamp is the brighter one in most of the room."""
     width, depth, height = room.size
     aside = jnp.where(room.kind == ATTIC, room.ridge + 0.3, jnp.minimum(0.38 * width, 3.0))
-    lamp = jnp.stack(
-        [
-            lerp(-1, 1, u[0]) * aside,
-            camera.position[1] + lerp(0.2, jnp.minimum(5.5, 0.85 * depth), u[1]),
-            height - lerp(0.2, 0.6, u[2]),
-        ]
-    )
+    along = camera.position[1] + lerp(0.2, jnp.minimum(5.5, 0.85 * depth), u[1])
+    lamp = jnp.stack([lerp(-1, 1, u[0]) * aside, along, height - lerp(0.2, 0.6, u[2])])
     one = jnp.ones_like(height)
     warm = jnp.stack([one, lerp(0.78, 1.0, u[3]), lerp(0.55, 0.95, u[3])])
     cold = jnp.stack([lerp(0.75, 1.0, u[4]), lerp(0.88, 1.0, u[4]), one])

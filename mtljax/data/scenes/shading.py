@@ -20,9 +20,8 @@ _FRAME = 0.05
 def shade(scene: Scene, hits: Hits) -> Float[Array, "3 R"]:
     """Returns the light (red, green, blue) that reaches the camera along each ray; no unit."""
     material = jax.tree.map(lambda x: x.T[..., hits.surface], scene.materials)
-    amount = pattern(
-        material.pattern, material.frequency * hits.local + material.phase, hits.constant
-    )
+    at = material.frequency * hits.local + material.phase
+    amount = pattern(material.pattern, at, hits.constant)
     albedo = material.base + amount * (material.other - material.base)
     to_eye = normalize(-hits.directions)
     from_sky = 0.75 + 0.25 * hits.normal[2]
@@ -53,10 +52,7 @@ def reflection(
 
 
 def ambient_visibility(scene: Scene, hits: Hits) -> Float[Array, " R"]:
-    """Returns the share of the ambient light that is not occluded, in (0, 1].
-
-    An approximation: darker below objects and where walls meet.
-    """
+    """Returns the share of ambient light, in (0, 1]; less below objects and where walls meet."""
     near = OBJECTS + 1  # the objects and the table's top
     solids = scene.solids
     square = jnp.where(solids.exists, (solids.size**2).max(-1), 0.0)[:near, None]
@@ -103,10 +99,9 @@ def pattern(
     bent = wave(0.7 * x + 0.4 * sy + 0.3 * sz + 0.15 * wave(2.1 * y + 1.3 * z))
     line = lambda v, fixed: jnp.where(fixed, 0.0, jnp.abs(v - jnp.floor(v) - 0.5))
     spot = lambda s, fixed: jnp.where(fixed, 1.0, 0.5 + 0.5 * s)
-    joint = jnp.maximum(
-        jnp.maximum(line(x, constant[0]), line(y, constant[1])), line(z, constant[2])
-    )
-    dots = spot(sx, constant[0]) * spot(sy, constant[1]) * spot(sz, constant[2])
+    cx, cy, cz = constant
+    joint = jnp.maximum(jnp.maximum(line(x, cx), line(y, cy)), line(z, cz))
+    dots = spot(sx, cx) * spot(sy, cy) * spot(sz, cz)
     amounts = (
         step(6 * sx * sy * sz),
         step(2 * wave(x + 0.3 * y + z)),

@@ -59,12 +59,9 @@ def pairwise_dot(rows: Float[Array, "S 3"], vectors: Float[Array, "3 R"]) -> Flo
 
 
 def distances(
-    solids: Solids,
-    counts: tuple[int, ...],
-    origin: Float[Array, "3"],
-    directions: Float[Array, "3 R"],
+    solids: Solids, counts: tuple[int, ...], origin: Float[Array, "3"], rays: Float[Array, "3 R"]
 ) -> Float[Array, "S R"]:
-    """Returns the distance to each solid along each ray, in lengths of `directions`.
+    """Returns the distance to each solid along each ray, in lengths of the directions `rays`.
 
     Distances are infinite where a ray misses. Rays start at `origin`, which is outside all solids;
     `counts` is the number of solids of each of `KINDS`.
@@ -74,7 +71,7 @@ def distances(
     per_kind, first = [], 0
     for interval, count in zip(_INTERVALS, counts, strict=True):
         part = slice(first, first + count)
-        along = [pairwise_dot(rows[part], directions) for rows in to_unit]
+        along = [pairwise_dot(rows[part], rays) for rows in to_unit]
         enter, leave = interval(start[:, part, None], along)
         visible = (enter < leave) & (enter > NEAREST) & solids.exists[part, None]
         per_kind.append(jnp.where(visible, enter, jnp.inf))
@@ -127,16 +124,12 @@ def _between_roots(
     """Interval where a t^2 + 2 b t + c <= 0, for a >= 0."""
     square = b**2 - a * c
     root = jnp.sqrt(jnp.maximum(square, 0.0))
-    # One root by a sum of two numbers of the same sign, the other by the product of both: no
-    # digits cancel.
+    # One root by a sum of numbers of one sign, the other by the product of both: no digits cancel.
     total = -b - jnp.where(b < 0, -root, root)
     one = total / jnp.maximum(a, _TINY)
     other = c / jnp.where(jnp.abs(total) < _TINY, _TINY, total)
-    has_roots = square > 0
-    return (
-        jnp.where(has_roots, jnp.minimum(one, other), jnp.inf),
-        jnp.where(has_roots, jnp.maximum(one, other), -jnp.inf),
-    )
+    first = jnp.where(square > 0, jnp.minimum(one, other), jnp.inf)
+    return first, jnp.where(square > 0, jnp.maximum(one, other), -jnp.inf)
 
 
 def _both(a: Interval, b: Interval) -> Interval:
@@ -165,11 +158,7 @@ def face_and_normal(
 
     face = jnp.where(is_box, box_face, jnp.where(flat, jnp.where(z > 0, 1, 2), 0))
     round_z = jnp.where(is_sphere, z, jnp.where(is_cone, (1 - z) / 4, 0.0))
-    normal = jnp.stack(
-        [
-            jnp.where(flat | on_y | on_z, 0.0, x),
-            jnp.where(flat | on_x | on_z, 0.0, y),
-            jnp.where(flat | on_z, z, jnp.where(is_box, 0.0, round_z)),
-        ]
-    )
-    return face, normal
+    nx = jnp.where(flat | on_y | on_z, 0.0, x)
+    ny = jnp.where(flat | on_x | on_z, 0.0, y)
+    nz = jnp.where(flat | on_z, z, jnp.where(is_box, 0.0, round_z))
+    return face, jnp.stack([nx, ny, nz])

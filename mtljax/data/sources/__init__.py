@@ -39,11 +39,7 @@ sources are renamed.
 
 
 def make_source(text: str, requests: Sequence[LabelRequest]) -> Source:
-    """Returns a source with the requested labels, named after their tasks.
-
-    Args:
-      text: Source as in `name:argument=value`.
-      requests: Label of each task.
+    """Returns the source `name:argument=value` with the requested labels, named after their tasks.
 
     Raises:
       ValueError: The source or a label is unknown, or the data is missing or invalid.

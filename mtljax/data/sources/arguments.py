@@ -14,9 +14,8 @@ VARIABLE = "MTLJAX_DATA"
 
 def find_folder(path: str) -> Path:
     """Returns a folder, relative to the working directory or to `$MTLJAX_DATA`."""
-    root = os.environ.get(VARIABLE)
-    given = Path(path).expanduser()
-    candidates = [given, *([Path(root) / given] if root else [])]
+    root, given = os.environ.get(VARIABLE), Path(path).expanduser()
+    candidates = [given, Path(root) / given] if root else [given]
     for folder in candidates:
         if folder.is_dir():
             return folder

@@ -31,22 +31,13 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
         train = train[_balanced_subset(classes[train], per_class, seed)]
 
     def split(index: np.ndarray) -> Arrays:
-        labels = {
-            "digit": classes[index].astype(np.int32),
-            "value": classes[index].astype(np.float32),
-        }
-        present = {name: np.ones(len(index), bool) for name in labels}
-        return Arrays(images[index], labels, present)
+        label, is_present = classes[index], np.ones(len(index), bool)
+        labels = {"digit": label.astype(np.int32), "value": label.astype(np.float32)}
+        return Arrays(images[index], labels, {"digit": is_present, "value": is_present})
 
-    return Source(
-        train=split(train),
-        validation=split(validation),
-        test=split(test),
-        mean=float(images[train].mean()),
-        std=float(images[train].std()),
-        low=0.0,
-        high=16.0,
-    )
+    splits = {"train": split(train), "validation": split(validation), "test": split(test)}
+    mean, std = float(images[train].mean()), float(images[train].std())
+    return Source(**splits, mean=mean, std=std, low=0.0, high=16.0)
 
 
 def _balanced_subset(

@@ -67,19 +67,16 @@ def _find_table() -> Path:
 
 def _read_table(table: Path) -> tuple[list[str], dict[str, tuple[float, ...]]]:
     """Reads file names and labels; a line has a name, a probability and a type."""
-    names: list[str] = []
-    labels: list[tuple[float, float]] = []
+    rows: list[tuple[str, float, float]] = []
     try:
         for line in read_text(table).splitlines():
             name, probability, kind = line.split()
-            labels.append((float(probability), TYPES[kind]))
-            names.append(name)
+            rows.append((name, float(probability), TYPES[kind]))
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{table} line {len(names) + 1} is damaged ({error}): reinstall elpv-dataset"
-        ) from None
-    defects, types = tuple(row[0] for row in labels), tuple(row[1] for row in labels)
-    return names, {"defect": defects, "type": types}
+        place = f"{table} line {len(rows) + 1}"
+        raise ValueError(f"{place} is damaged ({error}): reinstall elpv-dataset") from None
+    names, defects, types = zip(*rows, strict=True)
+    return list(names), {"defect": defects, "type": types}
 
 
 def _stratified_split(strata: Sequence[tuple[float, ...]]) -> dict[str, list[int]]:

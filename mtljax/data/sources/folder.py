@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.base import LabelRequest, Source
+from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.coco import read_boxes
 from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
 from mtljax.data.lazy import tasks_of
@@ -44,8 +44,7 @@ def folder(
       image: Column with the images' file names, relative to the subfolder `images` or the folder.
       split: Column with train, validation or test. Without it, rows are split by a hash of the file
         name, which does not change when rows are added or removed.
-      size: (height, width) to resize images and labels to; if omitted, all images must have one
-        size.
+      size: (height, width) to resize images and labels to; if omitted, all sizes must be equal.
       channels: 3 for color, 1 for grayscale.
       validation: Share of the validation rows, without a split column.
       test: Share of the test rows, likewise.
@@ -82,13 +81,11 @@ def _split_by_column(file: Path, rows: Sequence[Row], column: str) -> dict[str, 
     """Returns the rows of each split as given in a column."""
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for i, row in enumerate(rows):
-        name = str(row.cells.get(column)).lower()
-        name = SPLITS.get(name, name)
+        cell = row.cells.get(column)
+        name = SPLITS.get(str(cell).lower(), str(cell).lower())
         if name not in parts:
-            raise ValueError(
-                f"{file} row {row.number}: {column} is {row.cells.get(column)!r}; must be train, "
-                "validation or test"
-            )
+            fault = f"{column} is {cell!r}; must be train, validation or test"
+            raise ValueError(f"{file} row {row.number}: {fault}")
         parts[name].append(i)
     return parts
 
@@ -103,11 +100,10 @@ def _images(root: Path, file: Path, rows: Sequence[Row], column: str) -> tuple[P
         )
     numbers: dict[Path, int] = {}
     for row in rows:
-        path = _find_file(root, f"{file} row {row.number}", row.cells.get(column), "images")
+        place = f"{file} row {row.number}"
+        path = _find_file(root, place, row.cells.get(column), "images")
         if path in numbers:
-            raise ValueError(
-                f"{file} row {row.number}: {path.name} is in row {numbers[path]} already"
-            )
+            raise ValueError(f"{place}: {path.name} is in row {numbers[path]} already")
         numbers[path] = row.number
     return tuple(numbers)
 
@@ -137,11 +133,7 @@ def _labels(
         return tuple(by_name.get(image.name) for image in images)
     known = _columns(rows)
     columns = [key] if key in known else [name.strip() for name in key.split(",")]
-    for name in columns:
-        if name not in known:
-            raise ValueError(
-                f"{file} has no column {name!r} for task {task.name!r}{nearest(name, known)}"
-            )
+    require_labels(str(file), [LabelRequest(task, name) for name in columns], known, "column")
     return tuple(_cell(root, file, row, columns) for row in rows)
 
 
@@ -149,7 +141,7 @@ def _cell(root: Path, file: Path, row: Row, columns: Sequence[str]) -> Any:
     """Returns one cell, or the cells of several columns, which must be all empty or all filled."""
     if len(columns) > 1:
         values = [row.cells.get(name) for name in columns]
-        empty = [name for name, value in zip(columns, values, strict=True) if value is None]
+        empty = [name for name in columns if row.cells.get(name) is None]
         if empty and len(empty) < len(columns):
             raise ValueError(
                 f"{file} row {row.number}: {empty[0]} is empty, but {columns[0]}, ... are one "

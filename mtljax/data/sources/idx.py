@@ -16,10 +16,7 @@ UNSIGNED_BYTES = 8
 
 
 def idx(
-    folder: str,
-    validation: float = 0.1,
-    seed: int = 0,
-    size: tuple[int, ...] | None = None,
+    folder: str, validation: float = 0.1, seed: int = 0, size: tuple[int, ...] | None = None
 ) -> Source:
     """MNIST, Fashion-MNIST and similar data sets in IDX files: grayscale 0-255, label `label`.
 
@@ -39,13 +36,9 @@ def idx(
     image_size = read_size(size, "idx")
     images, labels = _read_pair(root, "train", image_size)
     train, held_out = hold_out(len(images), validation, seed, "idx")
-    return source_of_arrays(
-        _split(images[train], labels[train]),
-        _split(images[held_out], labels[held_out]),
-        _split(*_read_pair(root, "t10k", image_size)),
-        low=0.0,
-        high=255.0,
-    )
+    parts = [(images[rows], labels[rows]) for rows in (train, held_out)]
+    parts.append(_read_pair(root, "t10k", image_size))
+    return source_of_arrays(*(_split(*part) for part in parts), low=0.0, high=255.0)
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
@@ -87,7 +80,6 @@ def read_idx(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is damaged: it ends after {len(data)} bytes")
     shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">i4"))
     if len(data) - start != math.prod(shape):
-        raise ValueError(
-            f"{path} is damaged: {len(data)} bytes do not hold an array of shape {shape}"
-        )
+        fault = f"{len(data)} bytes do not hold an array of shape {shape}"
+        raise ValueError(f"{path} is damaged: {fault}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

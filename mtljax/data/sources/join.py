@@ -25,8 +25,7 @@ def join(
 
     Args:
       sources: Domain -> source: `join:{'art':'class_folders:Art','clip':'class_folders:Clipart'}`.
-      proportions: Domain -> weight of its training examples; if omitted, the number of its
-        examples.
+      proportions: Domain -> weight of its training examples; if omitted, their number.
     """
     from mtljax.data.sources import make_source  # not at the top: its dict has this function
 
@@ -40,10 +39,8 @@ def join(
             )
         for target in [domain] if slash else sources:
             per_domain[target].append(LabelRequest(task, label if slash else key))
-    return join_sources(
-        {domain: make_source(text, per_domain[domain]) for domain, text in sources.items()},
-        proportions,
-    )
+    opened = {domain: make_source(text, per_domain[domain]) for domain, text in sources.items()}
+    return join_sources(opened, proportions)
 
 
 def join_sources(
@@ -53,9 +50,8 @@ def join_sources(
     if not sources:
         raise ValueError("source join: at least one domain is required")
     if proportions is not None and set(proportions) != set(sources):
-        raise ValueError(
-            f"source join: proportions of {', '.join(proportions)}; must be of {', '.join(sources)}"
-        )
+        names = f"proportions of {', '.join(proportions)}; must be of {', '.join(sources)}"
+        raise ValueError(f"source join: {names}")
     if proportions is not None and not all(0 < p < np.inf for p in proportions.values()):
         raise ValueError(f"source join: proportions must be > 0, not {dict(proportions)}")
     joined: dict[str, Split] = {}
@@ -83,19 +79,12 @@ class JoinedSplit:
     """Splits of several domains as one; a label that a domain lacks is zero and marked missing."""
 
     def __init__(self, splits: Mapping[str, Split], proportions: Mapping[str, float] | None = None):
-        """Joins splits.
-
-        Args:
-          splits: Domain -> split.
-          proportions: Domain -> weight of its examples; None for every example once.
-        """
+        """Joins a split of each domain; without `proportions`, every example is read once."""
         first = {domain: split[0] for domain, split in splits.items()}
         shapes = {domain: np.shape(example["image"]) for domain, example in first.items()}
         if len(set(shapes.values())) > 1:
             sizes = ", ".join(f"{domain} {shape}" for domain, shape in shapes.items())
-            raise ValueError(
-                f"source join: images of different sizes ({sizes}); give them one size"
-            )
+            raise ValueError(f"source join: images of different sizes ({sizes}); give them one")
         self.splits = tuple(splits.values())
         weights = None if proportions is None else [proportions[domain] for domain in splits]
         self.index = _index([len(split) for split in self.splits], weights)

@@ -95,10 +95,9 @@ def _repeated_rows(rng: np.random.Generator, size: int, count: int) -> Int[np.nd
 def _compose(
     one: Arrays, two: Arrays, rows: tuple[np.ndarray, np.ndarray], canvas: int | None
 ) -> Arrays:
-    if one.image.shape[-1] != two.image.shape[-1]:
-        raise ValueError(
-            f"source multi: images of {one.image.shape[-1]} and {two.image.shape[-1]} channels"
-        )
+    channels = one.image.shape[-1], two.image.shape[-1]
+    if channels[0] != channels[1]:
+        raise ValueError(f"source multi: images of {channels[0]} and {channels[1]} channels")
     largest = max(*one.image.shape[1:3], *two.image.shape[1:3])
     side = canvas or largest * 9 // 7
     if side < largest:
@@ -107,11 +106,8 @@ def _compose(
     if shared:
         raise ValueError(f"source multi: both items have a label {min(shared)!r}")
     a, b = one.take(rows[0]), two.take(rows[1])
-    return Arrays(
-        _overlaid(a["image"], b["image"], side),
-        {**a["labels"], **b["labels"]},
-        {**a["present"], **b["present"]},
-    )
+    image = _overlaid(a["image"], b["image"], side)
+    return Arrays(image, {**a["labels"], **b["labels"]}, {**a["present"], **b["present"]})
 
 
 def _overlaid(

@@ -45,33 +45,27 @@ def npy_folders(
     train, held_out = hold_out(len(names), validation, seed, "npy_folders")
     if not len(train):
         raise ValueError(f"{root / 'train'} has too few examples: {len(names)}")
-    files = {
-        "train": (root / "train", [names[i] for i in train]),
-        "validation": (root / "train", [names[i] for i in held_out]),
-        "test": (root / "val", _file_names(root / "val", image, requests)),
-    }
+
+    def split(folder: str, names: Sequence[str]) -> LazySplit:
+        examples = _NpyExamples(root / folder, tuple(names), image, tuple(requests))
+        return LazySplit(examples, tasks_of(requests), new_size)
+
     splits = {
-        split: LazySplit(
-            _NpyExamples(folder, tuple(names), image, tuple(requests)), tasks_of(requests), new_size
-        )
-        for split, (folder, names) in files.items()
+        "train": split("train", [names[i] for i in train]),
+        "validation": split("train", [names[i] for i in held_out]),
+        "test": split("val", _file_names(root / "val", image, requests)),
     }
     return source_of_splits(splits, 0.0, 1.0)
 
 
 def _file_names(folder: Path, image: str, requests: Sequence[LabelRequest]) -> list[str]:
-    """Returns the file names of a split, in order.
-
-    Raises:
-      ValueError: A folder does not exist, or lacks a file that another has.
-    """
+    """Returns the file names of a split, in order, after a check that all folders have them."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     folders = sorted(child.name for child in folder.iterdir() if child.is_dir())
     if image not in folders:
-        raise ValueError(
-            f"{folder} has no folder {image!r} with the images{nearest(image, folders)}"
-        )
+        hint = nearest(image, folders)
+        raise ValueError(f"{folder} has no folder {image!r} with the images{hint}")
     require_labels(str(folder), requests, folders, noun="folder")
     names = {file.name for file in (folder / image).glob("*.npy")}
     if not names:

@@ -131,12 +131,5 @@ def with_progress(items: Iterable[Item], count: int) -> Iterator[Item]:
         if done > 1 and expected > _PROGRESS_SECONDS:
             break
     console = Console(stderr=True)
-    yield from track(
-        items,
-        "rendering scenes",
-        total=count,
-        completed=done,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bar = functools.partial(track, console=console, transient=True, disable=not console.is_terminal)
+    yield from bar(items, "rendering scenes", total=count, completed=done)

@@ -38,13 +38,11 @@ def tfds(
 
     Args:
       name: Name in TFDS, with `/CONFIG` and `:VERSION` if there are several.
-      size: (height, width) to resize images and labels to; if omitted, all images must have one
-        size.
+      size: (height, width) to resize images and labels to; if omitted, all sizes must be equal.
       channels: 1 or 3; defaults to the channels of the feature.
       image: Feature with the image.
       train: Training split in the notation of TFDS, for example `train[:90%]`.
-      validation: Validation split; if omitted, the split of that name, or else the last 10 % of
-        `train`.
+      validation: Validation split; default: the split of that name, or the last 10 % of `train`.
       test: Test split, likewise; the 10 % before the validation split if both are missing.
       data_dir: Folder of the data; if omitted, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
@@ -55,9 +53,8 @@ def tfds(
     features = builder.info.features
     paths = list(_paths(features))
     if image not in features:
-        raise ValueError(
-            f"tfds {name} has no feature {image!r} for the image{nearest(image, paths)}"
-        )
+        hint = nearest(image, paths)
+        raise ValueError(f"tfds {name} has no feature {image!r} for the image{hint}")
     new_size = read_size(size, "tfds")
     shape = features[image].shape
     require_labels(f"tfds {name}", requests, paths, noun="feature")
@@ -116,9 +113,8 @@ def _open_split(builder: Any, split: str, name: str) -> Any:
     try:
         return builder.as_data_source(split=split, decoders=encoded)
     except (ValueError, KeyError, AssertionError) as error:
-        raise ValueError(
-            f"tfds {name} has no split {split!r}{nearest(split, builder.info.splits)}"
-        ) from error
+        hint = nearest(split, builder.info.splits)
+        raise ValueError(f"tfds {name} has no split {split!r}{hint}") from error
 
 
 def _splits(
@@ -195,9 +191,8 @@ def _boxes(value: Mapping[str, Any], feature: Any, size: Pixels) -> Any:
     """Returns {"boxes", "classes"} of a sequence of objects."""
     from tensorflow_datasets import features
 
-    kinds = {name: type(feature[name]) for name in value}
-    boxes = [name for name, kind in kinds.items() if issubclass(kind, features.BBoxFeature)]
-    classes = [name for name, kind in kinds.items() if issubclass(kind, features.ClassLabel)]
+    boxes = [name for name in value if isinstance(feature[name], features.BBoxFeature)]
+    classes = [name for name in value if isinstance(feature[name], features.ClassLabel)]
     if len(boxes) != 1:
         return value
     in_pixels = _to_pixels(np.asarray(value[boxes[0]]).reshape(-1, 4), size)
