@@ -70,10 +70,10 @@ def compiled_step(case: dict) -> float:
     programs = Programs(set_up(experiment, devices=1))
     state, step = programs.create(0), train_step(experiment, programs.setup.parts)
     executor = programs.executor([0], 0)
-    state, logs = executor.run(state, 0, case["log_every"])  # also determines `executor.loops`
+    state, logs = executor.run(state, 0, case["log_every"])  # also sets `program.loops`
     count = case["steps"] - case["log_every"]
     batches = [executor.batch(i) for i in range(case["log_every"])]
-    if executor.loops:
+    if executor.program.loops:
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
         many = jax.jit(
             lambda state: jax.lax.scan(step, state, stacked),

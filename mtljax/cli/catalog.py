@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import docstring_parser
 
 from mtljax.balancing import BALANCERS
-from mtljax.balancing.describe import describe as describe_balancer
+from mtljax.balancing import describe as describe_balancer
 from mtljax.build import FUSION_HIDDEN
-from mtljax.config import experiment_folder, experiment_names
+from mtljax.config.files import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.exporters import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS

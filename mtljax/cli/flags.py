@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -72,12 +72,7 @@ def parse(flags: type[T], arguments: Sequence[str], verb: str, default: T | None
 
 
 def explain(error: str, known: Sequence[str]) -> str:
-    """Summarizes tyro's error box in one line.
-
-    Args:
-      error: Text printed by tyro.
-      known: All flags.
-    """
+    """Summarizes tyro's error box in one line; `known` are all flags."""
     lines = [line.strip("│| ") for line in error.splitlines()[1:]]
     text = "\n".join("" if set(line) <= set(RULE) else line for line in lines)
     texts = [" ".join(part.split()) for part in re.split(r"\n\n+", text.strip())]
@@ -119,17 +114,7 @@ def _flag_names(flags: type, default: Any) -> list[str]:
     if default is None:
         fields = [f for f in dataclasses.fields(flags) if "Positional" not in str(f.type)]
         return ["--" + field.name.replace("_", "-") for field in fields]
+    from mtljax.utils.tree import flatten_json  # lazy: JAX takes long to import
+
     parts = (dataclasses.asdict(getattr(default, f.name)) for f in dataclasses.fields(flags))
-    return ["--" + name.replace("_", "-") for part in parts for name in _paths(part)]
-
-
-def _paths(tree: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(tree, dict):
-        items = list(tree.items())
-    elif isinstance(tree, (list, tuple)) and tree and isinstance(tree[0], dict):
-        items = list(enumerate(tree))
-    else:
-        yield prefix
-        return
-    for key, value in items:
-        yield from _paths(value, f"{prefix}.{key}" if prefix else f"{key}")
+    return ["--" + name.replace("_", "-") for part in parts for name in flatten_json(part)]

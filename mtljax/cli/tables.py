@@ -16,11 +16,7 @@ from mtljax.data.statistics import LabelStatistics
 
 
 def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Predictions with one row per image and one column per task.
-
-    Args:
-      entries: JSON written by `predict_files`.
-    """
+    """JSON of `predict_files` with one row per image and one column per task."""
     tasks = [name for name in entries[0] if name != "image"]
     table = Table("image", *tasks)
     for entry in entries:
@@ -29,11 +25,7 @@ def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def export_table(description: Mapping[str, Any]) -> Table:
-    """Inputs and outputs of an exported model.
-
-    Args:
-      description: JSON of `mtljax.exporters.model.describe`.
-    """
+    """Inputs and outputs of an exported model, from JSON of `mtljax.exporters.model.describe`."""
     image = description["input"]
     table = Table("", "name", "type", "shape", caption_justify="left")
     table.caption = f"black is {image['black']:g}, white is {image['white']:g}"
@@ -47,12 +39,7 @@ def export_table(description: Mapping[str, Any]) -> Table:
 def survey_table(
     experiment: Experiment, statistics: Mapping[str, Mapping[str, LabelStatistics]]
 ) -> Table:
-    """Label statistics with one row per task and split.
-
-    Args:
-      experiment: Experiment whose data was read.
-      statistics: {split: {task: statistics}}.
-    """
+    """Statistics, {split: {task: statistics}}, with one row per task and split."""
     table = Table(title=f"data of {experiment.name}", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("task", "split"):
         table.add_column(name, no_wrap=True)

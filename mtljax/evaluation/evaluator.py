@@ -1,5 +1,6 @@
 """Exact evaluation of a split: metrics over the entire data set, not means over batches."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import flax.linen as nn
@@ -129,15 +130,7 @@ def make_evaluator(
     *,
     change: Callable[[TrainState, PyTree], PyTree] | None = None,
 ) -> Evaluator:
-    """Creates the evaluator of an experiment's model on a split.
-
-    Args:
-      experiment: Defines the tasks, the batch size, and whether data is kept on the device.
-      model: The model.
-      split: The data.
-      placement: Devices to evaluate on.
-      change: See `Evaluator`.
-    """
+    """Creates an `Evaluator` with an experiment's tasks, batch size and place of the data."""
     return Evaluator(
         model,
         experiment.tasks,
@@ -158,12 +151,7 @@ def _gather(x: jax.Array) -> jax.Array:
 
 
 def compute_metrics(tasks: Sequence[Task], states: Iterable[PyTree]) -> SplitMetrics:
-    """Merges the metric states of all batches in 64 bits and computes the metrics.
-
-    Args:
-      tasks: Evaluated tasks.
-      states: Results of the evaluation step, one per batch.
-    """
+    """Merges the results of the evaluation step, one per batch, in 64 bits; computes metrics."""
     total: PyTree = None
     for state in states:
         state = jax.tree.map(_to_64_bits, jax.device_get(state))
@@ -181,14 +169,13 @@ def compute_metrics(tasks: Sequence[Task], states: Iterable[PyTree]) -> SplitMet
 
 
 def _merge(tasks: Sequence[Task], a: PyTree, b: PyTree) -> PyTree:
-    merged = {}
-    for task in tasks:
-        left, right = a[task.name], b[task.name]
-        merged[task.name] = {
-            "loss": tuple(x + y for x, y in zip(left["loss"], right["loss"], strict=True)),
-            "metrics": task.metrics.merge(left["metrics"], right["metrics"]),
+    return {
+        task.name: {
+            "loss": tuple(map(operator.add, a[task.name]["loss"], b[task.name]["loss"])),
+            "metrics": task.metrics.merge(a[task.name]["metrics"], b[task.name]["metrics"]),
         }
-    return merged
+        for task in tasks
+    }
 
 
 def _to_64_bits(x: ArrayLike) -> np.ndarray:

@@ -75,7 +75,13 @@ def predict(
         pixels = np.stack([read_image(Path(path), trained) for path in paths])
     if pixels.shape[1:] != tuple(trained.shape):
         raise ValueError(f"images must be of shape (B, *{trained.shape}), not {pixels.shape}")
-    outputs = _outputs(trained, pixels)
+    forward = jax.jit(
+        lambda state, images: eval_step.predict(trained.model, state, images),
+        compiler_options=compiler_options(),
+    )
+    batches = np.split(pixels, range(BATCH_SIZE, len(pixels), BATCH_SIZE))
+    parts = [jax.device_get(forward(trained.state, batch)) for batch in batches]
+    outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *parts)
     return {
         task.name: jax.tree.map(np.asarray, task.decode(outputs[task.name]))
         for task in trained.experiment.tasks
@@ -89,13 +95,7 @@ def _loaded(run: TrainedModel | Path | str) -> TrainedModel:
 def evaluate_run(
     trained: TrainedModel, split: str, attack: Attack | None = None, source: Source | None = None
 ) -> dict[str, SplitMetrics]:
-    """Evaluates a trained run on one of its splits, and under an adversarial attack.
-
-    Args:
-      trained: Trained run.
-      split: train, validation or test.
-      attack: Adversarial attack.
-      source: Data in memory; None: the experiment's `data.source`.
+    """Evaluates a trained run as `evaluate` does, and under an adversarial attack.
 
     Returns:
       {"metrics": metrics}; with an attack also `own`, the metrics of each task under attacks on its
@@ -175,8 +175,7 @@ def _read_picture(path: Path, trained: TrainedModel) -> Float[np.ndarray, "H W C
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(), open_image(path) as file:
-            warnings.simplefilter("ignore")  # about color conversion
+        with warnings.catch_warnings(action="ignore"), open_image(path) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith(("I", "F")):  # 16 bits: white is 65535
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0
@@ -199,11 +198,6 @@ def predict_files(
 
     Predictions that are images are written to `.npy` files in the folder of `output`.
 
-    Args:
-      trained: Trained run.
-      paths: Image files.
-      output: JSON file to write.
-
     Returns:
       The JSON: `{"image": path, task: {"prediction": ..., "text": ...}}` per file.
     """
@@ -217,20 +211,6 @@ def predict_files(
         entries.append(entry)
     write_json(output, entries)
     return entries
-
-
-def _outputs(
-    trained: TrainedModel, images: Num[np.ndarray, "B H W C"]
-) -> dict[str, PyTree[np.ndarray]]:
-    run = jax.jit(
-        lambda state, images: eval_step.predict(trained.model, state, images),
-        compiler_options=compiler_options(),
-    )
-    parts = np.split(images, range(BATCH_SIZE, len(images), BATCH_SIZE))
-    return jax.tree.map(
-        lambda *parts: np.concatenate(parts),
-        *(jax.device_get(run(trained.state, part)) for part in parts),
-    )
 
 
 def _as_json(value: PyTree[np.ndarray], task: Task, output: Path, name: str) -> dict[str, object]:

@@ -47,13 +47,8 @@ def model_of(trained: TrainedModel) -> Model:
             }
         )
 
-    return Model(
-        name=experiment.name,
-        outputs=outputs,
-        image=image,
-        variables=state.variables,
-        description=describe(trained, outputs, image),
-    )
+    description = describe(trained, outputs, image)
+    return Model(experiment.name, outputs, image, state.variables, description)
 
 
 def describe(
@@ -102,8 +97,3 @@ def as_strings(description: Mapping[str, Any]) -> dict[str, str]:
         key: value if isinstance(value, str) else json_text(value).rstrip()
         for key, value in description.items()
     }
-
-
-def as_bytes(description: Mapping[str, Any]) -> bytes:
-    """Description as the content of a JSON file."""
-    return json_text(description, indent=2).encode()

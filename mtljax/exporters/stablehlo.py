@@ -3,7 +3,8 @@
 import jax
 from jax import export
 
-from mtljax.exporters.model import BATCH, Model, as_bytes
+from mtljax.exporters.model import BATCH, Model
+from mtljax.utils.files import json_text
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Platforms that the exported file supports."""
@@ -21,4 +22,5 @@ def stablehlo(model: Model) -> dict[str, bytes]:
     sides = ", ".join(map(str, model.image.shape))
     images = jax.ShapeDtypeStruct(export.symbolic_shape(f"{BATCH}, {sides}"), model.image.dtype)
     exported = export.export(jax.jit(model.outputs), platforms=PLATFORMS)(images)
-    return {"": bytes(exported.serialize()), ".json": as_bytes(model.description)}
+    description = json_text(model.description, indent=2).encode()
+    return {"": bytes(exported.serialize()), ".json": description}

@@ -107,7 +107,9 @@ class AgeStore:
         self._scores[step] = float(arrays.pop(SCORE))
 
         def load(shardings: Mapping[str, Sharding]) -> dict[str, jax.Array]:
-            return {name: _put(array, shardings[name]) for name, array in arrays.items()}
+            make = jax.make_array_from_callback
+            put = lambda x, sharding: make(x.shape, sharding, lambda i: np.asarray(x[i]))
+            return {name: put(array, shardings[name]) for name, array in arrays.items()}
 
         return OpenCheckpoint(arrays, load)
 
@@ -132,12 +134,6 @@ class AgeStore:
     def close(self) -> None:
         self._finish_writing()
         self._writer.shutdown()
-
-
-def _put(array: np.ndarray, sharding: Sharding) -> jax.Array:
-    return jax.make_array_from_callback(
-        array.shape, sharding, lambda index: np.asarray(array[index])
-    )
 
 
 def encrypted_steps(folder: Path) -> list[int]:

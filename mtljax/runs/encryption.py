@@ -47,11 +47,7 @@ class Keys:
         return pyrage.encrypt(data, list(self.recipients))
 
     def decrypt(self, data: bytes, what: str) -> bytes:
-        """Inverse of `encrypt`.
-
-        Args:
-          data: A complete age file.
-          what: Name of the file in messages.
+        """Inverse of `encrypt`; messages name the file `what`.
 
         Raises:
           ValueError: The key does not fit, or the file is damaged.
@@ -64,15 +60,11 @@ class Keys:
                 return pyrage.passphrase.decrypt(data, self.passphrase)
             return pyrage.decrypt(data, list(self.identities))
         except pyrage.DecryptError as error:
+            origin = PASSPHRASE if self.passphrase is not None else f"{FILE} or {KEY}"
             raise ValueError(
-                f"{what} cannot be decrypted: it is damaged, or the key in {self.origin} is not "
+                f"{what} cannot be decrypted: it is damaged, or the key in {origin} is not "
                 f"one that it was encrypted for ({str(error).splitlines()[0]})"
             ) from None
-
-    @property
-    def origin(self) -> str:
-        """Environment variables that hold the keys."""
-        return PASSPHRASE if self.passphrase is not None else f"{FILE} or {KEY}"
 
     def for_this_process(self) -> "Keys":
         """Adds a temporary secret key if there is none.

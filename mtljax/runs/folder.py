@@ -87,10 +87,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
     def __init__(self, path: Path, experiment: Experiment, writes: bool = True):
         """Creates the folder if necessary, and locks it until `__exit__`.
 
-        Args:
-          path: The run folder.
-          experiment: The experiment that is run in it.
-          writes: False in all processes but the first, which then write and lock nothing.
+        `writes` is False in all processes but the first, which then write and lock nothing.
 
         Raises:
           ValueError: The folder is unusable (see `check_folder`), not writable, or in use.

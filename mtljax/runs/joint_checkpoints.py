@@ -1,7 +1,7 @@
-"""Checkpoints of a group of runs: of a single run, or of several that train side by side.
+"""Checkpoints of several runs that train side by side.
 
 Between two evaluations, runs of small networks take less time than it takes to write a checkpoint
-for each. A group of several therefore writes one stacked checkpoint, in the folder of its first
+for each. A group therefore writes one stacked checkpoint, in the folder of its first
 run; when training ends, the checkpoints of every run are written to its folder.
 """
 
@@ -32,27 +32,6 @@ FOLDER, SEEDS = "joint", "seeds.json"
 LAST, BEST, SCORES = "last ", "best ", "scores"
 
 
-class SingleCheckpoints:
-    """Checkpoints of a single run, with the methods of `JointCheckpoints`."""
-
-    def __init__(self, checkpoints: Checkpoints):
-        self._checkpoints = checkpoints
-
-    def latest(self) -> int:
-        return self._checkpoints.latest() or 0
-
-    def restore(self, step: int, template: TrainState) -> TrainState:
-        return self._checkpoints.restore(step, template)
-
-    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
-        del step
-        if not np.isnan(scores[0]):
-            self._checkpoints.save(state, scores[0])
-
-    def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
-        self._checkpoints.wait()
-
-
 class JointCheckpoints:
     """Checkpoints of several runs: the last and best state of each, stacked.
 
@@ -60,12 +39,9 @@ class JointCheckpoints:
     """
 
     def __init__(self, workdir: Path, seeds: Sequence[int], *, keys: Keys | None = None):
-        """Opens the stacked checkpoints; those of a group with other seeds are deleted.
+        """Opens the stacked checkpoints in the folder of the first run, which must be locked.
 
-        Args:
-          workdir: Folder of the first run, whose lock keeps other processes out.
-          seeds: Seeds of the runs, in their order.
-          keys: Keys of encrypted runs.
+        Those of a group with other seeds are deleted.
         """
         self._folder = workdir / FOLDER
         if _stored_seeds(workdir) != list(seeds):
@@ -144,15 +120,9 @@ class JointCheckpoints:
 
 
 def joint_step(workdir: Path, seeds: Sequence[int]) -> int:
-    """Returns the step that a group can resume from; 0 if it has no stacked checkpoint.
-
-    Args:
-      workdir: Folder of the first run.
-      seeds: Seeds of all runs.
-    """
-    if _stored_seeds(workdir) != list(seeds):
-        return 0
-    return max(saved_steps(workdir / FOLDER), default=0)
+    """Returns the step that a group can resume from, by the folder of its first run, or 0."""
+    is_same = _stored_seeds(workdir) == list(seeds)
+    return max(saved_steps(workdir / FOLDER), default=0) if is_same else 0
 
 
 def delete_joint(workdir: Path) -> None:

@@ -60,11 +60,7 @@ def sign(path: Path, private_key: Path) -> Path:
 
 
 def verify(path: Path, public_key: Path) -> None:
-    """Verifies that a run folder or file is unchanged since the owner of a key signed it.
-
-    Args:
-      path: The run folder or file.
-      public_key: PEM file of the public key.
+    """Verifies that a run folder or file is unchanged since the owner of a PEM key signed it.
 
     Raises:
       ValueError: A file was changed, added or removed, the key differs, or there is no signature.

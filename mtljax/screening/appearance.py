@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Num
 
 from mtljax.data.base import Source
 from mtljax.data.pool import ExampleId, Pool
@@ -44,22 +44,17 @@ class _PilImages:
         return (to_pil(self.pool[index]["image"], self.low, self.high),)
 
 
-def to_uint8(
-    image: Num[np.ndarray, "H W C"], low: float, high: float
-) -> UInt8[np.ndarray, "H W C"]:
-    """Scales an image from low..high to 0..255; pixels that are not finite become black."""
-    image = np.asarray(image)
-    if image.dtype == np.uint8:
-        return image
-    scaled = (image.astype(np.float64) - low) / (high - low)
-    return np.round(255 * np.clip(np.nan_to_num(scaled), 0, 1)).astype(np.uint8)
-
-
 def to_pil(image: Num[np.ndarray, "H W C"], low: float, high: float) -> "Image":
-    """Converts an image to PIL: RGB if it has three channels, otherwise its first one in gray."""
+    """Converts an image to PIL: RGB if it has three channels, otherwise its first one in gray.
+
+    Values low..high become 0..255, unless they are uint8; NaN becomes black.
+    """
     from PIL import Image
 
-    pixels = to_uint8(image, low, high)
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        scaled = (pixels.astype(np.float64) - low) / (high - low)
+        pixels = np.round(255 * np.clip(np.nan_to_num(scaled), 0, 1)).astype(np.uint8)
     return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
 
 
@@ -72,11 +67,10 @@ def find_odd_images(source: Source, places: Sequence[ExampleId]) -> Iterator[Fin
 
     output = io.StringIO()
     with (
-        warnings.catch_warnings(),
+        warnings.catch_warnings(action="ignore"),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
     ):
-        warnings.simplefilter("ignore")
         lab = Imagelab(torchvision_dataset=_PilImages(pool, source))
         lab.find_issues({name: {} for name in KIND_OF_ISSUE}, n_jobs=1, verbose=False)
     for name, kind in KIND_OF_ISSUE.items():

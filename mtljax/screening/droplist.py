@@ -1,6 +1,5 @@
 """List of examples that screening recommends to leave out of training."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from mtljax.data.base import Source
 from mtljax.data.droplist import example_digest
 from mtljax.data.pool import ExampleId
 from mtljax.screening.findings import ERRORS, Finding
-from mtljax.utils.files import write_text
+from mtljax.utils.files import json_text, write_text
 
 TRAINING_SPLITS = ("train", "validation")
 """Splits that doubtful examples are dropped from. The test split loses broken examples only."""
@@ -32,18 +31,11 @@ def examples_to_drop(findings: Sequence[Finding]) -> dict[ExampleId, list[str]]:
 
 def write_drop(path: Path, findings: Sequence[Finding], source: Source) -> int:
     """Writes the list and returns its length."""
-    dropped = examples_to_drop(findings)
     splits = source.splits()
+    digest = lambda place: example_digest(splits[place.split], place.row)
     lines = [
-        json.dumps(
-            {
-                "split": place.split,
-                "row": place.row,
-                "image": example_digest(splits[place.split], place.row),
-                "reasons": reasons,
-            }
-        )
-        for place, reasons in sorted(dropped.items())
+        json_text({**place._asdict(), "image": digest(place), "reasons": reasons})
+        for place, reasons in sorted(examples_to_drop(findings).items())
     ]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(lines))
     return len(lines)

@@ -75,8 +75,7 @@ def find_label_issues(
     if judge is None or not len(rows):
         return
     decoded = jax.tree.map(np.asarray, task.decode(outputs))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         improbable = judge(task, outputs, labels)
     for i in improbable:
         label, prediction = (task.text(take(values, i)) for values in (labels, decoded))

@@ -1,6 +1,6 @@
 """Screening of an experiment's data: all checks, combined in one list of findings."""
 
-import importlib.util
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mtljax.screening.droplist import write_drop
 from mtljax.screening.findings import ERRORS, Finding, by_kind
 from mtljax.screening.images import find_duplicates, summarize_images
 from mtljax.screening.labels import find_label_issues, out_of_fold
+from mtljax.utils.optional import require_installed
 
 
 def screen(
@@ -32,7 +33,8 @@ def screen(
     Raises:
       ValueError: One fold, too few valid examples to train on, or a missing package.
     """
-    _require_packages()
+    for package in ("cleanlab", "cleanvision"):
+        require_installed(package, "protect", "screening")
     if folds < 0 or folds == 1:
         raise ValueError(f"--folds must be 0 (skip labels) or >= 2, not {folds}")
     summaries, findings = summarize_images(source, experiment.tasks)
@@ -43,19 +45,12 @@ def screen(
     suspicious = {f.place for f in findings}  # a network that has learned a copy predicts its label
     clean = [place for place in places if place not in suspicious]
     if folds:
-        for fold, (held_out, predictions) in enumerate(
-            out_of_fold(experiment, source, clean, folds), 1
-        ):
+        results = out_of_fold(experiment, source, clean, folds)
+        for fold, (held_out, predictions) in enumerate(results, 1):
             progress(f"checked labels, fold {fold} of {folds}")
             for task in experiment.tasks:
                 findings += find_label_issues(task, held_out, predictions)
     return findings
-
-
-def _require_packages() -> None:
-    for package in ("cleanlab", "cleanvision"):
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"screening needs {package}: pip install 'mtljax[protect]'")
 
 
 def load_screened(experiment: Experiment) -> Source:
@@ -92,16 +87,13 @@ class _Cached:
     """Split that keeps the examples that were read."""
 
     def __init__(self, split: Split):
-        self._split = split
-        self._examples: dict[int, Example] = {}
+        self._split, self._read = split, functools.cache(split.__getitem__)
 
     def __len__(self) -> int:
         return len(self._split)
 
     def __getitem__(self, index: int) -> Example:
-        if index not in self._examples:
-            self._examples[index] = self._split[index]
-        return self._examples[index]
+        return self._read(index)
 
 
 def screen_to_folder(
@@ -113,12 +105,7 @@ def screen_to_folder(
 ) -> list[Finding]:
     """Screens an experiment's data and writes findings.json, report.html and the drop list.
 
-    Args:
-      experiment: The experiment.
-      output: Folder for the findings and the report.
-      drop: File for the list of examples to leave out.
-      folds: See `screen`.
-      progress: Function that prints a message.
+    `folds` and `progress` are those of `screen`.
 
     Raises:
       ValueError: The data cannot be opened, or the files cannot be written.

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
-from mtljax.data.base import Example, Source, Split
+from mtljax.data.base import Example, Source
 from mtljax.screening.appearance import to_pil
 from mtljax.tasks import Task
 
@@ -20,17 +20,12 @@ def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int = 8
     """Writes a PNG of evenly spaced training examples.
 
     Labels that can be drawn are shown next to the image, other labels as text below it.
-
-    Args:
-      tasks: Tasks whose labels are drawn.
-      source: The data.
-      path: PNG file to write.
-      count: Number of examples.
     """
     # Lazy: matplotlib takes long to import.
     from mtljax.report.image_grid import Caption, GridCell, ImageGrid
 
-    rows = _rows(source.train, count)
+    size = len(source.train)
+    rows = np.unique(np.linspace(0, size - 1, min(count, size)).astype(int))
     examples = [source.train[int(row)] for row in rows]
     images = [
         np.asarray(to_pil(example["image"], source.low, source.high).convert("RGB"))
@@ -52,10 +47,6 @@ def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int = 8
     grid = ImageGrid(cells=cells, columns=columns, width=CELL * columns, dpi=DPI)
     plot = grid.render(path.stem, "Evenly spaced training examples with their labels")
     path.write_bytes(plot.png)
-
-
-def _rows(split: Split, count: int) -> Int[np.ndarray, " n"]:
-    return np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))
 
 
 def _can_draw(

@@ -14,11 +14,6 @@ def survey(
 ) -> dict[str, dict[str, LabelStatistics]]:
     """Reads an experiment's data and writes statistics.json and samples.png.
 
-    Args:
-      experiment: The experiment.
-      output: Output folder.
-      samples: Number of examples to draw.
-
     Returns:
       {split: {task: statistics}}.
 

@@ -35,11 +35,10 @@ class Logs:
     """Logs of consecutive steps, left on the device until they are read."""
 
     def __init__(self, parts: list[PyTree], count: int):
-        """Initializes the logs.
+        """Initializes the logs of `count` steps.
 
-        Args:
-          parts: Logs of single steps, or of a chunk with a leading axis of steps.
-          count: Number of steps; a chunk may be longer, the rest is ignored.
+        `parts` are logs of single steps, or of a chunk with a leading axis of steps, which may be
+        longer than `count`; the rest is ignored.
         """
         self._parts, self._count = parts, count
 
@@ -76,11 +75,7 @@ class DeviceDataProgram:
                 spread = lambda x: jax.lax.with_sharding_constraint(x, placement.batched)
             return spread(jax.tree.map(lambda x: jnp.take(x, spread(rows), axis=0), data))
 
-        def step_of_run(
-            state: TrainState, data: PyTree, rows: Int[Array, " B"]
-        ) -> tuple[TrainState, PyTree]:
-            return step(state, gather(data, rows))
-
+        step_of_run = lambda state, data, rows: step(state, gather(data, rows))
         step_of_all = jax.vmap(step_of_run, in_axes=(0, None, 0)) if stacked else step_of_run
 
         def one(
@@ -105,17 +100,11 @@ class DeviceDataProgram:
             empty = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
-        options = compiler_options()
-        settings: dict[str, Any] = {
-            "donate_argnums": 0,
-            "out_shardings": (placement.batched if stacked else placement.replicated, None),
-            "compiler_options": options,
-        }
-        self._one = jax.jit(one, **settings)
-        self._many = jax.jit(many, **settings)
-        self._gather = jax.jit(
-            jax.vmap(gather, in_axes=(None, 0)) if stacked else gather, compiler_options=options
-        )
+        compiled = functools.partial(jax.jit, compiler_options=compiler_options())
+        outputs = (placement.batched if stacked else placement.replicated, None)
+        self._one = compiled(one, donate_argnums=0, out_shardings=outputs)
+        self._many = compiled(many, donate_argnums=0, out_shardings=outputs)
+        self._gather = compiled(jax.vmap(gather, in_axes=(None, 0)) if stacked else gather)
         self._compiled: Any = None
         self.loops: bool | None = None
         """True if the steps of a chunk are a loop in one program; None before the first call."""
@@ -158,30 +147,20 @@ class DeviceDataExecutor:
     """Executor of the steps of runs with certain seeds over data on the device."""
 
     def __init__(self, program: DeviceDataProgram, samplers: Sequence[BatchSampler]):
-        self._program, self._samplers = program, samplers
-
-    @property
-    def cost(self) -> Cost:
-        """Cost of the compiled step; unknown before it is compiled."""
-        return self._program.cost
-
-    @property
-    def loops(self) -> bool | None:
-        """See `DeviceDataProgram.loops`."""
-        return self._program.loops
+        self.program, self._samplers = program, samplers
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
         """Takes steps start ... start + count - 1."""
         # The same number of rows for any count, so that one program serves all.
-        return self._program.run(state, self._rows(start, self._program.chunk), start, count)
+        return self.program.run(state, self._rows(start, self.program.chunk), start, count)
 
     def batch(self, start: int) -> PyTree:
         """Returns the batch of step `start`, the next one."""
-        return self._program.batch(self._rows(start, 1)[0])
+        return self.program.batch(self._rows(start, 1)[0])
 
     def _rows(self, start: int, count: int) -> Int[np.ndarray, "count *S B"]:
         rows = [sampler.batches(start, count) for sampler in self._samplers]
-        return np.stack(rows, 1) if self._program.stacked else rows[0]
+        return np.stack(rows, 1) if self.program.stacked else rows[0]
 
 
 class HostDataProgram:
@@ -210,21 +189,16 @@ class HostDataExecutor:
     """Executor of steps over batches from the host; the next batch is transferred meanwhile."""
 
     def __init__(self, program: HostDataProgram, batches: Iterator[PyTree]):
-        self._program, self._batches = program, batches
+        self.program, self._batches = program, batches
         self._next: PyTree = None
-
-    @property
-    def cost(self) -> Cost:
-        """Cost of the compiled step; unknown before it is compiled."""
-        return self._program.cost
 
     def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
         """Takes the next `count` steps; `start` must be the step of the next batch."""
         parts = []
         for _ in range(count):
-            state, log = self._program(state, self.batch(start))
+            state, log = self.program(state, self.batch(start))
             self._next = self._fetch()  # while the device computes
-            self._program.placement.sync_on_virtual_cpus(log)
+            self.program.placement.sync_on_virtual_cpus(log)
             parts.append(log)
         return state, Logs(parts, count)
 
@@ -237,7 +211,7 @@ class HostDataExecutor:
 
     def _fetch(self) -> PyTree:
         batch = next(self._batches, None)
-        return None if batch is None else self._program.placement.shard(batch)
+        return None if batch is None else self.program.placement.shard(batch)
 
 
 def _cost(compiled: Any, seconds: float) -> Cost:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.joint_checkpoints import JointCheckpoints, SingleCheckpoints, delete_joint
+from mtljax.runs.joint_checkpoints import JointCheckpoints, delete_joint
 from mtljax.runs.result import RunResult
 from mtljax.step.state import TrainState
 from mtljax.tasks.base import SplitMetrics
@@ -38,14 +38,7 @@ class RunGroup:
         *,
         start_time: float | None = None,
     ):
-        """Opens and locks the folders.
-
-        Args:
-          experiments: The same experiment with different seeds.
-          workdirs: Folder of each run.
-          programs: Programs of the experiment.
-          stack: Closes the folders and all that the runs open.
-          start_time: Start of the runs, from `time.perf_counter`; None: now.
+        """Opens and locks the folders, until the `stack` closes; see `train_group`.
 
         Raises:
           ValueError: A folder cannot be used.
@@ -56,14 +49,12 @@ class RunGroup:
             Run(experiment, workdir, programs, stack, together=count, start_time=start_time)
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
-        self._checkpoints: SingleCheckpoints | JointCheckpoints
-        if count == 1:
-            self._checkpoints = SingleCheckpoints(self.runs[0].checkpoints)
-        else:
+        self._joint: JointCheckpoints | None = None
+        if count > 1:
             seeds = [experiment.seed for experiment in experiments]
             keys = read_keys() if experiments[0].encrypt else None
-            self._checkpoints = JointCheckpoints(self._workdir, seeds, keys=keys)
-            stack.callback(self._checkpoints.close)
+            self._joint = JointCheckpoints(self._workdir, seeds, keys=keys)
+            stack.callback(self._joint.close)
 
     @property
     def has_failed(self) -> bool:
@@ -72,9 +63,9 @@ class RunGroup:
 
     def start(self, *, tensorboard: bool, quiet: bool) -> tuple[int, TrainState]:
         """Returns the latest step that all runs have a checkpoint of, or 0, and its state."""
-        if step := self._checkpoints.latest():
+        if self._joint is not None and (step := self._joint.latest()):
             template = self._programs.stack([self._programs.restore_template()] * len(self.runs))
-            state = self._checkpoints.restore(step, template)
+            state = self._joint.restore(step, template)
         else:
             step = min(run.latest() for run in self.runs)
             state = self._programs.stack([run.state(step) for run in self.runs])
@@ -108,7 +99,10 @@ class RunGroup:
             run.record_validation(step, values)
             for run, values in zip(self.runs, metrics, strict=True)
         ]
-        self._checkpoints.save(step, state, scores)
+        if self._joint is not None:
+            self._joint.save(step, state, scores)
+        elif not self.has_failed:
+            self.runs[0].checkpoints.save(state, scores[0])
         for run in self.runs:
             run.exclude_from_throughput()
 
@@ -120,7 +114,10 @@ class RunGroup:
         """
         # All checkpoints before the first result: if this process is killed meanwhile, the next
         # one has no step left to take for the unfinished runs.
-        self._checkpoints.distribute([run.checkpoints for run in self.runs])
+        if self._joint is None:
+            self.runs[0].checkpoints.wait()
+        else:
+            self._joint.distribute([run.checkpoints for run in self.runs])
         delete_joint(self._workdir)
         return [
             run.failure or run.finish(own_state, cost, report=report)

@@ -56,9 +56,8 @@ class Programs:
             state = self._create.eval_shape(jax.random.key(0), {}).replace(teachers=setup.teachers)
             self._traced = self._step.trace(state, setup.batch_shapes())
         except (TypeError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(
-                f"the parts of this experiment do not fit together: {error}"
-            ) from error
+            reason = f"the parts of this experiment do not fit together: {error}"
+            raise ValueError(reason) from error
         self._device_data: dict[int, DeviceDataProgram] = {}
 
     def create(self, seed: int) -> TrainState:
@@ -77,10 +76,8 @@ class Programs:
         """Returns the executor of the steps of runs with these seeds, from step `start` on."""
         experiment, split = self.setup.experiment, self.setup.source.train
         batch_size = experiment.data.batch_size
-        samplers = [
-            pipeline.BatchSampler(seed=seed, size=len(split), batch_size=batch_size)
-            for seed in seeds
-        ]
+        sampler = functools.partial(pipeline.BatchSampler, size=len(split), batch_size=batch_size)
+        samplers = [sampler(seed=seed) for seed in seeds]
         if keeps_on_device(experiment, split):
             return DeviceDataExecutor(self._device_data_program(len(seeds)), samplers)
         if len(samplers) > 1:
@@ -88,14 +85,8 @@ class Programs:
                 "seeds can train side by side only if the data is kept on the device: leave out "
                 "--together yes, or set --data.keep-on-device yes"
             )
-        batches = pipeline.stream(
-            split,
-            samplers[0],
-            self.setup.placement.local_rows(batch_size),
-            start,
-            experiment.steps,
-            experiment.data.workers,
-        )
+        rows, steps = self.setup.placement.local_rows(batch_size), experiment.steps
+        batches = pipeline.stream(split, samplers[0], rows, start, steps, experiment.data.workers)
         return HostDataExecutor(self._host_data_program, batches)
 
     def _device_data_program(self, runs: int) -> DeviceDataProgram:
@@ -130,10 +121,8 @@ class Programs:
     @functools.cached_property
     def constant_predictor(self) -> SplitMetrics:
         """Test metrics of the constant-predictor baseline, fitted to the training labels."""
-        experiment = self.setup.experiment
-        best = constant_outputs(
-            experiment.tasks, self.setup.source.train, experiment.data.batch_size
-        )
+        experiment, train = self.setup.experiment, self.setup.source.train
+        best = constant_outputs(experiment.tasks, train, experiment.data.batch_size)
         return self.test.constant_predictor_metrics(best)
 
     @functools.cached_property
@@ -147,9 +136,7 @@ class Programs:
         places = self.setup.placement.replicated
         one = jax.jit(measure, out_shardings=places, compiler_options=options)
         several = jax.jit(jax.vmap(measure), compiler_options=options)
-        return lambda state, params, batch: (several if state.step.ndim else one)(
-            state, params, batch
-        )
+        return lambda state, *rest: (several if state.step.ndim else one)(state, *rest)
 
     @functools.cached_property
     def pays_together(self) -> bool:

@@ -7,12 +7,12 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
-from mtljax import parallel
+from mtljax import __version__, parallel
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.predictions import Predictions
@@ -222,12 +222,6 @@ def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> Parameter
 
 def environment() -> dict[str, str]:
     """Returns the versions that the numbers depend on."""
-    versions = {"python": platform.python_version()}
-    for package in ("jax", "jaxlib", "flax", "optax", "numpy", "mtljax"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from the repository, not installed
-            from mtljax import __version__
-
-            versions[package] = __version__
-    return {**versions, "platform": platform.platform()}
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {**versions, "mtljax": __version__, "platform": platform.platform()}

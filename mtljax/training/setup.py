@@ -82,11 +82,8 @@ class Setup:
 
     def batch_shapes(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a training batch, from the first example."""
-
-        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-            leaf = np.asarray(leaf)
-            return jax.ShapeDtypeStruct((self.experiment.data.batch_size, *leaf.shape), leaf.dtype)
-
+        size = self.experiment.data.batch_size
+        shape = lambda x: jax.ShapeDtypeStruct((size, *np.shape(x)), np.asarray(x).dtype)
         return jax.tree.map(shape, dict(self.source.train[0]))
 
     @functools.cached_property
@@ -115,12 +112,11 @@ def set_up(
     Raises:
       ValueError: The experiment, its data, its teachers or the devices are unusable.
     """
-    placement = parallel.place(experiment.data.batch_size, devices)
+    batch_size = experiment.data.batch_size
+    placement = parallel.place(batch_size, devices)
     if source is None:
         source = load_source(experiment)
-    BatchSampler(
-        seed=0, size=len(source.train), batch_size=experiment.data.batch_size
-    )  # checks the size
+    BatchSampler(seed=0, size=len(source.train), batch_size=batch_size)  # checks the size
     parts = build(experiment, *_statistics(experiment, source), source.low, source.high)
     check_select(experiment)
     distillation = load_teachers(experiment, parts.distill, source)

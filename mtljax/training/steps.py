@@ -67,7 +67,7 @@ def take_steps(
         if measure is not None and before is not None:
             measurement = measure(before, state.params, batch)
         step += count
-        yield Chunk(step, count, state, logs, measurement, executor.cost)
+        yield Chunk(step, count, state, logs, measurement, executor.program.cost)
 
 
 def steps_to_next_stop(experiment: Experiment, step: int) -> int:
