@@ -7,8 +7,7 @@ python benchmarks/table.py
 import json
 from pathlib import Path
 
-from mtljax.balancing import BALANCERS
-from mtljax.balancing.describe import describe
+from mtljax.balancing import BALANCERS, describe
 
 ROOT = Path(__file__).parent.parent
 COSTS = ROOT / "docs" / "costs.json"

@@ -9,7 +9,9 @@ Example:
   [0.5, 1.5]
 """
 
+import inspect
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
 from mtljax.balancing.base import Ahead, Balancer, BalancerSpec, Needs, Signals, aggregate
@@ -27,52 +29,19 @@ from mtljax.balancing.stochastic import modo, sdmgrad
 from mtljax.balancing.uncertainty import imtl_l, uw, uw_so
 
 BALANCERS: dict[str, Callable[..., Balancer]] = {
-    # read the losses
-    "ew": ew,
-    "fixed": fixed,
-    "si": si,
-    "gls": gls,
-    "uw": uw,
-    "uw_so": uw_so,
-    "imtl_l": imtl_l,
-    "dwa": dwa,
-    "rlw": rlw,
-    "famo": famo,
-    "go4align": go4align,
-    "chebyshev": chebyshev,
-    "stch": stch,
-    "pbi": pbi,
-    "cosmos": cosmos,
-    # read the Gramian
-    "gradnorm": gradnorm,
-    "mgda": mgda,
-    "pcgrad": pcgrad,
-    "gradvac": gradvac,
-    "cagrad": cagrad,
-    "imgrad": imgrad,
-    "imtl_g": imtl_g,
-    "imtl": imtl,
-    "nash_mtl": nash_mtl,
-    "fairgrad": fairgrad,
-    "aligned_mtl": aligned_mtl,
-    "config": config,
-    "ntkmtl": ntkmtl,
-    "upgrad": upgrad,
-    "dualproj": dualproj,
-    "krum": krum,
-    "cr_mogm": cr_mogm,
-    "sdmgrad": sdmgrad,
-    "modo": modo,
-    # read the Jacobian
-    "graddrop": graddrop,
-    "trimmed_mean": trimmed_mean,
-    "moco": moco,
-    "db_mtl": db_mtl,
-    "excess_mtl": excess_mtl,
-    # take a trial step and read a second sample of data
-    "auto_lambda": auto_lambda,
-    "moml": moml,
-    "forum": forum,
+    make.__name__: make
+    for make in (
+        # read the losses
+        *(ew, fixed, si, gls, uw, uw_so, imtl_l, dwa, rlw, famo),
+        *(go4align, chebyshev, stch, pbi, cosmos),
+        # read the Gramian
+        *(gradnorm, mgda, pcgrad, gradvac, cagrad, imgrad, imtl_g, imtl, nash_mtl, fairgrad),
+        *(aligned_mtl, config, ntkmtl, upgrad, dualproj, krum, cr_mogm, sdmgrad, modo),
+        # read the Jacobian
+        *(graddrop, trimmed_mean, moco, db_mtl, excess_mtl),
+        # take a trial step and read a second sample of data
+        *(auto_lambda, moml, forum),
+    )
 }
 """Name -> factory of the balancer."""
 
@@ -91,55 +60,34 @@ def from_spec(spec: BalancerSpec) -> Balancer:
     return BALANCERS[spec.name](**arguments)
 
 
+class Description(NamedTuple):
+    """Description of a balancer."""
+
+    summary: str
+    papers: str
+    """Authors, year and arXiv number; empty for the plain baselines."""
+    needs: Needs
+
+
+def describe(name: str) -> Description:
+    """Returns the summary, papers and input of the balancer `name`.
+
+    Example:
+      >>> describe("pcgrad").papers
+      'Yu et al., 2020, arXiv:2001.06782'
+    """
+    make = BALANCERS[name]
+    text, _, papers = (inspect.getdoc(make) or "").partition("References:\n")
+    required = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
+    needs = make(*([1.0] for _ in required)).needs  # `fixed` requires its weights
+    return Description(text.partition("\n")[0], " ".join(papers.split()), needs)
+
+
 __all__ = [
-    "BALANCERS",
-    "Ahead",
-    "Balancer",
-    "BalancerSpec",
-    "Needs",
-    "Signals",
-    "aggregate",
-    "aligned_mtl",
-    "auto_lambda",
-    "cagrad",
-    "chebyshev",
-    "config",
-    "cosmos",
-    "cr_mogm",
-    "db_mtl",
-    "dualproj",
-    "dwa",
-    "ew",
-    "excess_mtl",
-    "fairgrad",
-    "famo",
-    "fixed",
-    "forum",
-    "from_spec",
-    "gls",
-    "go4align",
-    "graddrop",
-    "gradnorm",
-    "gradvac",
-    "imgrad",
-    "imtl",
-    "imtl_g",
-    "imtl_l",
-    "krum",
-    "mgda",
-    "moco",
-    "modo",
-    "moml",
-    "nash_mtl",
-    "ntkmtl",
-    "pbi",
-    "pcgrad",
-    "rlw",
-    "sdmgrad",
-    "si",
-    "stch",
-    "trimmed_mean",
-    "upgrad",
-    "uw",
-    "uw_so",
-]
+    "BALANCERS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
+    "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config", "cosmos", "cr_mogm",
+    "db_mtl", "describe", "dualproj", "dwa", "ew", "excess_mtl", "fairgrad", "famo", "fixed",
+    "forum", "from_spec", "gls", "go4align", "graddrop", "gradnorm", "gradvac", "imgrad", "imtl",
+    "imtl_g", "imtl_l", "krum", "mgda", "moco", "modo", "moml", "nash_mtl", "ntkmtl", "pbi",
+    "pcgrad", "rlw", "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
+]  # fmt: skip

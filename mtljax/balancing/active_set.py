@@ -54,9 +54,7 @@ def refine(
 def nonnegative(matrix: Float[Array, "T T"], target: Float[Array, " T"]) -> Float[Array, " T"]:
     """argmin over x >= 0 of x' A x / 2 - b' x, for A positive semi-definite with unit diagonal.
 
-    Args:
-      matrix: A.
-      target: b. An entry < 0 with an identity row in A is 0 in the solution.
+    An entry of b < 0 with an identity row in A is 0 in the solution.
     """
     size = target.shape[0]
     scale = jnp.maximum(jnp.max(jnp.abs(target)), jnp.finfo(jnp.float32).tiny)
@@ -112,8 +110,8 @@ def follow(
 
     Args:
       matrix: A, positive semi-definite with unit diagonal.
-      offset: [T].
-      height: [T]. x is 0 where the height is 0 and the offset > 0.
+      offset: Offset of the slack.
+      height: Factor of m; x is 0 where it is 0 and the offset > 0.
       ceiling: `(fixed, slope, m)` -> the m at which to stop on the current piece,
         x = fixed + m * slope; a value past the end of the piece continues on the next.
       first: Variable with height 0 and offset < 0, which is positive at m = -inf.

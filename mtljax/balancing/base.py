@@ -174,19 +174,16 @@ def masked_softmax(logits: Float[Array, " T"], present: Bool[Array, " T"]) -> Fl
 
 def stateless(num_tasks: int, shared: PyTree) -> State:
     """`init` of a balancer without state."""
-    del num_tasks, shared
     return ()
 
 
 def gramian(jacobian: PyTree[Float[Array, "T ..."]]) -> Float[Array, "T T"]:
     """J J^T summed over the leaves, in full float32 on every backend."""
-
-    def leaf_gramian(leaf: Array) -> Array:
+    total = jnp.zeros((), jnp.float32)
+    for leaf in jax.tree.leaves(jacobian):
         rows = leaf.reshape(leaf.shape[0], -1).astype(jnp.float32)
-        return jnp.matmul(rows, rows.T, precision="highest")
-
-    leaves = jax.tree.leaves(jacobian)
-    return sum((leaf_gramian(leaf) for leaf in leaves), start=jnp.zeros((), jnp.float32))
+        total = total + jnp.matmul(rows, rows.T, precision="highest")
+    return total
 
 
 def combine_rows(
@@ -261,18 +258,17 @@ def plain_signals(
     present: Bool[Array, " T"],
 ) -> Signals:
     """Signals of one Jacobian, whose rows of absent tasks are 0."""
-    samples, num_tasks = balancer.samples, len(losses)
+    samples = balancer.samples
     repeat = lambda x: x if samples == 1 else jnp.broadcast_to(x, (samples, *x.shape))
-    products = None
+    products = NOT_COMPUTED
     if balancer.needs is Needs.GRAMIAN:
         products = gramian(jacobian)
         if samples > 1:
-            shape = (samples, num_tasks, samples, num_tasks)
-            products = jnp.broadcast_to(products[None, :, None, :], shape)
+            products = jnp.tile(products[None, :, None, :], (samples, 1, samples, 1))
     return Signals(
         losses=repeat(jnp.where(present, losses, 0.0)),
         present=repeat(present),
         step=jnp.zeros((), jnp.int32),
-        gramian=NOT_COMPUTED if products is None else products,
+        gramian=products,
         jacobian=jacobian if balancer.needs is Needs.JACOBIAN else NOT_COMPUTED,
     )

@@ -46,8 +46,8 @@ def auto_lambda(
     """
     optimizer = optax.adam(learning_rate)
 
-    def init(num_tasks: int, shared: PyTree) -> base.State:
-        return learnable_state(optimizer, "weights", jnp.full(num_tasks, start, jnp.float32))
+    first = lambda num_tasks: jnp.full(num_tasks, start, jnp.float32)
+    init = lambda num_tasks, shared: learnable_state(optimizer, "weights", first(num_tasks))
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)
@@ -100,10 +100,7 @@ def moml(step_size: float = 0.1, learning_rate: float = 1e-3) -> base.Balancer:
 
 @base.with_spec
 def forum(
-    step_size: float = 0.1,
-    steps: int = 5,
-    rho: float = 0.1,
-    learning_rate: float = 1e-3,
+    step_size: float = 0.1, steps: int = 5, rho: float = 0.1, learning_rate: float = 1e-3
 ) -> base.Balancer:
     """FORUM: descent on the second sample's losses, with the weighted loss near its minimum.
 

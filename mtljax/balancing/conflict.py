@@ -132,9 +132,8 @@ def graddrop(leak: float = 0.0) -> base.Balancer:
             mask = jnp.where(positive, rows > 0, rows < 0)
             return ((leak + (1 - leak) * mask) * rows).sum(0)
 
-        keys = jax.random.split(key, len(leaves))
         return jax.tree.unflatten(
-            tree, [drop(*pair) for pair in zip(leaves, keys, strict=True)]
+            tree, map(drop, leaves, jax.random.split(key, len(leaves)))
         ), state
 
     return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.JACOBIAN)
@@ -142,5 +141,4 @@ def graddrop(leak: float = 0.0) -> base.Balancer:
 
 def _orders(key: jax.Array, num_tasks: int) -> jax.Array:
     """[step, task]: column i is the random order of tasks j for task i."""
-    draws = jax.random.uniform(key, (num_tasks, num_tasks))
-    return jnp.argsort(draws, axis=0)
+    return jnp.argsort(jax.random.uniform(key, (num_tasks, num_tasks)), axis=0)

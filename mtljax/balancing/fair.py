@@ -123,9 +123,7 @@ def imtl(learning_rate: float = 1e-2) -> base.Balancer:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr
     """
     optimizer = optax.adam(learning_rate)
-
-    def init(num_tasks: int, shared: PyTree) -> base.State:
-        return learnable_state(optimizer, "log_scale", jnp.zeros(num_tasks))
+    init = lambda num_tasks, shared: learnable_state(optimizer, "log_scale", jnp.zeros(num_tasks))
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(state["log_scale"])

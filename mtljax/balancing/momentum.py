@@ -1,12 +1,15 @@
 """Methods that average gradients or weights over the steps."""
 
 import ast
+import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
+
+_averaging = functools.partial(base.Balancer, needs=base.Needs.JACOBIAN, parameters_only=True)
 
 
 @base.with_spec
@@ -77,9 +80,7 @@ def moco(
         }
         return base.combine_rows(weights, rows), new
 
-    return base.Balancer(
-        init=init, combine=combine, needs=base.Needs.JACOBIAN, parameters_only=True
-    )
+    return _averaging(init=init, combine=combine)
 
 
 @base.with_spec
@@ -118,9 +119,7 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> base.Balancer:
         weights = jnp.where(inside, longest / jnp.where(inside, norms, 1.0), 0.0)
         return base.combine_rows(weights, rows), {"rows": rows, "steps": state["steps"] + 1}
 
-    return base.Balancer(
-        init=init, combine=combine, needs=base.Needs.JACOBIAN, parameters_only=True
-    )
+    return _averaging(init=init, combine=combine)
 
 
 @base.with_spec
@@ -178,13 +177,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
         }
         return weights, new
 
-    return base.Balancer(
-        init=init,
-        combine=combine,
-        needs=base.Needs.JACOBIAN,
-        heads="weighted",
-        parameters_only=True,
-    )
+    return _averaging(init=init, combine=combine, heads="weighted")
 
 
 @base.with_spec

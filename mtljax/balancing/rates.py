@@ -106,9 +106,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> base.Balancer:
         gradient = jnp.sign(weights * norms - target) * norms
         new = learn(optimizer, {**state, "weights": weights}, "weights", gradient, present)
         learned = jnp.maximum(new["weights"], 0.0)
-        learned = (
-            learned * count / jnp.maximum(jnp.sum(jnp.where(present, learned, 0.0)), base.TINY)
-        )
+        total = jnp.sum(jnp.where(present, learned, 0.0))
+        learned = learned * count / jnp.maximum(total, base.TINY)
         new["weights"] = jnp.where(present, learned, state["weights"])
         return jnp.where(present, weights, 0.0), new
 

@@ -86,8 +86,6 @@ def trimmed_mean(trim: int = 1) -> base.Balancer:
 
 def _rank(values: Array) -> Array:
     """Rank of each entry in ascending order; ties in order of index."""
-    index = jnp.arange(values.shape[0])
-    before = (values[None, :] < values[:, None]) | (
-        (values[None, :] == values[:, None]) & (index[None, :] < index[:, None])
-    )
-    return before.sum(1)
+    index, other = jnp.arange(values.shape[0]), values[None, :]
+    tied_before = (other == values[:, None]) & (index[None, :] < index[:, None])
+    return ((other < values[:, None]) | tied_before).sum(1)

@@ -27,18 +27,11 @@ def fixed(weights: Sequence[float]) -> base.Balancer:
     Convention: not normalized; the heads receive the weighted loss.
 
     Args:
-      weights: [T] numbers >= 0, not all 0.
-
-    Raises:
-      ValueError: A weight is negative or not finite, all are 0, or their number is not T.
+      weights: [T] finite numbers >= 0, not all 0.
     """
     weights = tuple(float(v) for v in weights)
     _check(weights)
-
-    def combine(losses: Array, present: Array) -> Array:
-        return jnp.asarray(weights, jnp.float32) * present
-
-    return _scalarizer(combine, weights)
+    return _scalarizer(lambda losses, present: _preference(weights, present), weights)
 
 
 @base.with_spec
@@ -176,10 +169,7 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> base.Balancer:
 
 @base.with_spec
 def stch(
-    mu: float = 1.0,
-    weights: Preference = None,
-    reference: Preference = None,
-    warmup: int = 0,
+    mu: float = 1.0, weights: Preference = None, reference: Preference = None, warmup: int = 0
 ) -> base.Balancer:
     """Smooth Chebyshev scalarization (STCH): soft maximum of the weighted losses.
 
@@ -205,8 +195,7 @@ def stch(
     _check(weights)
     _check(reference, positive=False)
 
-    def soft_max(values: Array, present: Array) -> Array:
-        return jax.nn.softmax(jnp.where(present, values / mu, -jnp.inf))
+    soft_max = lambda values, present: jax.nn.softmax(jnp.where(present, values / mu, -jnp.inf))
 
     def plain(losses: Array, present: Array) -> Array:
         preference = _preference(weights, present)

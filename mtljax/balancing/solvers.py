@@ -1,8 +1,8 @@
 """Solvers for the small convex problems of the balancers, compiled into the step.
 
 Each reads only the Gramian, in float32, and scales the gradients to unit norm first, so that norms
-may differ by a factor of 1e8. Absent tasks and zero gradients are excluded: the solution for the
-remaining tasks is that of the problem without them.
+may differ by a factor of 1e8. Absent tasks and zero gradients are excluded: they get weight 0, and
+the solution for the remaining tasks is that of the problem without them.
 
 Quadratic programs are solved by active sets, the equations of Nash-MTL and FairGrad by damped
 Newton steps on the convex functions whose stationary points they are.
@@ -58,12 +58,7 @@ def project_simplex(point: Float[Array, " T"], present: Bool[Array, " T"]) -> Fl
 
 
 def min_norm(gramian: Float[Array, "T T"], present: Bool[Array, " T"]) -> Float[Array, " T"]:
-    """argmin over the simplex of w' G w.
-
-    Args:
-      gramian: [T, T], positive semi-definite.
-      present: [T]; absent entries get weight 0.
-    """
+    """argmin over the simplex of w' G w."""
     cosines, norms, inside = unit(gramian, present)
     smallest = jnp.min(jnp.where(inside, norms, jnp.inf))
     target = jnp.where(inside, smallest / norms, -1.0)
@@ -79,11 +74,6 @@ def dual_cone(
     """Weights of the projection of sum_t w_t g_t on the cone of conflict-free directions.
 
     The nearest d with <g_t, d> >= 0 for all t is sum_t (w_t + x_t) g_t with x >= 0.
-
-    Args:
-      gramian: [T, T], positive semi-definite.
-      weights: [T]; 0 for absent tasks.
-      present: [T]; absent entries get weight 0.
 
     References:
       Quinton and Rey, 2024, arXiv:2406.16232, proposition 1
@@ -112,12 +102,6 @@ def conflict_averse(
 
     At a Pareto-stationary point the floor cannot exceed 0. If the ball contains directions with
     floor 0, the solution is the one nearest to g_0.
-
-    Args:
-      gramian: [T, T], positive semi-definite.
-      weights: [T], weights of g_0; 0 for absent tasks.
-      radius: Radius of the ball, relative to |g_0|.
-      present: [T]; absent entries get weight 0.
 
     References:
       Liu et al., 2021, arXiv:2110.14048, equation 3
@@ -170,7 +154,7 @@ def constrained_min_norm(
       normal: [T], <f_t, q> / |q|.
       length: |q|.
       share: Rate of descent of q, relative to |q|^2; >= 0.
-      present: [T]; absent entries get weight 0.
+      present: [T].
 
     References:
       Ye et al., 2024, arXiv:2401.09257
@@ -197,23 +181,14 @@ def constrained_min_norm(
 
 
 def fair(
-    gramian: Float[Array, "T T"],
-    alpha: float,
-    present: Bool[Array, " T"],
-    iterations: int = 200,
+    gramian: Float[Array, "T T"], alpha: float, present: Bool[Array, " T"], iterations: int = 200
 ) -> Float[Array, " T"]:
     """Solution w > 0 of FairGrad's equation (G w)_t = w_t^(-1 / alpha); Nash-MTL's at alpha = 1.
 
     It is the stationary point of the convex w' G w / 2 - sum_t u(w_t), u' = w^(-1 / alpha),
     computed by Newton's method with step halving until the slope along the step does not change
-    sign. If the gradients cancel and no solution exists, the ridge bounds w.
-
-    Args:
-      gramian: [T, T], positive semi-definite.
-      alpha: > 0.
-      present: [T]; absent tasks and tasks with zero gradient get weight 0.
-      iterations: Maximum number of iterations. Nash-MTL needs about 8, alpha = 5 with 64 norms from
-        1e-4 to 1e4 needs 62.
+    sign. If the gradients cancel and no solution exists, the ridge bounds w. Nash-MTL needs about 8
+    iterations, alpha = 5 with 64 norms from 1e-4 to 1e4 needs 62.
     """
     cosines, norms, inside = unit(gramian, present)
     size = norms.shape[0]
@@ -256,13 +231,7 @@ def fair(
 def pseudo_solve(
     cosines: Float[Array, "T T"], target: Float[Array, " T"], inside: Bool[Array, " T"]
 ) -> Float[Array, " T"]:
-    """pinv(C) b over the included tasks, with one refinement.
-
-    Args:
-      cosines: [T, T], positive semi-definite with unit diagonal: see `unit`.
-      target: b.
-      inside: [T], True for included tasks; excluded tasks get 0.
-    """
+    """pinv(C) b over the included tasks of a `Unit`, with one refinement; 0 for excluded tasks."""
     squares, vectors = jnp.linalg.eigh(cosines)
     resolved = squares > squares[-1] * inside.sum() * 2 * jnp.finfo(jnp.float32).eps
     inverse = jnp.where(resolved, 1 / jnp.where(resolved, squares, 1.0), 0.0)

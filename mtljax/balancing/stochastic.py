@@ -9,10 +9,7 @@ from mtljax.balancing import base, solvers
 
 @base.with_spec
 def sdmgrad(
-    regularization: float = 0.3,
-    iterations: int = 20,
-    step_size: float = 5.0,
-    momentum: float = 0.5,
+    regularization: float = 0.3, iterations: int = 20, step_size: float = 5.0, momentum: float = 0.5
 ) -> base.Balancer:
     """SDMGrad: MGDA regularized towards the mean gradient, on independent samples.
 

@@ -79,9 +79,7 @@ def uw_so(temperature: float = 1.0) -> base.Balancer:
 def _learned_scale(learning_rate: float, factor: float, sign: float) -> base.Balancer:
     """Balancer that minimizes factor * sum_t (exp(sign * s_t) L_t - sign * s_t) over s by Adam."""
     optimizer = optax.adam(learning_rate)
-
-    def init(num_tasks: int, shared: PyTree) -> base.State:
-        return learnable_state(optimizer, "log_scale", jnp.zeros(num_tasks))
+    init = lambda num_tasks, shared: learnable_state(optimizer, "log_scale", jnp.zeros(num_tasks))
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(sign * state["log_scale"])

@@ -1,12 +1,11 @@
 """Tasks: loss, metrics, head and label handling of each type of prediction; one file per type."""
 
-from mtljax.tasks.base import Metrics, Task
+from mtljax.tasks.base import Metrics, MetricSpec, Task
 from mtljax.tasks.classification import Classification
 from mtljax.tasks.depth import Depth
 from mtljax.tasks.detection import Detection
 from mtljax.tasks.edges import Edges
 from mtljax.tasks.keypoints import Keypoints
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.multilabel import MultiLabel
 from mtljax.tasks.normals import Normals
 from mtljax.tasks.reconstruction import Reconstruction
@@ -30,19 +29,6 @@ TASKS: dict[str, type[Task]] = {
 """Name -> class of a task."""
 
 __all__ = [
-    "TASKS",
-    "Classification",
-    "Depth",
-    "Detection",
-    "Edges",
-    "Keypoints",
-    "MetricSpec",
-    "Metrics",
-    "MultiLabel",
-    "Normals",
-    "Reconstruction",
-    "Regression",
-    "Saliency",
-    "Segmentation",
-    "Task",
-]
+    "TASKS", "Classification", "Depth", "Detection", "Edges", "Keypoints", "MetricSpec", "Metrics",
+    "MultiLabel", "Normals", "Reconstruction", "Regression", "Saliency", "Segmentation", "Task",
+]  # fmt: skip

@@ -34,14 +34,10 @@ def targets(
     num_classes: int,
     stride: int,
 ) -> Targets:
-    """Returns the targets for boxes.
+    """Returns the targets for boxes (y0, x0, y1, x1) in pixels.
 
-    Args:
-      boxes: (y0, x0, y1, x1) in pixels; empty boxes are padding.
-      classes: Class of each box, -1 for padding.
-      size: Height and width of the heat map.
-      num_classes: C.
-      stride: Pixels per position.
+    Boxes that are empty or of class -1 are padding. `size` is the height and width of the heat map,
+    `stride` its pixels per position.
     """
     known = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     boxes = jnp.where(known[..., None], boxes, jnp.asarray([0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 4))

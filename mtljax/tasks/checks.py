@@ -11,8 +11,9 @@ from mtljax.tasks.base import Task
 def require_setting(task: Task, field: str, valid: bool, rule: str) -> None:
     """Raises ValueError unless a field of the task is valid."""
     if not valid:
-        value = getattr(task, field)
-        raise ValueError(f"task {task.name!r}: {field} must be {rule}, not {value!r}")
+        raise ValueError(
+            f"task {task.name!r}: {field} must be {rule}, not {getattr(task, field)!r}"
+        )
 
 
 def require_least(task: Task, least: int, *fields: str) -> None:
@@ -37,8 +38,8 @@ def require_classes(task: Any, least: int) -> None:
     """Raises ValueError unless `num_classes` >= `least` and `class_names` is empty or matches."""
     require_least(task, least, "num_classes")
     if task.class_names and len(task.class_names) != task.num_classes:
-        names, count = len(task.class_names), task.num_classes
-        raise ValueError(f"task {task.name!r}: {names} class_names for {count} classes")
+        names = len(task.class_names)
+        raise ValueError(f"task {task.name!r}: {names} class_names for {task.num_classes} classes")
 
 
 def require(name: str, valid: Bool[np.ndarray, "..."], labels: np.ndarray, rule: str) -> None:
@@ -60,15 +61,7 @@ def require_finite(name: str, labels: np.ndarray) -> None:
 def require_class_indices(
     name: str, labels: np.ndarray, count: int, special: int | None = None, meaning: str = ""
 ) -> None:
-    """Raises ValueError unless labels are integers in 0..count - 1 or `special`.
-
-    Args:
-      name: Name of the task.
-      labels: Class indices.
-      count: Number of classes.
-      special: Additional valid value.
-      meaning: Meaning of `special`, for the message.
-    """
+    """Raises ValueError unless labels are integers in 0..count - 1, or `special` for `meaning`."""
     valid = (labels >= 0) & (labels < count) & (labels == np.floor(labels))
     rule = f"a class must be an integer in 0..{count - 1}"
     if special is not None:

@@ -12,10 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
-from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
 from mtljax.tasks.confusion import ConfusionMatrix, log_frequencies
 from mtljax.tasks.distances import softmax_distance
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels
 

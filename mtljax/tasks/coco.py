@@ -13,16 +13,13 @@ THRESHOLDS = np.arange(50, 100, 5) / 100
 def average_precision(
     truth: dict[str, np.ndarray], predicted: dict[str, np.ndarray], num_classes: int, most: int
 ) -> Float[np.ndarray, "10 C"]:
-    """Returns the average precision per threshold and class, for objects of all sizes.
+    """Returns the average precision per threshold and class; NaN for a class without objects.
+
+    Objects of all sizes count, and the `most` best detections per image and class.
 
     Args:
       truth: `boxes` [N, n, 4] as (y0, x0, y1, x1), `classes` [N, n], -1 for padding.
       predicted: `boxes` [N, m, 4], `classes` [N, m], `scores` [N, m], 0 for padding.
-      num_classes: C.
-      most: Detections per image and class that count.
-
-    Returns:
-      [10 thresholds, C]; NaN for a class without objects.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

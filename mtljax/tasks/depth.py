@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, Present, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 
@@ -43,8 +42,8 @@ class Depth(PixelTask):
     """Loss of a pixel, with e = (p - t) / `scale` and d = ln p - ln t:
     `l1`: |e|;
     `berhu`: |e| up to c and (e^2 + c^2) / 2c above, c a fifth of the image's largest |e|;
-    `silog`: d^2 - `balance` * d * (the image's mean d), whose mean over an image is Eigen's
-    mean d^2 - `balance` * (mean d)^2. Below `floor`, ln p is continued linearly."""
+    `silog`: d^2 - `balance` * d * (the image's mean d), whose mean over an image is Eigen's mean
+    d^2 - `balance` * (mean d)^2. Below `floor`, ln p is continued linearly."""
     balance: float = 0.5
     """Scale invariance of `silog`: 0 is the plain log error, 1 ignores the scale."""
     center: float = 1.0
@@ -98,8 +97,7 @@ class Depth(PixelTask):
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W"]:
         """Mean depth."""
-        mean = labels.mean(dtype=np.float64, where=has_depth(labels))
-        return np.full(size, mean, np.float32)
+        return np.full(size, labels.mean(dtype=np.float64, where=has_depth(labels)), np.float32)
 
     def parse(self, value: Any) -> Float[np.ndarray, "H W"]:
         return parsing.plane(value).astype(np.float32)
@@ -120,8 +118,8 @@ class Depth(PixelTask):
 
     def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
         value = np.asarray(value, np.float64)
-        known = np.where(has_depth(value), value, np.nan)
-        return drawing.paint_values(known, *self._color_range, "magma_r")
+        value = np.where(has_depth(value), value, np.nan)
+        return drawing.paint_values(value, *self._color_range, "magma_r")
 
     @property
     def legend(self) -> tuple[tuple[str, drawing.Color], ...]:
@@ -152,11 +150,8 @@ class _Errors(Metrics):
         self.floor = floor
 
     def empty(self) -> PyTree:
-        return {
-            "count": np.zeros((), np.int32),
-            "sums": np.zeros((4, 2), np.float32),
-            "within": np.zeros(3, np.int32),
-        }
+        counts = {"count": np.zeros((), np.int32), "within": np.zeros(3, np.int32)}
+        return {**counts, "sums": np.zeros((4, 2), np.float32)}
 
     def update(self, state: PyTree, output: Depths, label: Depths, present: Present) -> PyTree:
         valid = has_depth(label) & of_rank(present, label.ndim)

@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import detections, focal_loss, targets
 from mtljax.tasks.coco import THRESHOLDS, average_precision
 from mtljax.tasks.dense import DenseTask
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels, Warp
 from mtljax.utils.optional import require_installed

@@ -8,9 +8,8 @@ import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Bool, Float, Num
 
 from mtljax.tasks import checks
-from mtljax.tasks.base import Metrics, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.binary_map import BinaryMap, exceeds
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample
 
 
@@ -24,8 +23,8 @@ class Edges(BinaryMap):
     `tolerance` away, as many as possible; with matches m, predictions p and truths t,
     F = 2m / (p + t). `ods` is the best F over thresholds of the data set's counts; `ois` takes each
     image at its best threshold, adds up the counts and computes their F. Predictions are not
-    thinned, so an edge three pixels wide costs precision. The matching runs on the host, for
-    each image and threshold.
+    thinned, so an edge three pixels wide costs precision. The matching runs on the host, per image
+    and threshold.
 
     References:
       Martin et al., 2004, "Learning to Detect Natural Image Boundaries"; Arbelaez et al., 2011,
@@ -115,13 +114,7 @@ def _f_measure(
 def match(
     predicted: Bool[np.ndarray, "H W"], true: Bool[np.ndarray, "H W"], distance: float
 ) -> int:
-    """Returns the maximum number of disjoint pairs of a predicted and a true pixel.
-
-    Args:
-      predicted: Mask of the predicted pixels.
-      true: Mask of the true pixels.
-      distance: Maximum distance of a pair in pixels.
-    """
+    """Returns the maximum number of disjoint pairs of pixels at most `distance` pixels apart."""
     reach = int(distance)
     steps = np.arange(-reach, reach + 1)
     near = [(y, x) for y in steps for x in steps if y * y + x * x <= distance * distance]

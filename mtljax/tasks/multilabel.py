@@ -13,9 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
-from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
 from mtljax.tasks.distances import sigmoid_distance
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels
 

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mtljax.tasks import checks, drawing
-from mtljax.tasks.base import Metrics, Present, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
-from mtljax.tasks.metric_spec import MetricSpec
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 

@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
-from mtljax.tasks.base import Metrics, Present, SumAndCount, Task, TaskMetrics
-from mtljax.tasks.metric_spec import MetricSpec
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
 from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels
 

@@ -17,8 +17,7 @@ from support.balancing import (
 from support.balancing_references import REFERENCES
 from support.tiers import full_except
 
-from mtljax.balancing import BALANCERS, aggregate
-from mtljax.balancing.describe import describe
+from mtljax.balancing import BALANCERS, aggregate, describe
 
 KINDS = ("random", "conflicting", "parallel", "scaled")
 
