@@ -1,8 +1,4 @@
-"""Adversarial attacks: small changes of an image that increase the loss.
-
-The attacks are white-box and change every pixel by at most `eps`. They increase the loss of one
-task, or the sum over several tasks.
-"""
+"""White-box adversarial attacks: small changes of an image that increase the loss of its tasks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +34,8 @@ class Attack:
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps <= 1:
-            raise ValueError(
-                "eps must be in [0, 1], a fraction of the range from black to white, "
-                f"not {self.eps}"
-            )
+            unit = "a fraction of the range from black to white"
+            raise ValueError(f"eps must be in [0, 1], {unit}, not {self.eps}")
         if self.steps < 1:
             raise ValueError(f"an attack needs steps >= 1, not {self.steps}")
 
@@ -51,13 +45,7 @@ class Attack:
         image: Num[Array, "B H W C"],
         keys: jax.Array,
     ) -> Float[Array, "B H W C"]:
-        """Returns images with a higher loss.
-
-        Args:
-          loss: Function of the images, summed over examples.
-          image: Floating or uint8.
-          keys: One key per image, [B].
-        """
+        """Returns images with a higher `loss`, which is summed over examples; `keys` [B]."""
         image = image.astype(jnp.float32)
         eps, size = self.eps * (self.high - self.low), self.size * (self.high - self.low)
 
@@ -114,13 +102,8 @@ def attack_batch(
 ) -> dict[str, PyTree]:
     """Returns the batch with its images attacked to increase the sum of the mean losses of tasks.
 
-    Args:
-      attack: Attack, created by a function of `ATTACKS`.
-      tasks: Tasks whose losses are attacked.
-      predict: Images -> {task: output}.
-      batch: Batch of examples; absent labels have no effect.
-      keys: One key per example, [B].
-      axis: Axis over which the batch is sharded.
+    `predict` maps images to {task: output}; `keys` [B] has a key per example; `axis` is the axis
+    over which the batch is sharded. Absent labels have no effect.
     """
     axis = axis or Axis()
 

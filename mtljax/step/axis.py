@@ -30,10 +30,9 @@ class Axis:
         """Returns this device's shard along the first axis: the inverse of `all_gather`."""
         if self.name is None:
             return tree
-        count = jax.lax.axis_size(self.name)
 
         def shard(x: Array) -> Array:
-            size = x.shape[0] // count
+            size = x.shape[0] // jax.lax.axis_size(self.name)
             return jax.lax.dynamic_slice_in_dim(x, self.index() * size, size)
 
         return jax.tree.map(shard, tree)

@@ -10,23 +10,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from mtljax.balancing.base import (
-    NOT_COMPUTED,
-    Ahead,
-    Balancer,
-    Needs,
-    Signals,
-    combine_rows,
-    gramian,
-)
+from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, combine_rows, gramian
 from mtljax.models.partition import Flat, task_of
 from mtljax.step.axis import Axis
 from mtljax.step.keys import StepKeys
 from mtljax.step.microbatches import merge_rows, scan, split_batch
 from mtljax.step.objective import (
-    Batch,
     Forward,
     Inputs,
     Level,
@@ -36,7 +27,7 @@ from mtljax.step.objective import (
     Pullback,
     task_gradients,
 )
-from mtljax.step.state import TrainState
+from mtljax.step.state import Batch, TrainState
 
 Heads = Literal["own", "weighted"]
 Lookahead = Callable[[Float[Array, " T"], float, int], Ahead]
@@ -111,11 +102,7 @@ class BalancedGradient:
     ) -> tuple[Params, BalancerOutput, ModelState]:
         """Returns (gradient, output of the balancer, new model state).
 
-        Args:
-          params: Trainable parameters of the state.
-          state: State before the step.
-          batch: Batch of examples.
-          keys: Keys of the step.
+        `params` are the trainable parameters of `state`, the state before the step.
         """
         inputs = Inputs(state.model_state, batch, keys.model)
         if self.options.microbatches == 1:
@@ -126,12 +113,8 @@ class BalancedGradient:
 
         sums, counts = self.axis.psum((measured.sums, measured.counts))
         measured = measured._replace(sums=sums, counts=counts)
-        lookahead: Lookahead = NOT_COMPUTED
-        if self.balancer.lookahead:
-            lookahead = self.lookahead(params, inputs, counts)
-        balanced = self.balance(
-            measured, state.balancer_state, state.step, keys.balancer, lookahead
-        )
+        lookahead = self.lookahead(params, inputs, counts) if self.balancer.lookahead else None
+        balanced = self.balance(measured, state, keys.balancer, lookahead)
 
         if measured.specific is not None:
             gradient = self.from_rows(measured, balanced)
@@ -156,12 +139,7 @@ class BalancedGradient:
         return measured._replace(rows=rows, specific=specific)
 
     def balance(
-        self,
-        measured: BatchSignals,
-        balancer_state: PyTree,
-        step: Int[Array, ""],
-        key: jax.Array,
-        lookahead: Lookahead,
+        self, measured: BatchSignals, state: TrainState, key: jax.Array, lookahead: Lookahead | None
     ) -> BalancerOutput:
         """Calls the balancer with the signals of all devices."""
         balancer = self.balancer
@@ -172,9 +150,10 @@ class BalancedGradient:
         signals = Signals(
             losses=(measured.sums * scale).reshape(shape),
             present=present.reshape(shape),
-            step=step,
-            lookahead=lookahead,
+            step=state.step,
         )
+        if lookahead is not None:
+            signals = signals._replace(lookahead=lookahead)
         rows = None if measured.rows is None else scale_rows(scale, measured.rows)
         if balancer.needs is Needs.GRAMIAN:
             if measured.gramian is not None:
@@ -188,7 +167,7 @@ class BalancedGradient:
             jacobian = rows if self.of_parameters else self.axis.all_gather(rows, axis=1)
             signals = signals._replace(jacobian=jacobian)
 
-        combined, new_state = balancer.combine(signals, balancer_state, key)
+        combined, new_state = balancer.combine(signals, state.balancer_state, key)
         weights = direction = None
         if balancer.gives_weights:
             weights = jnp.where(present, combined.reshape(-1), 0.0)
@@ -208,9 +187,8 @@ class BalancedGradient:
             shared = combine_rows(balanced.weights * balanced.scale, measured.rows)
             scale = scale * balanced.weights if self.options.heads == "weighted" else scale
         assert shared is not None, "neither weights nor a direction"
-        scales: dict[str | None, Array] = {
-            task.name: scale[t] for t, task in enumerate(self.objective.tasks)
-        }
+        tasks = enumerate(self.objective.tasks)
+        scales: dict[str | None, Array] = {task.name: scale[t] for t, task in tasks}
         return shared, {path: scales[task_of(path)] * x for path, x in measured.specific.items()}
 
     def from_pullback(
@@ -221,11 +199,8 @@ class BalancedGradient:
         if balanced.weights is None:
             # The cotangent of the representation becomes the direction, not the sum of the rows;
             # modules after the representation still get the gradient of the sum of losses.
-            change = jax.tree.map(
-                lambda direction, scaled: direction - scaled.sum(0),
-                balanced.direction,
-                scale_rows(unweighted, rows),
-            )
+            scaled = scale_rows(unweighted, rows)
+            change = jax.tree.map(lambda d, row: d - row.sum(0), balanced.direction, scaled)
             gradients = forward.pullback(unweighted, change)
             return gradients.shared, gradients.specific
         gradients = forward.pullback(balanced.weights * balanced.scale)
@@ -312,15 +287,14 @@ class BalancedGradient:
         self, params: Params, inputs: Inputs, balanced: BalancerOutput
     ) -> Float[Array, "..."]:
         """Returns the losses of the same batch at other parameters."""
+
+        def body(total: Array, part: PyTree) -> tuple[Array, None]:
+            inputs_of_part = Inputs(inputs.model_state, *part)
+            return total + self.objective.losses(params, inputs_of_part), None
+
         if self.options.microbatches == 1:
             sums = self.objective.losses(params, inputs)
         else:
-
-            def body(total: Array, part: PyTree) -> tuple[Array, None]:
-                return total + self.objective.losses(
-                    params, Inputs(inputs.model_state, *part)
-                ), None
-
             sums, _ = scan(body, jnp.zeros_like(balanced.scale), self.split(inputs))
         return (self.axis.psum(sums) * balanced.scale).reshape(balanced.signals.losses.shape)
 

@@ -41,12 +41,7 @@ class DistillationLoss(Protocol):
     def adapter(self, student: TaskOutput, teacher: TaskOutput) -> nn.Module | None:
         """Returns a learned projection from student features to teacher features, if needed.
 
-        Args:
-          student: Shapes of the student.
-          teacher: Shapes of the teacher.
-
-        Raises:
-          ValueError: The two cannot be compared.
+        Reads shapes only; raises ValueError if the two cannot be compared.
         """
 
     def distance(self, task: Task, student: TaskOutput, teacher: TaskOutput) -> Float[Array, " B"]:
@@ -64,9 +59,8 @@ class Outputs:
         _require_positive(self, "weight", "temperature")
 
     def adapter(self, student: TaskOutput, teacher: TaskOutput) -> None:
-        expected, shape = (
-            jax.tree.map(lambda x: x.shape[1:], side.output) for side in (student, teacher)
-        )
+        shapes = lambda side: jax.tree.map(lambda x: x.shape[1:], side.output)
+        expected, shape = shapes(student), shapes(teacher)
         if shape != expected:
             raise ValueError(
                 f"its output has shape {shape}, the student's {expected}; use a teacher that was "
@@ -140,10 +134,8 @@ def features(weight: float = 1.0) -> DistillationLoss:
     return Features(weight)
 
 
-DISTILLATIONS: dict[str, Callable[..., DistillationLoss]] = {
-    "outputs": outputs,
-    "features": features,
-}
+DISTILLATIONS: dict[str, Callable[..., DistillationLoss]]
+DISTILLATIONS = {"outputs": outputs, "features": features}
 """Distillation distances by name."""
 
 
@@ -181,11 +173,7 @@ class Distillation:
     def init_adapters(
         self, key: jax.Array, model: nn.Module, variables: PyTree, image: PyTree
     ) -> dict[str, PyTree]:
-        """Returns additional parameters of a student: {ADAPTERS: ...}, or {} if none are needed.
-
-        Raises:
-          ValueError: A teacher's output or features cannot be compared with the student's.
-        """
+        """Returns additional parameters of a student: {ADAPTERS: ...}, or {} if none are needed."""
         student = jax.eval_shape(lambda v, x: _task_outputs(model, v, x), variables, image)
         params = {}
         for task, teacher in jax.eval_shape(self.teacher_outputs, self.variables, image).items():
@@ -209,11 +197,7 @@ class Distillation:
     ) -> dict[str, Float[Array, " B"]]:
         """Returns {task: weighted distance of each image} for the tasks with a teacher.
 
-        Args:
-          tasks: Tasks of the student.
-          student: Outputs of the student.
-          teachers: Outputs of the teachers; see `teacher_outputs`.
-          params: Parameters of the student, including adapters.
+        `params` are the student's, including adapters; for `teachers` see `teacher_outputs`.
         """
         distances = {}
         for task in tasks:

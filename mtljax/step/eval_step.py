@@ -28,12 +28,7 @@ def make_eval_step(
 
     `mtljax.evaluation.evaluator.compute_metrics` merges the measurements of all batches into
     exact metrics. The averaged parameters are used if the state has them. Padding examples have
-    `present` False for every task.
-
-    Args:
-      model: See `mtljax.models`.
-      tasks: See `mtljax.tasks`.
-      axis_name: Axis of the enclosing `pmap` or `shard_map`, if any.
+    `present` False for every task. `axis_name` is the axis of the enclosing `pmap` or `shard_map`.
     """
     axis = Axis(axis_name)
 

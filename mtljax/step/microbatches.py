@@ -7,24 +7,16 @@ from jaxtyping import Array, PyTree
 
 
 def split_batch(tree: PyTree, parts: int, axis: int = 0) -> PyTree:
-    """Moves microbatches to a new first axis: [B, ...] -> [K, B / K, ...].
+    """Moves K = `parts` microbatches to a new first axis: [B, ...] -> [K, B / K, ...].
 
-    Example i is in microbatch i mod K, so that every microbatch has examples of all devices.
-
-    Args:
-      tree: Arrays with the batch as `axis`.
-      parts: Number of microbatches, K.
-      axis: 0, or 1 for [R, B, ...] -> [K, R, B / K, ...].
-
-    Raises:
-      ValueError: K does not divide B.
+    With axis 1, [R, B, ...] -> [K, R, B / K, ...]. Example i is in microbatch i mod K, so that
+    every microbatch has examples of all devices.
     """
 
     def split(x: Array) -> Array:
         if x.shape[0] % parts:
-            raise ValueError(
-                f"a batch of {x.shape[0]} cannot be split into {parts} equal microbatches"
-            )
+            size = x.shape[0]
+            raise ValueError(f"a batch of {size} cannot be split into {parts} equal microbatches")
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     return jax.tree.map(split if axis == 0 else jax.vmap(split, 0, 1), tree)

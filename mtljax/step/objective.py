@@ -86,8 +86,6 @@ class Objective:
     """Losses of all tasks as a function of parameters and batch, in training mode.
 
     Attributes:
-      model: See `mtljax.models`.
-      tasks: T tasks.
       level: `features` also takes gradients with respect to the representation.
       samples: S, independent samples that the batch is split into; example i is in sample i mod S.
       dtype: Compute dtype of the model; parameters and losses stay float32. None: unchanged.
@@ -146,11 +144,7 @@ class Objective:
         return TaskLosses(sums, counts, representation, {**model_state, **changed})
 
     def forward(self, params: Params, inputs: Inputs) -> Forward:
-        """Linearizes `task_losses`.
-
-        Raises:
-          ValueError: `level="features"` and the model marks no representation.
-        """
+        """Linearizes `task_losses`."""
         zeros: PyTree = {}
         if self.level == "features":
             tree = join(*params, self.frozen)
@@ -183,19 +177,17 @@ class Objective:
     def representation_zeros(
         self, params: PyTree, model_state: ModelState, image: PyTree
     ) -> PyTree[Float[Array, "B ..."]]:
-        """Returns zeros in the shape of the representation: a perturbation without effect.
-
-        Raises:
-          ValueError: The model marks no representation.
-        """
+        """Returns zeros in the shape of the representation: a perturbation without effect."""
 
         def perturbations(params: PyTree, image: PyTree) -> PyTree:
+            variables = {"params": _cast(params, self.dtype), **model_state}
+            mutable, key = [PERTURBATIONS, *_mutable(model_state)], jax.random.key(0)
             _, collections = self.network.apply(
-                {"params": _cast(params, self.dtype), **model_state},
+                variables,
                 _cast(image, self.dtype),
                 train=True,
-                rngs={"dropout": jax.random.key(0)},
-                mutable=[PERTURBATIONS, *_mutable(model_state)],
+                rngs={"dropout": key},
+                mutable=mutable,
             )
             return collections.get(PERTURBATIONS, {})
 
@@ -220,10 +212,8 @@ class Objective:
         if self.distillation is None:
             return {}
         cast = lambda variables: {**variables, "params": _cast(variables["params"], self.dtype)}
-        student = {
-            task.name: TaskOutput(outputs[task.name], features.get(task.name))
-            for task in self.tasks
-        }
+        names = [task.name for task in self.tasks]
+        student = {name: TaskOutput(outputs[name], features.get(name)) for name in names}
         teachers = self.distillation.teacher_outputs(list(map(cast, self.teachers)), image)
         return self.distillation.distances(self.tasks, student, teachers, params)
 
@@ -259,9 +249,8 @@ def task_gradients(
         size = pullback
     else:
         size = {"auto": rows_per_pullback(count, level), "vmap": count, "loop": 1}[pullback]
-    chunks = [
-        forward.pullback_rows(start, min(start + size, count)) for start in range(0, count, size)
-    ]
+    starts = range(0, count, size)
+    chunks = [forward.pullback_rows(start, min(start + size, count)) for start in starts]
     rows = [x.shared if level == "parameters" else x.representation for x in chunks]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
 
@@ -296,8 +285,6 @@ def _mutable(model_state: ModelState) -> list[str]:
 
 
 def _cast(tree: PyTree, dtype: DTypeLike | None) -> PyTree:
-    if dtype is None:
-        return tree
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree
-    )
+    is_float = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
+    cast = lambda x: x.astype(dtype) if is_float(x) else x
+    return tree if dtype is None else jax.tree.map(cast, tree)

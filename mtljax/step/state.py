@@ -65,17 +65,11 @@ def create_state(
 
     Args:
       key: Key for the initial parameters and all later randomness.
-      model: See `mtljax.models`.
-      tasks: At least one task.
-      balancer: As in `make_train_step`.
-      optimizer: As in `make_train_step`.
+      model, tasks, balancer, optimizer, level, freeze, distill: As in `make_train_step`.
       example_batch: Any batch of the right shapes and types.
-      level: As in `make_train_step`.
       ema: Keep an average of the parameters, for `make_train_step(ema_decay=...)`.
       initial: {collection: variables} that replace initial variables of the model, all or some of
         them; see `mtljax.transfer`.
-      freeze: As in `make_train_step`.
-      distill: As in `make_train_step`.
 
     Raises:
       ValueError: The batch lacks labels or the model an output of a task; a variable of `initial`
@@ -88,9 +82,8 @@ def create_state(
     if initial is not None:
         variables = replaced(variables, initial)
     if distill is not None:
-        adapters = distill.init_adapters(
-            jax.random.fold_in(init_key, 1), without_pooling(model), variables, image
-        )
+        adapter_key = jax.random.fold_in(init_key, 1)
+        adapters = distill.init_adapters(adapter_key, without_pooling(model), variables, image)
         variables["params"] = {**variables["params"], **adapters}
     params = variables.pop("params")
     trainable, _ = split_frozen(params, freeze)
@@ -124,10 +117,8 @@ def _check_batch(tasks: Sequence[Task], batch: Batch) -> None:
     for part in ("labels", "present"):
         missing = [task.name for task in tasks if task.name not in batch[part]]
         if missing:
-            raise ValueError(
-                f"batch[{part!r}] has no {', '.join(missing)}; it has "
-                f"{', '.join(batch[part]) or 'nothing'}"
-            )
+            names = ", ".join(batch[part]) or "nothing"
+            raise ValueError(f"batch[{part!r}] has no {', '.join(missing)}; it has {names}")
 
 
 def _init_variables(
@@ -142,6 +133,4 @@ def _init_variables(
     missing = [task.name for task in tasks if task.name not in outputs]
     if missing:
         raise ValueError(f"the model has no output named {', '.join(missing)}")
-    for collection in TRANSIENT_COLLECTIONS:
-        variables.pop(collection, None)
-    return variables
+    return {name: x for name, x in variables.items() if name not in TRANSIENT_COLLECTIONS}

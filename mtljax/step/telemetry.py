@@ -1,8 +1,7 @@
-"""Telemetry: agreement of the task gradients and curvature of the losses, measured beside training.
+"""Telemetry: agreement of the task gradients of a batch before the step, and curvature of the
+losses along the update that the method then took.
 
-It is a separate program, so it has the same cost and the same results for every method: properties
-of the task gradients of a batch before the step, and the curvature of the losses along the update
-that the method then took.
+It is a separate program, so it has the same cost and the same results for every method.
 """
 
 import itertools
@@ -39,8 +38,8 @@ def summary(measurements: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         values = np.array([values[name] for values in measurements if name in values], float)
         values = values[np.isfinite(values)]
         if len(values):
-            geometric = name == "condition"
-            means[name] = float(np.exp(np.log(values).mean()) if geometric else values.mean())
+            mean = np.exp(np.log(values).mean()) if name == "condition" else values.mean()
+            means[name] = float(mean)
     return means
 
 

@@ -105,17 +105,8 @@ def make_train_step(
       ValueError: The options contradict each other; see `check_options`.
     """
     options = check_options(balancer, level, heads, microbatches, pullback, jacobian)
-    axis = Axis(axis_name)
-    objective = Objective(
-        model,
-        tuple(tasks),
-        options.level,
-        balancer.samples,
-        dtype,
-        axis,
-        freeze_statistics,
-        distill,
-    )
+    settings = tuple(tasks), options.level, balancer.samples, dtype, Axis(axis_name)
+    objective = Objective(model, *settings, freeze_statistics, distill)
     gradient = BalancedGradient(objective, balancer, options)
     return _TrainStep(gradient, optimizer, ema_decay, augment, attack, tuple(freeze))
 
@@ -188,12 +179,11 @@ class _TrainStep:
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, before)
         after = partition(optax.apply_updates(before, updates))
         balancer_state = balanced.state
-        if self.gradient.balancer.observe is not None:
+        observe = self.gradient.balancer.observe
+        if observe is not None:
             inputs = Inputs(state.model_state, batch, keys.model)
             losses = balanced_gradient.losses_after(after, inputs, balanced)
-            balancer_state = self.gradient.balancer.observe(
-                balanced.signals, losses, balancer_state
-            )
+            balancer_state = observe(balanced.signals, losses, balancer_state)
         params = join(*after, frozen)
         new = state.replace(
             params=params,
