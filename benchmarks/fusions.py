@@ -54,7 +54,12 @@ def compile_step(experiment: Experiment) -> Program:
     batch = jax.device_put(read_batch(source.train, np.arange(experiment.data.batch_size)))
     parts = build(experiment, source.mean, source.std)
     arguments = parts.model, experiment.tasks, parts.balancer, parts.optimizer, batch
-    state = jax.jit(lambda key: create_state(key, *arguments))(jax.random.key(0))
+    options = {
+        "level": experiment.level,
+        "ema": experiment.ema is not None,
+        "freeze": experiment.freeze,
+    }
+    state = jax.jit(lambda key: create_state(key, *arguments, **options))(jax.random.key(0))
     start = time.perf_counter()
     step = (
         jax.jit(train_step(experiment, parts), compiler_options=compiler_options())
