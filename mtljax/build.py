@@ -13,18 +13,10 @@ import optax
 from mtljax import models
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.config import Experiment
-from mtljax.data import (
-    Arrays,
-    Augment,
-    LabelRequest,
-    Source,
-    Split,
-    make_augment,
-    make_source,
-    pipeline,
-)
-from mtljax.data.base import map_splits, select_labels
+from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_source, pipeline
+from mtljax.data.base import LabelRequest, map_splits, select_labels
 from mtljax.data.droplist import drop_examples
+from mtljax.data.lazy import error_prefix
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
@@ -58,9 +50,7 @@ class Parts:
 def load_source(experiment: Experiment, source: Source | None = None) -> Source:
     """Opens the data, and reads and checks the splits that stay in device memory.
 
-    Args:
-      experiment: The experiment.
-      source: Data in memory; None: the experiment's `data.source`.
+    Without data in memory, `source`, opens the experiment's `data.source`.
 
     Raises:
       ValueError: The source is unknown, has no labels for a task, or has labels that are invalid
@@ -70,11 +60,7 @@ def load_source(experiment: Experiment, source: Source | None = None) -> Source:
 
 
 def load_resident(experiment: Experiment, source: Source) -> Source:
-    """Reads the splits that stay in device memory and checks their labels.
-
-    Raises:
-      ValueError: A label is invalid for its task.
-    """
+    """Reads the splits that stay in device memory; raises ValueError for an invalid label."""
     name = experiment.data.source.partition(":")[0]
 
     def read(split: Split) -> Split:
@@ -85,27 +71,19 @@ def load_resident(experiment: Experiment, source: Source) -> Source:
     source = map_splits(source, read)
     for part, split in source.splits().items():
         if isinstance(split, Arrays):
-            try:
+            with error_prefix(f"source {name!r}, {part} split"):
                 check_labels(experiment.tasks, split)
-            except ValueError as error:
-                raise ValueError(f"source {name!r}, {part} split: {error}") from None
     return source
 
 
 def open_source(experiment: Experiment, source: Source | None = None) -> Source:
-    """Opens the data with a label for each task, without reading the examples.
-
-    Args:
-      experiment: The experiment.
-      source: Data in memory; None: the experiment's `data.source`.
+    """Opens `source`, or the experiment's, with a label for each task; reads no examples.
 
     Raises:
       ValueError: The source is unknown or has no labels for a task.
     """
-    data = experiment.data
-    requests = [
-        LabelRequest(task, data.labels.get(task.name, task.name)) for task in experiment.tasks
-    ]
+    data, tasks = experiment.data, experiment.tasks
+    requests = [LabelRequest(task, data.labels.get(task.name, task.name)) for task in tasks]
     if source is None:
         source = make_source(data.source, requests)
     else:
@@ -138,10 +116,8 @@ def build(
 
     Args:
       experiment: The experiment.
-      mean: Mean of the training images; not needed if a checkpoint is restored.
-      std: Standard deviation of the training images, likewise.
-      low: Value of black in the images, for adversarial training.
-      high: Value of white in the images, for adversarial training.
+      mean, std: Statistics of the training images; not needed if a checkpoint is restored.
+      low, high: Values of black and white in the images, for adversarial training.
 
     Raises:
       ValueError: A name or argument is unknown or invalid.
@@ -189,12 +165,11 @@ def build(
 def make_attack(
     text: str | None, low: float, high: float, eps: float | None = None
 ) -> Attack | None:
-    """Creates an attack from its name and arguments.
+    """Creates an attack from its name and arguments, such as `pgd:eps=0.03,steps=7`, if any.
 
     Args:
-      text: Text such as `pgd:eps=0.03,steps=7`; None: no attack.
-      low: Value of black in the images.
-      high: Value of white in the images.
+      text: Name and arguments.
+      low, high: Values of black and white in the images.
       eps: Value of `eps`, which the text must then not contain.
 
     Raises:

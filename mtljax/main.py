@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _unknown_verb(verb: str) -> str:
     # Imported here: `--help` does not need them.
-    from mtljax.config import experiment_names
+    from mtljax.config.files import experiment_names
     from mtljax.utils.registry import nearest
 
     if verb in experiment_names() or verb.endswith(".py"):

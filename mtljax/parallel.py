@@ -35,9 +35,8 @@ def start(
     if coordinator != "auto":
         _check_processes(coordinator, num_processes, process_id)
     try:
-        jax.distributed.initialize(
-            None if coordinator == "auto" else coordinator, num_processes, process_id
-        )
+        address = None if coordinator == "auto" else coordinator
+        jax.distributed.initialize(address, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         if coordinator == "auto":
             raise ValueError(
@@ -50,32 +49,23 @@ def start(
 def _check_processes(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(
-            f"--coordinator must be HOST:PORT of process 0, as 10.0.0.1:1234, or auto; not "
-            f"{coordinator!r}"
-        )
+        form = "HOST:PORT of process 0, as 10.0.0.1:1234, or auto"
+        raise ValueError(f"--coordinator must be {form}; not {coordinator!r}")
     if num_processes is None or process_id is None:
         raise ValueError("--coordinator HOST:PORT needs --num-processes N and --process-id I too")
     if not 0 <= process_id < num_processes:
-        raise ValueError(
-            f"--process-id must be in 0..{num_processes - 1} with --num-processes "
-            f"{num_processes}, not {process_id}"
-        )
+        rule = f"0..{num_processes - 1} with --num-processes {num_processes}"
+        raise ValueError(f"--process-id must be in {rule}, not {process_id}")
 
 
 def same_everywhere(value: bool, what: str) -> bool:
-    """Returns `value` after a check that all processes have the same.
-
-    Raises:
-      ValueError: The values differ; the message names `what`.
-    """
+    """Returns `value`; raises ValueError if processes disagree on it, `what` in the message."""
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import process_allgather
 
         if len(set(process_allgather(np.asarray(value)).tolist())) > 1:
-            raise ValueError(
-                f"the processes do not agree on {what}: give them one --workdir that all can see"
-            )
+            hint = "give them one --workdir that all can see"
+            raise ValueError(f"the processes do not agree on {what}: {hint}")
     return value
 
 
@@ -106,9 +96,8 @@ class Placement:
         return self._from_process(tree, self.batched)
 
     def _from_process(self, tree: PyTree, sharding: NamedSharding) -> PyTree:
-        return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
-        )
+        make = jax.make_array_from_process_local_data
+        return jax.tree.map(lambda x: make(sharding, np.asarray(x)), tree)
 
     def sync_on_virtual_cpus(self, tree: PyTree) -> None:
         """Waits for `tree` if several devices are parts of one CPU, so that steps do not queue up.
@@ -128,11 +117,7 @@ class Placement:
 
 
 def place(batch_size: int, devices: int | None = None) -> Placement:
-    """Creates a mesh of the available devices.
-
-    Args:
-      batch_size: Size of the global batch, a multiple of the number of devices.
-      devices: Number of devices to use; None: all.
+    """Creates a mesh of `devices` devices, or of all, for global batches of `batch_size`.
 
     Raises:
       ValueError: There are too few devices, or the batch cannot be sharded evenly.

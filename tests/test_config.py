@@ -10,15 +10,8 @@ import pytest
 
 from mtljax import balancing, models
 from mtljax.build import build
-from mtljax.config import (
-    Data,
-    Experiment,
-    experiment_names,
-    find_experiment,
-    from_json,
-    read_config,
-    to_json,
-)
+from mtljax.config import Data, Experiment, find_experiment, from_json, read_config, to_json
+from mtljax.config.files import experiment_names
 from mtljax.tasks import TASKS, Classification, Regression
 
 NEEDED = {

@@ -1,22 +1,6 @@
 """Configuration of experiments, and the files that contain it."""
 
 from mtljax.config.experiment import Data, Experiment
-from mtljax.config.files import (
-    experiment_folder,
-    experiment_names,
-    find_experiment,
-    from_json,
-    read_config,
-    to_json,
-)
+from mtljax.config.files import find_experiment, from_json, read_config, to_json
 
-__all__ = [
-    "Data",
-    "Experiment",
-    "experiment_folder",
-    "experiment_names",
-    "find_experiment",
-    "from_json",
-    "read_config",
-    "to_json",
-]
+__all__ = ["Data", "Experiment", "find_experiment", "from_json", "read_config", "to_json"]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.models import FUSIONS, TRUNKS, Fusion, Trunk
@@ -30,10 +30,6 @@ else:
 
         def __class_getitem__(cls, accepted):
             return str
-
-
-def _default(text: str) -> Any:
-    return text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,9 +88,9 @@ class Experiment:
     """Tasks to learn, each named like its labels in the data source."""
     data: Data
 
-    trunk: AsText[Trunk] = _default("cnn")
+    trunk: AsText[Trunk] = cast(Any, "cnn")
     """Shared network with its arguments; see `list trunks`."""
-    fusion: AsText[FusionFactory] = _default("none")
+    fusion: AsText[FusionFactory] = cast(Any, "none")
     """Architecture by which tasks share the trunk and exchange features; see `list fusions`."""
     init: str | None = None
     """Pretrained weights: a run folder, a .safetensors file, a PyTorch state dict (.pth), or
@@ -105,7 +101,7 @@ class Experiment:
     remat: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
-    balancer: AsText[Balancer] = _default("ew")
+    balancer: AsText[Balancer] = cast(Any, "ew")
     """Rule that turns the tasks' losses or gradients into one update; see `list balancers`."""
     level: Literal["parameters", "features"] = "parameters"
     """Gradients that the balancer reads. parameters: exact, with respect to the shared parameters.
@@ -209,19 +205,14 @@ class Experiment:
             if names.count(name) > 1:
                 raise ValueError(f"two tasks are named {name!r}: task names must be unique")
             if not name or {"/", ":"} & set(name):
-                raise ValueError(
-                    f"invalid task name {name!r}: it must not be empty or contain / or :"
-                )
+                rule = "it must not be empty or contain / or :"
+                raise ValueError(f"invalid task name {name!r}: {rule}")
         if not self.name or {"/", "\\", "\0"} & set(self.name):
             raise ValueError(f"invalid experiment name {self.name!r}: it must be a folder name")
 
 
 def as_text(field: str, value: Any) -> str:
-    """Text form of the value of an experiment's field.
-
-    Args:
-      field: Name of the field: trunk, fusion, balancer or optimizer.
-      value: Text, or an object that was created by a factory of the field's registry.
+    """Text form of a trunk, fusion, balancer or optimizer, given as text or as an object.
 
     Raises:
       ValueError: The object has no spec, so that it could not be created again from config.json.

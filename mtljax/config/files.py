@@ -27,11 +27,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_json(config: dict[str, Any]) -> Experiment:
-    """Inverse of `to_json`.
-
-    Raises:
-      ValueError: A field, task kind or value is invalid in this version.
-    """
+    """Inverse of `to_json`; raises ValueError for a field, task kind or value that is invalid."""
     config = dict(config)
     tasks = []
     for fields in config.pop("tasks", ()):
@@ -83,10 +79,7 @@ def experiment_names() -> list[str]:
 
 
 def find_experiment(name: str) -> Experiment:
-    """Returns an experiment of the package, of a .py file, or of a run's `config.json`.
-
-    Args:
-      name: Name of an experiment, or path of a file.
+    """Returns an experiment by name, or of the path of a .py file or of a run's `config.json`.
 
     Raises:
       ValueError: It does not exist, or the file does not define `experiment = Experiment(...)`.
@@ -120,11 +113,7 @@ def find_experiment(name: str) -> Experiment:
 
 
 def read_config(path: Path) -> Experiment:
-    """Reads the experiment of a `config.json`.
-
-    Raises:
-      ValueError: The file does not exist, is not JSON, or is no experiment of this version.
-    """
+    """Reads a `config.json`; raises ValueError if it is not an experiment of this version."""
     try:
         config = json.loads(read_text(path))
     except FileNotFoundError:

@@ -36,12 +36,9 @@ def fit_channels(kernel: np.ndarray, std: np.ndarray, channels: int) -> np.ndarr
     black to white) the image is slightly tinted.
 
     Args:
-      kernel: [kh, kw, old, F].
+      kernel: [kh, kw, old, F], which becomes [kh, kw, channels, F].
       std: Standard deviation of the old images, [old] or one number.
       channels: New number of channels, normalized by `fit_statistics(std, channels)`.
-
-    Returns:
-      Kernel [kh, kw, channels, F].
     """
     old = kernel.shape[2]
     before = fit_statistics(std, old)
@@ -51,10 +48,9 @@ def fit_channels(kernel: np.ndarray, std: np.ndarray, channels: int) -> np.ndarr
 
 
 def fit_positions(positions: np.ndarray, count: int) -> np.ndarray:
-    """Interpolates position embeddings [1, 1 + G * G, D] to another grid, [1, count, D].
+    """Interpolates position embeddings [1, 1 + G * G, D] to [1, count, D], as the trunk does.
 
-    The interpolation is that of the trunk for images of another size. Returns the embeddings
-    unchanged if one of the grids is not square.
+    Returns them unchanged if one of the grids is not square.
     """
     old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(count - 1)
     if positions.shape[1] != 1 + old**2 or count != 1 + new**2:

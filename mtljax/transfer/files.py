@@ -33,11 +33,9 @@ PARALLEL = "module."
 
 
 def locate(init: str) -> Path:
-    """Returns the path of initial weights.
+    """Returns the path of initial weights: `init`, or a file of an installed Python package.
 
-    Args:
-      init: A path, or `package:NAME/FILE` for a file of an installed Python package, which is not
-        imported.
+    For `package:NAME/FILE`; the package is not imported.
 
     Raises:
       ValueError: The package is not installed, or the path does not exist.
@@ -70,10 +68,8 @@ def read(path: Path) -> StoredWeights:
         return _read_run(path)
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ENDING else path.suffix
     if suffix not in READERS:
-        raise ValueError(
-            f"{path} has an unknown file name suffix{nearest(suffix, READERS)}; or give a run "
-            "folder"
-        )
+        hint = nearest(suffix, READERS)
+        raise ValueError(f"{path} has an unknown file name suffix{hint}; or give a run folder")
     try:
         check_files(path)
         return READERS[suffix](path)
@@ -87,28 +83,16 @@ def _read_run(path: Path) -> StoredWeights:
 
 
 def _read_safetensors(path: Path) -> StoredWeights:
-    return _unpacked(read_bytes(path), str(path))
-
-
-def _read_encrypted(path: Path) -> StoredWeights:
+    """Reads a file, encrypted or not, with the range of the images if it is an export."""
     what = str(path)
-    return _unpacked(read_encrypted(path, read_keys(), what), what)
-
-
-def _unpacked(data: bytes, what: str) -> StoredWeights:
+    data = read_encrypted(path, read_keys(), what) if path.suffix == ENDING else read_bytes(path)
     arrays = unpack(data, what)
     size = int.from_bytes(data[:8], "little")  # size of the header, which `unpack` has checked
-    metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    return StoredWeights(what, arrays, *_black_and_white(metadata))
-
-
-def _black_and_white(metadata: Mapping[str, str]) -> tuple[float | None, float | None]:
-    """Returns the range of the images from the metadata of an export; None for other files."""
     try:
-        image = json.loads(metadata["input"])
-        return float(image["black"]), float(image["white"])
+        image = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["input"])
+        return StoredWeights(what, arrays, float(image["black"]), float(image["white"]))
     except (ValueError, KeyError, TypeError):
-        return None, None
+        return StoredWeights(what, arrays)
 
 
 def _read_torch(path: Path) -> StoredWeights:
@@ -162,10 +146,7 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 
 READERS: dict[str, Callable[[Path], StoredWeights]] = {
-    ".safetensors": _read_safetensors,
-    f".safetensors{ENDING}": _read_encrypted,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
+    **dict.fromkeys((".safetensors", f".safetensors{ENDING}"), _read_safetensors),
+    **dict.fromkeys((".pth", ".pt", ".bin"), _read_torch),
 }
 """Suffix of a file name -> reader."""

@@ -24,7 +24,7 @@ SHOWN = 3
 
 
 class InitialVariables(NamedTuple):
-    """InitialVariables variables of a model."""
+    """Initial variables of a model."""
 
     variables: dict[str, PyTree]
     """Argument of `create_state(initial=...)`: the variables that are not random."""
@@ -57,8 +57,7 @@ def match(
       variables: Variables of the model, or their shapes.
       part: `trunk`; `fusion`: everything but the heads; `all`: also the heads. The classifier of a
         PyTorch file initializes every linear head of its shape.
-      low: Black in the unit of the model's images.
-      high: White in the unit of the model's images.
+      low, high: Black and white in the unit of the model's images.
 
     Raises:
       ValueError: Nothing matches, or a shape differs.
@@ -76,16 +75,11 @@ def match(
       1 of 2 modules of the trunk initialized from mine.safetensors (mtljax names)
     """
     fusion = getattr(model, "fusion", None)
-    if not isinstance(fusion, Fusion):
-        fusion = None
+    fusion = fusion if isinstance(fusion, Fusion) else None
     if fusion is None and part != "all":
         raise ValueError(f"part={part!r} needs a model with trunk and fusion; use part='all'")
     weights = to_mtljax_names(stored, fusion.trunk if fusion else ())
-    leaves = {
-        p: x
-        for p, x in flatten(variables).items()
-        if p.partition("/")[0] not in TRANSIENT_COLLECTIONS
-    }
+    leaves = flatten({k: v for k, v in variables.items() if k not in TRANSIENT_COLLECTIONS})
     matching = Matching(weights, fusion, leaves, _classifier_heads(weights, leaves))
     selected = [path for path in leaves if matching.is_in(path, part)]
     sources = {path: source for path in selected if (source := matching.source(path)) is not None}
@@ -105,7 +99,7 @@ def match(
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """StoredWeights weights and the model to initialize."""
+    """Stored weights and the model to initialize."""
 
     weights: Weights
     fusion: Fusion | None
@@ -143,11 +137,7 @@ class Matching:
         return next((option for option in options if option in self.weights.arrays), None)
 
     def fit(self, path: str, source: str) -> np.ndarray:
-        """Returns the weights for a variable, adapted to its shape.
-
-        Raises:
-          ValueError: The shapes differ in a way that cannot be adapted.
-        """
+        """Returns the weights for a variable, adapted to its shape if possible, else ValueError."""
         value, shape = self.weights.arrays[source], self.leaves[path].shape
         if value.shape == shape:
             return value
@@ -161,11 +151,10 @@ class Matching:
             fitted = value.reshape(shape)  # PyTorch uses a linear layer for a 1x1 convolution
         if fitted.shape == shape:
             return fitted
-        name = self.weights.original[source]
+        name, in_trunk = self.weights.original[source], self.in_trunk(path) is not None
         here = "the model" if name == path else f"{path} of the model"
         remedy = "choose the trunk of the weights, with its arguments"
-        if self.in_trunk(path) is None:
-            remedy = "exclude it with --init-part trunk"
+        remedy = remedy if in_trunk else "exclude it with --init-part trunk"
         raise ValueError(
             f"{self.weights.source}: {name} has shape {list(value.shape)}, {here} has "
             f"{list(shape)}; {remedy}"
@@ -205,11 +194,8 @@ def _statistics(
         raise ValueError(
             f"{weights.source} has a mean and std per channel: build the model with one per channel"
         )
-    count = shape[0] if shape else 1
-    return {
-        name: fit_statistics(value, count).reshape(shape)
-        for name, value in ((MEAN, mean), (STD, std))
-    }
+    fit = lambda values: fit_statistics(values, shape[0] if shape else 1).reshape(shape)
+    return {MEAN: fit(mean), STD: fit(std)}
 
 
 def _report(
@@ -219,12 +205,9 @@ def _report(
     sources: Mapping[str, str],
     part: Part,
 ) -> tuple[str, ...]:
-    modules = set(map(module_of, selected))
-    initialized = set(map(module_of, sources))
-    lines = [
-        f"{len(initialized)} of {len(modules)} modules of {PARTS[part]} initialized from "
-        f"{weights.source} ({weights.library} names)"
-    ]
+    modules, initialized = set(map(module_of, selected)), set(map(module_of, sources))
+    counts = f"{len(initialized)} of {len(modules)} modules of {PARTS[part]}"
+    lines = [f"{counts} initialized from {weights.source} ({weights.library} names)"]
     random = [path for path in leaves if path not in sources and path not in (MEAN, STD)]
     if random:
         lines.append(f"randomly initialized: {listed(map(module_of, random))}")

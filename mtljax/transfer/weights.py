@@ -51,14 +51,11 @@ class Weights(NamedTuple):
 
 
 def to_mtljax_names(stored: StoredWeights, trunk: Sequence[nn.Module]) -> Weights:
-    """Converts stored weights to the names of mtljax.
-
-    Args:
-      stored: Weights with the names of mtljax, or of one of `FAMILIES`.
-      trunk: Stages of the trunk to initialize.
+    """Converts weights with the names of mtljax or of one of `FAMILIES` to the names of mtljax.
 
     Raises:
-      ValueError: The names are unknown, or belong to another kind of trunk.
+      ValueError: The names are unknown, or belong to another kind of trunk than `trunk`, the stages
+        to initialize.
     """
     if any(name.startswith(NATIVE) for name in stored.arrays):
         arrays = dict(stored.arrays)
@@ -93,24 +90,24 @@ def _pairs(
 
 
 def _to_flax(name: str, array: np.ndarray) -> np.ndarray:
-    if not name.endswith("/kernel"):
-        return array
-    return array.transpose(AXES.get(array.ndim, range(array.ndim)))
+    axes = AXES.get(array.ndim) if name.endswith("/kernel") else None
+    return array.transpose(axes) if axes else array
 
 
 def _mismatch(stored: StoredWeights) -> str:
     """Returns the error message for names that do not fit the trunk."""
-    for family in (family for families in FAMILIES.values() for family in families):
+    families = [family for families in FAMILIES.values() for family in families]
+    for family in families:
         if family.signature in stored.arrays:
             return (
                 f"{stored.source} has weights of another trunk, with names of {family.library} "
                 f"({family.signature}); choose --trunk {family.trunks}"
             )
     examples = ", ".join(list(stored.arrays)[:3]) or "none"
-    known = {family.library: None for families in FAMILIES.values() for family in families}
+    known = ", ".join(dict.fromkeys(family.library for family in families))
     return (
         f"{stored.source} has unknown names ({examples}); supported are the names of mtljax, and "
-        f"of {', '.join(known)} for their trunks"
+        f"of {known} for their trunks"
     )
 
 

@@ -2,7 +2,8 @@
 
 A file of a few bytes can claim to hold terabytes, or unpack to them. The functions here allocate at
 most `FREE` bytes plus `RATIO` times the file's size on disk, and check this before they allocate.
-No pickle is loaded.
+No pickle is loaded. They raise OSError for a file that cannot be read, and ValueError for a device,
+a pipe, or content that is damaged, has another format, holds Python objects or claims too much.
 """
 
 import gzip
@@ -20,22 +21,13 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def check_regular(path: Path) -> None:
-    """Refuses devices and pipes, which may never end.
-
-    Raises:
-      ValueError: The path exists and is not a regular file.
-    """
+    """Raises ValueError for devices and pipes, which may never end, and for folders."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file")
 
 
 def stored_bytes(path: Path) -> int:
-    """Returns the size on disk of a file, or of all files in a folder; holes take no space.
-
-    Raises:
-      ValueError: The path is a device or a pipe.
-      OSError: The path does not exist.
-    """
+    """Returns the size on disk of a file, or of all files in a folder; holes take no space."""
     if path.is_dir():
         return sum(stored_bytes(inside) for inside in path.rglob("*") if inside.is_file())
     check_regular(path)
@@ -53,11 +45,8 @@ def check_bytes(size: int, stored: int) -> None:
 
 
 def check_files(path: Path) -> None:
-    """Checks a file, or every file in a folder.
-
-    Raises:
-      ValueError: One is a device, a pipe, a link to a folder, or a file with a huge hole.
-    """
+    """Raises ValueError if a file, or one in a folder, is a device, a pipe, a link to a folder, or
+    has a huge hole."""
     for inside in path.rglob("*") if path.is_dir() else (path,):
         if inside.is_dir() and not inside.is_symlink():
             continue
@@ -67,11 +56,7 @@ def check_files(path: Path) -> None:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Maps the array in a `.npy` file into memory, read-only.
-
-    Raises:
-      ValueError: The file is damaged or truncated, or holds Python objects.
-    """
+    """Maps the array in a `.npy` file into memory, read-only."""
     try:
         check_bytes(path.stat().st_size, stored_bytes(path))
         with np.errstate(over="ignore"):  # sizes that overflow are refused
@@ -83,12 +68,7 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays in a `.npz` file by name.
-
-    Raises:
-      ValueError: The file is damaged, holds Python objects, or claims to hold too much.
-      OSError: The file cannot be read.
-    """
+    """Returns the arrays in a `.npz` file by name."""
     try:
         stored = stored_bytes(path)
         with zipfile.ZipFile(path) as archive:
@@ -121,23 +101,13 @@ def _read_member(file: IO[bytes], member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def read_text(path: Path) -> str:
-    """Returns the content of a UTF-8 text file.
-
-    Raises:
-      ValueError: The file is not UTF-8, is a device, or is mostly a hole.
-      OSError: The file cannot be read.
-    """
+    """Returns the content of a UTF-8 text file."""
     check_bytes(path.stat().st_size, stored_bytes(path))
     return path.read_text(encoding="utf-8")
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the content of a file, decompressed if its name ends in `.gz`.
-
-    Raises:
-      ValueError: The file is damaged, or decompresses to too much.
-      OSError: The file cannot be read.
-    """
+    """Returns the content of a file, decompressed if its name ends in `.gz`."""
     stored = stored_bytes(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -12,11 +12,7 @@ PART = ".part"
 
 
 def check_output(path: Path) -> None:
-    """Checks, before a long computation, that its result can be written to a file.
-
-    Raises:
-      ValueError: It cannot.
-    """
+    """Raises ValueError, before a long computation, if its result cannot be written to a file."""
     folder = path.parent
     if path.is_dir():
         raise ValueError(f"cannot write to {path}: it is a folder; --output names a file")

@@ -6,15 +6,12 @@ from typing import Any
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Imports and returns an optional module.
+    """Imports and returns an optional module; raises ValueError if it is not installed.
 
     Args:
       module: Import name, for example `pyrage`.
       extra: Extra of mtljax that installs it, for example `protect`.
       purpose: Feature that needs it; subject of the message.
-
-    Raises:
-      ValueError: The module is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -30,11 +30,7 @@ class Choice(NamedTuple, Generic[T]):
     """Kind and input text, for error messages."""
 
     def build(self, *args: Any, **kwargs: Any) -> T:
-        """Calls the factory.
-
-        Raises:
-          ValueError: The factory refuses the arguments, although their types are right.
-        """
+        """Calls the factory; raises ValueError for arguments that it refuses."""
         try:
             return self.factory(*args, **self.arguments, **kwargs)
         except ValueError:
@@ -47,9 +43,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """Returns the end of an error message about an unknown name: the nearest, or all names."""
     names = sorted(names)
     hint = did_you_mean(name, names)
-    if hint and len(names) > FEW:
-        return hint
-    return f"{hint} (there is {', '.join(names) or 'none'})"
+    few = not hint or len(names) <= FEW
+    return f"{hint} (there is {', '.join(names) or 'none'})" if few else hint
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -82,14 +77,15 @@ def choose(
     if name not in options:
         raise ValueError(f"unknown {kind} {name!r}{nearest(name, options)}")
     factory = options[name]
-    signature = inspect.signature(factory)
-    known = [p for p in signature.parameters if p not in hidden]
+    parameters = inspect.signature(factory).parameters
+    known = [p for p in parameters if p not in hidden]
+    required = [p for p in known if parameters[p].default is inspect.Parameter.empty]
     arguments: dict[str, Any] = {}
     for part in split_arguments(rest):
         named = part.strip()[0] not in "'\"([{"
         key, equals, value = part.partition("=") if named else (part, "", "")
         key = key.strip().replace("-", "_")
-        if not equals and not arguments and known and _is_required(factory, known[0]):
+        if not equals and not arguments and required and required[0] == known[0]:
             key, equals, value = known[0], "=", part
         if not equals:
             raise ValueError(f"{kind} {text!r}: {part!r} is not argument=value")
@@ -101,15 +97,11 @@ def choose(
             arguments[key] = read_value(value.strip(), _hint(factory, key))
         except TypeError as error:
             raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
-    required = [p for p in known if _is_required(factory, p) and p not in arguments]
-    if required:
-        example = ",".join(f"{p}=..." for p in required)
-        raise ValueError(f"{kind} {name!r} needs {', '.join(required)}: write {name}:{example}")
+    missing = [p for p in required if p not in arguments]
+    if missing:
+        example = ",".join(f"{p}=..." for p in missing)
+        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}: write {name}:{example}")
     return Choice(name, arguments, factory, f"{kind} {text!r}")
-
-
-def _is_required(factory: Callable, key: str) -> bool:
-    return inspect.signature(factory).parameters[key].default is inspect.Parameter.empty
 
 
 def read_value(text: str, hint: Any) -> Any:

@@ -1,38 +1,22 @@
 """Serialization of named arrays in the safetensors format, with every size checked."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": jnp.bfloat16,
-    "F8_E4M3": jnp.float8_e4m3fn,
-    "F8_E5M2": jnp.float8_e5m2,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U64": np.uint64,
-    "U32": np.uint32,
-    "U16": np.uint16,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
+DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+DTYPES |= {"BF16": jnp.bfloat16, "F8_E4M3": jnp.float8_e4m3fn, "F8_E5M2": jnp.float8_e5m2}
+DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.bool_}
+DTYPES |= {"U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8}
 """Supported dtypes by their name in safetensors."""
 
 
 def pack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Returns a copy of the arrays, with metadata, as the bytes of a safetensors file.
-
-    Raises:
-      ValueError: A dtype is not supported by safetensors.
-    """
+    """Returns a copy of the arrays, with metadata, as the bytes of a safetensors file."""
     known = {np.dtype(dtype) for dtype in DTYPES.values()}
     for name, array in arrays.items():
         if array.dtype not in known:
@@ -43,11 +27,7 @@ def pack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = 
 
 
 def unpack(data: bytes, what: str) -> dict[str, np.ndarray]:
-    """Inverse of `pack`; allocates no more than the size of `data`.
-
-    Args:
-      data: Content of a safetensors file.
-      what: Name for error messages.
+    """Inverse of `pack`; allocates no more than the size of `data`. `what` is its name in errors.
 
     Raises:
       ValueError: The file is damaged, or has an unsupported dtype.

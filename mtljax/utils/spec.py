@@ -27,10 +27,7 @@ class Spec(NamedTuple):
 
 
 def to_text(spec: Recorded) -> str:
-    """Writes a spec as on the command line.
-
-    Raises:
-      ValueError: An argument has no text form.
+    """Writes a spec as on the command line; raises ValueError for an argument without text form.
 
     Example:
       >>> to_text(Spec("cr_mogm", {"balancer": Spec("cagrad", {"c": 0.4}), "smoothing": 0.5}))

@@ -51,11 +51,7 @@ def flatten_json(value: Any, separator: str = ".") -> dict[str, Any]:
 
 
 def replaced(variables: Mapping[str, PyTree], initial: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Returns the variables with the values of `initial`, which may cover some of them only.
-
-    Raises:
-      ValueError: `initial` has an unknown variable, or one of another shape.
-    """
+    """Returns the variables with the values of `initial`, which may cover some of them only."""
     leaves = flatten(variables)
     for path, value in flatten(initial).items():
         if path not in leaves:
