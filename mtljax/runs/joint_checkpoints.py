@@ -1,7 +1,7 @@
-"""Checkpoints of several runs that train side by side.
+"""Checkpoints of a group of runs: of a single one, or of several that train side by side.
 
 Between two evaluations, runs of small networks take less time than it takes to write a checkpoint
-for each. A group therefore writes one stacked checkpoint, in the folder of its first
+for each. A group of several therefore writes one stacked checkpoint, in the folder of its first
 run; when training ends, the checkpoints of every run are written to its folder.
 """
 
@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -32,8 +32,54 @@ FOLDER, SEEDS = "joint", "seeds.json"
 LAST, BEST, SCORES = "last ", "best ", "scores"
 
 
+class GroupCheckpoints(Protocol):
+    """Checkpoints of a group of runs."""
+
+    @property
+    def has_failed(self) -> Sequence[bool]:
+        """True for runs that had failed at the restored checkpoint."""
+
+    def latest(self) -> int:
+        """Returns the step to resume from; 0 if there is no checkpoint."""
+
+    def restore(self, step: int, template: TrainState) -> TrainState:
+        """Returns the group's state at a step, with the shardings of the template.
+
+        Raises:
+          ValueError: The checkpoint is damaged, or belongs to another model.
+        """
+
+    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
+        """Saves in the background. `scores`: one per run, lower is better, NaN if it failed."""
+
+    def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
+        """Completes the best and the latest checkpoint of every run."""
+
+
+class SingleCheckpoints:
+    """`GroupCheckpoints` of a single run."""
+
+    has_failed = (False,)
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+
+    def latest(self) -> int:
+        return self._checkpoints.latest() or 0
+
+    def restore(self, step: int, template: TrainState) -> TrainState:
+        return self._checkpoints.restore(step, template)
+
+    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
+        if not np.isnan(scores[0]):
+            self._checkpoints.save(state, scores[0])
+
+    def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
+        self._checkpoints.wait()
+
+
 class JointCheckpoints:
-    """Checkpoints of several runs: the last and best state of each, stacked.
+    """`GroupCheckpoints` of several runs: the last and best state of each, stacked.
 
     A checkpoint is written completely or not at all, even if the process is killed.
     """
@@ -55,15 +101,13 @@ class JointCheckpoints:
         """Row 0: score of each run's best state; row 1: of its last."""
 
     def latest(self) -> int:
-        """Returns the step to resume from; 0 if there is no checkpoint."""
         return self._store.latest() or 0
 
-    def restore(self, step: int, template: TrainState) -> TrainState:
-        """Returns the group's state at a step, with the shardings of the template.
+    @property
+    def has_failed(self) -> list[bool]:
+        return np.isnan(self._scores[1]).tolist()
 
-        Raises:
-          ValueError: The checkpoint is damaged, or belongs to another model.
-        """
+    def restore(self, step: int, template: TrainState) -> TrainState:
         leaves = state_to_arrays(template)
         places = {LAST + name: leaf.sharding for name, leaf in leaves.items()}
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -82,7 +126,6 @@ class JointCheckpoints:
         return arrays_to_state(with_prefix(LAST, arrays), template)
 
     def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
-        """Saves in the background. `scores`: one per run, lower is better, NaN if it failed."""
         self._last = _host(state_to_arrays(state))
         self._best = self._best or _host(self._last)
         better = np.asarray(scores) <= self._scores[0]  # the latest of equal scores
@@ -95,7 +138,6 @@ class JointCheckpoints:
         self._store.save(step, {**arrays, SCORES: bits}, sys.float_info.max)
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
-        """Completes the best and the latest checkpoint of every run."""
         self._store.wait()  # the caller deletes its folder
         for run, target in enumerate(checkpoints):
             if self._last:  # else no step was taken

@@ -9,8 +9,15 @@ import jax
 import numpy as np
 
 from mtljax.config import Experiment
+from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.joint_checkpoints import JointCheckpoints, delete_joint
+from mtljax.runs.joint_checkpoints import (
+    GroupCheckpoints,
+    JointCheckpoints,
+    SingleCheckpoints,
+    delete_joint,
+    joint_step,
+)
 from mtljax.runs.result import RunResult
 from mtljax.step.state import TrainState
 from mtljax.tasks.base import SplitMetrics
@@ -20,6 +27,12 @@ from mtljax.training.recorder import Fetch
 from mtljax.training.run import Run
 from mtljax.training.steps import Chunk
 from mtljax.training.stopping import Stopped
+
+
+def resume_step(workdirs: Sequence[Path], seeds: Sequence[int]) -> int:
+    """Returns the latest step that all runs of a group have a checkpoint of; 0 if there is none."""
+    common = set.intersection(*({0, *saved_steps(workdir)} for workdir in workdirs))
+    return joint_step(workdirs[0], seeds) or max(common)
 
 
 class RunGroup:
@@ -49,29 +62,31 @@ class RunGroup:
             Run(experiment, workdir, programs, stack, together=count, start_time=start_time)
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
-        self._joint: JointCheckpoints | None = None
+        self._checkpoints: GroupCheckpoints = SingleCheckpoints(self.runs[0].checkpoints)
         if count > 1:
             seeds = [experiment.seed for experiment in experiments]
             keys = read_keys() if experiments[0].encrypt else None
-            self._joint = JointCheckpoints(self._workdir, seeds, keys=keys)
-            stack.callback(self._joint.close)
+            self._checkpoints = JointCheckpoints(self._workdir, seeds, keys=keys)
+            stack.callback(self._checkpoints.close)
 
     @property
-    def has_failed(self) -> bool:
+    def all_failed(self) -> bool:
         """True if no run can continue."""
         return all(run.failure for run in self.runs)
 
-    def start(self, *, tensorboard: bool, quiet: bool) -> tuple[int, TrainState]:
-        """Returns the latest step that all runs have a checkpoint of, or 0, and its state."""
-        if self._joint is not None and (step := self._joint.latest()):
+    def start(self, step: int, *, tensorboard: bool, quiet: bool) -> TrainState:
+        """Returns the state at `resume_step`, and starts the records of the runs."""
+        if step and step == self._checkpoints.latest():
             template = self._programs.stack([self._programs.restore_template()] * len(self.runs))
-            state = self._joint.restore(step, template)
+            state = self._checkpoints.restore(step, template)
+            for run, has_failed in zip(self.runs, self._checkpoints.has_failed, strict=True):
+                if has_failed:
+                    run.failure = Stopped("failed before it was interrupted: updates not finite")
         else:
-            step = min(run.latest() for run in self.runs)
             state = self._programs.stack([run.state(step) for run in self.runs])
         for run in self.runs:
             run.start_recording(step, tensorboard=tensorboard, quiet=quiet)
-        return step, state
+        return state
 
     def record(self, chunk: Chunk) -> None:
         """Records a chunk of steps for every run."""
@@ -92,17 +107,16 @@ class RunGroup:
 
     def save(self, step: int, state: TrainState, *, evaluate: bool) -> None:
         """Saves a checkpoint of every run, after its evaluation on validation if requested."""
+        for run in self.runs:
+            run.flush()  # before the evaluation, whose time is not that of the steps
         metrics: Sequence[SplitMetrics | None] = [None] * len(self.runs)
-        if evaluate:
+        if evaluate and not self.all_failed:
             metrics = self._programs.validation.metrics_per_run(state)
         scores = [
             run.record_validation(step, values)
             for run, values in zip(self.runs, metrics, strict=True)
         ]
-        if self._joint is not None:
-            self._joint.save(step, state, scores)
-        elif not self.has_failed:
-            self.runs[0].checkpoints.save(state, scores[0])
+        self._checkpoints.save(step, state, scores)
         for run in self.runs:
             run.exclude_from_throughput()
 
@@ -114,10 +128,7 @@ class RunGroup:
         """
         # All checkpoints before the first result: if this process is killed meanwhile, the next
         # one has no step left to take for the unfinished runs.
-        if self._joint is None:
-            self.runs[0].checkpoints.wait()
-        else:
-            self._joint.distribute([run.checkpoints for run in self.runs])
+        self._checkpoints.distribute([run.checkpoints for run in self.runs])
         delete_joint(self._workdir)
         return [
             run.failure or run.finish(own_state, cost, report=report)

@@ -13,15 +13,13 @@ from mtljax.build import load_source
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.tables import result_table
-from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import REPORT, check_folder, read_result
-from mtljax.runs.joint_checkpoints import joint_step
 from mtljax.runs.result import RunResult
 from mtljax.training.executors import Cost
 from mtljax.training.group import RunGroup
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import require_tensorboard
-from mtljax.training.run import redraw_report
+from mtljax.training.run import Run
 from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.training.stopping import Stopped, stop_signal
@@ -47,17 +45,20 @@ def train(
         it is missing.
       source: The data, if it is in memory (`mtljax.data.from_arrays`); None: the experiment's
         `data.source`, which is otherwise only a name.
-      load: Replacement for `mtljax.build.load_source`, called if the run is unfinished.
+      load: Replacement for `mtljax.build.load_source`, called if the run is unfinished; not with
+        `source`.
       devices: Number of devices to use; None: all.
       tensorboard: Write event files to `workdir/tensorboard` too.
       quiet: Suppress all output.
 
     Raises:
-      ValueError: The experiment, the data, the folder or the devices are unusable; no file
-        was written.
+      ValueError: The experiment, the data or the devices are unusable (no file was written), or the
+        folder is.
       Stopped: SIGTERM was received (the state is saved), or too many consecutive updates were not
         finite.
     """
+    if source is not None and load is not None:
+        raise ValueError("give either source or load, not both")
     start = time.perf_counter()
     workdir, quiet = Path(workdir), quiet or jax.process_index() > 0
     check_folder(workdir, experiment)
@@ -69,13 +70,16 @@ def train(
         if not quiet:
             print_line(f"{workdir} is finished already; choose another --workdir for a new run")
             console.print(result_table(result))
-        if not (workdir / REPORT).exists() and jax.process_count() == 1:
-            redraw_report(experiment, workdir, result, devices, source)
+        if not (workdir / REPORT).exists() and jax.process_count() == 1:  # as in a comparison
+            programs = Programs(set_up(experiment, devices=devices, source=source))
+            with contextlib.ExitStack() as stack:
+                Run(experiment, workdir, programs, stack).write_report(result)
         return result
 
     if tensorboard:
         require_tensorboard()
     if load is not None:
+        parallel.place(experiment.data.batch_size, devices)  # checks the devices, before the data
         source = load(experiment)
     programs = Programs(set_up(experiment, devices=devices, source=source))
     (outcome,) = train_group(
@@ -120,14 +124,14 @@ def train_group(
     """
     experiment = experiments[0]
     seeds = [experiment.seed for experiment in experiments]
-    is_new = not joint_step(workdirs[0], seeds) and not all(map(saved_steps, workdirs))
-    messages = programs.setup.initial.report if is_new else ()  # read before anything is written
+    step, cost = resume_step(workdirs, seeds), Cost()
+    # The initial weights are read before anything is written.
+    messages = [f"resuming from step {step}"] if step else programs.setup.initial.report
     with contextlib.ExitStack() as stack:
+        stop_received = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
-        stop = stack.enter_context(stop_signal())
-        step, state = group.start(tensorboard=tensorboard, quiet=quiet)
-        cost = Cost()
-        for message in () if quiet else (f"resuming from step {step}",) if step else messages:
+        state = group.start(step, tensorboard=tensorboard, quiet=quiet)
+        for message in () if quiet else messages:
             print_line(message)
         progress(step)
         every = telemetry_interval(experiment)
@@ -135,7 +139,7 @@ def train_group(
         for chunk in take_steps(programs, seeds, state, step, measure=measure, measure_every=every):
             step, state, cost = chunk.step, chunk.state, chunk.cost
             group.record(chunk)
-            stopping = stop.received()
+            stopping = stop_received()
             evaluating = step % experiment.eval_every == 0 or step == experiment.steps
             if evaluating or stopping:
                 group.save(step, state, evaluate=evaluating)
@@ -144,7 +148,7 @@ def train_group(
                     f"stopped at step {step} and saved; --workdir {workdirs[0]} resumes from there",
                     status=128 + signal.SIGTERM,
                 )
-            if group.has_failed:
+            if group.all_failed:
                 break
             progress(step)
         outcomes = group.finish(state, cost, report=report)

@@ -16,13 +16,7 @@ from mtljax.evaluation.evaluator import Evaluator, make_evaluator
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
 from mtljax.tasks.base import SplitMetrics
-from mtljax.training.executors import (
-    DeviceDataExecutor,
-    DeviceDataProgram,
-    HostDataExecutor,
-    HostDataProgram,
-    has_convolution,
-)
+from mtljax.training import executors
 from mtljax.training.setup import Setup
 
 Measure = Callable[[TrainState, PyTree, PyTree], PyTree]
@@ -58,7 +52,7 @@ class Programs:
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             reason = f"the parts of this experiment do not fit together: {error}"
             raise ValueError(reason) from error
-        self._device_data: dict[int, DeviceDataProgram] = {}
+        self._device_data: dict[int, executors.DeviceDataProgram] = {}
 
     def create(self, seed: int) -> TrainState:
         """Returns the state of step 0, from the initial weights if the experiment names some."""
@@ -72,14 +66,16 @@ class Programs:
         """Adds a copy of the teachers' variables, since a step takes over all of its state."""
         return state.replace(teachers=self.setup.placement.replicate(self.setup.teachers))
 
-    def executor(self, seeds: Sequence[int], start: int) -> DeviceDataExecutor | HostDataExecutor:
+    def executor(
+        self, seeds: Sequence[int], start: int
+    ) -> executors.DeviceDataExecutor | executors.HostDataExecutor:
         """Returns the executor of the steps of runs with these seeds, from step `start` on."""
         experiment, split = self.setup.experiment, self.setup.source.train
         batch_size = experiment.data.batch_size
         sampler = functools.partial(pipeline.BatchSampler, size=len(split), batch_size=batch_size)
         samplers = [sampler(seed=seed) for seed in seeds]
         if keeps_on_device(experiment, split):
-            return DeviceDataExecutor(self._device_data_program(len(seeds)), samplers)
+            return executors.DeviceDataExecutor(self._device_data_program(len(seeds)), samplers)
         if len(samplers) > 1:
             raise ValueError(
                 "seeds can train side by side only if the data is kept on the device: leave out "
@@ -87,21 +83,21 @@ class Programs:
             )
         rows, steps = self.setup.placement.local_rows(batch_size), experiment.steps
         batches = pipeline.stream(split, samplers[0], rows, start, steps, experiment.data.workers)
-        return HostDataExecutor(self._host_data_program, batches)
+        return executors.HostDataExecutor(self._host_data_program, batches)
 
-    def _device_data_program(self, runs: int) -> DeviceDataProgram:
+    def _device_data_program(self, runs: int) -> executors.DeviceDataProgram:
         if runs not in self._device_data:
             placement = self.runs_placement(runs) if runs > 1 else self.setup.placement
             data = placement.replicate(pipeline.read_split(self.setup.source.train))
             chunk = self.setup.experiment.log_every
-            self._device_data[runs] = DeviceDataProgram(
+            self._device_data[runs] = executors.DeviceDataProgram(
                 self._step, data, placement, chunk, stacked=runs > 1
             )
         return self._device_data[runs]
 
     @functools.cached_property
-    def _host_data_program(self) -> HostDataProgram:
-        return HostDataProgram(self._step, self.setup.placement)
+    def _host_data_program(self) -> executors.HostDataProgram:
+        return executors.HostDataProgram(self._step, self.setup.placement)
 
     @functools.cached_property
     def validation(self) -> Evaluator:
@@ -148,7 +144,7 @@ class Programs:
         setup = self.setup
         if jax.process_count() > 1 or not keeps_on_device(setup.experiment, setup.source.train):
             return False
-        return jax.default_backend() != "cpu" or not has_convolution(self._traced.jaxpr)
+        return jax.default_backend() != "cpu" or not executors.has_convolution(self._traced.jaxpr)
 
     def runs_placement(self, runs: int) -> parallel.Placement:
         """Returns the placement of stacked states: runs spread evenly over the devices."""
@@ -176,16 +172,8 @@ def copy_for_measurement(state: TrainState) -> TrainState:
     return _copy(state.replace(opt_state=None, balancer_state=None, ema=None))
 
 
-@jax.jit
-def _copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)
-
-
-@jax.jit
-def _stack(states: Sequence[TrainState]) -> TrainState:
-    return jax.tree.map(lambda *x: jnp.stack(x), *states)
-
-
-@jax.jit
-def _unstack(state: TrainState) -> list[TrainState]:
-    return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(state.step))]
+_copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+_stack = jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states))
+_unstack = jax.jit(
+    lambda state: [jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(state.step))]
+)

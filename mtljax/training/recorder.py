@@ -166,9 +166,5 @@ class Recorder:
 
 
 def require_tensorboard() -> Any:
-    """Returns the class that writes TensorBoard's event files.
-
-    Raises:
-      ValueError: tensorboardX is not installed.
-    """
+    """Returns the class that writes TensorBoard's event files; ValueError if not installed."""
     return require("tensorboardX", "tensorboard", "--tensorboard").SummaryWriter

@@ -14,7 +14,6 @@ import jax
 
 from mtljax import __version__, parallel
 from mtljax.config import Experiment
-from mtljax.data import Source
 from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import split_frozen
@@ -29,7 +28,6 @@ from mtljax.tasks.base import SplitMetrics
 from mtljax.training.executors import Cost
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch, Recorder
-from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
 
 
@@ -77,10 +75,6 @@ class Run:
         self.checkpoints = Checkpoints(workdir, keys=keys)
         stack.callback(self.checkpoints.close)
 
-    def latest(self) -> int:
-        """Returns the step of the run's latest checkpoint; 0 if there is none."""
-        return self.checkpoints.latest() or 0
-
     def state(self, step: int) -> TrainState:
         """Returns the state of a checkpoint, or the initial state for step 0."""
         if step:
@@ -106,13 +100,16 @@ class Run:
         with self._catch_failure():
             self._recorder.add(step, count, logs, measurement)
 
+    def flush(self) -> None:
+        """Writes pending records."""
+        with self._catch_failure():
+            self._recorder.flush()
+
     def record_validation(self, step: int, metrics: SplitMetrics | None) -> float:
         """Records validation metrics, if any, and returns the score of the step's checkpoint.
 
         Lower is better: the largest float without metrics, NaN if the run has failed.
         """
-        with self._catch_failure():
-            self._recorder.flush()
         if self.failure is not None:
             return math.nan
         score = sys.float_info.max
@@ -130,7 +127,7 @@ class Run:
         try:
             yield
         except Stopped as stopped:
-            self.failure = stopped
+            self.failure = self.failure or stopped
 
     def finish(self, last: TrainState, cost: Cost, *, report: bool) -> RunResult:
         """Evaluates the test split at the best checkpoint, and writes the result.
@@ -190,19 +187,6 @@ class Run:
             result=result,
             test=predictions,
         )
-
-
-def redraw_report(
-    experiment: Experiment,
-    workdir: Path,
-    result: RunResult,
-    devices: int | None,
-    source: Source | None = None,
-) -> None:
-    """Writes the report of a finished run that has none, such as a member of a comparison."""
-    programs = Programs(set_up(experiment, devices=devices, source=source))
-    with contextlib.ExitStack() as stack:
-        Run(experiment, workdir, programs, stack).write_report(result)
 
 
 def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> ParameterCounts:

@@ -2,8 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -21,37 +20,24 @@ class Stopped(Exception):
         self.status = status
 
 
-class StopSignal:
-    """Record of SIGTERM."""
-
-    received_here = False
-
-    def received(self) -> bool:
-        """Returns True if any process received it; all processes must ask at the same step."""
-        if jax.process_count() == 1:
-            return self.received_here
-        from jax.experimental.multihost_utils import process_allgather
-
-        return bool(np.any(process_allgather(np.asarray(self.received_here))))
-
-
 @contextlib.contextmanager
-def stop_signal() -> Iterator[StopSignal]:
+def stop_signal() -> Iterator[Callable[[], bool]]:
     """Records SIGTERM instead of ending the process, so that the loop can save.
 
-    Signals are not recorded outside the main thread, which Python requires for handlers.
+    Yields a function that returns True if any process received it; all processes must call it at
+    the same step.
     """
-    stop = StopSignal()
+    signals: list[int] = []
 
-    def record(*_: Any) -> None:
-        stop.received_here = True
+    def received() -> bool:
+        if jax.process_count() == 1:
+            return bool(signals)
+        from jax.experimental.multihost_utils import process_allgather
 
-    try:
-        previous = signal.signal(signal.SIGTERM, record)
-    except ValueError:
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        return bool(np.any(process_allgather(np.asarray(bool(signals)))))
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
+            previous = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+            stack.callback(signal.signal, signal.SIGTERM, previous)
+        yield received
