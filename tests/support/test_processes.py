@@ -52,6 +52,7 @@ def is_alive(process):
 )
 def test_children_and_grandchildren_end_with_their_test(end, fixtures, status, tmp_path):
     (tmp_path / "test_it.py").write_text(TEST.format(end=end, fixtures=fixtures))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")  # or pytest searches the folders above
     quick = ["-p", "support.cli", "-p", "no:cacheprovider", "-p", "no:xdist"]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli_harness.__file__).parents[1])}
     command = [sys.executable, "-m", "pytest", *quick, "--rootdir", tmp_path, "test_it.py"]
