@@ -93,9 +93,8 @@ class Balancer:
         "own" for the gradient of the task's loss, "weighted" for that of the weighted loss.
       observe: `(signals, losses_after, state) -> state`, called with the losses of the same batch
         after the update. None: not called, at no cost.
-      samples: Number of independent samples of data per step. The batch is split into that many
-        equal parts, first examples first. The second part may be a validation batch (bilevel
-        methods).
+      samples: Number of independent samples of data per step. Example i of the
+        batch belongs to sample i mod `samples`.
       lookahead: True if `combine` calls `signals.lookahead`.
       parameters_only: True if the state contains gradients. They must then be those of parameters:
         gradients of the representation belong to the examples of one batch.

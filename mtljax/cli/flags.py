@@ -100,6 +100,8 @@ def _expected(reason: str) -> str:
     words = re.search(r"no type matching \{(.*?)\}\|", reason)
     if words:
         number = f"{words[1].replace(',', ', ')} or {number}"
+    if "key-value pairs" in reason:
+        return "pairs: NAME VALUE [NAME VALUE ...]"
     return f"{number}, not {value[1]!r}" if value else f"of another type: {reason}"
 
 

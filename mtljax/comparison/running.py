@@ -1,5 +1,7 @@
 """Training of the unfinished runs of a comparison, seeds side by side where that is faster."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,16 +45,6 @@ class Failure(NamedTuple):
     reason: str
 
 
-def members(methods: Sequence[Method], seeds: Sequence[int], workdir: Path) -> list[Member]:
-    """Returns all runs of a comparison."""
-    return [
-        Member(method, candidate, seed, candidate.folder(workdir, seed))
-        for method in methods
-        for candidate in method.candidates
-        for seed in seeds
-    ]
-
-
 def run_members(
     methods: Sequence[Method],
     seeds: Sequence[int],
@@ -67,16 +59,24 @@ def run_members(
     Raises:
       Stopped: SIGTERM was received; the states are saved.
     """
-    all_members = members(methods, seeds, workdir)
-    pending = [member for member in all_members if not _is_finished(member)]
+    members = [
+        Member(method, candidate, seed, candidate.folder(workdir, seed))
+        for method in methods
+        for candidate in method.candidates
+        for seed in seeds
+    ]
+    pending = [member for member in members if not _is_finished(member)]
     failures: list[Failure] = []
-    with ComparisonProgress(all_members, pending, quiet=quiet) as progress:
-        sources: dict[str, Source] = {}
-        for candidate in dict.fromkeys(id(member.candidate) for member in pending):
-            group = [member for member in pending if id(member.candidate) == candidate]
+    sources: dict[str, Source] = {}
+    progress = ComparisonProgress(len(members), pending, quiet=quiet)
+    with progress.bar or contextlib.nullcontext():
+        for _, same_candidate in itertools.groupby(pending, lambda member: id(member.candidate)):
+            group = list(same_candidate)
             try:
                 programs = _programs(group[0].candidate, devices, sources)
-                side_by_side = {"yes": True, "no": False, "auto": programs.pays_together}[together]
+                side_by_side = together == "yes" or (
+                    together == "auto" and programs.is_faster_stacked
+                )
             except Exception as error:
                 failures += [progress.failed(member, error) for member in group]
                 continue
@@ -97,7 +97,7 @@ def _programs(candidate: Candidate, devices: int | None, sources: dict[str, Sour
     """Makes the programs of a candidate; candidates with the same data share its source."""
     data = candidate.experiment.data
     names = [task.name for task in candidate.experiment.tasks]
-    key = repr((data.source, data.labels, data.drop, names))
+    key = repr((data.source, data.labels, data.drop, data.keep_on_device, names))
     setup = set_up(candidate.experiment, devices=devices, source=sources.get(key))
     sources[key] = setup.source
     return Programs(setup)
@@ -149,16 +149,16 @@ def _train(
 class ComparisonProgress:
     """Progress over all runs: a bar on a terminal, elsewhere one line per run."""
 
-    def __init__(self, members: Sequence[Member], pending: Sequence[Member], *, quiet: bool):
-        self._quiet, self._total = quiet, len(members)
-        self._done = len(members) - len(pending)
-        self._total_steps = sum(_steps(member) for member in pending)
+    def __init__(self, total: int, pending: Sequence[Member], *, quiet: bool):
+        self._quiet, self._total, self._done = quiet, total, total - len(pending)
+        self._total_steps = sum(member.candidate.experiment.steps for member in pending)
         self._steps_done, self._steps_now = 0, 0
-        self._runs = 1
         self._start_time = time.perf_counter()
-        self._live = None
+        if self._done and not quiet:
+            print_line(f"{self._done} of {total} runs are finished already")
+        self.bar: Progress | None = None
         if console.is_terminal and not quiet and pending:
-            self._live = Progress(
+            self.bar = Progress(
                 TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
                 BarColumn(bar_width=24),
                 TimeElapsedColumn(),
@@ -166,23 +166,11 @@ class ComparisonProgress:
                 console=console,
                 transient=True,
             )
-            self._bar = self._live.add_task("", total=self._total_steps, left="", now="")
-
-    def __enter__(self) -> "ComparisonProgress":
-        if self._done and not self._quiet:
-            print_line(f"{self._done} of {self._total} runs are finished already")
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+            self._task = self.bar.add_task("", total=self._total_steps, left="", now="")
 
     def start(self, part: Sequence[Member]) -> None:
         """Announces the runs that train now, side by side."""
-        self._runs = len(part)
-        self._now = part[0].name
+        self._runs, self._now = len(part), part[0].name
         if len(part) > 1:
             seeds = ", ".join(str(member.seed) for member in part)
             self._now = f"{part[0].method.name}, seeds {seeds}"
@@ -191,13 +179,9 @@ class ComparisonProgress:
     def step(self, step: int) -> None:
         """Updates the number of steps that the present runs have taken."""
         self._steps_now = step * self._runs
-        if self._live is not None:
-            self._live.update(
-                self._bar,
-                completed=self._steps_done + self._steps_now,
-                left=self._left(),
-                now=self._now,
-            )
+        if self.bar is not None:
+            steps = self._steps_done + self._steps_now
+            self.bar.update(self._task, completed=steps, left=self._left(), now=self._now)
 
     def finished(self, member: Member) -> None:
         """Reports a finished run."""
@@ -216,7 +200,7 @@ class ComparisonProgress:
     def _count(self, member: Member) -> None:
         self._done += 1
         self._steps_now = 0
-        self._steps_done += _steps(member)
+        self._steps_done += member.candidate.experiment.steps
 
     def _left(self) -> str:
         """Returns the estimated remaining time as text."""
@@ -225,7 +209,3 @@ class ComparisonProgress:
             return ""
         left = (time.perf_counter() - self._start_time) * (self._total_steps / steps - 1)
         return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
-
-
-def _steps(member: Member) -> int:
-    return member.candidate.experiment.steps

@@ -178,7 +178,7 @@ class Experiment:
     below 5 % (50 per task, at least ten log lines). 0: no measurements."""
     select: str = "loss"
     """Validation criterion of the best checkpoint: loss (lowest geometric mean of the tasks'
-    losses) or a task's metric, such as digit/accuracy."""
+    losses), or a task's loss or main metric, such as digit/accuracy."""
 
     def __post_init__(self) -> None:
         for field in ("trunk", "fusion", "balancer", "optimizer"):

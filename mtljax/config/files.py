@@ -28,9 +28,11 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 
 def from_json(config: dict[str, Any]) -> Experiment:
     """Inverse of `to_json`; raises ValueError for a field, task kind or value that is invalid."""
-    config = dict(config)
-    tasks = []
-    for fields in config.pop("tasks", ()):
+    config, tasks = dict(config), []
+    listed = config.pop("tasks", ())
+    if not isinstance(listed, (list, tuple)):
+        raise ValueError(f"tasks must be a JSON array, not {listed!r}")
+    for fields in listed:
         if not isinstance(fields, dict):
             raise ValueError(f"a task must be a JSON object, not {fields!r}")
         fields = dict(fields)
@@ -118,7 +120,11 @@ def read_config(path: Path) -> Experiment:
         config = json.loads(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror}; check its permissions"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict) or "name" not in config:
         raise ValueError(f"{path} is not the configuration of an experiment")

@@ -59,13 +59,14 @@ class Checkpoints:
             name = min(leaves.keys() ^ stored.keys())
             raise ValueError(
                 f"checkpoint {path} belongs to another model: it has "
-                f"{'no ' if name in leaves else ''}{name}"
+                f"{'no ' if name in leaves else ''}{name}; choose another --workdir"
             )
         for name, leaf in leaves.items():
             model, file = (f"{x.dtype}{list(map(int, x.shape))}" for x in (leaf, stored[name]))
             if model != file:
                 raise ValueError(
-                    f"checkpoint {path} belongs to another model: {name} is {file}, not {model}"
+                    f"checkpoint {path} belongs to another model: {name} is {file}, not {model}; "
+                    "choose another --workdir"
                 )
         places = {name: leaf.sharding for name, leaf in leaves.items()}
         return arrays_to_state(load(places), template)

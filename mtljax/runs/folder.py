@@ -7,6 +7,7 @@ result.json     the result of a finished run; see `mtljax.runs.result`
 checkpoints/    the latest checkpoint and the best
 joint/          stacked checkpoints of a group that trains side by side, in its first run's folder
 report.html     the report; its figures are in plots/
+tensorboard/    event files, if requested; model.sig: the signature of a signed run
 
 JSON has no NaN or infinity. Such numbers are written as null, and null is read as NaN.
 """
@@ -14,6 +15,7 @@ JSON has no NaN or infinity. Such numbers are written as null, and null is read 
 import contextlib
 import dataclasses
 import datetime
+import errno
 import json
 import os
 from pathlib import Path
@@ -78,7 +80,21 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         _require_same(_completed(_read(config)), null_for_nan(to_json(experiment)), path)
     elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
-    _read_records(path / METRICS)
+    _read_lines(path / METRICS)
+
+
+def _acquire_lock(path: Path) -> filelock.BaseFileLock | None:
+    """Locks a file; None where the file system has no locks."""
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return None
+    except NotImplementedError:
+        return None
+    return lock
 
 
 class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
@@ -101,8 +117,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists():
                 write_json(path / CONFIG, to_json(experiment))
-            self._lock = filelock.FileLock(path / LOCK, thread_local=False)
-            self._lock.acquire(timeout=0)
+            self._lock = _acquire_lock(path / LOCK)
         except filelock.Timeout:
             raise ValueError(
                 f"another run is writing to {path}; choose another --workdir"
@@ -127,12 +142,15 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
     def history(self) -> list[LogRecord]:
         """Returns the records of metrics.jsonl, without a line that a crash has cut off."""
-        return _read_records(self.path / METRICS)
+        return [record for _, record in _read_lines(self.path / METRICS)]
 
     def truncate_history(self, step: int) -> None:
         """Drops the records of later steps, which will be taken again."""
         if self._writes:
-            lines = [json_text(r.to_json()) for r in self.history() if r.step <= step]
+            # As text, which keeps the fields of other versions.
+            lines = [
+                line for line, record in _read_lines(self.path / METRICS) if record.step <= step
+            ]
             write_text(self.path / METRICS, "".join(lines))
 
     def append(self, record: LogRecord) -> None:
@@ -173,11 +191,11 @@ def read_result(path: Path) -> RunResult | None:
         return None
     try:
         return RunResult.from_json(nan_for_null(_read(path / RESULT)))
-    except KeyError as name:
+    except KeyError as error:
         raise ValueError(
-            f"{path / RESULT} is not a run's result: it has no {name}; {REMEDY}"
+            f"{path / RESULT} is not a run's result: it has no {error.args[0]!r}; {REMEDY}"
         ) from None
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"{path / RESULT} is damaged: {error}; {REMEDY}") from None
 
 
@@ -187,7 +205,9 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; {REMEDY}") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror}; check its permissions"
+        ) from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged (invalid JSON); {REMEDY}") from None
     if not isinstance(value, dict):
@@ -195,25 +215,27 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_records(path: Path) -> list[LogRecord]:
+def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:
+    """Returns the complete lines of metrics.jsonl, as text and as records."""
     try:
         text = read_text(path)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    records = []
+        raise ValueError(f"{path} cannot be read: {error}; check its permissions") from None
+    lines = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         try:
             values = json.loads(line)
-            records.append(record_from_json(nan_for_null({**values, "step": int(values["step"])})))
+            record = record_from_json(nan_for_null({**values, "step": int(values["step"])}))
+            lines.append((line, record))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f"{path} is damaged: line {number} is not a record of a run; delete that line"
             ) from None
-    return records
+    return lines
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:

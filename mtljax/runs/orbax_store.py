@@ -45,7 +45,7 @@ class OrbaxStore:
             enable_async_checkpointing=not read_only,
         )
         handlers = ocp.StandardCheckpointHandler()
-        with _one_line(folder):
+        with _one_line(folder, "move that folder away to start again"):
             check_files(folder)
             self._manager = ocp.CheckpointManager(
                 folder.absolute(), item_handlers=handlers, options=options
@@ -100,7 +100,9 @@ class OrbaxStore:
 
 
 @contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _one_line(
+    path: Path, remedy: str = "delete that folder to resume from an earlier one, if any"
+) -> Iterator[None]:
     """Turns the errors of orbax and tensorstore into a ValueError with one line."""
     before = sys.unraisablehook  # replaced before an error, which other threads may raise first
     if before is not _ignore_abandoned_reads:
@@ -108,10 +110,7 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(
-            f"checkpoint {path} is damaged; delete that folder to resume from an earlier one, if "
-            f"any ({first_line(error)})"
-        ) from None
+        raise ValueError(f"checkpoint {path} is damaged; {remedy} ({first_line(error)})") from None
     sys.unraisablehook = before
 
 

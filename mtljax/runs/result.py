@@ -70,6 +70,7 @@ class RunResult:
 
         Raises:
           KeyError: A required name is missing.
+          TypeError, AttributeError: A value has another type.
         """
         json_names = {field.name: _JSON_NAMES.get(field.name, field.name) for field in _FIELDS}
         read: dict[str, Any] = {k: values[n] for k, n in json_names.items() if n in values}
@@ -77,7 +78,9 @@ class RunResult:
         if missing := required - read.keys():
             raise KeyError(min(missing))
         if "parameters" in read:
-            read["parameters"] = ParameterCounts(**read["parameters"])
+            names = {field.name for field in dataclasses.fields(ParameterCounts)}
+            counts = {k: v for k, v in read["parameters"].items() if k in names}
+            read["parameters"] = ParameterCounts(**counts)
         return cls(**read)
 
 

@@ -113,7 +113,7 @@ class Task(abc.ABC):
     """Name of the task in labels, outputs and metrics."""
 
     main_metric: ClassVar[str] = "loss"
-    """Metric that selects the checkpoint and that delta_m compares."""
+    """Metric that delta_m compares, and that may select the checkpoint."""
     higher_is_better: ClassVar[bool] = False
     """Direction of the main metric; taken from its spec if the class does not set it."""
     metric_specs: ClassVar[Mapping[str, MetricSpec]] = {

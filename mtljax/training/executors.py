@@ -61,7 +61,6 @@ class DeviceDataProgram:
         """Initializes the program; it is compiled at its first use.
 
         Args:
-          step: The train step.
           data: All examples as one batch, replicated.
           placement: Devices; runs are spread over them if `stacked`, else batches.
           chunk: Largest number of steps per call.
@@ -226,10 +225,8 @@ def has_convolution(jaxpr: Any) -> bool:
     """Returns True if a jaxpr, closed or not, contains a convolution at any depth."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
+        params = jax.tree.leaves(equation.params)
+        inner = [x for x in params if hasattr(getattr(x, "jaxpr", x), "eqns")]
+        if equation.primitive.name == "conv_general_dilated" or any(map(has_convolution, inner)):
             return True
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if hasattr(getattr(inner, "jaxpr", inner), "eqns") and has_convolution(inner):
-                    return True
     return False

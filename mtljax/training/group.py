@@ -36,11 +36,7 @@ def resume_step(workdirs: Sequence[Path], seeds: Sequence[int]) -> int:
 
 
 class RunGroup:
-    """Runs that train side by side; a single run is a group of one.
-
-    Attributes:
-      runs: The runs, in the order of the stacked state.
-    """
+    """Runs that train side by side, in the order of the stacked state, or a single run."""
 
     def __init__(
         self,

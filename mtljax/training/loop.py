@@ -16,7 +16,7 @@ from mtljax.evaluation.tables import result_table
 from mtljax.runs.folder import REPORT, check_folder, read_result
 from mtljax.runs.result import RunResult
 from mtljax.training.executors import Cost
-from mtljax.training.group import RunGroup
+from mtljax.training.group import RunGroup, resume_step
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import require_tensorboard
 from mtljax.training.run import Run
@@ -103,14 +103,12 @@ def train_group(
 ) -> list[RunResult | Stopped]:
     """Trains runs that differ only in their seed, side by side in one program.
 
-    Each run writes a complete run folder.
+    Each run writes a complete run folder. For the arguments that are not listed, see `train`.
 
     Args:
       experiments: The same experiment with different seeds.
       workdirs: Folder of each run, without a result.
       programs: Programs of the experiment.
-      tensorboard: Write event files too.
-      quiet: Suppress all output.
       report: Draw the report of each run.
       progress: Called with the number of steps taken, before the first and after every chunk.
       start_time: Start of the runs, from `time.perf_counter`; None: now.

@@ -16,7 +16,13 @@ from mtljax.evaluation.evaluator import Evaluator, make_evaluator
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
 from mtljax.tasks.base import SplitMetrics
-from mtljax.training import executors
+from mtljax.training.executors import (
+    DeviceDataExecutor,
+    DeviceDataProgram,
+    HostDataExecutor,
+    HostDataProgram,
+    has_convolution,
+)
 from mtljax.training.setup import Setup
 
 Measure = Callable[[TrainState, PyTree, PyTree], PyTree]
@@ -27,9 +33,6 @@ class Programs:
     """Compiled programs of one set-up. Several runs may share them, in turn or side by side.
 
     The states of runs that train side by side are stacked: they have a leading axis of runs.
-
-    Attributes:
-      setup: The experiment and all that it names.
     """
 
     def __init__(self, setup: Setup):
@@ -52,7 +55,7 @@ class Programs:
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             reason = f"the parts of this experiment do not fit together: {error}"
             raise ValueError(reason) from error
-        self._device_data: dict[int, executors.DeviceDataProgram] = {}
+        self._device_data: dict[int, DeviceDataProgram] = {}
 
     def create(self, seed: int) -> TrainState:
         """Returns the state of step 0, from the initial weights if the experiment names some."""
@@ -66,16 +69,14 @@ class Programs:
         """Adds a copy of the teachers' variables, since a step takes over all of its state."""
         return state.replace(teachers=self.setup.placement.replicate(self.setup.teachers))
 
-    def executor(
-        self, seeds: Sequence[int], start: int
-    ) -> executors.DeviceDataExecutor | executors.HostDataExecutor:
+    def executor(self, seeds: Sequence[int], start: int) -> DeviceDataExecutor | HostDataExecutor:
         """Returns the executor of the steps of runs with these seeds, from step `start` on."""
         experiment, split = self.setup.experiment, self.setup.source.train
         batch_size = experiment.data.batch_size
         sampler = functools.partial(pipeline.BatchSampler, size=len(split), batch_size=batch_size)
         samplers = [sampler(seed=seed) for seed in seeds]
         if keeps_on_device(experiment, split):
-            return executors.DeviceDataExecutor(self._device_data_program(len(seeds)), samplers)
+            return DeviceDataExecutor(self._device_data_program(len(seeds)), samplers)
         if len(samplers) > 1:
             raise ValueError(
                 "seeds can train side by side only if the data is kept on the device: leave out "
@@ -83,21 +84,21 @@ class Programs:
             )
         rows, steps = self.setup.placement.local_rows(batch_size), experiment.steps
         batches = pipeline.stream(split, samplers[0], rows, start, steps, experiment.data.workers)
-        return executors.HostDataExecutor(self._host_data_program, batches)
+        return HostDataExecutor(self._host_data_program, batches)
 
-    def _device_data_program(self, runs: int) -> executors.DeviceDataProgram:
+    def _device_data_program(self, runs: int) -> DeviceDataProgram:
         if runs not in self._device_data:
             placement = self.runs_placement(runs) if runs > 1 else self.setup.placement
             data = placement.replicate(pipeline.read_split(self.setup.source.train))
             chunk = self.setup.experiment.log_every
-            self._device_data[runs] = executors.DeviceDataProgram(
+            self._device_data[runs] = DeviceDataProgram(
                 self._step, data, placement, chunk, stacked=runs > 1
             )
         return self._device_data[runs]
 
     @functools.cached_property
-    def _host_data_program(self) -> executors.HostDataProgram:
-        return executors.HostDataProgram(self._step, self.setup.placement)
+    def _host_data_program(self) -> HostDataProgram:
+        return HostDataProgram(self._step, self.setup.placement)
 
     @functools.cached_property
     def validation(self) -> Evaluator:
@@ -135,7 +136,7 @@ class Programs:
         return lambda state, *rest: (several if state.step.ndim else one)(state, *rest)
 
     @functools.cached_property
-    def pays_together(self) -> bool:
+    def is_faster_stacked(self) -> bool:
         """True if several seeds train faster side by side, in one program, than in turn.
 
         On CPU, a batch of convolutions with different kernels takes about four times as long as
@@ -144,7 +145,7 @@ class Programs:
         setup = self.setup
         if jax.process_count() > 1 or not keeps_on_device(setup.experiment, setup.source.train):
             return False
-        return jax.default_backend() != "cpu" or not executors.has_convolution(self._traced.jaxpr)
+        return jax.default_backend() != "cpu" or not has_convolution(self._traced.jaxpr)
 
     def runs_placement(self, runs: int) -> parallel.Placement:
         """Returns the placement of stacked states: runs spread evenly over the devices."""

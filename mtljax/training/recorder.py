@@ -47,12 +47,8 @@ class Recorder:
         """Initializes the recorder, and reads the records of earlier processes.
 
         Args:
-          experiment: The experiment.
-          folder: The run folder.
           train_size: Number of training examples.
           step: Step that the run starts or resumes from.
-          tensorboard: Write event files too.
-          quiet: Suppress all output.
           together: Number of runs that share the measured time.
         """
         self._experiment, self._folder = experiment, folder

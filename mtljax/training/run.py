@@ -53,9 +53,6 @@ class Run:
         """Opens and locks the folder.
 
         Args:
-          experiment: The experiment, with the run's seed.
-          workdir: The run folder.
-          programs: Programs of the experiment.
           stack: Closes the folder and all that the run opens.
           together: Number of runs in the group.
           start_time: Start of the run, from `time.perf_counter`; None: now.

@@ -88,7 +88,7 @@ class Setup:
 
     @functools.cached_property
     def probe(self) -> Callable[[TrainState, PyTree], ProbePoint]:
-        """The losses of a batch as the train step computes them; see `make_probe`."""
+        """The losses of a batch as in the train step, without an attack; see `make_probe`."""
         return make_probe(
             self.parts.model,
             self.experiment.tasks,
@@ -105,7 +105,6 @@ def set_up(
     """Loads and checks all that an experiment names.
 
     Args:
-      experiment: The experiment.
       devices: Number of devices to use; None: all.
       source: The data if it is in memory already; it may have labels of further tasks.
 

@@ -12,7 +12,7 @@ from mtljax.training.programs import Measure, Programs, copy_for_measurement
 
 STEPS_PER_TASK = 50
 """Steps between two measurements, per task: keeps the cost of telemetry below 5 %."""
-LINES = 10
+MIN_LOG_LINES = 10
 """Log lines between two measurements, at least."""
 
 
@@ -30,7 +30,6 @@ class Chunk:
     measurement: PyTree | None
     """Measurement at the first step, if one was due."""
     cost: Cost
-    """Cost of the compiled step."""
 
 
 def take_steps(
@@ -45,7 +44,6 @@ def take_steps(
     """Takes the steps of an experiment, from `start` to its end.
 
     Args:
-      programs: Programs of the experiment.
       seeds: Seeds of the runs, which determine the order of the examples.
       state: State at `start`, stacked if there are several runs. It is donated.
       start: Number of steps taken before.
@@ -83,7 +81,7 @@ def telemetry_interval(experiment: Experiment) -> int:
     """Returns the steps between two measurements, a multiple of `log_every`; 0: none."""
     every = experiment.telemetry_every
     if every is None:
-        every = max(STEPS_PER_TASK * len(experiment.tasks), LINES * experiment.log_every)
+        every = max(STEPS_PER_TASK * len(experiment.tasks), MIN_LOG_LINES * experiment.log_every)
     if len(experiment.tasks) < 2:
         return 0
     return -(-every // experiment.log_every) * experiment.log_every

@@ -9,11 +9,7 @@ import numpy as np
 
 
 class Stopped(Exception):
-    """Training ended early; the message is for the user.
-
-    Attributes:
-      status: Exit status of the program.
-    """
+    """Training ended early, with a message for the user and the program's exit status."""
 
     def __init__(self, message: str, status: int = 1):
         super().__init__(message)

@@ -61,7 +61,6 @@ def choose(
     A required first argument may be given without its name: `folder:my/data`.
 
     Args:
-      kind: Kind of entry, for error messages: "balancer".
       text: Input text. A tuple is written in parentheses: `mlp:widths=(64,64)`.
       options: Registry: name -> function or class, whose signature defines the arguments.
       hidden: Arguments of the signature that users cannot set.
@@ -182,7 +181,7 @@ def convert(value: Any, hint: Any) -> Any:
     if isinstance(hint, type):
         if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
             return value
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
         raise TypeError(names.get(hint, ""))
     if isinstance(origin, type):
         raise TypeError("several values in parentheses" if issubclass(origin, Iterable) else "")

@@ -122,7 +122,7 @@ BAD_VALUES = {
     "--trunk mlp:widths=a": "trunk 'mlp': widths must be ",
     "--trunk mlp:64": "'64' is not argument=value",
     "--fusion atention": "unknown fusion 'atention'; did you mean 'attention'?",
-    "--fusion attention:heads=x": "heads must be a whole number, not 'x'",
+    "--fusion attention:heads=x": "heads must be an integer, not 'x'",
     "--balancer pcgrd": "unknown balancer 'pcgrd'; did you mean 'pcgrad'?",
     "--balancer cagrad:d=1": "balancer 'cagrad' has no argument 'd'",
     "--balancer fixed:weights=(1,2,3)": "3 ",
@@ -313,7 +313,7 @@ def test_an_experiment_file_of_ones_own_trains(tmp_path):
 
 
 BAD_CONFIG = [
-    ({"steps": "many"}, "steps must be a whole number, not 'many'"),
+    ({"steps": "many"}, "steps must be an integer, not 'many'"),
     ({"stepz": 3}, "experiment has no field 'stepz'; did you mean 'steps'?"),
     ({"level": "feature"}, "level must be one of parameters, features, not 'feature'"),
     ({"data": {"batch_size": 3}}, "data: field 'source' is missing"),

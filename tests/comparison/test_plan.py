@@ -119,7 +119,7 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
         ({"grid": ("seed=1,2",)}, "--grid: there is no field 'seed'"),
         ({"grid": ("steps=1", "steps=2")}, "--grid has steps twice"),
         ({"vary": ("init",)}, "--vary 'init' is not field=value,value"),
-        ({"vary": ("steps=few,2",)}, "--vary: steps must be a whole number, not 'few'"),
+        ({"vary": ("steps=few,2",)}, "--vary: steps must be an integer, not 'few'"),
         (
             {"vary": ("trunk=cnn,rnn",)},
             "--vary cannot have trunk: its values are set by --trunks",

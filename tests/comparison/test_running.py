@@ -57,7 +57,7 @@ def test_seeds_side_by_side_are_separate_runs(tmp_path):
     runs = [dataclasses.replace(EXPERIMENT, seed=seed) for seed in (0, 7, 3)]
     folders = [tmp_path / f"together-{run.seed}" for run in runs]
     programs = Programs(set_up(EXPERIMENT, devices=1))
-    assert programs.pays_together
+    assert programs.is_faster_stacked
     train_group(runs, folders, programs, quiet=True, report=False)
     for run, folder in zip(runs, folders, strict=True):
         alone = tmp_path / f"alone-{run.seed}"
