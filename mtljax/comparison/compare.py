@@ -35,18 +35,13 @@ def compare(
     """Trains single-task baselines and methods with several seeds, and compares them.
 
     Finished runs in `workdir` are not repeated: an interrupted comparison resumes, and another
-    method or seed trains only the additional runs.
+    method or seed trains only the additional runs. `mtljax.comparison.plan.plan` describes the
+    arguments from `balancers` to `front`; here, text or objects, as in `Experiment`.
 
     Args:
       experiment: Base experiment; its seed is the first.
       workdir: Folder for the tables, the page, and a run folder per member.
       seeds: Number of consecutive seeds.
-      balancers: See `mtljax.comparison.plan.plan`; text or objects, as in `Experiment`.
-      fusions: See `plan`.
-      trunks: See `plan`.
-      vary: See `plan`.
-      grid: See `plan`.
-      front: See `plan`.
       devices: Number of devices to use; None: all.
       together: Train the seeds of a method in one program; auto: where that is faster.
       quiet: Show no progress.
@@ -89,15 +84,9 @@ def show(comparison: Comparison) -> None:
 
 
 def check_workdir(path: Path, marker: str, kind: str) -> None:
-    """Checks, without writing, that the results of a verb may be written to a folder.
+    """Raises ValueError unless a folder is missing, empty, or has the subfolder `marker`.
 
-    Args:
-      path: The folder; it may be missing or empty.
-      marker: Subfolder that every folder of this kind contains.
-      kind: Kind of folder, for the message.
-
-    Raises:
-      ValueError: The path is a file, or a folder with other contents.
+    `kind` names, for the message, the kind of folder that contains the marker.
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")

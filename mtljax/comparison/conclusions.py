@@ -37,22 +37,19 @@ def format_percent(value: Estimate) -> str:
 
 
 def _against_baselines(comparison: Comparison, methods: list[ComparisonRow]) -> str:
-    tests = {row.name: comparison.test(row.name, row.baseline) for row in methods}
-    significant = {name: test for name, test in tests.items() if test and test.significant}
-    better = [row for row in methods if row.name in significant and significant[row.name].better]
-    worse = [row for row in methods if row.name in significant and row not in better]
-    undecided = [row for row in methods if row.name not in significant]
-    parts = []
-    if better:
-        parts.append(f"better than single-task learning with {_with_delta_m(better)}")
-    if worse:
-        parts.append(f"worse than single-task learning with {_with_delta_m(worse)}")
-    if undecided:
-        parts.append(
-            "not significantly different from single-task learning with "
-            f"{_with_delta_m(undecided)} at {count(_seeds(comparison), 'seed')}"
-        )
-    return f"Multi-task learning is {'; '.join(parts)}."
+    undecided = "not significantly different from"
+    groups: dict[str, list[ComparisonRow]] = {"better than": [], "worse than": [], undecided: []}
+    for row in methods:
+        test = comparison.test(row.name, row.baseline)
+        relation = f"{_direction(test)} than" if test and test.significant else undecided
+        groups[relation].append(row)
+    parts = [
+        f"{relation} single-task learning with {_with_delta_m(rows)}"
+        for relation, rows in groups.items()
+        if rows
+    ]
+    seeds = f" at {count(_seeds(comparison), 'seed')}" * bool(groups[undecided])
+    return f"Multi-task learning is {'; '.join(parts)}{seeds}."
 
 
 def _against_first(comparison: Comparison, methods: list[ComparisonRow]) -> str:
@@ -81,18 +78,18 @@ def _against_first(comparison: Comparison, methods: list[ComparisonRow]) -> str:
 
 def _per_metric(comparison: Comparison) -> str:
     """Sentence on the significant differences in single metrics."""
-    significant: dict[tuple[str, str, str], list[PairedTest]] = {}
+    significant: dict[tuple[str, str, str], list[str]] = {}
     for test in sorted(comparison.metric_tests, key=lambda test: test.adjusted_p):
-        if test.significant:
+        if test.significant and test.metric is not None:
+            metric = f"{test.metric.task} {comparison.spec(test.metric).label} ({_p(test)})"
             key = test.first, _direction(test), test.second
-            significant.setdefault(key, []).append(test)
+            significant.setdefault(key, []).append(metric)
     if not significant:
         least = np.nanmin([test.adjusted_p for test in comparison.metric_tests])
         return f"Per metric, no difference is significant (smallest p = {least:.2g})."
     parts = []
-    for (first, direction, second), tests in list(significant.items())[:MOST]:
-        metrics = [f"{_metric_label(comparison, test)} ({_p(test)})" for test in tests[:MOST]]
-        metrics += [f"{len(tests) - MOST} more"] * (len(tests) > MOST)
+    for (first, direction, second), names in list(significant.items())[:MOST]:
+        metrics = names[:MOST] + [f"{len(names) - MOST} more"] * (len(names) > MOST)
         parts.append(f"{first} is {direction} than {second} in {joined(metrics)}")
     if len(significant) > MOST:
         total = sum(map(len, significant.values()))
@@ -106,17 +103,16 @@ def _against_front(comparison: Comparison, methods: list[ComparisonRow]) -> str:
     if not front:
         return "No run of a fixed weighting was completed."
     means = lambda row: [row.metric(k).mean for k in range(len(comparison.metrics))]
-    optimal: list[str] = []
-    dominated: list[str] = []
+    groups: dict[str, list[str]] = {"not dominated by any": [], "dominated by a": []}
     for row in methods:
         points = np.array([means(row), *map(means, front)])
         is_optimal = statistics.pareto_optimal(points, comparison.metrics)[0]
-        (optimal if is_optimal else dominated).append(row.name)
-    parts = []
-    if optimal:
-        parts.append(f"{joined(optimal)} {_is(optimal)} not dominated by any fixed weighting")
-    if dominated:
-        parts.append(f"{joined(dominated)} {_is(dominated)} dominated by a fixed weighting")
+        groups["not dominated by any" if is_optimal else "dominated by a"].append(row.name)
+    parts = [
+        f"{joined(names)} {_is(names)} {relation} fixed weighting"
+        for relation, names in groups.items()
+        if names
+    ]
     return f"Pareto dominance of the means over seeds, without a test: {'; '.join(parts)}."
 
 
@@ -144,11 +140,6 @@ def _with_delta_m(rows: list[ComparisonRow]) -> str:
         )
         return f"{joined([row.name for row in rows])}, Δm from {low} to {high},"
     return joined([f"{row.name} (Δm {format_percent(estimate(row.delta_m))})" for row in rows])
-
-
-def _metric_label(comparison: Comparison, test: PairedTest) -> str:
-    assert test.metric is not None
-    return f"{test.metric.task} {comparison.spec(test.metric).label}"
 
 
 def _direction(test: PairedTest) -> str:

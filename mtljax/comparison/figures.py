@@ -17,7 +17,7 @@ from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
 
 MOST_PAIRS = 3
-"""Maximum number of pairs of tasks with a scatter plot."""
+"""Maximum number of pairs of tasks with a scatter plot of their first metrics."""
 _ROW = 0.3
 _LIGHT = "#aab2bf"
 _MARKERS = "os^Dv<>P"
@@ -26,12 +26,14 @@ _DASHED = (0, (4, 3))
 
 def comparison_plots(comparison: Comparison) -> list[Plot]:
     """Returns all figures that there are data for."""
+    first: dict[str, int] = {}
+    for k, metric in enumerate(comparison.metrics):
+        first.setdefault(metric.task, k)
+    pairs = list(itertools.combinations(first.values(), 2))[:MOST_PAIRS]
     plots = [
         plot_delta_m(comparison),
-        *(plot_scatter(comparison, *pair) for pair in task_pairs(comparison)),
-        plot_cost(comparison),
-        plot_tests(comparison),
-        plot_conflicts(comparison),
+        *(plot_scatter(comparison, *pair) for pair in pairs),
+        *(plot(comparison) for plot in (plot_cost, plot_tests, plot_conflicts)),
         *(plot_metric(comparison, k) for k in range(len(comparison.metrics))),
     ]
     return [plot for plot in plots if plot is not None]
@@ -55,14 +57,6 @@ def plot_delta_m(comparison: Comparison, prefix: str = "") -> Plot | None:
     return _row_plot("delta_m", draw, rows)
 
 
-def task_pairs(comparison: Comparison) -> list[tuple[int, int]]:
-    """Pairs of the tasks' first metrics, at most `MOST_PAIRS`."""
-    first: dict[str, int] = {}
-    for k, metric in enumerate(comparison.metrics):
-        first.setdefault(metric.task, k)
-    return list(itertools.combinations(first.values(), 2))[:MOST_PAIRS]
-
-
 def plot_scatter(comparison: Comparison, x: int, y: int) -> Plot | None:
     """Scatter plot of the metrics `x` and `y`, with the Pareto front of the fixed weightings."""
     metrics = [comparison.metrics[k] for k in (x, y)]
@@ -79,15 +73,8 @@ def plot_scatter(comparison: Comparison, x: int, y: int) -> Plot | None:
         for i, row in enumerate(methods):
             color = COLORS[i % len(COLORS)]
             axis.plot(row.values[:, x], row.values[:, y], "o", ms=3, color=color, alpha=0.45)
-            axis.plot(
-                row.metric(x).mean,
-                row.metric(y).mean,
-                _MARKERS[i % len(_MARKERS)],
-                ms=8,
-                color=color,
-                mec="white",
-                label=shorten(row.name),
-            )
+            point, marker = (row.metric(x).mean, row.metric(y).mean), _MARKERS[i % len(_MARKERS)]
+            axis.plot(*point, marker, ms=8, color=color, mec="white", label=shorten(row.name))
         for scale, metric in zip((axis.xaxis, axis.yaxis), metrics, strict=True):
             spec = comparison.spec(metric)
             scale.set_major_locator(MaxNLocator(5))
@@ -96,9 +83,8 @@ def plot_scatter(comparison: Comparison, x: int, y: int) -> Plot | None:
             scale.set_label_text(f"{metric.task} {spec.label} ({better} is better)")
         shown = np.concatenate([row.values[:, [x, y]] for row in (base, *methods)])
         _zoom_to(axis, shown[~np.isnan(shown).any(1)])
-        # The better corner is always upper right.
-        axis.xaxis.set_inverted(not metrics[0].higher_is_better)
-        axis.yaxis.set_inverted(not metrics[1].higher_is_better)
+        for scale, metric in zip((axis.xaxis, axis.yaxis), metrics, strict=True):
+            scale.set_inverted(not metric.higher_is_better)  # the better corner is upper right
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         return f"{metrics[0].task} against {metrics[1].task}: better is up and to the right"
 
@@ -114,8 +100,8 @@ def _draw_front(axis: Axes, comparison: Comparison, x: int, y: int) -> None:
     axis.plot(*points.T, "x", color=_LIGHT, ms=6, label="fixed weights")
     metrics = [comparison.metrics[x], comparison.metrics[y]]
     optimal = points[statistics.pareto_optimal(points, metrics)]
-    order = np.argsort(optimal[:, 0])
-    axis.plot(*optimal[order].T, "-", color=_LIGHT, lw=1.5, label="Pareto front")
+    optimal = optimal[np.argsort(optimal[:, 0])]
+    axis.plot(*optimal.T, "-", color=_LIGHT, lw=1.5, label="Pareto front")
 
 
 def _zoom_to(axis: Axes, points: Float[np.ndarray, "N 2"]) -> None:
@@ -129,26 +115,18 @@ def _zoom_to(axis: Axes, points: Float[np.ndarray, "N 2"]) -> None:
 
 def plot_cost(comparison: Comparison) -> Plot | None:
     """Scatter plot of the time per step and delta_m."""
-    rows = [
-        row
-        for row in (comparison.reference, *comparison.rows_of("method"))
-        if estimate(row.delta_m).seeds and row.costs["ms_per_step"].seeds
-    ]
+    rows = [comparison.reference, *comparison.rows_of("method")]
+    rows = [r for r in rows if estimate(r.delta_m).seeds and r.costs["ms_per_step"].seeds]
 
     def draw(axis: Axes) -> str | None:
         if len(rows) < 2:
             return None
         for i, row in enumerate(rows):
-            delta_m = estimate(row.delta_m)
+            x, y = row.costs["ms_per_step"].mean, estimate(row.delta_m)
+            color = GRAY if row.kind == "stl" else COLORS[(i - 1) % len(COLORS)]
+            marker, label = _MARKERS[i % len(_MARKERS)], shorten(row.name)
             axis.errorbar(
-                row.costs["ms_per_step"].mean,
-                delta_m.mean,
-                yerr=_error(delta_m),
-                color=GRAY if row.kind == "stl" else COLORS[(i - 1) % len(COLORS)],
-                fmt=_MARKERS[i % len(_MARKERS)],
-                ms=7,
-                capsize=3,
-                label=shorten(row.name),
+                x, y.mean, yerr=_error(y), color=color, fmt=marker, ms=7, capsize=3, label=label
             )
         axis.axhline(0, color=INK, lw=0.8)
         axis.set_xlim(left=0)
@@ -252,10 +230,8 @@ def _draw_estimates(
 ) -> None:
     """Draws means with intervals, one row of the comparison per line, and samples as dots."""
     for y, row in enumerate(reversed(rows)):
-        mean, *_ = estimated = value(row)
-        axis.errorbar(
-            mean, y, xerr=_error(estimated), fmt="o", color=_color(row), ms=5, capsize=4, lw=1.8
-        )
+        mean, error = value(row).mean, _error(value(row))
+        axis.errorbar(mean, y, xerr=error, fmt="o", color=_color(row), ms=5, capsize=4, lw=1.8)
         if samples is not None:
             dots = samples(row)
             axis.plot(dots, np.full(len(dots), y - 0.24), "o", ms=2.8, color=INK, alpha=0.55)

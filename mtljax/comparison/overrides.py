@@ -48,19 +48,13 @@ def with_overrides(experiment: Experiment, changes: Sequence[Override], flag: st
 
 def from_scratch(experiment: Experiment) -> Experiment:
     """Copy with random initial weights and default fine-tuning fields: a fair baseline."""
-    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment)}
-    defaults = {name: defaults[name] for name in FINE_TUNING}
+    fields = [field for field in dataclasses.fields(Experiment) if field.name in FINE_TUNING]
+    defaults: dict[str, Any] = {field.name: field.default for field in fields}
     return dataclasses.replace(experiment, init=None, **defaults)
 
 
 def with_override(experiment: Experiment, path: str, text: str, flag: str) -> Experiment:
-    """Copy with one changed field.
-
-    Args:
-      experiment: The experiment.
-      path: Dotted path of the field: `data.batch_size`.
-      text: New value: "32".
-      flag: Command-line flag, for messages.
+    """Copy with another value at a dotted path: `data.batch_size`, "32"; `flag` is for messages.
 
     Raises:
       ValueError: Unknown field or invalid value.
@@ -69,9 +63,7 @@ def with_override(experiment: Experiment, path: str, text: str, flag: str) -> Ex
     if path not in known:
         raise ValueError(f"{flag}: there is no field {path!r}{nearest(path, known)}")
     fields = path.split(".")
-    configs: list[Any] = [experiment]
-    for field in fields[:-1]:
-        configs.append(getattr(configs[-1], field))
+    configs: list[Any] = list(itertools.accumulate(fields[:-1], getattr, initial=experiment))
     try:
         value = read_value(text, typing.get_type_hints(type(configs[-1]))[fields[-1]])
     except TypeError as error:

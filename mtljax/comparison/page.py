@@ -31,13 +31,7 @@ _CAPTIONS = {
 
 
 def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure]) -> None:
-    """Writes the self-contained page `workdir/report.html`, and `workdir/plots/*.png`.
-
-    Args:
-      workdir: An existing folder.
-      comparison: The outcome.
-      failures: Members that could not be trained.
-    """
+    """Writes the self-contained page `report.html`, and `plots/*.png`, to an existing folder."""
     with figure_style():
         plots = comparison_plots(comparison)
     page = load_template("comparison.html.jinja", "mtljax.comparison").render(

@@ -80,11 +80,9 @@ def plan(
 ) -> list[Method]:
     """Returns the methods of a comparison: baselines, then methods, then fixed weightings.
 
+    Every balancer is combined with every fusion and trunk; the defaults are the experiment's.
+
     Args:
-      experiment: Base experiment; its settings are the defaults.
-      balancers: Balancers with their arguments.
-      fusions: Fusions, combined with every balancer and trunk.
-      trunks: Trunks, combined with every balancer and fusion.
       vary: `field=value,value` per field; all combinations become separate methods.
       grid: `field=value,value` per field; all combinations become candidates of every method and
         baseline. With `init=none` in `vary` or `grid` a run is trained `from_scratch`.
@@ -96,7 +94,11 @@ def plan(
     balancers, fusions = balancers or [experiment.balancer], fusions or [experiment.fusion]
     trunks, points = trunks or [experiment.trunk], list(combinations(grid, "--grid"))
     variants = list(combinations(vary, "--vary"))
-    _check_disjoint(variants[0], points[0])
+    flags = {kind: f"--{kind}s" for kind in ("balancer", "fusion", "trunk")}
+    flags |= {field: "--grid" for field, _ in points[0]}
+    for field, _ in variants[0]:
+        if field in flags:
+            raise ValueError(f"--vary cannot have {field}: its values are set by {flags[field]}")
     if front < 0:
         raise ValueError(f"--front must be >= 0, not {front}")
     if front and len(experiment.tasks) < 2:
@@ -105,30 +107,27 @@ def plan(
     bases = _bases(experiment, trunks, variants)
     new = functools.partial(_method, points)
     methods = []
-    for base in bases:
-        for task in experiment.tasks:
-            single = single_task(base.experiment, task.name)
-            methods.append(new("stl", base, [f"{STL} {task.name}", *base.labels], single))
+    for base, task in itertools.product(bases, experiment.tasks):
+        single = single_task(base.experiment, task.name)
+        methods.append(new("stl", base, [f"{STL} {task.name}", *base.labels], single))
     for base, fusion, balancer in itertools.product(bases, fusions, balancers):
         labels = base.labels + [f"fusion {fusion}"] * (len(fusions) > 1)
         labels += [balancer] * (len(balancers) > 1 or not labels)
         variant = dataclasses.replace(base.experiment, fusion=fusion, balancer=balancer)
         methods.append(new("method", base, labels, variant))
-    for base in bases:
-        for weights in simplex(len(experiment.tasks), front):
-            text = ",".join(f"{w:.4g}" for w in weights)
-            fixed = f"fixed:weights=({text})"
-            variant = dataclasses.replace(base.experiment, fusion=fusions[0], balancer=fixed)
-            methods.append(new("front", base, [f"fixed ({text})", *base.labels], variant))
+    for base, weights in itertools.product(bases, simplex(len(experiment.tasks), front)):
+        text = ",".join(f"{w:.4g}" for w in weights)
+        fixed = f"fixed:weights=({text})"
+        variant = dataclasses.replace(base.experiment, fusion=fusions[0], balancer=fixed)
+        methods.append(new("front", base, [f"fixed ({text})", *base.labels], variant))
     _check(methods)
     return methods
 
 
 class _Base(NamedTuple):
-    """Settings that methods share with their single-task baselines."""
+    """Settings that methods share with their single-task baselines, and labels for their names."""
 
     labels: list[str]
-    """Parts of the name that distinguish these settings."""
     experiment: Experiment
 
 
@@ -152,23 +151,19 @@ def _method(
     experiment: Experiment,
 ) -> Method:
     """Method with a candidate for each point of the grid."""
-    return Method(
-        name=", ".join(labels),
-        kind=kind,
-        baseline=", ".join([STL, *base.labels]),
-        candidates=tuple(
-            Candidate(
-                settings=", ".join(f"{field}={text}" for field, text in point),
-                experiment=with_overrides(experiment, point, "--grid"),
-            )
-            for point in points
-        ),
+    candidates = tuple(
+        Candidate(
+            settings=", ".join(f"{field}={text}" for field, text in point),
+            experiment=with_overrides(experiment, point, "--grid"),
+        )
+        for point in points
     )
+    baseline = ", ".join([STL, *base.labels])
+    return Method(name=", ".join(labels), kind=kind, baseline=baseline, candidates=candidates)
 
 
 def single_task(experiment: Experiment, task: str) -> Experiment:
     """Single-task baseline with the same trunk, budget and data."""
-    selects_task = experiment.select.startswith(f"{task}/")
     labels = {name: key for name, key in experiment.data.labels.items() if name == task}
     return dataclasses.replace(
         experiment,
@@ -178,7 +173,7 @@ def single_task(experiment: Experiment, task: str) -> Experiment:
         balancer="ew",
         level="parameters",
         heads="auto",
-        select=experiment.select if selects_task else "loss",
+        select=experiment.select if experiment.select.startswith(f"{task}/") else "loss",
         teachers={},  # a distilled network would not be an independent baseline
     )
 
@@ -192,15 +187,6 @@ def simplex(tasks: int, count: int) -> Float[np.ndarray, "{count} {tasks}"]:
     points = qmc.Halton(tasks - 1, scramble=False).random(count + 1)[1:]
     edges = np.sort(points, axis=1)
     return tasks * np.diff(edges, axis=1, prepend=0.0, append=1.0)
-
-
-def _check_disjoint(variant: Sequence[Override], point: Sequence[Override]) -> None:
-    """Raises ValueError if --vary has a field that another flag sets."""
-    flags = {kind: f"--{kind}s" for kind in ("balancer", "fusion", "trunk")}
-    flags |= {field: "--grid" for field, _ in point}
-    for field, _ in variant:
-        if field in flags:
-            raise ValueError(f"--vary cannot have {field}: its values are set by {flags[field]}")
 
 
 def _check(methods: Sequence[Method]) -> None:

@@ -25,8 +25,6 @@ COSTS: Mapping[str, Callable[..., np.ndarray]] = {
     "parameters": np.sum,
 }
 """Reported costs, and the reduction of each over single-task networks."""
-
-
 SeedResults = Mapping[int, RunResult]
 """Results of the finished runs by seed."""
 
@@ -52,13 +50,14 @@ def collect(
     ]
     rows += [row(m.name, [m]) for kind in ("method", "front") for m in methods if m.kind == kind]
     rows = _with_scores(rows, metrics)
+    pairs = itertools.combinations([row for row in rows if row.kind != "front"], 2)
     results = [result for _, by_seed in chosen.values() for result in by_seed.values()]
     return Comparison(
         experiment=experiment,
         metrics=metrics,
         seeds=tuple(seeds),
         rows=tuple(rows),
-        tests=_delta_m_tests([row for row in rows if row.kind != "front"]),
+        tests=_adjusted(_test(b, a, b.delta_m, a.delta_m) for a, b in pairs),
         metric_tests=_metric_tests(rows, metrics),
         seeds_per_program=max((result.together for result in results), default=1),
         environment=_merge_environments(results),
@@ -82,10 +81,8 @@ def _choose(method: Method, seeds: Sequence[int], workdir: Path) -> tuple[Candid
 
     def score(pair: tuple[Candidate, SeedResults]) -> float:
         candidate, results = pair
-        if not results:
-            return float("inf")
         scores = [selection_score(candidate.experiment, r.validation) for r in results.values()]
-        return float(np.mean(scores))
+        return float(np.mean(scores)) if scores else float("inf")
 
     return min(((c, read(c)) for c in method.candidates), key=score)
 
@@ -105,9 +102,9 @@ def _row(
     telemetry: Mapping[str, Estimate] = {}
     for method in methods:
         candidate, results = chosen[method.name]
-        for k, metric in enumerate(metrics):
-            if metric.task in method.tasks:
-                values[:, k] = _test_values(results, metric, seeds)
+        for (s, seed), (k, metric) in itertools.product(enumerate(seeds), enumerate(metrics)):
+            if seed in results and metric.task in method.tasks:
+                values[s, k] = results[seed].test[metric.task].get(metric.name, np.nan)
         for cost in COSTS:
             costs[cost].append(_cost(cost, results, seeds))
         if kind != "stl":
@@ -127,20 +124,11 @@ def _row(
     )
 
 
-def _test_values(
-    results: SeedResults, metric: Metric, seeds: Sequence[int]
-) -> Float[np.ndarray, " S"]:
-    tests = [results[seed].test[metric.task] if seed in results else {} for seed in seeds]
-    return np.array([test[metric.name] if test else np.nan for test in tests], float)
-
-
 def _cost(name: str, results: SeedResults, seeds: Sequence[int]) -> Float[np.ndarray, " S"]:
-    def value(result: RunResult) -> float | None:
-        if name == "parameters":
-            return result.parameters.total if result.parameters else None
-        return getattr(result, name)
-
-    return np.array([value(results[s]) if s in results else None for s in seeds], float)
+    values = [getattr(results.get(seed), name, None) for seed in seeds]
+    if name == "parameters":
+        values = [parameters and parameters.total for parameters in values]
+    return np.array(values, float)
 
 
 def _telemetry(results: SeedResults) -> dict[str, Estimate]:
@@ -155,23 +143,15 @@ def _with_scores(rows: Sequence[ComparisonRow], metrics: Sequence[Metric]) -> li
     """Rows with delta_m relative to the first row, and the methods' mean ranks."""
     methods = [row for row in rows if row.kind == "method"]
     means = [[row.metric(k).mean for k in range(len(metrics))] for row in methods]
-    ranks = statistics.mean_ranks(np.array(means), metrics) if methods else ()
-    rank_of = {row.name: float(rank) for row, rank in zip(methods, ranks, strict=True)}
+    ranks = statistics.mean_ranks(np.array(means), metrics).tolist() if methods else ()
+    rank_of = {row.name: rank for row, rank in zip(methods, ranks, strict=True)}
 
     def scored(row: ComparisonRow) -> ComparisonRow:
         change = statistics.relative_change(row.values, rows[0].values, metrics)
-        return dataclasses.replace(
-            row,
-            delta_m=statistics.delta_m(change, metrics),
-            mean_rank=rank_of.get(row.name, np.nan),
-        )
+        delta_m, rank = statistics.delta_m(change, metrics), rank_of.get(row.name, np.nan)
+        return dataclasses.replace(row, delta_m=delta_m, mean_rank=rank)
 
     return [scored(row) for row in rows]
-
-
-def _delta_m_tests(rows: Sequence[ComparisonRow]) -> tuple[PairedTest, ...]:
-    pairs = itertools.combinations(rows, 2)
-    return _adjusted(_test(b, a, b.delta_m, a.delta_m) for a, b in pairs)
 
 
 def _metric_tests(
@@ -206,8 +186,5 @@ def _test(
 def _adjusted(tests: Iterable[PairedTest]) -> tuple[PairedTest, ...]:
     """Tests with p values corrected for multiple testing."""
     tests = tuple(tests)
-    p = statistics.holm_correction(np.array([test.p for test in tests]))
-    return tuple(
-        dataclasses.replace(test, adjusted_p=float(value))
-        for test, value in zip(tests, p, strict=True)
-    )
+    p = statistics.holm_correction(np.array([test.p for test in tests])).tolist()
+    return tuple(dataclasses.replace(t, adjusted_p=q) for t, q in zip(tests, p, strict=True))

@@ -62,9 +62,7 @@ def estimate(samples: Float[np.ndarray, " S"]) -> Estimate:
 
 
 def relative_change(
-    values: Float[np.ndarray, "S K"],
-    baseline: Float[np.ndarray, "S K"],
-    metrics: Sequence[Metric],
+    values: Float[np.ndarray, "S K"], baseline: Float[np.ndarray, "S K"], metrics: Sequence[Metric]
 ) -> Float[np.ndarray, "S K"]:
     """Improvement over the baseline of each metric and seed, in % of the baseline's mean.
 
@@ -73,9 +71,8 @@ def relative_change(
     the baseline's mean is 0.
     """
     sign = np.array([metric.sign for metric in metrics])
-    scale = np.abs(_nanmean(baseline))
-    scale = np.where(scale > 0, scale, np.nan)
-    return 100 * sign * (values - baseline) / scale
+    scale = np.abs(nanmean(baseline))
+    return 100 * sign * (values - baseline) / np.where(scale > 0, scale, np.nan)
 
 
 def delta_m(
@@ -134,11 +131,9 @@ def holm_correction(p: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
       Holm, 1979, "A simple sequentially rejective multiple test procedure"
     """
     adjusted = np.full(len(p), np.nan)
-    order = [i for i in np.argsort(p) if not np.isnan(p[i])]
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p[i]))
-        adjusted[i] = highest
+    order = np.argsort(p)[: np.sum(~np.isnan(p))]  # NaN is sorted to the end
+    scaled = np.arange(len(order), 0, -1) * p[order]
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return adjusted
 
 
@@ -155,11 +150,12 @@ def pareto_optimal(
       [True, True, False]
     """
     gain = points * [metric.sign for metric in metrics]
-    at_least = (gain[:, None] >= gain[None]).all(-1)
-    better = (gain[:, None] > gain[None]).any(-1)
-    return np.logical_not((at_least & better).any(0))
+    dominates = (gain[:, None] >= gain).all(-1) & (gain[:, None] > gain).any(-1)
+    return np.logical_not(dominates.any(0))
 
 
-def _nanmean(values: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " K"]:
+def nanmean(values: Float[np.ndarray, "S *K"]) -> Float[np.ndarray, "*K"]:
+    """Mean over the first axis without NaN; NaN where all values are, without a warning."""
     known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0.0).sum(0) / known.sum(0)

@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,22 +35,13 @@ class Column(NamedTuple):
 
 def result_columns(comparison: Comparison) -> list[Column]:
     """Columns of the results, which depend on the runs only: test metrics, delta_m and MR."""
+    delta_m, seeds = partial(format_delta_m, comparison), len(comparison.seeds)
+    rank_text = lambda row: "" if np.isnan(row.mean_rank) else f"{row.mean_rank:.2f}"
+    rank = lambda row: Estimate(row.mean_rank, float("nan"), seeds)
     return [
         *(_metric_column(comparison, k) for k in range(len(comparison.metrics))),
-        Column(
-            "Δm %",
-            "↑",
-            "delta_m",
-            lambda row: estimate(row.delta_m),
-            lambda row: format_delta_m(comparison, row),
-        ),
-        Column(
-            "MR",
-            "↓",
-            "mean_rank",
-            lambda row: Estimate(row.mean_rank, float("nan"), len(comparison.seeds)),
-            lambda row: "" if np.isnan(row.mean_rank) else f"{row.mean_rank:.2f}",
-        ),
+        Column("Δm %", "↑", "delta_m", lambda row: estimate(row.delta_m), delta_m),
+        Column("MR", "↓", "mean_rank", rank, rank_text),
     ]
 
 
@@ -63,27 +56,22 @@ def _metric_column(comparison: Comparison, k: int) -> Column:
     )
 
 
-def _cost_column(header: str, key: str, scale: float, form: str) -> Column:
-    text = lambda row: _format(row.costs[key].mean * scale, form)
-    return Column(header, "↓", key, lambda row: row.costs[key], text)
+def _cost_column(header: str, better: str, key: str, scale: float, form: str) -> Column:
+    value = lambda row: {**row.costs, **row.telemetry}.get(key, UNKNOWN)
 
+    def text(row: ComparisonRow) -> str:
+        mean = value(row).mean
+        return "n/a" if np.isnan(mean) else format(scale * mean, form)
 
-def _conflicting(row: ComparisonRow) -> Estimate:
-    return row.telemetry.get("conflicting", UNKNOWN)
+    return Column(header, better, key, value, text)
 
 
 COST_COLUMNS = (
-    _cost_column("ms per step", "ms_per_step", 1, ".3g"),
-    _cost_column("memory, MiB", "memory_bytes", 2**-20, ".0f"),
-    _cost_column("compile time, s", "compile_seconds", 1, ".1f"),
-    _cost_column("parameters", "parameters", 1, ",.0f"),
-    Column(
-        "conflicting pairs, %",
-        "",
-        "conflicting",
-        _conflicting,
-        lambda row: _format(100 * _conflicting(row).mean, ".0f"),
-    ),
+    _cost_column("ms per step", "↓", "ms_per_step", 1, ".3g"),
+    _cost_column("memory, MiB", "↓", "memory_bytes", 2**-20, ".0f"),
+    _cost_column("compile time, s", "↓", "compile_seconds", 1, ".1f"),
+    _cost_column("parameters", "↓", "parameters", 1, ",.0f"),
+    _cost_column("conflicting pairs, %", "", "conflicting", 100, ".0f"),
 )
 """Columns of the costs, which vary from run to run, and of the gradient conflicts."""
 
@@ -108,30 +96,26 @@ def format_delta_m(comparison: Comparison, row: ComparisonRow) -> str:
     return format_percent(estimate(row.delta_m)).removesuffix(" %")
 
 
-def _format(value: float, form: str) -> str:
-    return "n/a" if np.isnan(value) else format(value, form)
-
-
-def to_terminal(comparison: Comparison) -> list[Table]:
-    """Tables of results and costs for the terminal."""
+def to_terminal(comparison: Comparison) -> Iterator[Table]:
+    """Yields the tables of results and costs for the terminal."""
     name, seeds = comparison.experiment.name, len(comparison.seeds)
-    title = f"{name}: test split, mean ± half width of the 95 % interval, {seeds} seeds"
-    return [
-        _terminal_table(title, comparison.rows, result_columns(comparison)),
-        _terminal_table("cost and gradient conflicts", comparison.rows, COST_COLUMNS),
-    ]
+    results = f"{name}: test split, mean ± half width of the 95 % interval, {seeds} seeds"
+    tables = {results: result_columns(comparison), "cost and gradient conflicts": COST_COLUMNS}
+    for title, columns in tables.items():
+        table = Table(title=title, title_justify="left")
+        table.add_column("method", overflow="fold")  # fold: nothing is cut off on a narrow terminal
+        for column in columns:
+            header = f"{column.header} {column.better}".strip()
+            table.add_column(header, justify="right", overflow="fold")
+        for group in _by_kind(comparison):
+            for row in group:
+                table.add_row(_label(row), *(column.text(row) for column in columns))
+            table.add_section()
+        yield table
 
 
-def _terminal_table(title: str, rows: Sequence[ComparisonRow], columns: Sequence[Column]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("method", overflow="fold")  # fold: nothing is cut off on a narrow terminal
-    for column in columns:
-        header = f"{column.header} {column.better}".strip()
-        table.add_column(header, justify="right", overflow="fold")
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        ends = following is not None and following.kind != row.kind
-        table.add_row(_label(row), *(column.text(row) for column in columns), end_section=ends)
-    return table
+def _by_kind(comparison: Comparison) -> Iterator[Iterator[ComparisonRow]]:
+    return (rows for _, rows in itertools.groupby(comparison.rows, lambda row: row.kind))
 
 
 def _label(row: ComparisonRow) -> str:
@@ -145,12 +129,9 @@ def to_csv(comparison: Comparison, columns: Sequence[Column]) -> str:
     names = [f"{c.key}{end}" for c in columns for end in ("", "/low", "/high", "/seeds")]
     writer.writerow(["method", "kind", "settings", *names])
     for row in comparison.rows:
-        values = [column.value(row) for column in columns]
-        numbers = [
-            x
-            for v in values
-            for x in (_csv_number(v.mean), _csv_number(v.low), _csv_number(v.high), v.seeds)
-        ]
+        numbers: list[object] = []
+        for value in (column.value(row) for column in columns):
+            numbers += [*map(_csv_number, (value.mean, value.low, value.high)), value.seeds]
         writer.writerow([row.name, row.kind, row.settings, *numbers])
     return text.getvalue()
 
@@ -194,17 +175,15 @@ def to_latex(comparison: Comparison) -> str:
         "\\toprule",
         " & ".join(map(escape_latex, head)) + r" \\",
     ]
-    best = _best(comparison, columns)
-    kind = None
-    for i, row in enumerate(comparison.rows):
-        if row.kind != kind:
-            lines.append("\\midrule")
-        kind = row.kind
-        cells = [escape_latex(_label(row))]
-        for c, column in enumerate(columns):
-            text = escape_latex(column.text(row))
-            cells.append(rf"\textbf{{{text}}}" if best.get(c) == i else text)
-        lines.append(" & ".join(cells) + r" \\")
+    best = [_best_method(comparison, column) for column in columns]
+    for group in _by_kind(comparison):
+        lines.append("\\midrule")
+        for row in group:
+            cells = [escape_latex(_label(row))]
+            for column, best_row in zip(columns, best, strict=True):
+                text = escape_latex(column.text(row))
+                cells.append(rf"\textbf{{{text}}}" if row is best_row else text)
+            lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
@@ -213,16 +192,8 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def _best(comparison: Comparison, columns: Sequence[Column]) -> dict[int, int]:
-    """Index of a column -> index of the method with the best mean."""
-    best = {}
-    for c, column in enumerate(columns):
-        sign = 1.0 if column.better == "↑" else -1.0
-        values = {
-            i: sign * column.value(row).mean
-            for i, row in enumerate(comparison.rows)
-            if row.kind == "method" and not np.isnan(column.value(row).mean)
-        }
-        if values:
-            best[c] = max(values, key=lambda i: values[i])
-    return best
+def _best_method(comparison: Comparison, column: Column) -> ComparisonRow | None:
+    """Method with the best mean."""
+    sign = 1.0 if column.better == "↑" else -1.0
+    known = [row for row in comparison.rows_of("method") if not np.isnan(column.value(row).mean)]
+    return max(known, key=lambda row: sign * column.value(row).mean, default=None)

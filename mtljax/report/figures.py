@@ -134,6 +134,11 @@ def make_plot(
     return Plot.encode(name, title, Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
 
 
+def existing(*plots: Plot | None) -> list[Plot]:
+    """Returns the plots that have data."""
+    return [plot for plot in plots if plot is not None]
+
+
 def write_plots(workdir: Path, plots: Sequence[Plot]) -> None:
     """Writes `workdir/plots/*.png`."""
     folder = workdir / "plots"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from mtljax.config import Experiment, to_json
-from mtljax.report.figures import Plot
+from mtljax.report.figures import Plot, existing
 from mtljax.report.summary import constant_predictor_result, headline, main_result, remarks
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
@@ -41,7 +41,7 @@ class TaskSection(NamedTuple):
     @property
     def plots(self) -> list[Plot]:
         """Existing figures."""
-        return [plot for plot in (self.loss, self.test, self.worst) if plot is not None]
+        return existing(self.loss, self.test, self.worst)
 
 
 class MetricRow(NamedTuple):

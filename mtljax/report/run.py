@@ -19,7 +19,7 @@ from mtljax.report.example_images import (
     triple_cells,
     worst_first,
 )
-from mtljax.report.figures import Plot, figure_style, make_plot, write_plots
+from mtljax.report.figures import Plot, existing, figure_style, make_plot, write_plots
 from mtljax.report.history import History
 from mtljax.report.image_grid import GridCell, ImageGrid
 from mtljax.report.page import TaskSection, render_page
@@ -37,12 +37,7 @@ _MOST_PAIRS = 20
 
 
 def write_report(
-    workdir: Path,
-    *,
-    experiment: Experiment,
-    history: History,
-    result: RunResult,
-    test: Predictions,
+    workdir: Path, *, experiment: Experiment, history: History, result: RunResult, test: Predictions
 ) -> None:
     """Writes the self-contained page `workdir/report.html`, and `workdir/plots/*.png`.
 
@@ -72,7 +67,7 @@ def write_report(
         examples=examples,
     )
     plots = [*ranking, *training, *(plot for section in sections for plot in section.plots)]
-    write_plots(workdir, [*plots, *_existing(examples), overview])
+    write_plots(workdir, [*plots, *existing(examples), overview])
     write_text(workdir / "report.html", page)
 
 
@@ -101,7 +96,7 @@ def _ranking_plots(tasks: Sequence[Task], result: RunResult) -> list[Plot]:
             draw = functools.partial(curves.draw_ranking, tasks=group, result=result)
             height = 0.7 + 0.17 * len(group)
             plots.append(make_plot(f"ranking_{metric}", draw, height=height, margins=None))
-    return _existing(*plots)
+    return existing(*plots)
 
 
 def _task_sections(
@@ -145,7 +140,7 @@ def _training_plots(experiment: Experiment, history: History, result: RunResult)
     norm = make_plot("gradient_norm", lambda axis: curves.draw_gradient_norm(axis, history))
     curvature = make_plot("curvature", lambda axis: curves.draw_curvature(axis, history))
     speed = make_plot("throughput", lambda axis: curves.draw_throughput(axis, history))
-    return _existing(first, norm, speed, curvature, cosines)
+    return existing(first, norm, speed, curvature, cosines)
 
 
 def _overview(
@@ -156,10 +151,10 @@ def _overview(
     examples: Plot | None,
 ) -> Plot:
     """The main figures of the first two tasks in one image, for a README or a slide."""
-    losses = _existing(*(section.loss for section in sections[:2]))
-    tests = _existing(*(section.test for section in sections))[:2]
-    worst = _existing(*(section.worst for section in sections))[: 3 - len(tests)]
-    plots = [*losses, *training][:3] + [*tests, *worst, *_existing(examples)][:3]
+    losses = existing(*(section.loss for section in sections[:2]))
+    tests = existing(*(section.test for section in sections))[:2]
+    worst = existing(*(section.worst for section in sections))[: 3 - len(tests)]
+    plots = [*losses, *training][:3] + [*tests, *worst, *existing(examples)][:3]
     facts = [f"balancer {experiment.balancer}", f"{result.steps:,} steps"]
     if result.parameters is not None:
         facts.append(f"{result.parameters.total:,} parameters")
@@ -213,10 +208,6 @@ def _random_examples(tasks: Sequence[Task], test: Predictions) -> Plot | None:
         cells = captioned_cells(shown, test, index, with_names=len(tasks) > 1)
         grid = ImageGrid(cells=cells, columns=_RANDOM_COLUMNS, width=_WIDE)
     return grid.render("random_test_images", title)
-
-
-def _existing(*plots: Plot | None) -> list[Plot]:
-    return [plot for plot in plots if plot is not None]
 
 
 def file_stems(names: Sequence[str]) -> list[str]:

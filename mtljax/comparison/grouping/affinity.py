@@ -57,13 +57,8 @@ def measure_affinity(
 ) -> Float[np.ndarray, "N T T"]:
     """Trains all tasks together with one seed, and measures their affinity N times.
 
-    The measurements are stored in `folder/seed-N.json` and not repeated.
-
-    Args:
-      experiment: The experiment with its seed.
-      folder: Folder of the measurements.
-      programs: Programs of the experiment.
-      measure: Compiled measurement; see `make_affinity`.
+    The measurements are stored in `folder/seed-N.json` and not repeated. `measure` is the compiled
+    measurement of `make_affinity`.
     """
     file = folder / f"seed-{experiment.seed}.json"
     config = to_json(experiment)
@@ -75,10 +70,8 @@ def measure_affinity(
     every -= every % experiment.log_every
     state, seeds = programs.create(experiment.seed), [experiment.seed]
     chunks = take_steps(programs, seeds, state, 0, measure=measure, measure_every=every)
-    affinity = np.array(
-        [jax.device_get(chunk.measurement) for chunk in chunks if chunk.measurement is not None],
-        float,
-    )
+    measured = [jax.device_get(c.measurement) for c in chunks if c.measurement is not None]
+    affinity = np.array(measured, float)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, {"config": config, "affinity": affinity.tolist()})
     return affinity

@@ -1,6 +1,7 @@
 """Task grouping: measures affinity while all tasks train, and recommends a partition."""
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +34,9 @@ def group(
 ) -> Grouping:
     """Measures task affinity with several seeds and recommends which tasks to train together.
 
-    Measurements of finished seeds in `workdir` are reused.
-
     Args:
       experiment: Experiment that trains all tasks.
-      workdir: Folder for the measurements, the recommendation and the page.
+      workdir: Folder for the page and the measurements; those of finished seeds are reused.
       seeds: Number of consecutive seeds, from the experiment's.
       groups: Maximum number of groups, one network each; None: no limit.
       devices: Number of devices to use; None: all.
@@ -86,13 +85,8 @@ def affinity_table(names: Sequence[str], affinity: Float[np.ndarray, "T T"], wid
     if console.measure(table, options=unlimited).maximum <= width:
         return table
 
-    table = Table(
-        "loss of",
-        "most helpful",
-        "least helpful",
-        title="affinity, % of the loss (the page has the full matrix)",
-        title_justify="left",
-    )
+    title = "affinity, % of the loss (the page has the full matrix)"
+    table = Table("loss of", "most helpful", "least helpful", title=title, title_justify="left")
     for j, name in enumerate(names):
         order = sorted(set(range(len(names))) - {j}, key=lambda i: affinity[i, j])
         cells = [f"{names[i]}  {100 * affinity[i, j]:+.2g}" for i in (order[-1], order[0])]
@@ -105,22 +99,19 @@ def conclusions(names: Sequence[str], grouping: Grouping) -> list[str]:
     groups = [joined([names[i] for i in part]) for part in grouping.groups if len(part) > 1]
     single = [names[part[0]] for part in grouping.groups if len(part) == 1]
     sentences = []
-    if len(groups) == 1 and not single:
-        sentences.append(f"Train all tasks together: {groups[0]}.")
-    elif groups:
-        sentences.append(f"Train together: {'; '.join(groups)}.")
+    if groups:
+        which = "Train together" if single or len(groups) > 1 else "Train all tasks together"
+        sentences.append(f"{which}: {'; '.join(groups)}.")
     if single:
-        sentences.append(
-            f"Train separately: {joined(single)}; grouping does not improve the score."
-        )
-    affinity = grouping.affinity
-    pairs = [(int(i), int(j)) for i, j in np.argwhere(~np.eye(len(names), dtype=bool))]
-    (a, b), (c, d) = (pick(pairs, key=lambda pair: affinity[pair]) for pick in (max, min))
-    sentences.append(
-        f"Highest affinity: a step on {names[a]} changes the loss of {names[b]} by "
-        f"{-100 * affinity[a, b]:+.2g} %; lowest: a step on {names[c]} changes the loss of "
-        f"{names[d]} by {-100 * affinity[c, d]:+.2g} %."
+        separate = f"Train separately: {joined(single)}; grouping does not improve the score."
+        sentences.append(separate)
+    pairs = list(itertools.permutations(range(len(names)), 2))
+    highest, lowest = (
+        f"a step on {names[i]} changes the loss of {names[j]} by "
+        f"{-100 * grouping.affinity[i, j]:+.2g} %"
+        for i, j in (pick(pairs, key=grouping.affinity.__getitem__) for pick in (max, min))
     )
+    sentences.append(f"Highest affinity: {highest}; lowest: {lowest}.")
     support, seeds = grouping.support, len(grouping.measurements)
     confidence = "high" if support >= 0.95 else "moderate" if support >= 0.7 else "low"
     method = "exact search" if grouping.is_exact else "local search"
@@ -138,16 +129,14 @@ def write(experiment: Experiment, grouping: Grouping, workdir: Path) -> None:
     from mtljax.comparison.grouping.page import write_page  # imports matplotlib
 
     names = [task.name for task in experiment.tasks]
-    write_json(
-        workdir / "group.json",
-        {
-            "tasks": names,
-            "groups": [[names[i] for i in part] for part in grouping.groups],
-            "affinity": grouping.affinity.tolist(),
-            "score": grouping.score,
-            "score_together": grouping.joint_score,
-            "support": grouping.support,
-            "measurements": list(grouping.measurements),
-        },
-    )
+    content = {
+        "tasks": names,
+        "groups": [[names[i] for i in part] for part in grouping.groups],
+        "affinity": grouping.affinity.tolist(),
+        "score": grouping.score,
+        "score_together": grouping.joint_score,
+        "support": grouping.support,
+        "measurements": list(grouping.measurements),
+    }
+    write_json(workdir / "group.json", content)
     write_page(workdir, experiment, grouping, conclusions(names, grouping))

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from mtljax.comparison.grouping.search import Grouping
 from mtljax.config import Experiment, to_json
-from mtljax.report.figures import Plot, figure_style, make_plot, write_plots
+from mtljax.report.figures import Plot, existing, figure_style, make_plot, write_plots
 from mtljax.report.page import load_template, settings_text
 from mtljax.utils.files import write_text
 from mtljax.utils.text import count
@@ -33,7 +33,7 @@ def write_page(
         plot=plot,
         settings=settings_text(to_json(experiment)),
     )
-    write_plots(workdir, [plot] if plot is not None else [])
+    write_plots(workdir, existing(plot))
     write_text(workdir / "report.html", page)
 
 

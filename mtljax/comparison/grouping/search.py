@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mtljax.comparison.statistics import nanmean
+
 Groups = tuple[tuple[int, ...], ...]
 """Partition of the task indices 0 ... T - 1, sorted."""
 EXACT = 10
@@ -101,10 +103,9 @@ def _subsets(
 def _greedy_merge(affinity: np.ndarray, most: int) -> list[list[int]]:
     groups = [[i] for i in range(len(affinity))]
     while len(groups) > 1:
+        scores = [score(affinity, group) for group in groups]
         gains = {
-            (a, b): score(affinity, groups[a] + groups[b])
-            - score(affinity, groups[a])
-            - score(affinity, groups[b])
+            (a, b): score(affinity, groups[a] + groups[b]) - scores[a] - scores[b]
             for a in range(len(groups))
             for b in range(a)
         }
@@ -152,10 +153,9 @@ def recommend(
       most: Maximum number of groups.
       resamples: Number of resamples; None: 200, or 20 for more than `EXACT` tasks.
     """
-    mean = lambda parts: np.nan_to_num(_nanmean(np.stack([_nanmean(part) for part in parts])))
+    mean = lambda parts: np.nan_to_num(nanmean(np.stack([nanmean(part) for part in parts])))
     affinity = mean(measured)
-    groups = best_groups(affinity, most)
-    is_exact = len(affinity) <= EXACT
+    groups, is_exact = best_groups(affinity, most), len(affinity) <= EXACT
     if resamples is None:
         resamples = 200 if is_exact else 20
     rng, equal = np.random.default_rng(0), 0
@@ -172,11 +172,3 @@ def recommend(
         is_exact=is_exact,
         measurements=tuple(map(len, measured)),
     )
-
-
-def _nanmean(values: Float[np.ndarray, "N T T"]) -> Float[np.ndarray, "T T"]:
-    """Mean over the first axis without NaN; NaN where all values are, without a warning."""
-    known = ~np.isnan(values)
-    counts = known.sum(0)
-    sums = np.where(known, values, 0.0).sum(0)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
