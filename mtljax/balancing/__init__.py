@@ -16,8 +16,7 @@ from typing import NamedTuple
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
 from mtljax.balancing.base import Ahead, Balancer, BalancerSpec, Needs, Signals, aggregate
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
-from mtljax.balancing.conflict import graddrop, gradvac, pcgrad
-from mtljax.balancing.dual_cone import dualproj, upgrad
+from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
 from mtljax.balancing.fair import fairgrad, imtl, imtl_g, nash_mtl
 from mtljax.balancing.groups import go4align
 from mtljax.balancing.min_norm import cagrad, imgrad, mgda

@@ -62,8 +62,7 @@ def cluster_means(
     line = jnp.where(present, values / scale, 0.0)[order]
 
     run = (jnp.arange(size)[:, None] <= jnp.arange(size)[None, :]).astype(values.dtype)
-    inside = run[:, None, :] * (jnp.arange(size)[None, :, None] <= jnp.arange(size)[None, None, :])
-    inside = inside * (jnp.arange(size)[:, None, None] <= jnp.arange(size)[None, :, None])
+    inside = run[:, :, None] * run[None, :, :]  # [i, m, j]: i <= m <= j
     count = jnp.einsum("imj,m->ij", inside, mass)  # run from i to j
     mean = jnp.einsum("imj,m->ij", inside, mass * line) / jnp.maximum(count, 1)
     spread = (line[None, :, None] - mean[:, None, :]) ** 2 * mass[None, :, None]

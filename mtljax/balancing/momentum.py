@@ -1,6 +1,7 @@
 """Methods that average gradients or weights over the steps."""
 
 import ast
+import dataclasses
 import functools
 
 import jax
@@ -161,11 +162,8 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
         )
         excess = sum(jax.tree.leaves(parts))
         learning = present & (state["seen"] >= max(warmup, 1))
-        first = jnp.where(
-            present & ~learning,
-            (state["first"] * state["seen"] + excess) / (state["seen"] + 1),
-            state["first"],
-        )
+        mean = (state["first"] * state["seen"] + excess) / (state["seen"] + 1)
+        first = jnp.where(present & ~learning, mean, state["first"])
         relative = excess / (first + 1e-7)
         log_weights = state["log_weights"] + jnp.where(learning, step_size * relative, 0.0)
         weights = base.masked_softmax(log_weights, present) * present.sum()
@@ -225,14 +223,8 @@ def cr_mogm(balancer: str | base.Balancer = "mgda", smoothing: float = 0.9) -> b
         assert inner.observe is not None
         return {**state, "inner": inner.observe(signals, losses_after, state["inner"])}
 
-    return base.Balancer(
-        init=init,
-        combine=combine,
-        needs=inner.needs,
-        heads=inner.heads,
-        observe=observe if inner.observe else None,
-        parameters_only=inner.parameters_only,
-    )
+    after = observe if inner.observe else None
+    return dataclasses.replace(inner, init=init, combine=combine, observe=after)
 
 
 def _from_text(text: str) -> base.Balancer:

@@ -37,9 +37,8 @@ def conv_general_dilated(
     *,
     lhs_dilation: Pair = (1, 1),
     rhs_dilation: Pair = (1, 1),
-    dimension_numbers: Any = None,
     feature_group_count: int = 1,
-    precision: Any = None,
+    **options: Any,
 ) -> Float[Array, "B h w F"]:
     """`jax.lax.conv_general_dilated` for NHWC maps.
 
@@ -52,7 +51,7 @@ def conv_general_dilated(
         return _depthwise(x, kernel, window_strides, padding, rhs_dilation)
     if on_cpu and size == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
         x = x[:, :: window_strides[0], :: window_strides[1]]
-        return flat_dot_general(x, kernel[0, 0], None, precision=precision)
+        return flat_dot_general(x, kernel[0, 0], None, precision=options.get("precision"))
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -60,9 +59,8 @@ def conv_general_dilated(
         padding,
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
         feature_group_count=feature_group_count,
-        precision=precision,
+        **options,
     )
 
 
@@ -74,11 +72,9 @@ def flat_dot_general(
     On CPU the gradient of the kernel is then a matrix product: for a map [16, 32, 32, 64] four
     times faster than the contraction over three axes.
     """
-    del dimensions
-    flat = jax.lax.dot_general(
-        lhs.reshape(-1, lhs.shape[-1]), rhs, (((1,), (0,)), ((), ())), **options
-    )
-    return flat.reshape(*lhs.shape[:-1], rhs.shape[-1])
+    flat = lhs.reshape(-1, lhs.shape[-1])
+    product = jax.lax.dot_general(flat, rhs, (((1,), (0,)), ((), ())), **options)
+    return product.reshape(*lhs.shape[:-1], rhs.shape[-1])
 
 
 def small_conv(
@@ -106,14 +102,11 @@ def small_conv(
     )
     if not as_matrix_product:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    edge = ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0))
-    padded = jnp.pad(x, edge)
-    neighbors = jnp.concatenate(
-        [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)], -1
-    )
-    return jnp.tensordot(
-        neighbors, kernel.reshape(-1, features), axes=1, precision=options.get("precision")
-    )
+    padded = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
+    windows = ((i, j) for i in range(rows) for j in range(columns))
+    neighbors = jnp.concatenate([padded[:, i : i + height, j : j + width] for i, j in windows], -1)
+    matrix, precision = kernel.reshape(-1, features), options.get("precision")
+    return jnp.tensordot(neighbors, matrix, axes=1, precision=precision)
 
 
 def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C"]:
@@ -183,11 +176,8 @@ def _extent(kernel: Array, dilation: Pair, axis: int) -> int:
 def _shifted_sum(x: Array, kernel: Array, strides: Pair, dilation: Pair) -> Array:
     """Sum of shifted maps, each times one element of the kernel."""
     count = [(x.shape[1 + i] - _extent(kernel, dilation, i)) // strides[i] + 1 for i in (0, 1)]
-    part = lambda axis, k: slice(
-        k * dilation[axis],
-        k * dilation[axis] + (count[axis] - 1) * strides[axis] + 1,
-        strides[axis],
-    )
+    last = lambda axis, start: start + (count[axis] - 1) * strides[axis]
+    part = lambda i, k: slice(k * dilation[i], last(i, k * dilation[i]) + 1, strides[i])
     terms = [
         x[:, part(0, i), part(1, j)] * kernel[i, j, 0]
         for i in range(kernel.shape[0])

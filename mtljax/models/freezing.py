@@ -17,11 +17,7 @@ STAGE_COPY = re.compile(r"[^/]+_(trunk_\d+)(?=/)")
 
 
 def split_frozen(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
-    """Splits parameters into (trainable, frozen), each flat by path.
-
-    Args:
-      params: Nested parameters of a Flax model.
-      freeze: Names of modules and parameters to freeze; see `path_matches`.
+    """Splits parameters into (trainable, frozen), flat by path; for `freeze` see `path_matches`.
 
     Raises:
       ValueError: A name matches no parameter, or no trainable parameter remains.

@@ -1,4 +1,7 @@
-"""Distances of parameters from the heads, for layer-wise decay and gradual unfreezing."""
+"""Distances of parameters from the heads, for layer-wise decay and gradual unfreezing.
+
+They raise ValueError if no parameter belongs to a stage of the trunk.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -17,9 +20,6 @@ def layer_distances(paths: Iterable[str], stage_of: StageOf) -> dict[str, int]:
     A layer is a block of the trunk, or the part of a stage before its blocks. Heads, modules of the
     fusion and modules after the last block have distance 0, the last block has distance 1, as in
     BEiT and timm. All copies of a stage have the same distance.
-
-    Raises:
-      ValueError: No parameter belongs to a stage of the trunk.
     """
     return _ranks({path: _layer(_location(path, stage_of)) for path in paths})
 
@@ -28,9 +28,6 @@ def stage_distances(paths: Iterable[str], stage_of: StageOf) -> dict[str, int]:
     """Number of stages between each parameter and the heads.
 
     Heads and modules of the fusion have distance 0, the last stage of the trunk has distance 1.
-
-    Raises:
-      ValueError: No parameter belongs to a stage of the trunk.
     """
     locations = {path: _location(path, stage_of) for path in paths}
     return _ranks({path: location and location[:1] for path, location in locations.items()})

@@ -44,15 +44,11 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        epsilon = self.epsilon
-        if epsilon is None:
-            epsilon = 1e-5 if self.kind == "batch" else 1e-6
+        default = 1e-5 if self.kind == "batch" else 1e-6
+        epsilon = default if self.epsilon is None else self.epsilon
         if self.kind == "batch":
             return nn.BatchNorm(
-                use_running_average=not train,
-                axis_name=self.axis_name,
-                momentum=self.momentum,
-                epsilon=epsilon,
+                not train, momentum=self.momentum, epsilon=epsilon, axis_name=self.axis_name
             )(x)
         if self.kind == "group":
             return nn.GroupNorm(num_groups=group_count(x.shape[-1]), epsilon=epsilon)(x)
@@ -88,29 +84,16 @@ class DropPath(nn.Module):
 
 
 def conv(features: int, size: int, **options: Any) -> nn.Conv:
-    """`nn.Conv` with a square kernel, He initialization and the fast CPU implementations.
-
-    Args:
-      features: Output channels.
-      size: Height and width of the kernel.
-      **options: Further arguments of `nn.Conv`.
-    """
+    """`nn.Conv` with a square kernel, He initialization and the fast CPU implementations."""
     options.setdefault("kernel_init", he_normal(options.get("feature_group_count", 1)))
-    return nn.Conv(
-        features, (size, size), conv_general_dilated=cpu_ops.conv_general_dilated, **options
-    )
+    options["conv_general_dilated"] = cpu_ops.conv_general_dilated
+    return nn.Conv(features, (size, size), **options)
 
 
 def patches(features: int, size: int) -> nn.Conv:
     """Convolution named `patches` whose windows of `size` do not overlap."""
-    return conv(
-        features,
-        size,
-        strides=size,
-        padding="VALID",
-        kernel_init=nn.initializers.lecun_normal(),
-        name="patches",
-    )
+    init = nn.initializers.lecun_normal()
+    return conv(features, size, strides=size, padding="VALID", kernel_init=init, name="patches")
 
 
 def dense(features: int, **options: Any) -> nn.Dense:
@@ -128,10 +111,7 @@ def resize(
 ) -> Float[Array, "B h w C"]:
     """Bilinear resizing with half-pixel centers, as two matrix products.
 
-    Args:
-      x: Maps.
-      size: Target height and width.
-      antialias: Average over all covered pixels when shrinking.
+    With `antialias`, pixels of a smaller map are averages over all pixels that they cover.
     """
     if x.shape[1:3] == tuple(size):
         return x

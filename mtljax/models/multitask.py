@@ -86,14 +86,11 @@ def build(
     Args:
       trunk: Stages, from a function of `TRUNKS`.
       fusion: Class from `FUSIONS`, or a callable with the same arguments.
-      tasks: At least one task; names are unique.
+      tasks: At least one task; names are unique, and no task reads more stages than `trunk` has.
       mean: Mean of the training images.
       std: Standard deviation of the training images.
       remat: Recompute the activations of each stage in the backward pass: less memory, more time.
       **fusion_args: Further arguments of the fusion.
-
-    Raises:
-      ValueError: No task, duplicate names, or a task reads more stages than the trunk has.
     """
     names = tuple(task.name for task in tasks)
     if not names:

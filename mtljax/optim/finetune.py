@@ -16,14 +16,11 @@ def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformat
     """Layer-wise learning-rate decay: scales updates by decay ** (distance from the heads).
 
     Chain it after the optimizer, so that decoupled weight decay is scaled too, as with a separate
-    learning rate per layer. Frozen layers do not count.
+    learning rate per layer. Frozen layers do not count; one layer of the trunk must be trainable.
 
     Args:
       decay: Factor per layer, in (0, 1]; 1 for no effect.
       stage_of: Maps modules to trunk stages; see `Fusion.stage_of`.
-
-    Raises:
-      ValueError: Decay out of range; at the first update, no trainable parameter in the trunk.
 
     References:
       Clark et al., 2020, arXiv:2003.10555 (ELECTRA); Bao et al., 2021, arXiv:2106.08254 (BEiT)
@@ -32,7 +29,6 @@ def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformat
         raise ValueError(f"layer_decay must be in (0, 1], not {decay}")
 
     def scale(updates: PyTree, params: PyTree | None) -> PyTree:
-        del params
         distances = map_paths(lambda paths: layer_distances(paths, stage_of), updates)
         return jax.tree.map(lambda u, n: u * decay**n, updates, distances)
 
@@ -53,11 +49,8 @@ def gradual_unfreezing(every: int, stage_of: StageOf) -> optax.GradientTransform
     gradients are computed, so that the states of optimizer and balancer are up to date.
 
     Args:
-      every: Updates between two stages.
+      every: Updates between two stages, at least 1. One stage must be trainable.
       stage_of: Maps modules to trunk stages; see `Fusion.stage_of`.
-
-    Raises:
-      ValueError: `every` below 1; at the first update, no trainable parameter in the trunk.
 
     References:
       Howard & Ruder, 2018, arXiv:1801.06146
@@ -66,13 +59,11 @@ def gradual_unfreezing(every: int, stage_of: StageOf) -> optax.GradientTransform
         raise ValueError(f"unfreeze_every must be >= 1 update, not {every}")
 
     def init(params: PyTree) -> UnfreezeState:
-        del params
         return UnfreezeState(jnp.zeros((), jnp.int32))
 
     def update(
         updates: PyTree, state: UnfreezeState, params: PyTree | None = None
     ) -> tuple[PyTree, UnfreezeState]:
-        del params
         unfrozen = lambda u, n: jnp.where(state.updates >= every * n, u, jnp.zeros_like(u))
         distances = map_paths(lambda paths: stage_distances(paths, stage_of), updates)
         count = optax.safe_increment(state.updates)
@@ -91,13 +82,7 @@ def add_l2_sp(strength: float) -> optax.GradientTransformation:
     """L2-SP: adds the gradient of strength / 2 * |w - w0|^2, with w0 the parameters at `init`.
 
     Chain it first, since the penalty is a part of the loss in the paper. Use `optax.masked` to
-    restrict it to pretrained parameters.
-
-    Args:
-      strength: Alpha of the paper, >= 0.
-
-    Raises:
-      ValueError: Negative or infinite strength; at an update, missing parameters.
+    restrict it to pretrained parameters. `strength` is the alpha of the paper, finite and >= 0.
 
     References:
       Li et al., 2018, arXiv:1802.01483
@@ -105,16 +90,13 @@ def add_l2_sp(strength: float) -> optax.GradientTransformation:
     if not 0 <= strength < float("inf"):
         raise ValueError(f"l2_sp must be >= 0 and finite, not {strength}")
 
-    def init(params: PyTree) -> AnchorState:
-        return AnchorState(jax.tree.map(jnp.copy, params))
+    init = lambda params: AnchorState(jax.tree.map(jnp.copy, params))
 
     def update(
         updates: PyTree, state: AnchorState, params: PyTree | None = None
     ) -> tuple[PyTree, AnchorState]:
         if params is None:
-            raise ValueError(
-                "L2-SP needs the parameters: optimizer.update(gradient, state, params)"
-            )
+            raise ValueError("L2-SP needs params: optimizer.update(gradient, state, params)")
         regularize = lambda g, w, start: g + strength * (w - start)
         return jax.tree.map(regularize, updates, params, state.start), state
 

@@ -37,7 +37,6 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "muon": optax.contrib.muon,
 }
 
-
 DECAY_MASKS = ("mask", "weight_decay_mask")
 """Arguments of optax optimizers that select the parameters with weight decay."""
 NON_LITERAL_ARGUMENTS = (
@@ -53,7 +52,6 @@ NON_LITERAL_ARGUMENTS = (
 
 def constant(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
     """Constant learning rate, after `warmup` steps of linear warm-up."""
-    del steps
     return _after_warmup(peak, warmup, optax.constant_schedule(peak))
 
 
@@ -117,16 +115,12 @@ def make_optimizer(
       layer_decay: Decay of `scale_by_depth`; 1 for none.
       unfreeze_every: Updates between two stages of `gradual_unfreezing`; None for no freezing.
       stage_of: Maps modules to trunk stages for the last two; see `Fusion.stage_of`.
-
-    Raises:
-      ValueError: Unknown name or argument, or a value out of range.
     """
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be > 0 and finite, not {learning_rate}")
     schedule_choice = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
-    optimizer_choice = choose(
-        "optimizer", optimizer, OPTIMIZERS, hidden=("learning_rate", *NON_LITERAL_ARGUMENTS)
-    )
+    hidden = ("learning_rate", *NON_LITERAL_ARGUMENTS)
+    optimizer_choice = choose("optimizer", optimizer, OPTIMIZERS, hidden=hidden)
     anchored = is_pretrained if l2_sp else lambda path: False
     masks = {}
     if l2_sp or not decay_biases:

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
-from mtljax.tasks.confusion import ConfusionMatrix, log_frequencies
 from mtljax.tasks.distances import softmax_distance
-from mtljax.tasks.streaming import fill_absent, masked_sum
+from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies, masked_sum
 from mtljax.tasks.warps import Pixels
 
 Logits = Float[Array, "B C"]

@@ -83,12 +83,9 @@ class Detection(DenseTask):
         return masked_sum(self.error(output, fill_absent(label, present)), present)
 
     def error(self, output: Maps, label: Boxes) -> Float[Array, " B"]:
+        size, classes = (output.shape[1], output.shape[2]), self.num_classes
         target = targets(
-            label["boxes"],
-            label["classes"],
-            size=(output.shape[1], output.shape[2]),
-            num_classes=self.num_classes,
-            stride=self.stride,
+            label["boxes"], label["classes"], size=size, num_classes=classes, stride=self.stride
         )
         focal = focal_loss(output[..., : self.num_classes], target)
         rows = jnp.arange(output.shape[0])[:, None]

@@ -71,10 +71,8 @@ class _Boundaries(PerExample):
 
     def describe(self, output: Array, label: Array) -> dict[str, Array]:
         # The metrics depend on a probability only through the number of thresholds below it.
-        return {
-            "level": exceeds(output, self.limits).sum(-1).astype(jnp.uint8),
-            "truth": label != 0,
-        }
+        level = exceeds(output, self.limits).sum(-1).astype(jnp.uint8)
+        return {"level": level, "truth": label != 0}
 
     def compress(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         shape = (len(rows["truth"]), len(self.limits))
@@ -86,11 +84,8 @@ class _Boundaries(PerExample):
                 predicted[i, k] = edges.sum()
                 same = k and predicted[i, k] == predicted[i, k - 1]
                 matched[i, k] = matched[i, k - 1] if same else match(edges, truth, distance)
-        return {
-            "matched": matched,
-            "predicted": predicted,
-            "true": rows["truth"].sum((1, 2), dtype=np.int64),
-        }
+        true = rows["truth"].sum((1, 2), dtype=np.int64)
+        return {"matched": matched, "predicted": predicted, "true": true}
 
     def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         matched, predicted, true = rows["matched"], rows["predicted"], rows["true"]

@@ -186,10 +186,8 @@ class Keypoints(DenseTask):
         return " ".join(f"({y:.0f}, {x:.0f})" for y, x, known in np.asarray(value) if known > 0)
 
     def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
-        rgb = drawing.as_rgb(image)
-        for (y, x, known), color in zip(
-            value, drawing.class_colors(self.num_keypoints), strict=True
-        ):
+        rgb, colors = drawing.as_rgb(image), drawing.class_colors(self.num_keypoints)
+        for (y, x, known), color in zip(value, colors, strict=True):
             if known > 0:
                 drawing.draw_dot(rgb, np.asarray([y, x]), color)
         return rgb

@@ -74,13 +74,11 @@ class MultiLabel(Task):
             classes = {parsing.class_index(name, self.class_names) for name in names}
             value = [i in classes for i in range(self.num_classes)]
         if isinstance(value, Mapping):
+            if not self.class_names:
+                raise ValueError("values by class name, but the task has no class_names: set them")
             missing = [name for name in self.class_names if name not in value]
-            if missing or not self.class_names:
-                raise ValueError(
-                    f"no value for {', '.join(missing)}"
-                    if missing
-                    else "values by class name, but the task has no class_names: set them"
-                )
+            if missing:
+                raise ValueError(f"no value for {', '.join(missing)}")
             value = [value[name] for name in self.class_names]
         if isinstance(value, (list, tuple)):
             value = [parsing.number(x) for x in value]

@@ -121,10 +121,8 @@ class _Quality(PerExample):
         return {"output": jnp.clip(output, 0, self.peak), "label": label}
 
     def compress(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        pairs = [
-            (np.asarray(a, np.float64) / self.peak, np.asarray(b, np.float64) / self.peak)
-            for a, b in zip(rows["output"], rows["label"], strict=True)
-        ]
+        unit = lambda image: np.asarray(image, np.float64) / self.peak
+        pairs = [(unit(a), unit(b)) for a, b in zip(rows["output"], rows["label"], strict=True)]
         return {
             "psnr": np.asarray([psnr(a, b) for a, b in pairs]),
             "ssim": np.asarray([ssim(a, b) for a, b in pairs]),

@@ -73,11 +73,7 @@ class Regression(Task):
 
     def check(self, labels: np.ndarray) -> None:
         checks.require_finite(self.name, labels)
-        expected = (len(labels),) if self.size == 1 else (len(labels), self.size)
-        if labels.shape != expected:
-            raise ValueError(
-                f"task {self.name!r}: labels of shape {labels.shape}; must be {expected}"
-            )
+        checks.require_shape(self.name, labels, () if self.size == 1 else (self.size,))
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "..."]:
         """Mean label."""

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
-from mtljax.tasks.confusion import ConfusionMatrix, has_class, log_frequencies
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
+from mtljax.tasks.streaming import ConfusionMatrix, has_class, log_frequencies
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B H W C"]

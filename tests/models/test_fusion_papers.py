@@ -17,8 +17,8 @@ from support.models import (
 )
 from support.tiers import full_except
 
+from mtljax.models.fusion.base import Gather
 from mtljax.models.fusion.dselect_k import select, smooth_step
-from mtljax.models.fusion.pyramid import Gather
 from mtljax.models.trunks.base import Carry, weighted_sum
 
 TASKS = NAMES[:2]

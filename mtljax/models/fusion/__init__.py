@@ -2,7 +2,6 @@
 
 from mtljax.models.fusion.attention import CrossTaskAttention
 from mtljax.models.fusion.base import Fusion
-from mtljax.models.fusion.cgc import CGC
 from mtljax.models.fusion.cross_stitch import CrossStitch
 from mtljax.models.fusion.dselect_k import DSelectK
 from mtljax.models.fusion.independent import Independent
@@ -14,7 +13,7 @@ from mtljax.models.fusion.mti_net import MTINet
 from mtljax.models.fusion.nddr import NDDR
 from mtljax.models.fusion.none import HardSharing
 from mtljax.models.fusion.pad_net import PADNet
-from mtljax.models.fusion.ple import PLE
+from mtljax.models.fusion.ple import CGC, PLE
 from mtljax.models.fusion.task_prompt import TaskPrompt
 
 FUSIONS: dict[str, type[Fusion]] = {

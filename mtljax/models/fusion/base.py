@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from mtljax.models.layers import global_average_pool
+from mtljax.models.layers import conv, global_average_pool, resize
 from mtljax.models.partition import mark_representation
 from mtljax.models.trunks.base import Activations, features_of
 
@@ -44,8 +44,7 @@ class Fusion(nn.Module):
     def stage_of(self, module: str) -> int | None:
         """Index of the stage that a module of this fusion is, or is a copy of; None if neither.
 
-        Args:
-          module: Path of the module below the fusion: `trunk_0`, `digit_trunk_0`.
+        `module` is its path below the fusion: `trunk_0`, `digit_trunk_0`.
         """
         match = re.fullmatch(r"(?:[^/]+_)?trunk_(\d+)", module)
         return int(match[1]) if match else None
@@ -66,8 +65,7 @@ class Fusion(nn.Module):
 
     def run_trunk(self, stages: Sequence[nn.Module], x: Activations, train: bool) -> Features:
         """Features of the last `taps` stages."""
-        outputs = self.run_stages(stages, x, train)
-        return tuple(features_of(x) for x in outputs[-self.taps :])
+        return tuple(features_of(y) for y in self.run_stages(stages, x, train)[-self.taps :])
 
     def represent(self, features: PyTree[Float[Array, "B ..."]]) -> PyTree[Float[Array, "B ..."]]:
         """Marks the representation for `level="features"`; see `mark_representation`."""
@@ -110,3 +108,33 @@ def require_pyramid(fusion: str, features: Sequence[Array]) -> None:
             f"fusion {fusion} requires stages whose maps get coarser, but they are {sizes} pixels "
             "high; take cnn, resnet18, convnext_t, vit_ti, ..."
         )
+
+
+def split_scales(
+    fusion: Fusion, name: str, scales: int, image: Array, train: bool
+) -> tuple[Features, Features]:
+    """Runs the trunk; returns the maps of the lower stages and of the last `scales`, finest first.
+
+    Raises:
+      ValueError: The trunk has fewer stages, or its maps do not get coarser.
+    """
+    count = len(fusion.trunk)
+    maps = tuple(features_of(x) for x in fusion.run_stages(fusion.trunk, image, train))
+    require_pyramid(name, maps[-scales:])
+    if not 1 <= scales <= count:
+        raise ValueError(
+            f"fusion {name}: scales={scales}, but the trunk has {count} stages; choose 1 to {count}"
+        )
+    return maps[:-scales], maps[-scales:]
+
+
+class Gather(nn.Module):
+    """Adds the finer maps to every coarser one: y_i = x_i + conv(down(y_{i-1}))."""
+
+    @nn.compact
+    def __call__(self, maps: list[Float[Array, "B h w C"]]) -> Features:
+        gathered = [maps[0]]
+        for i, x in enumerate(maps[1:]):
+            finer = resize(gathered[-1], x.shape[1:3])
+            gathered.append(x + conv(x.shape[-1], 1, name=f"down_{i}")(finer))
+        return tuple(gathered)

@@ -40,12 +40,7 @@ class DSelectK(Mixture):
                 f"fusion dselect_k: experts={self.experts} is not a power of two; take 2, 4, 8, ..."
             )
         return SelectorGate(
-            experts=self.experts,
-            k=self.k,
-            gamma=self.gamma,
-            per_example=self.per_example,
-            parent=self,
-            name=TASK_PREFIX + task,
+            self.experts, self.k, self.gamma, self.per_example, parent=self, name=TASK_PREFIX + task
         )
 
 

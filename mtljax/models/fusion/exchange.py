@@ -33,10 +33,8 @@ class Exchange(Fusion):
                     self.unit(t, f"{task}_unit_{i}")(features, train)
                     for t, task in enumerate(self.tasks)
                 ]
-                outputs = {
-                    task: with_features(x, mixed)
-                    for (task, x), mixed in zip(outputs.items(), features, strict=True)
-                }
+                exchanged = map(with_features, outputs.values(), features)
+                outputs = dict(zip(self.tasks, exchanged, strict=True))
             levels.append(features)
         *lower, last = self.represent(levels[-self.taps :])
         fused = {}

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.fusion.base import Features, Fusion
-from mtljax.models.fusion.pyramid import Gather, split_scales
+from mtljax.models.fusion.base import Features, Fusion, Gather, split_scales
 from mtljax.models.layers import conv, dense, resize
 from mtljax.models.partition import TASK_PREFIX
 

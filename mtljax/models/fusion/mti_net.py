@@ -1,12 +1,13 @@
 """Multi-scale task interaction network."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.fusion.base import Features, Fusion
+from mtljax.models.fusion.base import Features, Fusion, Gather, split_scales
 from mtljax.models.fusion.pad_net import Distillation, InitialFeatures
-from mtljax.models.fusion.pyramid import Gather, split_scales
 from mtljax.models.layers import NormKind, conv, dense, global_average_pool, resize
 from mtljax.models.partition import TASK_PREFIX
 
@@ -43,6 +44,7 @@ class MTINet(Fusion):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         lower, maps = split_scales(self, "mti_net", self.scales, image, train)
+        layer = functools.partial(InitialFeatures, self.width, self.norm, self.axis_name)
         levels: list[dict[str, Array]] = []
         for i, x in reversed(list(enumerate(maps))):
             inputs = dict.fromkeys(self.tasks, x)
@@ -52,13 +54,9 @@ class MTINet(Fusion):
                     t: jnp.concatenate([x, resize(p, x.shape[1:3])], -1)
                     for t, p in propagated.items()
                 }
-            features = {}
-            for task in self.tasks:
-                layer = InitialFeatures(
-                    self.width, self.norm, self.axis_name, name=f"{task}_features_{i}"
-                )
-                features[task] = layer(inputs[task], train)
-            levels.insert(0, features)
+            levels.insert(
+                0, {t: layer(name=f"{t}_features_{i}")(y, train) for t, y in inputs.items()}
+            )
         lower, levels = self.represent((lower, levels))
         fused = {}
         for task in self.tasks:
@@ -80,9 +78,8 @@ class Propagation(nn.Module):
     def __call__(self, features: dict[str, Array]) -> dict[str, Array]:
         stacked = jnp.stack([features[task] for task in self.tasks], -2)
         joined = stacked.reshape(*stacked.shape[:-2], -1)
-        share = nn.softmax(
-            conv(joined.shape[-1], 1, name="weigh")(joined).reshape(stacked.shape), -2
-        )
+        logits = conv(joined.shape[-1], 1, name="weigh")(joined).reshape(stacked.shape)
+        share = nn.softmax(logits, -2)
         self.sow("intermediates", "share", share)
         width = stacked.shape[-1]
         joint = nn.relu(conv(width, 1, name="joint")((share * stacked).reshape(joined.shape)))

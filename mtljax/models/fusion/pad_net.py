@@ -1,5 +1,7 @@
 """Prediction-and-distillation network."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -36,12 +38,8 @@ class PADNet(Fusion):
     def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         *lower, last = self.run_trunk(self.trunk, image, train)
         require_maps("pad_net", [last])
-        initial = {
-            task: InitialFeatures(self.width, self.norm, self.axis_name, name=f"{task}_features")(
-                last, train
-            )
-            for task in self.tasks
-        }
+        layer = functools.partial(InitialFeatures, self.width, self.norm, self.axis_name)
+        initial = {task: layer(name=f"{task}_features")(last, train) for task in self.tasks}
         lower, initial = self.represent((lower, initial))
         fused = {}
         for task in self.tasks:

@@ -6,15 +6,10 @@ head that begins with global average pooling sets `pools = True` and accepts poo
 """
 
 from mtljax.models.heads.aspp import ASPPHead
-from mtljax.models.heads.dense import DenseHead, LinearHead
-from mtljax.models.heads.fpn import FPNHead
+from mtljax.models.heads.dense import DenseHead, FPNHead, LinearHead
 from mtljax.models.heads.vector import VectorHead
 
-DENSE_HEADS: dict[str, type[DenseHead]] = {
-    "linear": LinearHead,
-    "fpn": FPNHead,
-    "aspp": ASPPHead,
-}
+DENSE_HEADS: dict[str, type[DenseHead]] = {"linear": LinearHead, "fpn": FPNHead, "aspp": ASPPHead}
 """Name -> Linen module for tasks with an output per pixel."""
 
 __all__ = ["DENSE_HEADS", "ASPPHead", "DenseHead", "FPNHead", "LinearHead", "VectorHead"]

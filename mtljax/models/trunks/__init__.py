@@ -8,7 +8,7 @@ plain data and its submodules are created in `__call__`.
 
 from collections.abc import Callable
 
-from mtljax.models.trunks.base import Carry
+from mtljax.models.trunks.base import Carry, Trunk
 from mtljax.models.trunks.cnn import cnn
 from mtljax.models.trunks.convnext import convnext_t
 from mtljax.models.trunks.efficientnet import efficientnet_lite0
@@ -16,23 +16,14 @@ from mtljax.models.trunks.mlp import mlp
 from mtljax.models.trunks.resnet import resnet18, resnet34, resnet50, resnet101
 from mtljax.models.trunks.rnn import rnn
 from mtljax.models.trunks.segnet import segnet
-from mtljax.models.trunks.spec import Trunk
 from mtljax.models.trunks.vit import vit_b, vit_s, vit_ti
 
 TRUNKS: dict[str, Callable[..., Trunk]] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "rnn": rnn,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-    "segnet": segnet,
-    "efficientnet_lite0": efficientnet_lite0,
-    "vit_ti": vit_ti,
-    "vit_s": vit_s,
-    "vit_b": vit_b,
-    "convnext_t": convnext_t,
+    make.__name__: make
+    for make in (
+        *(mlp, cnn, rnn, resnet18, resnet34, resnet50, resnet101, segnet, efficientnet_lite0),
+        *(vit_ti, vit_s, vit_b, convnext_t),
+    )
 }
 """Name -> function that returns the stages."""
 

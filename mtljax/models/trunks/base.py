@@ -1,14 +1,18 @@
-"""Values that pass from one stage of a trunk to the next."""
+"""Trunks, the values that pass from stage to stage, and decorators of trunk factories."""
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, ParamSpec
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from mtljax.utils.spec import Spec
+
+P = ParamSpec("P")
 Stages = tuple[nn.Module, ...]
 """Trunk: its stages, each a module `stage(x, train) -> x`."""
 
@@ -55,3 +59,46 @@ def weighted_sum(weights: Float[Array, "*B N"], parts: Sequence[PyTree]) -> PyTr
 def drop_path_rates(last: float, blocks: int) -> list[float]:
     """Rates of stochastic depth that grow linearly from 0 at the first block to `last`."""
     return [last * i / max(1, blocks - 1) for i in range(blocks)]
+
+
+class Trunk(tuple[nn.Module, ...]):
+    """Stages of a trunk, as a tuple with a `spec`."""
+
+    spec: Spec
+    """Factory call that created the trunk, for the text form in config.json."""
+
+
+def with_spec(make: Callable[P, Stages]) -> Callable[P, Trunk]:
+    """Decorates a trunk factory so that its trunks carry a `spec`."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> Trunk:
+        trunk = Trunk(make(*args, **kwargs))
+        trunk.spec = Spec(make.__name__, signature.bind(*args, **kwargs).arguments)
+        return trunk
+
+    return factory
+
+
+def preset(
+    make: Callable[P, Stages], **defaults: Any
+) -> Callable[[Callable[[], None]], Callable[P, Trunk]]:
+    """Decorates a declaration to be a trunk factory: `make` with other default arguments.
+
+    The factory has the name and docstring of the declaration and the parameters of `make`.
+    """
+
+    def decorate(declaration: Callable[[], None]) -> Callable[P, Trunk]:
+        build: Callable[P, Stages] = functools.partial(make, **defaults)
+        signature = inspect.signature(build)
+
+        @functools.wraps(declaration)
+        def factory(*args: P.args, **kwargs: P.kwargs) -> Stages:
+            return build(*args, **kwargs)
+
+        factory.__annotations__ = make.__annotations__
+        vars(factory)["__signature__"] = signature
+        return with_spec(factory)
+
+    return decorate

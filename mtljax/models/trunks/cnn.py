@@ -5,8 +5,7 @@ from jaxtyping import Array
 
 from mtljax.models.cpu_ops import max_pool, small_conv
 from mtljax.models.layers import Norm, NormKind
-from mtljax.models.trunks.base import Stages
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.base import Stages, with_spec
 
 
 @with_spec
@@ -22,14 +21,11 @@ def cnn(
       widths: Channels of each stage; every stage after the first halves height and width.
       blocks: 3x3 convolutions, each with normalization and ReLU, per stage.
       norm: Normalization after each convolution.
-      stride: Stride of the first convolution; 2 saves time if full resolution is not needed.
+      stride: Stride of the first convolution, at least 1; 2 saves time at half the resolution.
 
     Returns:
       Stages: [B, H, W, C] -> [B, H, W, widths[0]] -> [B, H/2, W/2, widths[1]] -> ..., with all
       heights and widths divided by `stride`.
-
-    Raises:
-      ValueError: Stride below 1.
     """
     if stride < 1:
         raise ValueError(f"cnn: stride must be >= 1, not {stride}")

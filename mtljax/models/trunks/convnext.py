@@ -4,8 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from mtljax.models.layers import DropPath, Norm, NormKind, conv, patches
-from mtljax.models.trunks.base import Stages, drop_path_rates
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.base import Stages, drop_path_rates, with_spec
 
 
 @with_spec

@@ -7,8 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from mtljax.models.layers import DropPath, Norm, NormKind, conv
-from mtljax.models.trunks.base import Stages
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.base import Stages, with_spec
 
 LITE0 = (
     ((1, 3, 1, 1, 16),),
@@ -50,24 +49,19 @@ def efficientnet_lite0(
       Tan and Le, 2019, arXiv:1905.11946; the Lite variants: Liu, 2020, TensorFlow blog,
       "Higher accuracy on vision models with EfficientNet-Lite"
     """
-    total = sum(group[0] for groups in plan for group in groups)
-    stages: list[nn.Module] = []
-    first_block = 0
-    for i, groups in enumerate(plan):
-        count = sum(group[0] for group in groups)
-        rates = tuple(drop_path * (first_block + j) / total for j in range(count))
-        first_block += count
-        stages.append(
-            LiteStage(
-                stem=32 if i == 0 else None,
-                groups=groups,
-                head=head_width if i == len(plan) - 1 else None,
-                rates=rates,
-                norm=norm,
-                axis_name=axis_name,
-            )
+    counts = [sum(group[0] for group in groups) for groups in plan]
+    rates = [drop_path * i / sum(counts) for i in range(sum(counts))]
+    return tuple(
+        LiteStage(
+            stem=32 if i == 0 else None,
+            groups=groups,
+            head=head_width if i == len(plan) - 1 else None,
+            rates=tuple(rates[sum(counts[:i]) : sum(counts[: i + 1])]),
+            norm=norm,
+            axis_name=axis_name,
         )
-    return tuple(stages)
+        for i, groups in enumerate(plan)
+    )
 
 
 class LiteStage(nn.Module):

@@ -6,8 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mtljax.models.layers import Norm, NormKind
-from mtljax.models.trunks.base import Stages
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.base import Stages, with_spec
 
 Activation = Literal["relu", "gelu", "tanh"]
 

@@ -9,8 +9,7 @@ from jaxtyping import Array
 
 from mtljax.models.cpu_ops import overlapping_max_pool
 from mtljax.models.layers import Norm, NormKind, conv
-from mtljax.models.trunks.base import Stages
-from mtljax.models.trunks.spec import preset
+from mtljax.models.trunks.base import Stages, preset
 
 Stem = Literal["imagenet", "small"]
 
@@ -43,9 +42,6 @@ def resnet(
     Returns:
       Stages: [B, H, W, 3] -> [B, H/4, W/4, width] -> [B, H/8, W/8, 2 * width] -> ...; with
       bottlenecks, 4 times as many channels.
-
-    Raises:
-      ValueError: Invalid output stride or stem.
 
     References:
       He et al., 2015, arXiv:1512.03385; dilation: Yu et al., 2017, arXiv:1705.09914
@@ -146,18 +142,13 @@ class ResNetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        spatial: dict[str, Any] = {"padding": self.dilation, "kernel_dilation": self.dilation}
+        dilation = self.dilation
+        spatial = {"padding": dilation, "kernel_dilation": dilation, "strides": self.stride}
         if self.bottleneck:
-            plan: list[tuple[int, int, dict[str, Any]]] = [
-                (self.width, 1, {}),
-                (self.width, 3, {**spatial, "strides": self.stride}),
-                (4 * self.width, 1, {}),
-            ]
+            point: dict[str, int] = {}
+            plan = [(self.width, 1, point), (self.width, 3, spatial), (4 * self.width, 1, point)]
         else:
-            plan = [
-                (self.width, 3, {**spatial, "strides": self.stride}),
-                (self.width, 3, {"padding": 1}),
-            ]
+            plan = [(self.width, 3, spatial), (self.width, 3, {"padding": 1})]
         y = x
         for i, (features, size, options) in enumerate(plan):
             y = conv(features, size, use_bias=self.use_bias, name=f"conv_{i}", **options)(y)

@@ -4,8 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.trunks.base import Stages
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.base import Stages, with_spec
 
 
 @with_spec
@@ -47,12 +46,7 @@ class GRUStage(nn.Module):
 
 
 class RNN(nn.Module):
-    """GRU over the second axis; returns its states in the order of the rows.
-
-    Attributes:
-      width: Units.
-      reverse: True to read from the last row to the first.
-    """
+    """GRU over the rows, from the last one if `reverse`; returns its states in their order."""
 
     width: int
     reverse: bool = False

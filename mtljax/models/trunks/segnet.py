@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 
 from mtljax.models.cpu_ops import max_pool
 from mtljax.models.layers import Norm, NormKind, conv
-from mtljax.models.trunks.base import Activations, Carry, Stages, features_of
-from mtljax.models.trunks.spec import with_spec
+from mtljax.models.trunks.base import Activations, Carry, Stages, features_of, with_spec
 
 
 @with_spec

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.layers import DropPath, dense, patches, resize
-from mtljax.models.trunks.base import Activations, Carry, Stages, drop_path_rates
-from mtljax.models.trunks.spec import preset
+from mtljax.models.trunks.base import Activations, Carry, Stages, drop_path_rates, preset
 
 
 def vit(
@@ -28,9 +27,9 @@ def vit(
 
     Args:
       width: Channels of a token.
-      heads: Attention heads.
+      heads: Attention heads; must divide `width`.
       depth: Blocks.
-      patch: Height and width of a patch in pixels.
+      patch: Height and width of a patch in pixels; must divide those of the image.
       image_size: Image size of the position embeddings; they are interpolated for other sizes.
       stages: Number of groups of blocks; must divide `depth`.
       dropout: Dropout rate of the outputs of a block.
@@ -38,9 +37,6 @@ def vit(
 
     Returns:
       Stages: [B, H, W, 3] -> [B, H/patch, W/patch, width] -> ..., the same for all stages.
-
-    Raises:
-      ValueError: `stages` does not divide `depth`, `heads` not `width`, or `patch` not the image.
 
     References:
       Dosovitskiy et al., 2020, arXiv:2010.11929; Ti and S: Touvron et al., 2020, arXiv:2012.12877
@@ -153,8 +149,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N F"]:
         width = x.shape[-1]
         qkv = dense(3 * width, name="qkv")(x)
-        query, key, value = jnp.moveaxis(
-            qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0
-        )
+        qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
+        query, key, value = jnp.moveaxis(qkv, 2, 0)
         out = jax.nn.dot_product_attention(query, key, value)
         return dense(width, name="out")(out.reshape(x.shape))
