@@ -49,7 +49,7 @@ def _value_text(value: Any, nested: bool = False) -> str:
         value = value.tolist()
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_][\w.+-]*", value) and value.lower() not in CONSTANTS
-        return value if plain and not nested else repr(value).replace("\\'", "\\x27")
+        return value if plain and not nested else _quoted(value)
     if isinstance(value, list | tuple):
         items = ",".join(_value_text(item, nested=True) for item in value)
         return f"({items},)" if len(value) == 1 else f"({items})"
@@ -58,6 +58,13 @@ def _value_text(value: Any, nested: bool = False) -> str:
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
     raise TypeError(f"{value!r} is neither a number, a string, a sequence of these nor None")
+
+
+def _quoted(value: str) -> str:
+    """Writes a string literal without quotes inside, at which `choose` would split."""
+    text = value.replace("\\", "\\\\").replace("'", "\\x27")
+    plain = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"'{''.join(plain)}'"
 
 
 CONSTANTS = ("true", "false", "none")
