@@ -40,11 +40,6 @@ class Evaluator:
         """Initializes the evaluator.
 
         Args:
-          model: The model.
-          tasks: Tasks to evaluate.
-          split: The data.
-          batch_size: Examples per batch.
-          placement: Devices to evaluate on.
           keep_on_device: Keep the data on the device between evaluations.
           change: Function of (state, batch) applied to every batch before the model, as an attack.
         """

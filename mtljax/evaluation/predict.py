@@ -19,8 +19,7 @@ from mtljax.runs.load import TrainedModel, load_run
 from mtljax.step import eval_step
 from mtljax.step.attacks import Attack, attack_batch
 from mtljax.step.axis import Axis
-from mtljax.step.keys import example_keys
-from mtljax.step.state import TrainState
+from mtljax.step.state import TrainState, example_keys
 from mtljax.tasks import Task
 from mtljax.tasks.base import SplitMetrics
 from mtljax.utils.bounded_reading import read_npy

@@ -15,11 +15,8 @@ def result_table(result: RunResult) -> Table:
         caption="constant: best constant prediction on the training labels, evaluated on test",
         caption_justify="left",
     )
-    columns = {
-        "validation": result.validation,
-        "test": result.test,
-        "constant": result.constant_predictor,
-    }
+    columns = {"validation": result.validation, "test": result.test}
+    columns["constant"] = result.constant_predictor
     return _add_metrics(table, result.test, columns)
 
 

@@ -72,22 +72,14 @@ class Checkpoints:
         return arrays_to_state(load(places), template)
 
     def read(self, step: int) -> dict[str, np.ndarray]:
-        """Returns all arrays of the checkpoint of a step by path.
-
-        Raises:
-          ValueError: The checkpoint is damaged.
-        """
+        """Returns all arrays of a checkpoint by path; raises ValueError if it is damaged."""
         # On one local device: those that the state was saved from may not exist here.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         stored, load = self._store.open(step)
         return jax.device_get(load(dict.fromkeys(stored, here)))
 
     def restore_for_inference(self, step: int) -> TrainState:
-        """Returns the parameters and model state of a step, without optimizer and balancer.
-
-        Raises:
-          ValueError: The checkpoint is damaged.
-        """
+        """Returns a step's parameters and model state only; raises ValueError as `read` does."""
         arrays = self.read(step)
         return TrainState(
             step=jnp.asarray(arrays["step"]),

@@ -94,11 +94,7 @@ class AgeStore:
         return math.inf if math.isnan(score) else score
 
     def open(self, step: int) -> OpenCheckpoint:
-        """Decrypts a checkpoint.
-
-        Raises:
-          ValueError: The file is damaged or modified, or the key does not fit.
-        """
+        """Decrypts a checkpoint; raises ValueError if it was modified or the key does not fit."""
         self.wait()
         what = f"checkpoint {self.path(step)}"
         arrays = unpack(read_encrypted(self.path(step), self._keys, what), what)
@@ -142,11 +138,7 @@ def encrypted_steps(folder: Path) -> list[int]:
 
 
 def write_encrypted(path: Path, data: bytes, keys: Keys) -> None:
-    """Encrypts data in memory and writes the file atomically.
-
-    Raises:
-      ValueError: The file cannot be written.
-    """
+    """Encrypts data in memory and writes a file atomically; raises ValueError if that fails."""
     encrypted = keys.encrypt(data)
     try:
         write_bytes(path, encrypted, sync=True)

@@ -166,11 +166,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
 
 def read_input(path: Path) -> ImageSpec:
-    """Returns the images that the network of a run folder takes.
-
-    Raises:
-      ValueError: input.json is missing or damaged.
-    """
+    """Returns the images that a run takes; raises ValueError if input.json is unusable."""
     spec = _read(path / INPUT)
     try:
         height, width, channels = map(int, spec["shape"])
@@ -182,11 +178,7 @@ def read_input(path: Path) -> ImageSpec:
 
 
 def read_result(path: Path) -> RunResult | None:
-    """Returns the result of the run in a folder; None if it is not finished.
-
-    Raises:
-      ValueError: result.json is damaged.
-    """
+    """Returns a run's result, None if it is not finished; raises ValueError if it is damaged."""
     if not (path / RESULT).exists():
         return None
     try:

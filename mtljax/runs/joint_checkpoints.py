@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,32 +32,8 @@ FOLDER, SEEDS = "joint", "seeds.json"
 LAST, BEST, SCORES = "last ", "best ", "scores"
 
 
-class GroupCheckpoints(Protocol):
-    """Checkpoints of a group of runs."""
-
-    @property
-    def has_failed(self) -> Sequence[bool]:
-        """True for runs that had failed at the restored checkpoint."""
-
-    def latest(self) -> int:
-        """Returns the step to resume from; 0 if there is no checkpoint."""
-
-    def restore(self, step: int, template: TrainState) -> TrainState:
-        """Returns the group's state at a step, with the shardings of the template.
-
-        Raises:
-          ValueError: The checkpoint is damaged, or belongs to another model.
-        """
-
-    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
-        """Saves in the background. `scores`: one per run, lower is better, NaN if it failed."""
-
-    def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
-        """Completes the best and the latest checkpoint of every run."""
-
-
 class SingleCheckpoints:
-    """`GroupCheckpoints` of a single run."""
+    """Checkpoints of a single run, with the methods of `JointCheckpoints`."""
 
     has_failed = (False,)
 
@@ -79,7 +55,7 @@ class SingleCheckpoints:
 
 
 class JointCheckpoints:
-    """`GroupCheckpoints` of several runs: the last and best state of each, stacked.
+    """Checkpoints of several runs: the last and best state of each, stacked.
 
     A checkpoint is written completely or not at all, even if the process is killed.
     """
@@ -101,13 +77,20 @@ class JointCheckpoints:
         """Row 0: score of each run's best state; row 1: of its last."""
 
     def latest(self) -> int:
+        """Returns the step to resume from; 0 if there is no checkpoint."""
         return self._store.latest() or 0
 
     @property
     def has_failed(self) -> list[bool]:
+        """True for runs that had failed at the restored checkpoint."""
         return np.isnan(self._scores[1]).tolist()
 
     def restore(self, step: int, template: TrainState) -> TrainState:
+        """Returns the group's state at a step, with the shardings of the template.
+
+        Raises:
+          ValueError: The checkpoint is damaged, or belongs to another model.
+        """
         leaves = state_to_arrays(template)
         places = {LAST + name: leaf.sharding for name, leaf in leaves.items()}
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -126,6 +109,7 @@ class JointCheckpoints:
         return arrays_to_state(with_prefix(LAST, arrays), template)
 
     def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
+        """Saves in the background. `scores`: one per run, lower is better, NaN if it failed."""
         self._last = _host(state_to_arrays(state))
         self._best = self._best or _host(self._last)
         better = np.asarray(scores) <= self._scores[0]  # the latest of equal scores
@@ -138,6 +122,7 @@ class JointCheckpoints:
         self._store.save(step, {**arrays, SCORES: bits}, sys.float_info.max)
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
+        """Completes the best and the latest checkpoint of every run."""
         self._store.wait()  # the caller deletes its folder
         for run, target in enumerate(checkpoints):
             if self._last:  # else no step was taken

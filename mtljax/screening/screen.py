@@ -26,7 +26,6 @@ def screen(
 
     Args:
       experiment: Its network checks the labels.
-      source: The data.
       folds: Number of networks trained to check the labels; 0: labels are not checked.
       progress: Function that prints a message.
 

@@ -1,21 +1,29 @@
 """Summary of an experiment's data: label statistics and a picture of samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
 
 from mtljax.build import open_source
 from mtljax.config import Experiment
+from mtljax.data.base import Example, Source
 from mtljax.data.statistics import LabelStatistics, label_statistics
-from mtljax.screening.sheet import draw_sheet
+from mtljax.screening.appearance import to_pil
+from mtljax.tasks import Task
 from mtljax.utils.files import write_json
+
+CELL, DPI = 2.6, 80
+"""Width of a picture in inches, and resolution."""
+COLUMNS = 8
+"""Maximum number of pictures per row, unless one example has more."""
 
 
 def survey(
     experiment: Experiment, output: Path, samples: int
 ) -> dict[str, dict[str, LabelStatistics]]:
-    """Reads an experiment's data and writes statistics.json and samples.png.
-
-    Returns:
-      {split: {task: statistics}}.
+    """Writes statistics.json and samples.png, and returns {split: {task: statistics}}.
 
     Raises:
       ValueError: A label is invalid, or the folder cannot be written to.
@@ -40,3 +48,51 @@ def survey(
             f"cannot write to {output}: {error.strerror}; choose another --output"
         ) from None
     return statistics
+
+
+def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) -> None:
+    """Writes a PNG of evenly spaced training examples.
+
+    Labels that can be drawn are shown next to the image, other labels as text below it.
+    """
+    # Lazy: matplotlib takes long to import.
+    from mtljax.report.image_grid import Caption, GridCell, ImageGrid
+
+    size = len(source.train)
+    rows = np.unique(np.linspace(0, size - 1, min(count, size)).astype(int))
+    examples = [source.train[int(row)] for row in rows]
+    images = [
+        np.asarray(to_pil(example["image"], source.low, source.high).convert("RGB"))
+        for example in examples
+    ]
+    pictured = [task for task in tasks if _can_draw(task, examples, images)]
+    as_text = [task for task in tasks if task not in pictured]
+    cells = []
+    for row, example, image in zip(rows, examples, images, strict=True):
+        captions = [Caption("", f"training example {row}")]
+        captions += [Caption(task.name, _text(task, example)) for task in as_text]
+        cells.append(GridCell(image, captions))
+        for task in pictured:
+            present = example["present"][task.name]
+            picture = task.picture(example["labels"][task.name], image) if present else None
+            cells.append(GridCell(picture, [Caption(task.name, _text(task, example))]))
+    per_example = 1 + len(pictured)
+    columns = min(len(cells), per_example * max(1, COLUMNS // per_example))
+    grid = ImageGrid(cells=cells, columns=columns, width=CELL * columns, dpi=DPI)
+    plot = grid.render(path.stem, "Evenly spaced training examples with their labels")
+    path.write_bytes(plot.png)
+
+
+def _can_draw(
+    task: Task, examples: Sequence[Example], images: Sequence[UInt8[np.ndarray, "H W 3"]]
+) -> bool:
+    """True if the task draws a picture of the first label that is present."""
+    for example, image in zip(examples, images, strict=True):
+        if example["present"][task.name]:
+            return task.picture(example["labels"][task.name], image) is not None
+    return False
+
+
+def _text(task: Task, example: Example) -> str:
+    present = example["present"][task.name]
+    return " ".join(task.text(example["labels"][task.name]).split()) if present else "missing"

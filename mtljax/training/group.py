@@ -12,7 +12,6 @@ from mtljax.config import Experiment
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.joint_checkpoints import (
-    GroupCheckpoints,
     JointCheckpoints,
     SingleCheckpoints,
     delete_joint,
@@ -47,19 +46,17 @@ class RunGroup:
         *,
         start_time: float | None = None,
     ):
-        """Opens and locks the folders, until the `stack` closes; see `train_group`.
-
-        Raises:
-          ValueError: A folder cannot be used.
-        """
+        """Opens and locks the folders until the `stack` closes; raises as `Run` does."""
         self._programs, self._workdir = programs, workdirs[0]
         count = len(experiments)
         self.runs = [
             Run(experiment, workdir, programs, stack, together=count, start_time=start_time)
             for experiment, workdir in zip(experiments, workdirs, strict=True)
         ]
-        self._checkpoints: GroupCheckpoints = SingleCheckpoints(self.runs[0].checkpoints)
-        if count > 1:
+        self._checkpoints: SingleCheckpoints | JointCheckpoints
+        if count == 1:
+            self._checkpoints = SingleCheckpoints(self.runs[0].checkpoints)
+        else:
             seeds = [experiment.seed for experiment in experiments]
             keys = read_keys() if experiments[0].encrypt else None
             self._checkpoints = JointCheckpoints(self._workdir, seeds, keys=keys)

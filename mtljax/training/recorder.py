@@ -73,11 +73,7 @@ class Recorder:
         self._pending = (step, count, logs, measurement)
 
     def flush(self) -> None:
-        """Writes the record of the chunk that was added last.
-
-        Raises:
-          Stopped: Too many consecutive updates were not finite.
-        """
+        """Writes the record of the last chunk; raises Stopped if too many updates were skipped."""
         if self._pending is None:
             return
         (step, count, logs, measurement), self._pending = self._pending, None

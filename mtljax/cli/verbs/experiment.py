@@ -34,11 +34,7 @@ def read_experiment(
 ) -> tuple[T, "Experiment"]:
     """Parses the flags of a verb together with the fields of the experiment.
 
-    Args:
-      arguments: Arguments after the verb.
-      verb: Name of the verb.
-      action: Start of the help text, as "Trains".
-      flags: Dataclass of the verb's flags.
+    The help text starts with `action`, as "Trains".
 
     Returns:
       (flags of the verb, the experiment with its flags applied).
@@ -51,9 +47,9 @@ def read_experiment(
     if name is None and asks_for_help(arguments):
         parse(_with_description(flags, action), ["--help"], verb)
     if name is None:
-        hints = ((a, did_you_mean(a, ["--experiment"])) for a in arguments if a != "--experiment")
-        for argument, hint in hints:
-            if hint:
+        for argument in arguments:
+            hint = did_you_mean(argument, ["--experiment"])
+            if hint and argument != "--experiment":
                 raise ValueError(f"unknown flag {argument!r}{hint}")
         raise ValueError("missing --experiment NAME; `list experiments` shows the names")
     from mtljax.config import Experiment, find_experiment  # imports JAX

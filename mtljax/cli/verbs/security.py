@@ -14,11 +14,7 @@ class _SignedPath:
     """A single file, such as exported weights, instead of a run folder."""
 
     def path(self) -> Path:
-        """The run folder or the file.
-
-        Raises:
-          ValueError: Neither or both are given.
-        """
+        """The run folder or the file; raises ValueError if neither or both are given."""
         path = self.run or self.file
         if path is None or (self.run and self.file):
             raise ValueError("give either --run DIR or --file FILE")
