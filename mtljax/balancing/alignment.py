@@ -11,8 +11,7 @@ def aligned_mtl(scale: str = "min") -> base.Balancer:
     """Aligned-MTL: sum of the nearest orthogonal gradients of equal norm.
 
     With G = V diag(s^2) V', the weights are sigma V diag(1 / s) V' 1: the gradients' principal
-    components keep their directions and get norm sigma. Components below the resolution of
-    float32 are dropped.
+    components get norm sigma. Components below the resolution of float32 are dropped.
 
     Convention: the sum, as in the paper's code and LibMTL (TorchJD: the mean).
 

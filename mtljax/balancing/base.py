@@ -61,9 +61,8 @@ class Signals(NamedTuple):
     jacobian: PyTree[Float[Array, "T ..."]] = NOT_COMPUTED
     """Row t of each leaf is the gradient of task t's loss; rows of absent tasks are 0."""
     lookahead: Callable[[Float[Array, " T"], float, int], Ahead] = NOT_COMPUTED
-    """`(weights, step_size, steps)`: takes `steps` gradient steps of size `step_size` on
-    sum_t weights[t] L_t of the first sample, in all parameters, evaluates the result, and discards
-    the steps."""
+    """`(weights, step_size, steps)`: evaluates `steps` gradient steps of size `step_size` on
+    sum_t weights[t] L_t of the first sample, in all parameters, and discards them."""
 
 
 class BalancerSpec(NamedTuple):

@@ -31,9 +31,8 @@ def auto_lambda(
     inner product of that sum's gradient after the trial step and grad L_t before it (the paper's
     code uses finite differences). The update descends sum_t w_t L_t on the first sample.
 
-    Convention: weights are not normalized and may leave [0, 1]; the trial step is plain gradient
-    descent (the code adds the optimizer's momentum and weight decay). The heads receive the
-    weighted loss.
+    Convention: weights are not normalized and may leave [0, 1]; the trial step is plain descent
+    (the code adds the optimizer's momentum and weight decay); the heads receive the weighted loss.
 
     Args:
       step_size: Size of the trial step; the network's learning rate in the paper.

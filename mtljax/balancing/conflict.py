@@ -54,8 +54,7 @@ def gradvac(beta: float = 0.01) -> base.Balancer:
     |g_i| (m sqrt(1 - phi^2) - phi sqrt(1 - m^2)) / (|g_j| sqrt(1 - m^2)), so that it becomes m.
     Then m_ij moves towards phi by `beta`. PCGrad is m = 0.
 
-    Convention: the sum over tasks; one cosine for all shared parameters, not one per layer; running
-    means start from 0.
+    Convention: the sum over tasks; one cosine for all shared parameters; means start from 0.
 
     Args:
       beta: Rate of the running mean; 0.01 in the paper, 0.5 in LibMTL and TorchJD.

@@ -21,8 +21,7 @@ def nash_mtl(
     norm first (`normalize`) and limit the update's norm to 1 (`max_norm`).
 
     Args:
-      update_every: Steps between updates of the weights; a task absent at an update has weight 0
-        until the next.
+      update_every: Steps between updates; a task absent at one has weight 0 until the next.
       normalize: Divide G by its Frobenius norm.
       max_norm: Upper bound of the update's norm; 0 for none.
 
@@ -69,8 +68,7 @@ def fairgrad(alpha: float = 1.0) -> base.Balancer:
     Convention: as in the paper.
 
     Args:
-      alpha: > 0; the default is that of the paper's code. The paper uses 2 for NYUv2 and
-        Cityscapes.
+      alpha: > 0. The default is from the paper's code; 2 in the paper for NYUv2 and Cityscapes.
 
     References:
       Ban and Ji, 2024, arXiv:2402.15638
@@ -94,8 +92,7 @@ def imtl_g() -> base.Balancer:
     to C^-1 1 divided by the norms, with C the cosines. Weights can be negative. If they cannot be
     normalized (C^-1 1 sums to 0), all are 0.
 
-    Convention: weights sum to 1, as in the paper; a pseudoinverse for linearly dependent gradients,
-    as in TorchJD.
+    Convention: weights sum to 1 (paper); pseudoinverse for linearly dependent gradients (TorchJD).
 
     References:
       Liu et al., 2021, "Towards impartial multi-task learning", ICLR, openreview:IMPnRXEWpvr

@@ -14,9 +14,8 @@ def go4align(groups: int = 2, step_size: float = 1e-4) -> base.Balancer:
     indicators (sum_s L_s / L_t) p_t bring the losses to one scale; they are clustered by k-means,
     and each task's weight is the mean of its cluster.
 
-    Convention: as in the paper's code, except that its clusters are found by Lloyd's algorithm from
-    random starts, and these are optimal (dynamic programming in one dimension). The heads receive
-    the weighted loss.
+    Convention: as in the paper's code, but with optimal clusters (dynamic programming in one
+    dimension; there Lloyd's algorithm from random starts). The heads receive the weighted loss.
 
     Args:
       groups: Number of clusters, at most the number of present tasks.

@@ -10,8 +10,7 @@ from mtljax.balancing import base, solvers
 def mgda(normalize: str = "none") -> base.Balancer:
     """MGDA: the common descent direction of minimum norm.
 
-    The weights on the simplex minimize the norm of sum_t w_t g_t; at a Pareto-stationary point that
-    norm is 0.
+    The weights on the simplex minimize |sum_t w_t g_t|, which is 0 at a Pareto-stationary point.
 
     Convention: weights sum to 1. The gradients can be normalized first, as in the paper's code and
     LibMTL; the weights then apply to the normalized gradients.

@@ -24,9 +24,8 @@ def moco(
 ) -> base.Balancer:
     """MoCo: MGDA on running means of the task gradients, with one weight step per update.
 
-    At step k (from 1): Y <- Y - beta k^-beta_decay (Y - J), and w <- the point of the simplex
-    nearest to w - gamma k^-gamma_decay (Y Y' + rho I) w. The update is Y' w. Y starts from 0, w
-    from 1 / T.
+    At step k (from 1): Y <- Y - beta k^-beta_decay (Y - J), from 0, and w <- the point of the
+    simplex nearest to w - gamma k^-gamma_decay (Y Y' + rho I) w, from 1 / T. The update is Y' w.
 
     Convention: weights sum to 1. An absent task's row and weight do not change.
 
@@ -182,8 +181,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
 def cr_mogm(balancer: str | base.Balancer = "mgda", smoothing: float = 0.9) -> base.Balancer:
     """CR-MOGM: running mean of another balancer's weights.
 
-    w_k = smoothing * w_(k-1) + (1 - smoothing) * v_k, with v_k the other balancer's weights; w_1 =
-    v_1.
+    w_k = smoothing * w_(k-1) + (1 - smoothing) * v_k, v_k the other balancer's weights; w_1 = v_1.
 
     Convention: that of the other balancer. A task's mean does not change while the task is absent.
 

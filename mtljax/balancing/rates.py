@@ -69,9 +69,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> base.Balancer:
     """GradNorm: learned weights that give slower tasks larger weighted gradients.
 
     With n_t = |g_t|, the weighted norms G_t = w_t n_t should be mean(G) * r_t^alpha, where r_t is
-    task t's loss relative to its first value, divided by the mean of these ratios. The weights
+    task t's loss relative to its first value, divided by the mean of these ratios. From 1, weights
     follow Adam on sum_t |G_t - target_t| with a constant target, and are then scaled to sum to T.
-    They start from 1.
 
     Convention: as in the paper, the weights themselves are learned (LibMTL: T times a softmax, from
     the second epoch on, against the first epoch's mean loss); the gradients are those of all shared

@@ -14,8 +14,7 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> base.Bal
     Task t's score is the sum of the squared distances of g_t to its T - outliers - 2 nearest
     neighbors; the update is the mean of the `selected` gradients with the smallest scores.
 
-    Convention: as in the paper, which requires T >= 2 outliers + 3; with fewer tasks at least one
-    neighbor is counted.
+    Convention: the paper requires T >= 2 outliers + 3; here at least one neighbor is counted.
 
     Args:
       outliers: Number of gradients that may be arbitrary.
@@ -52,8 +51,7 @@ def krum(outliers: int = 0, selected: int = 1, squared: bool = True) -> base.Bal
 def trimmed_mean(trim: int = 1) -> base.Balancer:
     """Trimmed mean: mean without the largest and smallest values at each coordinate.
 
-    Convention: the mean; with fewer than 2 trim + 1 present tasks, as many values are dropped as
-    leave at least one.
+    Convention: the mean; with fewer than 2 trim + 1 present tasks, at least one value remains.
 
     Args:
       trim: Number of values to drop at either end.

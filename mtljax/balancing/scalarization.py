@@ -40,8 +40,7 @@ def si() -> base.Balancer:
 
     The weights are 1 / L_t, the gradient of sum_t log L_t.
 
-    Convention: the sum; losses must be >= 0, and one below 1e-20 counts as 1e-20; the heads receive
-    the weighted loss.
+    Convention: the sum; losses must be >= 0 (1e-20 if less); the heads receive the weighted loss.
 
     References:
       Navon et al., 2022, arXiv:2202.01017 (as a baseline)
@@ -55,8 +54,7 @@ def gls() -> base.Balancer:
 
     With M = (prod_t L_t)^(1 / T), the weights are M / (T L_t).
 
-    Convention: the mean over the present tasks, as in the paper; losses must be >= 0; the heads
-    receive the weighted loss.
+    Convention: the mean of present tasks; losses must be >= 0; the heads receive the weighted loss.
 
     References:
       Chennupati et al., 2019, arXiv:1904.08492
@@ -140,9 +138,8 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> base.Balancer:
 
     The objective is <w, L> - penalty * cos(w, L).
 
-    Convention: the objective with a fixed w. In the paper w is drawn for every batch and is an
-    input of the network, which then covers the entire Pareto front. The heads receive the weighted
-    loss.
+    Convention: w is fixed. In the paper it is drawn for every batch and is an input of the network,
+    which then covers the entire Pareto front. The heads receive the weighted loss.
 
     Args:
       penalty: The paper's lambda; 0.01 to 8 in its experiments.
@@ -174,10 +171,9 @@ def stch(
     """Smooth Chebyshev scalarization (STCH): soft maximum of the weighted losses.
 
     The objective is mu * log sum_t exp(w_t (L_t - z_t) / mu), so a task's weight is w_t times its
-    softmax probability. With `warmup`, as in the paper's code for multi-task learning and LibMTL,
-    the objective is sum_t log L_t for that many steps and then T mu log sum_t exp(log(L_t / m_t) /
-    mu), with m_t the mean loss of the warm-up (LibMTL: of its last epoch), without `weights` and
-    `reference`.
+    softmax probability. With `warmup`, as in the paper's multi-task code and LibMTL, the objective
+    is sum_t log L_t for that many steps, then T mu log sum_t exp(log(L_t / m_t) / mu), with m_t the
+    mean loss of the warm-up (LibMTL: of its last epoch), without `weights` and `reference`.
 
     Convention: the heads receive the weighted loss.
 

@@ -14,17 +14,15 @@ def sdmgrad(
     """SDMGrad: MGDA regularized towards the mean gradient, on independent samples.
 
     With H = J_1 J_2' over two samples, normalized to unit scale, w takes `iterations` projected
-    steps with momentum on the simplex along -H (w + regularization / T), from the last step's
-    weights. On a third sample, the update is (sum_t w_t g_t + regularization * mean g) / (1 +
-    regularization).
+    steps with momentum on the simplex along -H (w + r / T), r = `regularization`, from the last
+    step's weights. On a third sample, the update is (sum_t w_t g_t + r * mean g) / (1 + r).
 
-    Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's step size is 10.
+    Convention: weights sum to 1; a task needs labels in all samples; defaults of LibMTL.
 
     Args:
       regularization: The paper's lambda.
       iterations: Number of steps on w per update.
-      step_size: Size of the steps on w.
+      step_size: Size of the steps on w; 10 in TorchJD.
       momentum: Momentum of the steps on w.
 
     References:
@@ -65,11 +63,10 @@ def modo(gamma: float = 1e-3, rho: float = 0.1) -> base.Balancer:
     w starts from 1 / T and becomes the point of the simplex nearest to w - gamma (J_1 J_2' w + rho
     w); the update is sum_t w_t g_t on a third sample.
 
-    Convention: weights sum to 1. A task must have labels in all three samples. Defaults of LibMTL;
-    TorchJD's gamma is 0.1.
+    Convention: weights sum to 1; a task needs labels in all samples; defaults of LibMTL.
 
     Args:
-      gamma: Step size of the weights.
+      gamma: Step size of the weights; 0.1 in TorchJD.
       rho: L2 penalty on the weights.
 
     References:

@@ -16,8 +16,7 @@ def uw(learning_rate: float = 1e-2) -> base.Balancer:
     (LibMTL: -0.5). In the published code the network's optimizer learns s; a separate optimizer
     keeps the balancer independent of it.
 
-    Convention: the regression form of the objective for every task; the heads receive the
-    weighted loss.
+    Convention: the regression form for every task; the heads receive the weighted loss.
 
     Args:
       learning_rate: Learning rate of Adam on s.
@@ -35,8 +34,7 @@ def imtl_l(learning_rate: float = 1e-2) -> base.Balancer:
     The objective is sum_t (exp(s_t) L_t - s_t): weight exp(s_t), and s_t follows Adam on its
     gradient, exp(s_t) L_t - 1, from s_t = 0. At the optimum exp(s_t) L_t = 1 for all tasks.
 
-    Convention: the sum; s has a separate optimizer, as in `uw`; the heads receive the weighted
-    loss.
+    Convention: the sum; a separate optimizer, as in `uw`; the heads receive the weighted loss.
 
     Args:
       learning_rate: Learning rate of Adam on s.
@@ -54,12 +52,10 @@ def uw_so(temperature: float = 1.0) -> base.Balancer:
     The optimum of the uncertainty objective is the weight 1 / L_t; a softmax over the tasks limits
     it: w = softmax((1 / L) / temperature).
 
-    Convention: weights sum to 1; no gradient flows through them; the heads receive the weighted
-    loss.
+    Convention: weights sum to 1 and have no gradient; the heads receive the weighted loss.
 
     Args:
-      temperature: Softmax temperature; higher is closer to equal weights. Tuned per data set in the
-        paper.
+      temperature: Softmax temperature, tuned per data set in the paper; higher is more equal.
 
     References:
       Kirchdorfer et al., 2024, arXiv:2408.07985

@@ -112,8 +112,7 @@ def small_conv(
 def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C"]:
     """Maximum over windows of `size` with stride `size`; an odd edge is padded.
 
-    Equals `nn.max_pool`, whose gradient is slow on CPU. Of equal elements the first one receives
-    the gradient.
+    Equals `nn.max_pool`, whose gradient is slow on CPU; the first of equal elements receives it.
     """
     batch, height, width, channels = x.shape
     pad_height, pad_width = -height % size, -width % size

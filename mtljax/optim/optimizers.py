@@ -108,8 +108,7 @@ def make_optimizer(
       schedule: Name in `SCHEDULES` with its arguments: `cosine:warmup=100`.
       steps: Training steps of the run.
       clip_norm: Maximum global norm of the gradient; None for no clipping.
-      decay_biases: Also apply weight decay to biases and normalization parameters (those with
-        fewer than two axes).
+      decay_biases: Also decay biases and normalization parameters (fewer than two axes).
       l2_sp: Strength of `add_l2_sp`, 0 for none. It replaces weight decay for its parameters.
       is_pretrained: True for paths of the parameters that `l2_sp` applies to.
       layer_decay: Decay of `scale_by_depth`; 1 for none.

@@ -105,8 +105,7 @@ class NoMetrics(Metrics):
 class Task(abc.ABC):
     """Base class of the tasks in `TASKS` and of user-defined tasks.
 
-    Training needs only `name` and `loss`; the other methods have defaults that report and draw
-    nothing.
+    Training needs `name` and `loss`; other methods have defaults that report and draw nothing.
     """
 
     name: str

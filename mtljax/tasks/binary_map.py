@@ -20,8 +20,7 @@ from mtljax.tasks.warps import Pixels, Warp
 class BinaryMap(PixelTask):
     """Binary label per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
 
-    Loss: cross entropy with weight 2w for positive and 2(1 - w) for negative pixels,
-    w = `positive_weight`.
+    Loss: cross entropy with weight 2w, w = `positive_weight`, for positive pixels, else 2(1 - w).
     """
 
     positive_weight: float = 0.5

@@ -23,8 +23,7 @@ class Edges(BinaryMap):
     `tolerance` away, as many as possible; with matches m, predictions p and truths t,
     F = 2m / (p + t). `ods` is the best F over thresholds of the data set's counts; `ois` takes each
     image at its best threshold, adds up the counts and computes their F. Predictions are not
-    thinned, so an edge three pixels wide costs precision. The matching runs on the host, per image
-    and threshold.
+    thinned, so an edge three pixels wide costs precision. Matching runs on the host.
 
     References:
       Martin et al., 2004, "Learning to Detect Natural Image Boundaries"; Arbelaez et al., 2011,

@@ -25,9 +25,8 @@ Points = Float[Array, "B K 3"]
 class Keypoints(DenseTask):
     """`num_keypoints` points per image, by a heat map each. Output: logits [B, h, w, K].
 
-    Labels: [B, K, 3]: y and x in pixels, and 1 where the point is visible, else 0. The pixel in row
-    i covers i..i + 1, so its middle is at i + 0.5. h and w are the image's height and width over
-    `stride`, rounded up.
+    Labels: [B, K, 3]: y and x in pixels, and 1 if the point is visible, else 0. The pixel in row i
+    covers i..i + 1, its middle is i + 0.5. h and w are the image's size over `stride`, rounded up.
 
     Loss of a visible point: the Kullback-Leibler divergence from a Gaussian around it, normalised
     over the map, to the softmax over the map; 0 at best. Prediction: the largest logit's position,
@@ -37,8 +36,7 @@ class Keypoints(DenseTask):
     Metrics over all visible points of the data set, with distances as fractions of the image's
     diagonal: `nme`, the mean distance; `pck`, the fraction of points closer than `limit`;
     `auc`, the area under the fraction of points within d, for d from 0 to `auc_limit`, over
-    `auc_limit` (1 is best). Papers on faces or bodies divide by a length of the face or body
-    instead of the diagonal.
+    `auc_limit` (1 is best). Papers on faces or bodies divide by one of their lengths instead.
 
     References:
       Zhang et al., 2020, arXiv:1910.06278, for sub-pixel positions from a Gaussian

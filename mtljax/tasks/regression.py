@@ -35,8 +35,7 @@ class Regression(Task):
     kind: Kind = "l2"
     """Loss of the scaled error e: e^2, |e|, or huber: e^2 / 2 up to |e| = 1, then |e| - 1/2."""
     threshold: float | None = None
-    """Adds the metric `accuracy`: the fraction of outputs on the same side of this threshold as
-    their label."""
+    """Adds the metric `accuracy`: fraction of outputs on their label's side of this threshold."""
 
     main_metric = "mae"
     metric_specs = {

@@ -14,8 +14,7 @@ class CrossStitch(Exchange):
     parameters and the representation see `Exchange`.
 
     Attributes:
-      same: Initial a_tt; the other tasks share 1 - same evenly. With 1 the trunks are initially
-        independent.
+      same: Initial a_tt; other tasks share 1 - same evenly. With 1 the trunks start independent.
 
     References:
       Misra et al., 2016, arXiv:1604.03539

@@ -18,7 +18,7 @@ class MTAN(Fusion):
     task and f_j is a 3x3 convolution shared by all tasks, resized to p_j. (The paper reads a stage
     in its middle for the mask and masks its end; a stage is one module here, so both are its
     output.) The trunk and the f_j are shared, the masks are task-specific. Since the shared f_j
-    follow task-specific masks, there is no representation for `level="features"`. Masks are sown as
+    follow task-specific masks, `level="features"` has no representation. Masks are sown as
     `intermediates`.
 
     Attributes:

@@ -19,9 +19,8 @@ class MTINet(Fusion):
     the propagation P_t = F_t + SE_t(joint), where joint is a projection of all tasks' features
     weighted by a softmax over tasks. At each scale, tasks exchange messages as in `PADNet`. Finer
     results are then added to coarser ones, so that every stage a head reads contains all scales
-    (the paper aggregates upwards, which is the task of the head here). A fusion has no access to
-    labels: it distills features instead of intermediate predictions, supervised by the final losses
-    only.
+    (the paper aggregates upwards, which is the task of the head here). A fusion cannot access
+    labels: it distills features, not intermediate predictions, supervised by the final losses only.
 
     Trunk, F_ti and propagation are shared; all later modules are task-specific. The representation
     for `level="features"` is all F_ti. Gates are sown as `intermediates`.

@@ -16,8 +16,7 @@ class NDDR(Exchange):
     representation see `Exchange`.
 
     Attributes:
-      same: Initial W_t is `same` times the identity for the features of task t; the other tasks
-        share 1 - same evenly.
+      same: Initial factor of the identity in W_t for task t; other tasks share 1 - same evenly.
       norm: Normalization after each W_t.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 

@@ -12,9 +12,8 @@ class CGC(Layered):
 
     sum_n g_t(x)_n E_n(x) over the shared experts and those of task t. An expert is a copy of the
     last stage of the trunk, and x is the output of the stage before. Equals `PLE` with one level.
-    Shared experts are shared; the experts and the gate of a task are task-specific. The
-    representation for `level="features"` is x and the outputs of the shared experts. Gates are sown
-    as `intermediates`.
+    The experts and the gate of a task are task-specific. The representation for `level="features"`
+    is x and the outputs of the shared experts. Gates are sown as `intermediates`.
 
     Attributes:
       shared_experts: Number of experts for all tasks.
@@ -36,8 +35,7 @@ class PLE(Layered):
     The last `levels` stages of the trunk are the levels; an expert is a copy of the stage of its
     level. At each level a gate per task mixes the experts of the task and the shared experts, for
     the experts of the task at the next level; a shared gate mixes *all* experts of the level, for
-    the shared experts of the next level. A gate reads the input of its experts, averaged over
-    space.
+    the shared experts of the next level. A gate reads the spatial mean of its experts' input.
 
     Through the shared gate, every loss depends on every expert below the last level. Therefore the
     task-specific parameters are the experts of a task at the last level, its gate at that level and

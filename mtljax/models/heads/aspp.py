@@ -13,8 +13,8 @@ class ASPPHead(DenseHead):
     A 1x1 convolution, one 3x3 convolution per dilation in `rates` and the global average, each of
     `width` channels, are concatenated and projected to `width` channels. With several stages the
     result is resized to the finest one, concatenated with a projection of it to at most 48
-    channels, and passed through two 3x3 convolutions (DeepLabV3+); with one stage the projection is
-    the output (DeepLabV3).
+    channels, and passed through two 3x3 convolutions (DeepLabV3+); one stage is only projected
+    (DeepLabV3).
 
     Attributes:
       rates: Dilations, in positions of the last stage. The paper uses (6, 12, 18) for output stride

@@ -13,8 +13,7 @@ class DenseHead(nn.Module):
     Attributes:
       outputs: Outputs per pixel.
       squeeze: Remove the last axis, for one output per pixel.
-      center: Added to the scaled outputs, for all or per output, so that they are in the unit of
-        the label.
+      center: Added to the scaled outputs, for all or per output, to give them the label's unit.
       scale: Factor of the outputs.
       stride: Pixels of the image per pixel of the output along each side, rounded up.
       width: Channels of the decoder.

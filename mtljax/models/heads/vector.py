@@ -17,8 +17,7 @@ class VectorHead(nn.Module):
       squeeze: Remove the last axis, for one output per image.
       center: Added to the scaled outputs, so that they are in the unit of the label.
       scale: Factor of the outputs.
-      pools: True if the head begins with global average pooling. A subclass that reads positions
-        sets it to False.
+      pools: True for global average pooling; False in a subclass that reads positions.
     """
 
     pools: ClassVar[bool] = True

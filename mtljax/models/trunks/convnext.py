@@ -25,14 +25,12 @@ def convnext_t(
       depths: Blocks of each stage.
       widths: Channels of each stage.
       norm: Normalization; `layer` in the original.
-      drop_path: Rate of stochastic depth at the last block, growing linearly from 0 at the first;
-        0.1 in the original.
+      drop_path: Rate of stochastic depth at the last block, linear from 0; 0.1 in the original.
       patch: Stride of the first convolution; 1 or 2 for small images.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 
     Returns:
-      Stages: [B, H, W, 3] -> [B, H/4, W/4, 96] -> [B, H/8, W/8, 192] -> ...; each further stage
-      halves height and width.
+      Stages: [B, H, W, 3] -> [B, H/4, W/4, 96] -> [B, H/8, W/8, 192] -> [B, H/16, W/16, 384] -> ...
 
     References:
       Liu et al., 2022, arXiv:2201.03545

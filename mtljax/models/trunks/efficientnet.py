@@ -30,14 +30,12 @@ def efficientnet_lite0(
     """EfficientNet-Lite0: inverted bottlenecks without squeeze-and-excitation, in five stages.
 
     The published weights expect 8-bit images scaled as (x - 127) / 128: `mean=127, std=128`.
-    Padding, constants of the normalization (epsilon 1e-3, momentum 0.99) and ReLU6 match the
-    original.
+    Padding, normalization (epsilon 1e-3, momentum 0.99) and ReLU6 match the original.
 
     Args:
       plan: Groups of blocks per stage; see `LITE0`.
       norm: Normalization after each convolution.
-      drop_path: Rate of stochastic depth at the last block, growing linearly from 0 at the first;
-        0.2 in the original.
+      drop_path: Rate of stochastic depth at the last block, linear from 0; 0.2 in the original.
       head_width: Channels of the 1x1 convolution at the end of the last stage.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
 

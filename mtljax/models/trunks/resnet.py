@@ -25,8 +25,7 @@ def resnet(
 ) -> Stages:
     """Residual network, with one stage per resolution.
 
-    The stride of a bottleneck is in its 3x3 convolution and padding is symmetric, as in the
-    published PyTorch weights.
+    The stride of a bottleneck is in its 3x3 convolution; padding is symmetric, as in PyTorch.
 
     Args:
       depths: Blocks of each stage.
