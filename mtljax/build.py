@@ -115,7 +115,6 @@ def build(
     """Builds the objects that an experiment names.
 
     Args:
-      experiment: The experiment.
       mean, std: Statistics of the training images; not needed if a checkpoint is restored.
       low, high: Values of black and white in the images, for adversarial training.
 
@@ -165,12 +164,9 @@ def build(
 def make_attack(
     text: str | None, low: float, high: float, eps: float | None = None
 ) -> Attack | None:
-    """Creates an attack from its name and arguments, such as `pgd:eps=0.03,steps=7`, if any.
+    """Creates an attack on images in low..high from text such as `pgd:eps=0.03,steps=7`, if any.
 
-    Args:
-      text: Name and arguments.
-      low, high: Values of black and white in the images.
-      eps: Value of `eps`, which the text must then not contain.
+    If `eps` is an argument of this function, the text must not contain it.
 
     Raises:
       ValueError: The name or an argument is unknown, or `eps` is missing.

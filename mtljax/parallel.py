@@ -22,8 +22,7 @@ def start(
 
     Args:
       coordinator: `host:port` of process 0, or `auto` on a cluster; None: a single process.
-      num_processes: Number of processes; None if the cluster (Slurm, a TPU pod) defines it.
-      process_id: Index of this process; None if the cluster defines it.
+      num_processes, process_id: None if the cluster (Slurm, a TPU pod) defines them.
 
     Raises:
       ValueError: The arguments contradict each other, or the processes cannot connect.
@@ -127,17 +126,13 @@ def place(batch_size: int, devices: int | None = None) -> Placement:
     if not 1 <= count <= len(available):
         cpu = available[0].platform == "cpu"
         hint = "; JAX_NUM_CPU_DEVICES=N splits a CPU into N devices" if cpu else ""
-        raise ValueError(
-            f"--devices {count} is not possible: there is {describe()}; give a number in "
-            f"1..{len(available)} or leave it out{hint}"
-        )
+        advice = f"give a number in 1..{len(available)} or leave it out{hint}"
+        raise ValueError(f"--devices {count} is not possible: there is {describe()}; {advice}")
     if jax.process_count() > 1 and count != len(available):
         raise ValueError("with several processes, all devices are used: leave out --devices")
     if batch_size % count:
-        raise ValueError(
-            f"a batch of {batch_size} cannot be sharded evenly over {count} devices; make "
-            f"data.batch_size a multiple of {count}"
-        )
+        fault = f"a batch of {batch_size} cannot be sharded evenly over {count} devices"
+        raise ValueError(f"{fault}; make data.batch_size a multiple of {count}")
     mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
     return Placement(mesh)
 

@@ -60,8 +60,7 @@ class Source:
     Attributes:
       mean: Mean of the *training* images over all examples and positions, in the images' unit.
       std: Standard deviation of the training images, likewise.
-      low: Value of black in that unit.
-      high: Value of white in that unit.
+      low, high: Values of black and white in that unit.
     """
 
     train: Split

@@ -81,16 +81,15 @@ def _read_annotation(
         image, category = annotation["image_id"], annotation["category_id"]
         x, y, width, height = map(float, annotation["bbox"])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{place}: must have image_id, category_id and bbox [x, y, width, height]"
-        ) from None
+        required = "image_id, category_id and bbox [x, y, width, height]"
+        raise ValueError(f"{place}: must have {required}") from None
     if image not in sizes:
         raise ValueError(f"{place}: unknown image {image!r}")
     y1, x1, size = y + height, x + width, sizes[image]
     inside = min(y, x) >= -TOLERANCE and y1 <= size[0] + TOLERANCE and x1 <= size[1] + TOLERANCE
     if not (inside and width > 0 and height > 0):
+        image_size = f"{size[0]} x {size[1]} pixels"
         raise ValueError(
-            f"{place}: box {annotation['bbox']} is not inside its image of {size[0]} x {size[1]} "
-            "pixels"
+            f"{place}: box {annotation['bbox']} is not inside its image of {image_size}"
         )
     return image, (y, x, y1, x1), category

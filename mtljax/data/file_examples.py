@@ -77,16 +77,13 @@ class FileExamples:
         """Raises ValueError unless `read` returns the same for all files among the values."""
         first: tuple[int, str] | None = None
         for i, file in enumerate(values):
-            if not isinstance(file, Path):
-                continue
-            with error_prefix(f"{self.place(i)}: {file.name}"):
-                description = read(file)
-            first = first or (i, description)
-            if description != first[1]:
-                raise ValueError(
-                    f"{self.place(i)}: {file.name} is {description}, but that of row "
-                    f"{self.numbers[first[0]]} is {first[1]}{hint}"
-                )
+            if isinstance(file, Path):
+                with error_prefix(f"{self.place(i)}: {file.name}"):
+                    description = read(file)
+                first = first or (i, description)
+                if description != first[1]:
+                    other = f"that of row {self.numbers[first[0]]} is {first[1]}{hint}"
+                    raise ValueError(f"{self.place(i)}: {file.name} is {description}, but {other}")
 
 
 def _read_value(value: Any, size: Pixels) -> Any:
@@ -95,10 +92,8 @@ def _read_value(value: Any, size: Pixels) -> Any:
         with error_prefix(value.name):
             return read_map(value)
     if isinstance(value, Mapping) and value.get("size", size) != size:
-        raise ValueError(
-            f"has boxes for {' x '.join(map(str, value['size']))} pixels, but the image is "
-            f"{' x '.join(map(str, size))}"
-        )
+        expected, actual = (" x ".join(map(str, pair)) for pair in (value["size"], size))
+        raise ValueError(f"has boxes for {expected} pixels, but the image is {actual}")
     return value
 
 

@@ -24,10 +24,8 @@ def read_image(
 ) -> Num[np.ndarray, "H W C"]:
     """Reads a grayscale (1 channel) or color (3) image, with EXIF orientation, on white.
 
-    Args:
-      path: PNG, JPEG or another format of `FORMATS`, or npy [H, W] or [H, W, C].
-      channels: 1 or 3.
-      size: Later height and width of the image: a large JPEG is decoded at a reduced size.
+    The file has one of `FORMATS`, or is npy [H, W] or [H, W, C]. If it will be resized to `size`, a
+    large JPEG is decoded at a reduced size.
     """
     if isinstance(path, Path) and path.suffix == ".npy":
         array = read_npy(path)

@@ -86,14 +86,11 @@ def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
     """Returns a raw value as a valid label of an image of this size."""
     try:
         label = task.parse(value)
-        for leaf, expected in zip(
-            jax.tree.leaves(label), jax.tree.leaves(task.placeholder(size)), strict=True
-        ):
+        leaves = jax.tree.leaves(label), jax.tree.leaves(task.placeholder(size))
+        for leaf, expected in zip(*leaves, strict=True):
             if np.shape(leaf) != np.shape(expected):
-                raise ValueError(
-                    f"a label of shape {np.shape(leaf)} for an image of {size[0]} x {size[1]} "
-                    f"pixels; must be {np.shape(expected)}"
-                )
+                shapes = f"{np.shape(leaf)} for an image of {size[0]} x {size[1]} pixels"
+                raise ValueError(f"a label of shape {shapes}; must be {np.shape(expected)}")
         task.check(jax.tree.map(lambda leaf: np.asarray(leaf)[None], label))
     except ValueError as error:
         reason = str(error).removeprefix(f"task {task.name!r}: ").replace(" of example 0", "")

@@ -34,10 +34,9 @@ class BatchSampler:
 
     def __post_init__(self) -> None:
         if self.batch_size > self.size:
-            raise ValueError(
-                f"a batch of {self.batch_size} is larger than the training data ({self.size} "
-                f"examples); make data.batch_size at most {self.size}"
-            )
+            fault = f"a batch of {self.batch_size} is larger than the training data"
+            advice = f"make data.batch_size at most {self.size}"
+            raise ValueError(f"{fault} ({self.size} examples); {advice}")
 
     def batches(self, start: int, count: int) -> Int[np.ndarray, "count B"]:
         """Returns the indices of the batches of steps start ... start + count - 1."""
@@ -90,15 +89,10 @@ def _prefetched(batch: Callable[[int], PyTree], start: int, stop: int) -> grain.
 def stream(
     split: Split, sampler: BatchSampler, part: slice, start: int, steps: int, workers: int = 0
 ) -> Iterator[PyTree]:
-    """Iterates over batches of the steps start ... steps - 1, prefetched.
+    """Iterates over the batches of steps start ... steps - 1, prefetched.
 
-    Args:
-      split: Training data.
-      sampler: Order of the examples.
-      part: Position of this process's examples in a batch; only these are read.
-      start: First step.
-      steps: Last step + 1.
-      workers: Number of reader processes (started by spawn); 0 for threads of this process.
+    Reads only this process's examples, at the positions `part` of a batch, by `workers` processes
+    (started by spawn), or, if 0, by threads of this process.
     """
     dataset = _prefetched(functools.partial(_local_batch, split, sampler, part), start, steps)
     if workers:

@@ -1,8 +1,10 @@
 """Preparation of data sets: a download, once, after which training needs no network."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from mtljax.data.sources import SOURCES
 from mtljax.utils.registry import choose, nearest
@@ -43,15 +45,7 @@ def prepare(source: str) -> list[str]:
     """Prepares the data of a source and of the sources in its arguments; returns messages."""
     choice = choose("source", source, SOURCES, hidden=("requests",))
     results = [PREPARE[choice.name](**choice.arguments)] if choice.name in PREPARE else []
-    for text in _strings(choice.arguments.values()):
-        if text.partition(":")[0] in SOURCES:
-            results += prepare(text)
+    for value in jax.tree.leaves(choice.arguments):
+        if isinstance(value, str) and value.partition(":")[0] in SOURCES:
+            results += prepare(value)
     return results
-
-
-def _strings(values: Iterable[Any]) -> Iterable[str]:
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _strings(value.values())

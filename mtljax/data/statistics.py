@@ -52,11 +52,9 @@ class LabelStatistics:
         """Returns plain numbers; classes by name if the task has class names."""
         values: dict[str, Any] = {"present": self.present, "missing": self.missing}
         if self.classes:
-            names = getattr(task, "class_names", ())
-            values["classes"] = {
-                names[c] if 0 <= c < len(names) else str(c): count
-                for c, count in sorted(self.classes.items())
-            }
+            names = dict(enumerate(getattr(task, "class_names", ())))
+            counts = sorted(self.classes.items())
+            values["classes"] = {names.get(c, str(c)): count for c, count in counts}
         if self.count:
             values |= {"min": self.low, "mean": self.total / self.count, "max": self.high}
         return values

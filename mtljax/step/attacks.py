@@ -21,8 +21,7 @@ class Attack:
       steps: Number of gradient steps.
       size: Size of each step, in the unit of `eps`.
       random: Start from a random point within `eps`, not from the image.
-      low: Black in the unit of the images. Attacked images stay between black and white.
-      high: White.
+      low, high: Black and white in the unit of the images; attacked images stay between them.
     """
 
     eps: float
@@ -77,10 +76,7 @@ def fgsm(eps: float) -> Attack:
 def pgd(eps: float, steps: int = 10, random: bool = True) -> Attack:
     """Projected gradient descent: several steps of size 2.5 eps / steps from a random start.
 
-    Args:
-      eps: Largest change of a pixel, as a fraction of the range from black to white.
-      steps: Number of gradient steps.
-      random: Start from a random point within eps, not from the image.
+    For the arguments see `Attack`.
 
     References:
       Madry et al., 2017, arXiv:1706.06083

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, PyTree
 from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, combine_rows, gramian
 from mtljax.models.partition import Flat, task_of
 from mtljax.step.axis import Axis
-from mtljax.step.keys import StepKeys
 from mtljax.step.microbatches import merge_rows, scan, split_batch
 from mtljax.step.objective import (
     Forward,
@@ -27,7 +26,7 @@ from mtljax.step.objective import (
     Pullback,
     task_gradients,
 )
-from mtljax.step.state import Batch, TrainState
+from mtljax.step.state import Batch, StepKeys, TrainState
 
 Heads = Literal["own", "weighted"]
 Lookahead = Callable[[Float[Array, " T"], float, int], Ahead]
@@ -147,11 +146,8 @@ class BalancedGradient:
         present = measured.counts > 0
         scale = _reciprocal(measured.counts)
         task_counts = measured.counts.reshape(balancer.samples, -1).sum(0)
-        signals = Signals(
-            losses=(measured.sums * scale).reshape(shape),
-            present=present.reshape(shape),
-            step=state.step,
-        )
+        losses = (measured.sums * scale).reshape(shape)
+        signals = Signals(losses, present.reshape(shape), state.step)
         if lookahead is not None:
             signals = signals._replace(lookahead=lookahead)
         rows = None if measured.rows is None else scale_rows(scale, measured.rows)
@@ -162,7 +158,7 @@ class BalancedGradient:
                 products = gramian(rows)
             else:
                 products = self.axis.psum(gramian(rows))
-            signals = signals._replace(gramian=products.reshape(signals.losses.shape * 2))
+            signals = signals._replace(gramian=products.reshape(losses.shape * 2))
         elif balancer.needs is Needs.JACOBIAN:
             jacobian = rows if self.of_parameters else self.axis.all_gather(rows, axis=1)
             signals = signals._replace(jacobian=jacobian)

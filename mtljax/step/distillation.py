@@ -7,7 +7,7 @@ labels (pixels, points).
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -31,32 +31,50 @@ class TaskOutput(NamedTuple):
     """Last features that the task's head reads; None if the model does not record them."""
 
 
-class DistillationLoss(Protocol):
-    """Distance between student and teacher."""
+TaskOutputs = Mapping[str, TaskOutput]
 
-    @property
-    def weight(self) -> float:
-        """Weight of the distance relative to the loss of the label."""
+
+@dataclasses.dataclass(frozen=True)
+class DistillationLoss:
+    """Distance between student and teacher.
+
+    Args:
+      weight: Weight relative to the loss of the label.
+    """
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field, value in vars(self).items():
+            if not 0 < value < float("inf"):
+                raise ValueError(f"distillation: {field} must be > 0 and finite, not {value}")
 
     def adapter(self, student: TaskOutput, teacher: TaskOutput) -> nn.Module | None:
         """Returns a learned projection from student features to teacher features, if needed.
 
         Reads shapes only; raises ValueError if the two cannot be compared.
         """
+        raise NotImplementedError
 
     def distance(self, task: Task, student: TaskOutput, teacher: TaskOutput) -> Float[Array, " B"]:
         """Returns the distance of the student, with projected features, for each image."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
-    """Distance between outputs; see `outputs`."""
+class Outputs(DistillationLoss):
+    """Imitates the teachers' outputs: softened probabilities for tasks with logits.
 
-    weight: float
-    temperature: float
+    Adds `weight` times the mean `Task.distance` to the loss of each task that has a teacher.
 
-    def __post_init__(self) -> None:
-        _require_positive(self, "weight", "temperature")
+    Args:
+      temperature: A higher one gives more weight to classes that the teacher finds unlikely.
+
+    References:
+      Hinton et al., 2015, arXiv:1503.02531
+    """
+
+    temperature: float = 2.0
 
     def adapter(self, student: TaskOutput, teacher: TaskOutput) -> None:
         shapes = lambda side: jax.tree.map(lambda x: x.shape[1:], side.output)
@@ -72,13 +90,16 @@ class Outputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
-    """Distance between features; see `features`."""
+class Features(DistillationLoss):
+    """Imitates the teachers' features through a learned linear map per task.
 
-    weight: float
+    Adds `weight` times the mean over positions of |a / |a| - f / |f||^2: f are the last features
+    that the teacher's head reads, a the student's after a 1x1 convolution, which is trained along
+    and not used after training.
 
-    def __post_init__(self) -> None:
-        _require_positive(self, "weight")
+    References:
+      Li & Bilen, 2020, arXiv:2007.06889; with norms per position, as in the authors' code
+    """
 
     def adapter(self, student: TaskOutput, teacher: TaskOutput) -> nn.Module:
         source, target = student.features, teacher.features
@@ -103,39 +124,8 @@ class Features:
         return square.reshape(square.shape[0], -1).mean(-1)
 
 
-def outputs(weight: float = 1.0, temperature: float = 2.0) -> DistillationLoss:
-    """Imitates the teachers' outputs: softened probabilities for tasks with logits.
-
-    Adds `weight` times the mean `Task.distance` to the loss of each task that has a teacher.
-
-    Args:
-      weight: Weight relative to the loss of the label.
-      temperature: A higher one gives more weight to classes that the teacher finds unlikely.
-
-    References:
-      Hinton et al., 2015, arXiv:1503.02531
-    """
-    return Outputs(weight, temperature)
-
-
-def features(weight: float = 1.0) -> DistillationLoss:
-    """Imitates the teachers' features through a learned linear map per task.
-
-    Adds `weight` times the mean over positions of |a / |a| - f / |f||^2: f are the last features
-    that the teacher's head reads, a the student's after a 1x1 convolution, which is trained along
-    and not used after training.
-
-    Args:
-      weight: Weight relative to the loss of the label.
-
-    References:
-      Li & Bilen, 2020, arXiv:2007.06889; with norms per position, as in the authors' code
-    """
-    return Features(weight)
-
-
 DISTILLATIONS: dict[str, Callable[..., DistillationLoss]]
-DISTILLATIONS = {"outputs": outputs, "features": features}
+DISTILLATIONS = {"outputs": Outputs, "features": Features}
 """Distillation distances by name."""
 
 
@@ -153,7 +143,7 @@ class Distillation:
     """Teachers and the distance from them.
 
     Attributes:
-      kind: Distance, from a function of `DISTILLATIONS`.
+      kind: Distance, of a class of `DISTILLATIONS`.
       teachers: At most one per task.
       variables: Variables of each teacher; part of the train state, but not of its checkpoints.
     """
@@ -189,11 +179,7 @@ class Distillation:
         return {ADAPTERS: params} if params else {}
 
     def distances(
-        self,
-        tasks: Sequence[Task],
-        student: Mapping[str, TaskOutput],
-        teachers: Mapping[str, TaskOutput],
-        params: PyTree,
+        self, tasks: Sequence[Task], student: TaskOutputs, teachers: TaskOutputs, params: PyTree
     ) -> dict[str, Float[Array, " B"]]:
         """Returns {task: weighted distance of each image} for the tasks with a teacher.
 
@@ -223,10 +209,3 @@ def _task_outputs(model: nn.Module, variables: PyTree, image: PyTree) -> dict[st
 def _unit(x: Float[Array, "... C"]) -> Float[Array, "... C"]:
     """Scales to length 1 along the last axis; the constant keeps the gradient finite at 0."""
     return x / jnp.sqrt((x**2).sum(-1, keepdims=True) + 1e-6)
-
-
-def _require_positive(kind: DistillationLoss, *fields: str) -> None:
-    for field in fields:
-        value = getattr(kind, field)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"distillation: {field} must be > 0 and finite, not {value}")

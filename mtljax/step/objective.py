@@ -24,6 +24,8 @@ from mtljax.tasks.base import Task
 
 Batch = Mapping[str, PyTree]
 """`{"image": [B, ...], "labels": {task: array}, "present": {task: [B] bool}}`."""
+ByTask = Mapping[str, PyTree]
+"""Task -> value."""
 ModelState = Mapping[str, PyTree]
 """Collections of a model other than its parameters: batch statistics, constants."""
 Params = tuple[Flat, Flat]
@@ -181,13 +183,10 @@ class Objective:
 
         def perturbations(params: PyTree, image: PyTree) -> PyTree:
             variables = {"params": _cast(params, self.dtype), **model_state}
-            mutable, key = [PERTURBATIONS, *_mutable(model_state)], jax.random.key(0)
+            mutable = [PERTURBATIONS, *_mutable(model_state)]
+            image, rngs = _cast(image, self.dtype), {"dropout": jax.random.key(0)}
             _, collections = self.network.apply(
-                variables,
-                _cast(image, self.dtype),
-                train=True,
-                rngs={"dropout": key},
-                mutable=mutable,
+                variables, image, train=True, rngs=rngs, mutable=mutable
             )
             return collections.get(PERTURBATIONS, {})
 
@@ -202,11 +201,7 @@ class Objective:
         return zeros
 
     def _distances(
-        self,
-        outputs: Mapping[str, PyTree],
-        features: Mapping[str, Array],
-        image: PyTree,
-        params: PyTree,
+        self, outputs: ByTask, features: ByTask, image: PyTree, params: PyTree
     ) -> dict[str, Float[Array, " B"]]:
         """Returns {task: weighted distance from its teacher for each image}."""
         if self.distillation is None:
@@ -218,10 +213,7 @@ class Objective:
         return self.distillation.distances(self.tasks, student, teachers, params)
 
     def _sums_and_counts(
-        self,
-        outputs: Mapping[str, PyTree],
-        batch: Batch,
-        distances: Mapping[str, Float[Array, " B"]],
+        self, outputs: ByTask, batch: Batch, distances: Mapping[str, Float[Array, " B"]]
     ) -> tuple[list[Float[Array, ""]], Float[Array, " R"]]:
         size = batch["image"].shape[0]
         sample_of = (self.axis.index() * size + jnp.arange(size)) % self.samples

@@ -1,6 +1,7 @@
-"""Train state and its initialization."""
+"""Train state, its initialization, and the random keys of a step."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -13,6 +14,7 @@ from mtljax.balancing.base import Balancer, Needs
 from mtljax.models.freezing import split_frozen
 from mtljax.models.multitask import without_pooling
 from mtljax.models.partition import TRANSIENT_COLLECTIONS, join, partition
+from mtljax.step.axis import Axis
 from mtljax.step.distillation import Distillation
 from mtljax.step.objective import Batch, Level, Objective
 from mtljax.tasks.base import Task
@@ -134,3 +136,25 @@ def _init_variables(
     if missing:
         raise ValueError(f"the model has no output named {', '.join(missing)}")
     return {name: x for name, x in variables.items() if name not in TRANSIENT_COLLECTIONS}
+
+
+class StepKeys(NamedTuple):
+    """Keys of one train step."""
+
+    augment: jax.Array
+    """For augmentation and attack."""
+    model: jax.Array
+    """For dropout."""
+    balancer: jax.Array
+
+
+def step_keys(state: TrainState) -> StepKeys:
+    """Returns the keys of the step that starts from `state`."""
+    return StepKeys(*jax.random.split(jax.random.fold_in(state.key, state.step), 3))
+
+
+def example_keys(key: jax.Array, batch: Batch, axis: Axis) -> jax.Array:
+    """Returns a key per example, [B], independent of how the batch is sharded."""
+    size = batch["image"].shape[0]
+    index = jnp.arange(size) + axis.index() * size
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)

@@ -20,9 +20,8 @@ from mtljax.balancing.base import TINY, gramian
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, partition
 from mtljax.step.distillation import Distillation
-from mtljax.step.keys import example_keys, step_keys
 from mtljax.step.objective import Forward, Inputs, Objective, task_gradients
-from mtljax.step.state import Batch, TrainState
+from mtljax.step.state import Batch, TrainState, example_keys, step_keys
 from mtljax.step.train_step import Augment
 from mtljax.tasks.base import Task
 from mtljax.utils.tree import flatten
@@ -80,11 +79,8 @@ def make_probe(
         shared, specific = partition(trainable)
         losses_of = objective.with_constants(frozen, state.teachers)
         inputs = Inputs(state.model_state, batch, keys.model)
-        return ProbePoint(
-            shared=shared,
-            forward=losses_of.forward((shared, specific), inputs),
-            sums=lambda other: losses_of.losses((other, specific), inputs),
-        )
+        forward = losses_of.forward((shared, specific), inputs)
+        return ProbePoint(shared, forward, lambda p: losses_of.losses((p, specific), inputs))
 
     return probe
 

@@ -26,9 +26,8 @@ from mtljax.step.axis import Axis
 from mtljax.step.balanced_gradient import BalancedGradient, BalancerOutput, GradientOptions, Heads
 from mtljax.step.distillation import Distillation
 from mtljax.step.eval_step import predict
-from mtljax.step.keys import example_keys, step_keys
 from mtljax.step.objective import Inputs, Level, Objective, Pullback
-from mtljax.step.state import Batch, TrainState
+from mtljax.step.state import Batch, TrainState, example_keys, step_keys
 from mtljax.tasks.base import Task
 
 Augment = Callable[[jax.Array, Batch], Batch]
@@ -178,20 +177,15 @@ class _TrainStep:
 
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, before)
         after = partition(optax.apply_updates(before, updates))
-        balancer_state = balanced.state
-        observe = self.gradient.balancer.observe
+        balancer_state, observe = balanced.state, self.gradient.balancer.observe
         if observe is not None:
             inputs = Inputs(state.model_state, batch, keys.model)
             losses = balanced_gradient.losses_after(after, inputs, balanced)
             balancer_state = observe(balanced.signals, losses, balancer_state)
         params = join(*after, frozen)
-        new = state.replace(
-            params=params,
-            model_state=model_state,
-            opt_state=opt_state,
-            balancer_state=balancer_state,
-            ema=self.average(state, params, frozen),
-        )
+        ema = self.average(state, params, frozen)
+        new = state.replace(params=params, model_state=model_state, opt_state=opt_state, ema=ema)
+        new = new.replace(balancer_state=balancer_state)
         finite = jnp.isfinite(norm) & jnp.isfinite(balanced.signals.losses).all()
         new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         skipped = (~finite).astype(jnp.int32)

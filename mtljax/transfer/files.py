@@ -111,10 +111,8 @@ def _read_torch(path: Path) -> StoredWeights:
         check_bytes(sum(t.numel() * t.element_size() for t in tensors.values()), stored)
         arrays = {name: _to_numpy(tensor) for name, tensor in tensors.items()}
     except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path} is damaged, or holds Python objects, which are never loaded: save only "
-            "model.state_dict()"
-        ) from None
+        fault = "is damaged, or holds Python objects, which are never loaded"
+        raise ValueError(f"{path} {fault}: save only model.state_dict()") from None
     except Exception as error:  # PyTorch raises many types for damaged files
         raise ValueError(
             f"{path} is not a readable PyTorch state dict: {first_line(error)}"

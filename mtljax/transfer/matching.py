@@ -52,7 +52,6 @@ def match(
     normalization are taken from the weights as well.
 
     Args:
-      stored: Result of `mtljax.transfer.read`.
       model: A `MultiTask`; with part `all`, any model.
       variables: Variables of the model, or their shapes.
       part: `trunk`; `fusion`: everything but the heads; `all`: also the heads. The classifier of a
@@ -155,10 +154,8 @@ class Matching:
         here = "the model" if name == path else f"{path} of the model"
         remedy = "choose the trunk of the weights, with its arguments"
         remedy = remedy if in_trunk else "exclude it with --init-part trunk"
-        raise ValueError(
-            f"{self.weights.source}: {name} has shape {list(value.shape)}, {here} has "
-            f"{list(shape)}; {remedy}"
-        )
+        shapes = f"{name} has shape {list(value.shape)}, {here} has {list(shape)}"
+        raise ValueError(f"{self.weights.source}: {shapes}; {remedy}")
 
     def _is_first_convolution(self, path: str, old: tuple[int, ...]) -> bool:
         """Returns True for the kernel of the first convolution, if only the channels differ."""

@@ -52,13 +52,9 @@ def resnet(stages: Sequence[ResNetStage]) -> Names:
 
 def vit(stages: Sequence[ViTStage]) -> Names:
     """Vision transformers of timm."""
-    names = {
-        "trunk_0/class_token": "cls_token",
-        "trunk_0/position": "pos_embed",
-        "trunk_0/patches": "patch_embed.proj",
-        f"trunk_{len(stages) - 1}/norm": "norm",
-        CLASSIFIER: "head",
-    }
+    names = {"trunk_0/class_token": "cls_token", "trunk_0/position": "pos_embed"}
+    names |= {"trunk_0/patches": "patch_embed.proj", f"trunk_{len(stages) - 1}/norm": "norm"}
+    names[CLASSIFIER] = "head"
     parts = {"LayerNorm_0": "norm1", "LayerNorm_1": "norm2"}
     parts |= {"attention/qkv": "attn.qkv", "attention/out": "attn.proj"}
     parts |= {"Dense_0": "mlp.fc1", "Dense_1": "mlp.fc2"}

@@ -10,12 +10,8 @@ from mtljax.transfer.torch_names import CLASSIFIER, FAMILIES, Family
 
 NATIVE = "params/"
 """Prefix of the names of mtljax."""
-LEAVES = {
-    "weight": ("params", "kernel"),
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
-}
+LEAVES = {"weight": ("params", "kernel"), "bias": ("params", "bias")}
+LEAVES |= {"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")}
 """Array of a PyTorch layer -> collection and name in Flax; a weight vector is named `scale`."""
 COUNTER = "num_batches_tracked"
 """Step counter of PyTorch's batch normalization, which evaluation does not read."""

@@ -6,12 +6,9 @@ from typing import Any
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Imports and returns an optional module; raises ValueError if it is not installed.
+    """Imports and returns an optional module, which `extra` of mtljax installs and `purpose` needs.
 
-    Args:
-      module: Import name, for example `pyrage`.
-      extra: Extra of mtljax that installs it, for example `protect`.
-      purpose: Feature that needs it; subject of the message.
+    Raises ValueError, a sentence with the subject `purpose`, if it is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -64,13 +64,8 @@ def draw_table(u: Float[Array, "8"], room: Room, camera: Camera) -> Table:
     center = points_in_view(camera, u[2:4], 2.2, 4.2)
     fits = wall_distance(room, center) > 0.8 * _length(half)
     quarter = jnp.where(u[4] < 0.5, 0.0, np.pi / 2)
-    return Table(
-        exists=fits & (u[5] < _TABLE),
-        center=center,
-        yaw=quarter + lerp(-0.5, 0.5, u[6]),
-        half=half,
-        height=lerp(0.5, 0.8, u[7]),
-    )
+    yaw, height = quarter + lerp(-0.5, 0.5, u[6]), lerp(0.5, 0.8, u[7])
+    return Table(fits & (u[5] < _TABLE), center, yaw, half, height)
 
 
 def draw_shapes(u: Float[Array, "N 6"]) -> Shapes:
@@ -162,12 +157,8 @@ def place_objects(
     items = jax.tree.map(lambda x: x[_PLACEMENT_ORDER], items)
     (position, exists), _ = jax.lax.scan(place, empty, items)
     z = shapes.rise * scale + jnp.where(on_table, table.height, 0.0)
-    return Solids(
-        center=jnp.concatenate([position, z[None]]).T,
-        axes=shapes.axes,
-        size=shapes.size * scale[:, None],
-        exists=exists,
-    )
+    center = jnp.concatenate([position, z[None]]).T
+    return Solids(center, shapes.axes, shapes.size * scale[:, None], exists)
 
 
 _CORNERS = np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]], np.float32)

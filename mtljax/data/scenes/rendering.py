@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, UInt8
 
 from mtljax.data.scenes import objects, scene
@@ -40,12 +41,9 @@ def draw_scene(key: jax.Array) -> Scene:
 
 def uniform_numbers(key: jax.Array, *shapes: tuple[int, ...]) -> list[Array]:
     """Returns uniform numbers in [0, 1) of several shapes from one draw, which compiles faster."""
-    sizes = [math.prod(shape) for shape in shapes]
-    row, parts = jax.random.uniform(key, (sum(sizes),)), []
-    for size, shape in zip(sizes, shapes, strict=True):
-        parts.append(row[:size].reshape(shape))
-        row = row[size:]
-    return parts
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(jax.random.uniform(key, (ends[-1],)), ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def render(keys: Key[Array, " B"], size: int) -> dict[str, PyTree]:

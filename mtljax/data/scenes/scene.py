@@ -135,13 +135,9 @@ def draw_room(u: Float[Array, "6"]) -> Room:
     slope = jnp.where(attic, across * half + up * knee, 1e3)
     zero = jnp.zeros_like(up)
     slopes = jnp.stack([-across, zero, up, across, zero, up]).reshape(2, 3)
-    return Room(
-        kind=kind,
-        normal=jnp.concatenate([jnp.asarray(_NORMALS, jnp.float32), slopes]),
-        offset=jnp.stack([zero, height, half, half, zero, depth, slope, slope]),
-        size=size,
-        ridge=ridge,
-    )
+    normal = jnp.concatenate([jnp.asarray(_NORMALS, jnp.float32), slopes])
+    offset = jnp.stack([zero, height, half, half, zero, depth, slope, slope])
+    return Room(kind, normal, offset, size, ridge)
 
 
 def draw_camera(u: Float[Array, "7"], room: Room) -> Camera:

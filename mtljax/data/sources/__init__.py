@@ -30,12 +30,9 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "multi": multi,
     "join": join,
 }
-"""Name -> function that loads the data.
-
-Its arguments are set by the user, as in `name:argument=value`, except `requests`: the labels that
-the tasks need. A source with this argument names its labels after the tasks; the labels of other
-sources are renamed.
-"""
+"""Name -> function that loads the data. Its arguments are set by the user, as in
+`name:argument=value`, except `requests`: the labels that the tasks need. A source with this
+argument names its labels after the tasks; the labels of other sources are renamed."""
 
 
 def make_source(text: str, requests: Sequence[LabelRequest]) -> Source:

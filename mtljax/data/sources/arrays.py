@@ -15,11 +15,10 @@ from mtljax.utils.bounded_reading import read_npz
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
     """NumPy arrays in an `.npz` file: `image` [N, H, W, C] and one array per label.
 
+    For the split see `from_arrays`.
+
     Args:
       file: File written by `np.savez(file, image=..., digit=...)`.
-      validation: Share of the validation examples.
-      test: Share of the test examples.
-      seed: Seed of the split.
     """
     path = Path(file).expanduser()
     try:
@@ -49,8 +48,7 @@ def from_arrays(
       image: Images, uint8, or floating-point with black 0 and white the largest training value.
       labels: Name -> labels with the examples along the first axis.
       present: Name -> [N] bool, True for examples that carry the label; default: all.
-      validation: Share of the validation examples.
-      test: Share of the test examples.
+      validation, test: Share of these examples.
       seed: Seed of the split.
 
     Raises:
@@ -99,8 +97,7 @@ def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.nda
     """Cuts rows into training, validation and test."""
     counts = [round(len(order) * share) for share in (validation, test)]
     if not all(c > 0 for c in counts) or sum(counts) >= len(order):
-        raise ValueError(
-            f"{len(order)} examples cannot be split into validation={validation}, test={test} and "
-            "training examples: each split needs at least one"
-        )
+        shares = f"validation={validation}, test={test} and training examples"
+        rule = "each split needs at least one"
+        raise ValueError(f"{len(order)} examples cannot be split into {shares}: {rule}")
     return np.split(order, [len(order) - sum(counts), len(order) - counts[1]])

@@ -26,8 +26,7 @@ def class_folders(
       path: Folder of the class folders, relative to the working directory or `$MTLJAX_DATA`.
       size: (height, width) to resize images to; if omitted, all images must have one size.
       channels: 3 for color, 1 for grayscale.
-      validation: Share of the validation images, selected by a hash of the file name.
-      test: Share of the test images, likewise.
+      validation, test: Share of these images, selected by a hash of the file name.
       seed: Seed of the split.
     """
     root = find_folder(path)
@@ -41,17 +40,11 @@ def class_folders(
     if not files:
         raise ValueError(f"{root} has no folders of images, one per class")
     require_labels("source class_folders", requests, ["class"])
-    for task in tasks_of(requests):
+    tasks = tasks_of(requests)
+    for task in tasks:
         require_classes(str(root), task, len(names))
-    examples = FileExamples(
-        table=root,
-        images=tuple(files),
-        numbers=tuple(range(1, len(files) + 1)),
-        columns=(tuple(classes),) * len(requests),
-        tasks=tasks_of(requests),
-        channels=channels,
-        size=image_size,
-    )
+    numbers, columns = tuple(range(1, len(files) + 1)), (tuple(classes),) * len(requests)
+    examples = FileExamples(root, tuple(files), numbers, columns, tasks, channels, image_size)
     examples.check()
     keys = [f"{file.parent.name}/{file.name}" for file in files]
     return source_of_files(examples, split_by_hash(keys, validation, test, seed))

@@ -41,15 +41,10 @@ def elpv(size: int = 160, *, requests: Sequence[LabelRequest]) -> Source:
     table = _find_table()
     names, labels = _read_table(table)
     require_labels("source elpv", requests, labels)
-    examples = FileExamples(
-        table=table,
-        images=tuple(table.parent / name for name in names),
-        numbers=tuple(range(1, len(names) + 1)),
-        columns=tuple(labels[request.key] for request in requests),
-        tasks=tasks_of(requests),
-        channels=1,
-        size=(size, size),
-    )
+    images = tuple(table.parent / name for name in names)
+    numbers = tuple(range(1, len(names) + 1))
+    columns = tuple(labels[request.key] for request in requests)
+    examples = FileExamples(table, images, numbers, columns, tasks_of(requests), 1, (size, size))
     examples.check()
     return source_of_files(examples, _stratified_split(list(zip(*labels.values(), strict=True))))
 

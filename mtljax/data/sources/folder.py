@@ -46,8 +46,7 @@ def folder(
         name, which does not change when rows are added or removed.
       size: (height, width) to resize images and labels to; if omitted, all sizes must be equal.
       channels: 3 for color, 1 for grayscale.
-      validation: Share of the validation rows, without a split column.
-      test: Share of the test rows, likewise.
+      validation, test: Share of these rows, without a split column.
       seed: Seed of the split, likewise.
     """
     root = find_folder(path)
@@ -56,15 +55,10 @@ def folder(
     if channels not in (1, 3):
         raise ValueError(f"source folder: channels must be 1 or 3, not {channels}")
     images = _images(root, file, rows, image)
-    examples = FileExamples(
-        table=file,
-        images=images,
-        numbers=tuple(row.number for row in rows),
-        columns=tuple(_labels(root, file, rows, images, request) for request in requests),
-        tasks=tasks_of(requests),
-        channels=channels,
-        size=read_size(size, "folder"),
-    )
+    numbers = tuple(row.number for row in rows)
+    columns = tuple(_labels(root, file, rows, images, request) for request in requests)
+    tasks, image_size = tasks_of(requests), read_size(size, "folder")
+    examples = FileExamples(file, images, numbers, columns, tasks, channels, image_size)
     examples.check()
     if any(split in row.cells for row in rows):
         parts = _split_by_column(file, rows, split)
@@ -94,10 +88,8 @@ def _images(root: Path, file: Path, rows: Sequence[Row], column: str) -> tuple[P
     """Returns the image of each row."""
     columns = _columns(rows)
     if column not in columns:
-        raise ValueError(
-            f"{file} has no column {column!r} with the images' names{nearest(column, columns)}; "
-            "image=COLUMN selects another"
-        )
+        fault = f"no column {column!r} with the images' names{nearest(column, columns)}"
+        raise ValueError(f"{file} has {fault}; image=COLUMN selects another")
     numbers: dict[Path, int] = {}
     for row in rows:
         place = f"{file} row {row.number}"
@@ -143,10 +135,8 @@ def _cell(root: Path, file: Path, row: Row, columns: Sequence[str]) -> Any:
         values = [row.cells.get(name) for name in columns]
         empty = [name for name in columns if row.cells.get(name) is None]
         if empty and len(empty) < len(columns):
-            raise ValueError(
-                f"{file} row {row.number}: {empty[0]} is empty, but {columns[0]}, ... are one "
-                "label: fill in all of them or none"
-            )
+            fault = f"{empty[0]} is empty, but {columns[0]}, ... are one label"
+            raise ValueError(f"{file} row {row.number}: {fault}: fill in all of them or none")
         return None if empty else values
     value = row.cells.get(columns[0])
     if isinstance(value, str) and value.lower().endswith(FILES):

@@ -50,10 +50,8 @@ def _read_pair(folder: Path, part: str, size: Pixels | None) -> tuple[np.ndarray
     images = read_idx(_find_file(folder, f"{part}-images-idx3-ubyte"))
     labels = read_idx(_find_file(folder, f"{part}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise ValueError(
-            f"{folder}: {part} has images of shape {images.shape} and labels of shape "
-            f"{labels.shape}; must be [N, H, W] and [N]"
-        )
+        shapes = f"images of shape {images.shape} and labels of shape {labels.shape}"
+        raise ValueError(f"{folder}: {part} has {shapes}; must be [N, H, W] and [N]")
     images = images[..., None]
     if size is not None:
         images = np.stack([resize_image(image, size) for image in images])

@@ -33,10 +33,8 @@ def join(
     for task, key in requests:
         domain, slash, label = key.partition("/")
         if slash and domain not in sources:
-            raise ValueError(
-                f"source join: task {task.name!r} requests label {key!r}, but the domains are "
-                f"{', '.join(sources)}"
-            )
+            request = f"task {task.name!r} requests label {key!r}"
+            raise ValueError(f"source join: {request}, but the domains are {', '.join(sources)}")
         for target in [domain] if slash else sources:
             per_domain[target].append(LabelRequest(task, label if slash else key))
     opened = {domain: make_source(text, per_domain[domain]) for domain, text in sources.items()}

@@ -44,10 +44,10 @@ def multi(
     for task, key in requests:
         side, _, label = key.partition("/")
         if side not in SIDES or not label:
-            raise ValueError(
-                f"source multi: task {task.name!r} requests label {key!r}; write left/... or "
-                f"right/... in data.labels, as {{{task.name!r}: 'left/digit'}}"
+            advice = (
+                f"write left/... or right/... in data.labels, as {{{task.name!r}: 'left/digit'}}"
             )
+            raise ValueError(f"source multi: task {task.name!r} requests label {key!r}; {advice}")
         per_side[side].append(LabelRequest(task, label))
     left = make_source(first, per_side["left"])
     right = make_source(second or first, per_side["right"])

@@ -57,9 +57,7 @@ def scenes(
 
     Args:
       size: Height and width in pixels, 32 ... 512.
-      train: Number of training images.
-      validation: Number of validation images.
-      test: Number of test images.
+      train, validation, test: Number of these images.
       seed: Seed of all scenes.
     """
     if not SMALLEST <= size <= LARGEST:

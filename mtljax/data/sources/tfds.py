@@ -64,17 +64,11 @@ def tfds(
             require_classes(f"tfds {name}: {key}", task, count)
     if new_size is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
+    settings = image, channels or shape[-1] or 3, new_size, tuple(requests), features
     splits = {}
     for part, split in _splits(set(builder.info.splits), train, validation, test).items():
-        examples = _TfdsExamples(
-            data=_open_split(builder, split, name),
-            name=f"tfds {name} {split}",
-            image=image,
-            channels=channels or shape[-1] or 3,
-            size=new_size,
-            requests=tuple(requests),
-            features=features,
-        )
+        data = _open_split(builder, split, name)
+        examples = _TfdsExamples(data, f"tfds {name} {split}", *settings)
         splits[part] = LazySplit(examples, tasks_of(requests), new_size)
     return source_of_splits(splits, 0.0, 255.0)
 
