@@ -71,13 +71,8 @@ def draw_ranking(axis: Axes, tasks: Sequence[Task], result: RunResult) -> str | 
     """Draws tasks with the same main metric in its order: test filled, validation hollow."""
     metric = tasks[0].main_metric
     spec = tasks[0].metric_spec(metric)
-    values = {
-        task.name: [
-            split.get(task.name, {}).get(metric, np.nan)
-            for split in (result.test, result.validation)
-        ]
-        for task in tasks
-    }
+    value = lambda split, task: split.get(task.name, {}).get(metric, np.nan)
+    values = {t.name: (value(result.test, t), value(result.validation, t)) for t in tasks}
     known = {name: pair for name, pair in values.items() if np.isfinite(pair[0])}
     if not known:
         return None
@@ -107,10 +102,9 @@ def describe_weights(tasks: Sequence[Task], history: History, balancer: str) -> 
     if any(len(w.values) > 1 and np.ptp(w.values) > 1e-6 for w in weights.values()):
         return None
     values = {round(float(w.values[0]), 6) for w in weights.values()}
+    text = ", ".join(f"{name} {number(w.values[0])}" for name, w in weights.items())
     if len(values) == 1:
         text = f"{number(values.pop())} for every task"
-    else:
-        text = ", ".join(f"{name} {number(w.values[0])}" for name, w in weights.items())
     return f"The task weights of {balancer} are constant: {text}."
 
 
@@ -121,12 +115,11 @@ def draw_weights(axis: Axes, tasks: Sequence[Task], history: History, balancer: 
     weights = _weights(tasks, history)
     means = {name: float(w.tail(0.25).mean()) for name, w in weights.items()}
     ranked = sorted(means, key=means.__getitem__, reverse=True)
-    labeled = ranked
-    if len(ranked) > _LABELED_LINES:
-        labeled = ranked[: _LABELED_LINES // 2] + ranked[-_LABELED_LINES // 2 :]
-    for name in ranked:
-        if name not in labeled:
-            _line(axis, weights[name], color="#d5d9e0", lw=0.8)
+    half = _LABELED_LINES // 2
+    unlabeled = ranked[half:-half]
+    labeled = [name for name in ranked if name not in unlabeled]
+    for name in unlabeled:
+        _line(axis, weights[name], color="#d5d9e0", lw=0.8)
     names = [task.name for task in tasks if task.name in labeled]
     colors = dict(zip(names, COLORS, strict=False))
     for name in names:
@@ -153,9 +146,8 @@ def draw_cosines(axis: Axes, tasks: Sequence[Task], history: History) -> str | N
     # A record is written at the end of a chunk; its telemetry is measured at the first step.
     steps = np.array([record.step for record in records], float)
     edges = np.append(steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1]))
-    shades = axis.pcolormesh(
-        edges, np.arange(len(order) + 1), rows[order], cmap="RdBu", vmin=-1, vmax=1
-    )
+    lines = np.arange(len(order) + 1)
+    shades = axis.pcolormesh(edges, lines, rows[order], cmap="RdBu", vmin=-1, vmax=1)
     axis.grid(False)
     names = [" · ".join(shorten(tasks[i].name, 11) for i in pair) for pair in pairs[order]]
     axis.set_yticks(np.arange(len(order)) + 0.5, names, fontsize=8)
@@ -170,10 +162,9 @@ def draw_cosines(axis: Axes, tasks: Sequence[Task], history: History) -> str | N
 
 def draw_curvature(axis: Axes, history: History) -> str | None:
     """Draws the curvature of the summed task losses along the updates."""
-    curvature = series(history, "telemetry", "curvature").finite()
-    if not len(curvature.steps):
+    curvature = _draw_series(axis, history, "curvature along the update", "telemetry", "curvature")
+    if curvature is None:
         return None
-    _draw_series(axis, history, curvature, "curvature along the update")
     negative = 100 * np.mean(curvature.values < 0)
     median = number(float(np.median(curvature.tail(0.25))))
     text = f", negative in {negative:.0f} % of the measurements" if negative else ""
@@ -182,10 +173,9 @@ def draw_curvature(axis: Axes, history: History) -> str | None:
 
 def draw_gradient_norm(axis: Axes, history: History) -> str | None:
     """Draws the norm of the balanced gradient."""
-    norm = series(history, "grad_norm").finite()
-    if not len(norm.steps):
+    norm = _draw_series(axis, history, "norm of the gradient", "grad_norm")
+    if norm is None:
         return None
-    _draw_series(axis, history, norm, "norm of the gradient")
     median = number(float(np.median(norm.tail(0.25))))
     if len(norm.steps) == 1:
         return f"Gradient norm {median} at the only logged step"
@@ -210,11 +200,15 @@ def _weights(tasks: Sequence[Task], history: History) -> dict[str, Series]:
     return {name: weight for name, weight in weights.items() if len(weight.steps)}
 
 
-def _draw_series(axis: Axes, history: History, points: Series, label: str) -> None:
+def _draw_series(axis: Axes, history: History, label: str, *keys: str) -> Series | None:
+    points = series(history, *keys).finite()
+    if not len(points.steps):
+        return None
     _line(axis, points, color=GRAY, lw=1.2)
     use_log_scale(axis, points.values)
     axis.set_ylabel(label)
     _set_step_axis(axis, history)
+    return points
 
 
 def _line(axis: Axes, points: Series, **style: Any) -> None:
@@ -251,13 +245,6 @@ def _label_lines(axis: Axes, ends: dict[str, float], colors: dict[str, str]) -> 
         separated[i] = max(separated[i], separated[i - 1] + gap)
     separated -= max(0.0, separated[-1] - 1.0)
     names = list(ends)
-    for index, position in zip(order, separated, strict=True):
-        axis.text(
-            1.01,
-            position,
-            shorten(names[index]),
-            color=colors[names[index]],
-            transform=axis.transAxes,
-            va="center",
-            fontsize=8.5,
-        )
+    for name, y in zip([names[i] for i in order], separated, strict=True):
+        text = axis.text(1.01, y, shorten(name), color=colors[name], va="center", fontsize=8.5)
+        text.set_transform(axis.transAxes)

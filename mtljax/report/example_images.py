@@ -30,14 +30,7 @@ def worst_first(task: Task, test: Predictions, limit: int) -> _Index:
 def captioned_cells(
     tasks: Sequence[Task], test: Predictions, index: _Index, *, with_names: bool
 ) -> list[GridCell]:
-    """Returns the images of some examples, with a caption per task.
-
-    Args:
-      tasks: Tasks with a caption.
-      test: The examples.
-      index: Indices of the examples.
-      with_names: Start each caption with the name of the task.
-    """
+    """Returns images with a caption per task, which starts with its name if `with_names`."""
     captions: list[list[Caption]] = [[] for _ in index]
     for task in tasks:
         decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
@@ -59,33 +52,30 @@ def triple_cells(task: Task, test: Predictions, index: _Index) -> list[GridCell]
     if drawn is None:
         return None
     images = to_rgb(test.images, index)
-    return [GridCell(np.concatenate(parts, axis=1)) for parts in zip(images, *drawn, strict=True)]
+    parts = zip(images, drawn, strict=True)
+    return [GridCell(np.concatenate([image, *pair], axis=1)) for image, pair in parts]
 
 
-def label_images(
-    task: Task, test: Predictions, index: _Index
-) -> tuple[list[Pixels], list[Pixels]] | None:
-    """Returns (labels, predictions) of examples as images; None if labels are not images.
+def label_images(task: Task, test: Predictions, index: _Index) -> list[list[Pixels]] | None:
+    """Returns [label, prediction] of each example as images; None if labels are not images.
 
     The label of an example without one is gray.
     """
     decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
     labels, present = take(test.labels[task.name], index), test.present[task.name][index]
-    label_pixels: list[Pixels] = []
-    predicted_pixels: list[Pixels] = []
-    small = to_rgb(test.images, index)
-    for i, image in enumerate(test.images[index]):
+    pairs = []
+    images = zip(test.images[index], to_rgb(test.images, index), strict=True)
+    for i, (image, small) in enumerate(images):
         predicted = task.picture(take(decoded, i), image)
         if predicted is None:
             return None
         label = task.picture(take(labels, i), image) if present[i] else None
         if label is None:
             label = np.full_like(predicted, _UNLABELED)
-        for pixels, images in ((label, label_pixels), (predicted, predicted_pixels)):
-            size = small[i].shape[1::-1]
-            resized = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
-            images.append(np.asarray(resized))
-    return label_pixels, predicted_pixels
+        pictures = (Image.fromarray(pixels) for pixels in (label, predicted))
+        size = small.shape[1::-1]
+        pairs.append([np.asarray(p.resize(size, Image.Resampling.NEAREST)) for p in pictures])
+    return pairs
 
 
 def label_grid(
@@ -102,7 +92,8 @@ def label_grid(
         if drawn is None:
             captioned.append(task)
         else:
-            rows += [(f"{task.name}\nlabel", drawn[0]), ("prediction", drawn[1])]
+            labels, predictions = map(list, zip(*drawn, strict=True))
+            rows += [(f"{task.name}\nlabel", labels), ("prediction", predictions)]
     if not rows:
         return None
     cells = captioned_cells(captioned, test, index, with_names=True)
@@ -110,12 +101,8 @@ def label_grid(
     grid = [GridCell(cell.image) for cell in cells]
     grid += [GridCell(image) for _, images in inner for image in images]
     grid += [GridCell(image, cell.captions) for image, cell in zip(last, cells, strict=True)]
-    return ImageGrid(
-        cells=grid,
-        columns=len(index),
-        width=width,
-        row_labels=["image", *(name for name, _ in rows)],
-    )
+    row_labels = ["image", *(name for name, _ in rows)]
+    return ImageGrid(cells=grid, columns=len(index), width=width, row_labels=row_labels)
 
 
 def to_rgb(images: Num[np.ndarray, "N H W C"], index: _Index) -> list[Pixels]:

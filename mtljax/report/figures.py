@@ -96,13 +96,8 @@ def make_plot(
 ) -> Plot | None:
     """Renders one axis below its title; None if there are no data to draw.
 
-    Args:
-      name: File name without suffix.
-      draw: Draws the axis and returns the title.
-      width: Inches.
-      height: Inches, without the title.
-      margins: Inches left of, below, right of and above the axis; None: computed, which takes
-        three times as long.
+    All sizes are in inches; the height is without the title. The margins are left of, below, right
+    of and above the axis; None: computed, which takes three times as long.
     """
     engine = None if margins else ConstrainedLayoutEngine()
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=engine)
@@ -119,16 +114,8 @@ def make_plot(
         left, below, right, above = margins
         size = (width - left - right) / width, (height - below - above) / total
         axis.set_position((left / width, below / total, *size))
-    figure.text(
-        _MARGIN / width,
-        1 - _MARGIN / total,
-        "\n".join(lines),
-        ha="left",
-        va="top",
-        fontsize=TITLE_SIZE,
-        fontweight="bold",
-        linespacing=1.25,
-    )
+    place, text = (_MARGIN / width, 1 - _MARGIN / total), "\n".join(lines)
+    figure.text(*place, text, va="top", fontsize=TITLE_SIZE, fontweight="bold", linespacing=1.25)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Plot.encode(name, title, Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))

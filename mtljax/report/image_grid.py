@@ -57,6 +57,10 @@ class GridCell(NamedTuple):
     captions: Sequence[Caption] = ()
 
 
+_LegendItem = tuple[float, str, UInt8[np.ndarray, "3"]]
+"""Left edge, text, color."""
+
+
 class _Row(NamedTuple):
     cells: Sequence[GridCell]
     top: float
@@ -82,12 +86,7 @@ class ImageGrid:
     dpi: int = 150
 
     def render(self, name: str, title: str) -> Plot:
-        """Renders the grid below its title.
-
-        Args:
-          name: File name without suffix.
-          title: Statement about the images.
-        """
+        """Renders the grid below its title; `name` is the file name without suffix."""
         titles = wrap_title(title, self.width - 2 * GAP, self.title_size)
         title_line = 1.3 * self.title_size / 72
         top = len(titles) * title_line + 2 * GAP + LINE * 1.8 * bool(self.subtitle)
@@ -159,9 +158,8 @@ class ImageGrid:
         scale = min(self._px(width) / image.width, self._px(height) / image.height)
         nearest = min(image.size) < _FEW_PIXELS
         method = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
-        return image.resize(
-            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), method
-        )
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        return image.resize(size, method)
 
     def _draw_part_labels(self, draw: ImageDraw.ImageDraw, row: _Row) -> None:
         width = self._cell_width - GAP
@@ -171,9 +169,8 @@ class ImageGrid:
                 x = left + width * (j + 0.5) / len(self.part_labels)
                 self._text(draw, (x, row.top - LINE / 2), label, anchor="mm")
 
-    def _legend_lines(self) -> list[list[tuple[float, str, UInt8[np.ndarray, "3"]]]]:
-        """Returns lines of (left edge, text, color)."""
-        lines: list[list[tuple[float, str, np.ndarray]]] = []
+    def _legend_lines(self) -> list[list[_LegendItem]]:
+        lines: list[list[_LegendItem]] = []
         left = self.width
         for text, color in self.legend:
             width = (_ems(text) + 2.6) * FONT / 72
@@ -185,10 +182,7 @@ class ImageGrid:
         return lines
 
     def _draw_legend(
-        self,
-        draw: ImageDraw.ImageDraw,
-        lines: Sequence[Sequence[tuple[float, str, UInt8[np.ndarray, "3"]]]],
-        top: float,
+        self, draw: ImageDraw.ImageDraw, lines: Sequence[Sequence[_LegendItem]], top: float
     ) -> None:
         side = 0.8 * FONT / 72
         for i, line in enumerate(lines):

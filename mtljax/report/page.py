@@ -79,8 +79,6 @@ def render_page(
     """Returns the self-contained HTML page.
 
     Args:
-      experiment: The experiment.
-      result: Its result.
       labeled: Task -> number of test images with its label.
       images: Number of test images.
       sections: Tasks that are shown in detail.
@@ -112,10 +110,9 @@ def render_page(
 
 def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:
     """Returns a template of a package; it may include templates of `mtljax.report`."""
+    packages = dict.fromkeys([package, "mtljax.report"])
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(name, ".") for name in dict.fromkeys([package, "mtljax.report"])]
-        ),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in packages]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -143,15 +140,10 @@ def _metric_rows(task: Task, result: RunResult) -> list[MetricRow]:
         if not _is_number(validation.get(name)) and not _is_number(test.get(name)):
             continue
         spec = task.metric_spec(name)
-        rows.append(
-            MetricRow(
-                metric=spec.label,
-                direction=better if name == task.main_metric else "",
-                validation=spec.format(validation.get(name), 4),
-                test=spec.format(test.get(name), 4),
-                constant_predictor=spec.format(baseline[name], 4) if name in baseline else "",
-            )
-        )
+        direction = better if name == task.main_metric else ""
+        on_validation, on_test = (spec.format(m.get(name), 4) for m in (validation, test))
+        constant = spec.format(baseline[name], 4) if name in baseline else ""
+        rows.append(MetricRow(spec.label, direction, on_validation, on_test, constant))
     return rows
 
 
@@ -161,18 +153,12 @@ def _facts(result: RunResult) -> list[Fact]:
         total, shared = result.parameters.total, result.parameters.shared
         fraction = 100 * shared / max(total, 1)
         facts.append(Fact("Parameters", f"{total:,}", f"{fraction:.1f} % shared by all tasks"))
+    total_time = f"{number(result.seconds)} s in total, on {result.device}"
+    throughput = f"{number(result.examples_per_second)} images per second"
     return [
         *facts,
-        Fact(
-            "Training",
-            f"{number(result.train_seconds)} s",
-            f"{number(result.seconds)} s in total, on {result.device}",
-        ),
-        Fact(
-            "Speed",
-            f"{number(result.ms_per_step)} ms per step",
-            f"{number(result.examples_per_second)} images per second",
-        ),
+        Fact("Training", f"{number(result.train_seconds)} s", total_time),
+        Fact("Speed", f"{number(result.ms_per_step)} ms per step", throughput),
     ]
 
 

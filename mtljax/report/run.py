@@ -11,14 +11,7 @@ from matplotlib.axes import Axes
 
 from mtljax.config import Experiment
 from mtljax.evaluation.predictions import Predictions
-from mtljax.report import curves
-from mtljax.report.example_images import (
-    PARTS,
-    captioned_cells,
-    label_grid,
-    triple_cells,
-    worst_first,
-)
+from mtljax.report import curves, example_images
 from mtljax.report.figures import Plot, existing, figure_style, make_plot, write_plots
 from mtljax.report.history import History
 from mtljax.report.image_grid import GridCell, ImageGrid
@@ -43,9 +36,7 @@ def write_report(
 
     Args:
       workdir: An existing folder; files of an earlier report are replaced.
-      experiment: The experiment of the run.
       history: Records of `metrics.jsonl`.
-      result: Result of the run.
       test: Predictions for the test split with the selected parameters.
     """
     tasks = experiment.tasks
@@ -160,33 +151,25 @@ def _overview(
         facts.append(f"{result.parameters.total:,} parameters")
     if result.seconds is not None:
         facts.append(f"{result.seconds:.1f} s on {result.device}")
-    grid = ImageGrid(
-        cells=[GridCell(np.asarray(plot.image)) for plot in plots],
-        columns=3,
-        width=14,
-        dpi=100,
-        title_size=16,
-        subtitle="   ·   ".join(facts),
-    )
-    return grid.render(
-        "overview", f"{experiment.name}: {main_results(experiment.tasks, result.test)}"
-    )
+    title, subtitle = main_results(experiment.tasks, result.test), "   ·   ".join(facts)
+    cells = [GridCell(np.asarray(plot.image)) for plot in plots]
+    grid = ImageGrid(cells=cells, columns=3, width=14, dpi=100, title_size=16, subtitle=subtitle)
+    return grid.render("overview", f"{experiment.name}: {title}")
 
 
 def _worst_examples(task: Task, stem: str, test: Predictions) -> Plot | None:
     """Test images with the largest errors of a task."""
-    index = worst_first(task, test, _WORST)
+    index = example_images.worst_first(task, test, _WORST)
     if not len(index):
         return None
-    triples = triple_cells(task, test, index[:_WORST_TRIPLES])
+    triples = example_images.triple_cells(task, test, index[:_WORST_TRIPLES])
     if triples is not None:
         images, details = len(triples), "with label and prediction"
-        grid = ImageGrid(
-            cells=triples, columns=2, width=_WIDTH, part_labels=PARTS, legend=task.legend
-        )
+        parts, legend = example_images.PARTS, task.legend
+        grid = ImageGrid(cells=triples, columns=2, width=_WIDTH, part_labels=parts, legend=legend)
     else:
         images, details = len(index), "worst first (label → prediction)"
-        cells = captioned_cells([task], test, index, with_names=False)
+        cells = example_images.captioned_cells([task], test, index, with_names=False)
         grid = ImageGrid(cells=cells, columns=_WORST_COLUMNS, width=_WIDTH)
     which = count(images, "test image")
     return grid.render(f"worst_{stem}", f"{task.name}: {which} with the largest errors, {details}")
@@ -197,7 +180,7 @@ def _random_examples(tasks: Sequence[Task], test: Predictions) -> Plot | None:
     index = np.random.default_rng(0).permutation(len(test.images))[:_RANDOM]
     if not len(index):
         return None
-    grid = label_grid(tasks, test, index[:_LABEL_COLUMNS], _WIDE)
+    grid = example_images.label_grid(tasks, test, index[:_LABEL_COLUMNS], _WIDE)
     if grid is not None:
         title = f"{count(grid.columns, 'random test image')}: label above prediction"
     else:
@@ -205,7 +188,7 @@ def _random_examples(tasks: Sequence[Task], test: Predictions) -> Plot | None:
         names = joined([task.name for task in shown])
         names += f" (of {len(tasks)} tasks)" * (len(shown) < len(tasks))
         title = f"{count(len(index), 'random test image')}: label → prediction of {names}"
-        cells = captioned_cells(shown, test, index, with_names=len(tasks) > 1)
+        cells = example_images.captioned_cells(shown, test, index, with_names=len(tasks) > 1)
         grid = ImageGrid(cells=cells, columns=_RANDOM_COLUMNS, width=_WIDE)
     return grid.render("random_test_images", title)
 

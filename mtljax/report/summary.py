@@ -58,21 +58,14 @@ def beats_constant_predictor(task: Task, result: RunResult) -> bool:
 def headline(tasks: Sequence[Task], result: RunResult, images: int) -> str:
     """Returns the test metrics, and the selected step, in one or two sentences."""
     sentence = f"On {count(images, 'test image')}: {main_results(tasks, result.test)}."
-    if result.best_step is not None:
-        sentence += (
-            f" Parameters of step {result.best_step:,} of {result.steps:,}, selected on validation."
-        )
-    return sentence
+    if result.best_step is None:
+        return sentence
+    step = f"step {result.best_step:,} of {result.steps:,}"
+    return f"{sentence} Parameters of {step}, selected on validation."
 
 
 def remarks(tasks: Sequence[Task], result: RunResult, labeled: Mapping[str, int]) -> list[str]:
-    """Returns warnings about the training and the result.
-
-    Args:
-      tasks: All tasks.
-      result: The result.
-      labeled: Task -> number of test images with its label.
-    """
+    """Returns warnings; `labeled` is the number of test images with a label of each task."""
     sentences = []
     if result.skipped:
         sentences.append(
