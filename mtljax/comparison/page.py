@@ -8,7 +8,6 @@ from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.figures import comparison_plots
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.running import Failure
-from mtljax.config import to_json
 from mtljax.report.figures import figure_style, write_plots
 from mtljax.report.page import load_template, settings_text
 from mtljax.utils.files import write_text
@@ -48,7 +47,7 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
         plots=plots,
         caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")],
         seeds=comparison.seeds,
-        settings=settings_text(to_json(comparison.experiment)),
+        settings=settings_text(comparison.experiment),
         environment=comparison.environment,
     )
     write_plots(workdir, plots)

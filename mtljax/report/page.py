@@ -1,24 +1,20 @@
-"""Page of a run: prepares the data of its template."""
+"""Templates of the pages, and the data in the template of a run."""
 
 import base64
 import json
-import math
 import numbers
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
 
 from mtljax.config import Experiment, to_json
 from mtljax.report.figures import Plot, existing
-from mtljax.report.summary import constant_predictor_result, headline, main_result, remarks
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
-from mtljax.utils.text import count, number
+from mtljax.utils.text import number
 from mtljax.utils.tree import flatten_json
 
-_FEW_TASKS = 6
-_CAPTIONS = {
+CAPTIONS = {
     "weights": "Weight of each task's loss in the update of the shared parameters.",
     "validation_metric": "Entire validation split. Dashed: the selected step.",
     "agreement": "Cosine between the gradients of two tasks' losses with respect to the shared "
@@ -28,6 +24,7 @@ _CAPTIONS = {
     "the shared parameters in the following steps. Negative: concave in that direction.",
     "throughput": "Measured by the training loop between two log steps, with all its work.",
 }
+"""Captions of the figures of the training, by their names."""
 
 
 class TaskSection(NamedTuple):
@@ -64,50 +61,6 @@ class Fact(NamedTuple):
     details: str
 
 
-def render_page(
-    *,
-    experiment: Experiment,
-    result: RunResult,
-    labeled: Mapping[str, int],
-    images: int,
-    sections: Sequence[TaskSection],
-    ranking: Sequence[Plot],
-    training: Sequence[Plot],
-    constant_weights: str | None,
-    examples: Plot | None,
-) -> str:
-    """Returns the self-contained HTML page.
-
-    Args:
-      labeled: Task -> number of test images with its label.
-      images: Number of test images.
-      sections: Tasks that are shown in detail.
-      ranking: Figures that compare many tasks.
-      training: Figures of the training, named as in `_CAPTIONS`.
-      constant_weights: Description of weights that are not drawn.
-      examples: Figure of random test images.
-    """
-    tasks = experiment.tasks
-    return load_template("run.html.jinja").render(
-        title=experiment.name,
-        headline=headline(tasks, result, images),
-        remarks=remarks(tasks, result, labeled),
-        facts=_facts(result),
-        tasks=tasks,
-        sections=sections,
-        ranking=ranking,
-        few_tasks=len(tasks) <= _FEW_TASKS,
-        rows={task.name: _metric_rows(task, result) for task in tasks},
-        summaries={task.name: _task_summary(task, result, labeled[task.name]) for task in tasks},
-        training=training,
-        captions=_CAPTIONS,
-        constant_weights=constant_weights,
-        examples=examples,
-        settings=settings_text(to_json(experiment)),
-        environment=result.environment,
-    )
-
-
 def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:
     """Returns a template of a package; it may include templates of `mtljax.report`."""
     packages = dict.fromkeys([package, "mtljax.report"])
@@ -122,14 +75,14 @@ def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:
     return environment.get_template(name)
 
 
-def settings_text(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns ("data.batch_size", "64"), ... of nested JSON."""
+def settings_text(experiment: Experiment) -> list[tuple[str, str]]:
+    """Returns ("data.batch_size", "64"), ... of an experiment."""
     text = lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return [(path, text(value)) for path, value in flatten_json(config).items()]
+    return [(path, text(value)) for path, value in flatten_json(to_json(experiment)).items()]
 
 
-def _metric_rows(task: Task, result: RunResult) -> list[MetricRow]:
-    """Rows of the scalar metrics of a task, the main metric first."""
+def metric_rows(task: Task, result: RunResult) -> list[MetricRow]:
+    """Returns the rows of the scalar metrics of a task, the main metric first."""
     validation, test, baseline = (
         split.get(task.name, {})
         for split in (result.validation, result.test, result.constant_predictor)
@@ -147,7 +100,8 @@ def _metric_rows(task: Task, result: RunResult) -> list[MetricRow]:
     return rows
 
 
-def _facts(result: RunResult) -> list[Fact]:
+def key_numbers(result: RunResult) -> list[Fact]:
+    """Returns the key numbers of a run."""
     facts = [Fact("Selected step", f"{result.best_step:,}", f"of {result.steps:,} steps")]
     if result.parameters is not None:
         total, shared = result.parameters.total, result.parameters.shared
@@ -160,21 +114,6 @@ def _facts(result: RunResult) -> list[Fact]:
         Fact("Training", f"{number(result.train_seconds)} s", total_time),
         Fact("Speed", f"{number(result.ms_per_step)} ms per step", throughput),
     ]
-
-
-def _task_summary(task: Task, result: RunResult, labeled: int) -> str:
-    kind = type(task).__name__
-    counts = result.parameters.task_specific if result.parameters else {}
-    if task.name in counts:
-        kind += f", {count(counts[task.name], 'task-specific parameter')}"
-    if not labeled:
-        return f"{kind}. No test image has a label of this task."
-    summary = f"{kind}. Test: {main_result(task, result.test)} ({count(labeled, 'label')})."
-    baseline = constant_predictor_result(task, result)
-    if baseline is not None and not math.isnan(baseline):
-        value = task.metric_spec(task.main_metric).format(baseline)
-        summary += f" Constant-predictor baseline: {value}."
-    return summary
 
 
 def _is_number(value: Any) -> bool:

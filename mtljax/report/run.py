@@ -11,19 +11,18 @@ from matplotlib.axes import Axes
 
 from mtljax.config import Experiment
 from mtljax.evaluation.predictions import Predictions
-from mtljax.report import curves, example_images
+from mtljax.report import curves, example_images, page, summary
 from mtljax.report.figures import Plot, existing, figure_style, make_plot, write_plots
 from mtljax.report.history import History
 from mtljax.report.image_grid import GridCell, ImageGrid
-from mtljax.report.page import TaskSection, render_page
-from mtljax.report.summary import main_results
+from mtljax.report.page import TaskSection
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
 from mtljax.utils.files import write_text
 from mtljax.utils.text import count, joined
 
 _WIDTH, _WIDE = 4.9, 7.3
-_FEW_TASKS, _MOST_SECTIONS = 4, 12
+_FEW_RANKED, _FEW_OPEN, _MOST_SECTIONS = 4, 6, 12
 _WORST, _WORST_COLUMNS, _WORST_TRIPLES = 20, 5, 8
 _RANDOM, _RANDOM_COLUMNS, _RANDOM_TASKS, _LABEL_COLUMNS = 16, 4, 3, 6
 _MOST_PAIRS = 20
@@ -46,20 +45,28 @@ def write_report(
         training = _training_plots(experiment, history, result)
         examples = _random_examples(tasks, test)
         overview = _overview(experiment, result, sections, training, examples)
-    page = render_page(
-        experiment=experiment,
-        result=result,
-        labeled={name: int(present.sum()) for name, present in test.present.items()},
-        images=len(test.images),
+    labeled = {name: int(present.sum()) for name, present in test.present.items()}
+    html = page.load_template("run.html.jinja").render(
+        title=experiment.name,
+        headline=summary.headline(tasks, result, len(test.images)),
+        remarks=summary.remarks(tasks, result, labeled),
+        facts=page.key_numbers(result),
+        tasks=tasks,
         sections=sections,
         ranking=ranking,
+        few_tasks=len(tasks) <= _FEW_OPEN,
+        rows={task.name: page.metric_rows(task, result) for task in tasks},
+        summaries={t.name: summary.task_summary(t, result, labeled[t.name]) for t in tasks},
         training=training,
+        captions=page.CAPTIONS,
         constant_weights=curves.describe_weights(tasks, history, experiment.balancer),
         examples=examples,
+        settings=page.settings_text(experiment),
+        environment=result.environment,
     )
     plots = [*ranking, *training, *(plot for section in sections for plot in section.plots)]
     write_plots(workdir, [*plots, *existing(examples), overview])
-    write_text(workdir / "report.html", page)
+    write_text(workdir / "report.html", html)
 
 
 def _detailed_tasks(tasks: Sequence[Task], result: RunResult) -> list[Task]:
@@ -83,7 +90,7 @@ def _ranking_plots(tasks: Sequence[Task], result: RunResult) -> list[Plot]:
     plots = []
     for metric in dict.fromkeys(task.main_metric for task in tasks):
         group = [task for task in tasks if task.main_metric == metric]
-        if len(group) > _FEW_TASKS:
+        if len(group) > _FEW_RANKED:
             draw = functools.partial(curves.draw_ranking, tasks=group, result=result)
             height = 0.7 + 0.17 * len(group)
             plots.append(make_plot(f"ranking_{metric}", draw, height=height, margins=None))
@@ -151,7 +158,7 @@ def _overview(
         facts.append(f"{result.parameters.total:,} parameters")
     if result.seconds is not None:
         facts.append(f"{result.seconds:.1f} s on {result.device}")
-    title, subtitle = main_results(experiment.tasks, result.test), "   ·   ".join(facts)
+    title, subtitle = summary.main_results(experiment.tasks, result.test), "   ·   ".join(facts)
     cells = [GridCell(np.asarray(plot.image)) for plot in plots]
     grid = ImageGrid(cells=cells, columns=3, width=14, dpi=100, title_size=16, subtitle=subtitle)
     return grid.render("overview", f"{experiment.name}: {title}")

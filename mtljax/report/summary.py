@@ -81,3 +81,19 @@ def remarks(tasks: Sequence[Task], result: RunResult, labeled: Mapping[str, int]
     if unlabeled:
         sentences.append(f"No test image has a label of {joined(unlabeled)}.")
     return sentences
+
+
+def task_summary(task: Task, result: RunResult, labeled: int) -> str:
+    """Returns the kind of a task and its test result, measured on `labeled` examples."""
+    kind = type(task).__name__
+    counts = result.parameters.task_specific if result.parameters else {}
+    if task.name in counts:
+        kind += f", {count(counts[task.name], 'task-specific parameter')}"
+    if not labeled:
+        return f"{kind}. No test image has a label of this task."
+    summary = f"{kind}. Test: {main_result(task, result.test)} ({count(labeled, 'label')})."
+    baseline = constant_predictor_result(task, result)
+    if baseline is not None and not math.isnan(baseline):
+        value = task.metric_spec(task.main_metric).format(baseline)
+        summary += f" Constant-predictor baseline: {value}."
+    return summary

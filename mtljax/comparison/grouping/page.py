@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mtljax.comparison.grouping.search import Grouping
-from mtljax.config import Experiment, to_json
+from mtljax.config import Experiment
 from mtljax.report.figures import Plot, existing, figure_style, make_plot, write_plots
 from mtljax.report.page import load_template, settings_text
 from mtljax.utils.files import write_text
@@ -31,7 +31,7 @@ def write_page(
         names=names,
         affinity=100 * grouping.affinity,
         plot=plot,
-        settings=settings_text(to_json(experiment)),
+        settings=settings_text(experiment),
     )
     write_plots(workdir, existing(plot))
     write_text(workdir / "report.html", page)
