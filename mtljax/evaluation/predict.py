@@ -105,29 +105,26 @@ def evaluate_run(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}{nearest(split, SPLITS)}")
-    tasks = trained.experiment.tasks
-    examples = load_source(trained.experiment, source).splits()[split]
+    experiment = trained.experiment
+    examples = load_source(experiment, source).splits()[split]
+    placement = place(experiment.data.batch_size, 1)
 
-    def metrics(*attacked_tasks: Task) -> SplitMetrics:
+    def metrics(*attacked: Task) -> SplitMetrics:
         def change(state: TrainState, batch: PyTree) -> PyTree:
             assert attack is not None
             outputs = lambda image: eval_step.predict(trained.model, state, image)
             keys = example_keys(jax.random.key(0), batch, Axis())
-            return attack_batch(attack, attacked_tasks, outputs, batch, keys)
+            return attack_batch(attack, attacked, outputs, batch, keys)
 
         evaluator = make_evaluator(
-            trained.experiment,
-            trained.model,
-            examples,
-            place(trained.experiment.data.batch_size, 1),
-            change=change if attacked_tasks else None,
+            experiment, trained.model, examples, placement, change=change if attacked else None
         )
         return evaluator.metrics(trained.state)
 
     results = {"metrics": metrics()}
     if attack is not None:
-        results["own"] = {task.name: metrics(task)[task.name] for task in tasks}
-        results["all"] = metrics(*tasks)
+        results["own"] = {task.name: metrics(task)[task.name] for task in experiment.tasks}
+        results["all"] = metrics(*experiment.tasks)
     return results
 
 
@@ -174,7 +171,7 @@ def _read_picture(path: Path, trained: TrainedModel) -> Float[np.ndarray, "H W C
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(action="ignore"), open_image(path) as file:
+        with warnings.catch_warnings(action="ignore"), open_image(path) as file:  # color warnings
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith(("I", "F")):  # 16 bits: white is 65535
                 pixels = np.asarray(image, np.float32)[..., None] / 65535.0

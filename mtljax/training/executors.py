@@ -20,7 +20,11 @@ from mtljax.data.pipeline import BatchSampler
 from mtljax.parallel import Placement
 from mtljax.step.state import TrainState
 
-Step = Callable[[TrainState, Any], tuple[TrainState, PyTree]]
+StepResult = tuple[TrainState, PyTree]
+"""State after a step, and its logs."""
+Step = Callable[[TrainState, Any], StepResult]
+Rows = Int[Array, "chunk *S B"]
+Index = Int[Array, ""]
 
 
 class Cost(NamedTuple):
@@ -77,19 +81,13 @@ class DeviceDataProgram:
         step_of_run = lambda state, data, rows: step(state, gather(data, rows))
         step_of_all = jax.vmap(step_of_run, in_axes=(0, None, 0)) if stacked else step_of_run
 
-        def one(
-            state: TrainState, data: PyTree, rows: Int[Array, "chunk *S B"], start: Int[Array, ""]
-        ) -> tuple[TrainState, PyTree]:
+        def one(state: TrainState, data: PyTree, rows: Rows, start: Index) -> StepResult:
             number = state.step[0] if stacked else state.step
             return step_of_all(state, data, rows[number - start])
 
         def many(
-            state: TrainState,
-            data: PyTree,
-            rows: Int[Array, "chunk *S B"],
-            start: Int[Array, ""],
-            count: Int[Array, ""],
-        ) -> tuple[TrainState, PyTree]:
+            state: TrainState, data: PyTree, rows: Rows, start: Index, count: Index
+        ) -> StepResult:
             def body(i: Array, carry: PyTree) -> PyTree:
                 state, logs = carry
                 state, new = one(state, data, rows, start)
@@ -167,16 +165,14 @@ class HostDataProgram:
 
     def __init__(self, step: Step, placement: Placement):
         self.placement = placement
+        outputs = (placement.replicated, None)
         self._step = jax.jit(
-            step,
-            donate_argnums=0,
-            out_shardings=(placement.replicated, None),
-            compiler_options=compiler_options(),
+            step, donate_argnums=0, out_shardings=outputs, compiler_options=compiler_options()
         )
         self._compiled: Any = None
         self.cost = Cost()
 
-    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, PyTree]:
+    def __call__(self, state: TrainState, batch: PyTree) -> StepResult:
         if self._compiled is None:
             start = time.perf_counter()
             self._compiled = self._step.lower(state, batch).compile()

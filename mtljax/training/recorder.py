@@ -73,7 +73,7 @@ class Recorder:
         self._pending = (step, count, logs, measurement)
 
     def flush(self) -> None:
-        """Writes the record of the last chunk; raises Stopped if too many updates were skipped."""
+        """Writes the last chunk's record; raises Stopped after too many consecutive skips."""
         if self._pending is None:
             return
         (step, count, logs, measurement), self._pending = self._pending, None
