@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import signal
 
 import jax
 import numpy as np
@@ -17,7 +18,9 @@ from mtljax.runs.encryption import parse_keys
 from mtljax.runs.joint_checkpoints import JointCheckpoints, delete_joint, joint_step
 from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
+from mtljax.training.recorder import Recorder
 from mtljax.training.setup import set_up
+from mtljax.training.stopping import Stopped
 
 SEEDS = (0, 7, 3)
 
@@ -84,6 +87,42 @@ def test_what_was_handed_out_is_handed_out_again(programs, undisturbed, tmp_path
     monkeypatch.undo()
     run(programs, tmp_path)
     assert {seed: outcome(tmp_path / str(seed)) for seed in SEEDS} == undisturbed
+
+
+def test_a_failed_run_stays_failed_after_a_crash(programs, undisturbed, tmp_path, monkeypatch):
+    add = Recorder.add
+
+    def add_or_fail(self, step, *arguments):
+        if self._experiment.seed == 7:
+            raise Stopped(f"failed at step {step}")
+        add(self, step, *arguments)
+
+    def die(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "add", add_or_fail)
+        patch.setattr("mtljax.training.group.delete_joint", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(programs, tmp_path)
+    outcomes = run(programs, tmp_path)
+    assert [isinstance(result, Stopped) for result in outcomes] == [False, True, False]
+    assert not (tmp_path / "7" / "result.json").exists()
+    for seed in (0, 3):
+        assert outcome(tmp_path / str(seed)) == undisturbed[seed]
+
+
+def test_sigterm_is_handled_until_the_last_checkpoint_is_written(programs, tmp_path, monkeypatch):
+    handlers, close = [], JointCheckpoints.close
+
+    def close_and_note(self):
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        close(self)
+
+    monkeypatch.setattr(JointCheckpoints, "close", close_and_note)
+    run(programs, tmp_path)
+    assert len(handlers) == 1
+    assert handlers != [signal.getsignal(signal.SIGTERM)]
 
 
 def test_the_rest_is_finished_from_checkpoints_of_their_own(programs, undisturbed, tmp_path):

@@ -15,7 +15,7 @@ from mtljax.config import Data, Experiment
 from mtljax.models.partition import join, partition
 from mtljax.step import telemetry
 from mtljax.tasks import Classification, Regression
-from mtljax.training.programs import Programs
+from mtljax.training.programs import Programs, copy_for_measurement
 from mtljax.training.setup import set_up
 from mtljax.training.steps import telemetry_interval
 
@@ -89,7 +89,7 @@ def test_the_gramian_is_that_of_gradients_taken_one_by_one(measured):
     programs, state, batch, losses, shared = measured
     rows = [jax.grad(lambda p, t=t: losses(p)[t])(shared) for t in range(2)]
     flat = np.stack([np.concatenate([np.ravel(x) for x in jax.tree.leaves(row)]) for row in rows])
-    found = programs.measure(programs.keep(state), state, batch, 1)
+    found = programs.telemetry(copy_for_measurement(state), state.params, batch)
     np.testing.assert_allclose(found["gramian"], flat @ flat.T, rtol=1e-4)
     assert found["curvature"] == 0, "no update"
 
@@ -102,7 +102,7 @@ def test_curvature_is_that_of_the_losses_along_the_update(measured):
     update = jax.random.normal(jax.random.key(1), flat.shape)
     _, specific = partition(state.params)
     after = state.replace(params=join(unravel(flat + 1e-2 * update), specific))
-    found = programs.measure(programs.keep(state), after, batch, 1)["curvature"]
+    found = programs.telemetry(copy_for_measurement(state), after.params, batch)["curvature"]
     expected = update @ jax.jvp(gradient, (flat,), (update,))[1] / (update @ update)
     # The update is a difference of parameters in float32.
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
