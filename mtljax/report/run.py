@@ -100,16 +100,14 @@ def _ranking_plots(tasks: Sequence[Task], result: RunResult) -> list[Plot]:
 def _task_sections(
     tasks: Sequence[Task], history: History, result: RunResult, test: Predictions
 ) -> list[TaskSection]:
-    sections = []
+    sections, best = [], result.best_step
     for task, stem in zip(tasks, file_stems([task.name for task in tasks]), strict=True):
 
         def draw_test(axis: Axes, task: Task = task) -> str | None:
             index, outputs, labels = test.of(task)
             return task.draw(axis, outputs, labels) if len(index) else None
 
-        def draw_loss(axis: Axes, task: Task = task) -> str | None:
-            return curves.draw_loss(axis, task, history, result.best_step)
-
+        draw_loss = functools.partial(curves.draw_loss, task=task, history=history, best_step=best)
         loss = make_plot(f"loss_{stem}", draw_loss)
         predictions = make_plot(f"test_{stem}", draw_test, height=4.1, margins=None)
         sections.append(TaskSection(task, loss, predictions, _worst_examples(task, stem, test)))
@@ -119,26 +117,19 @@ def _task_sections(
 def _training_plots(experiment: Experiment, history: History, result: RunResult) -> list[Plot]:
     """Weights, or a validation metric if they are constant; gradients, curvature, throughput."""
     tasks = experiment.tasks
-    weights = make_plot(
-        "weights",
-        lambda axis: curves.draw_weights(axis, tasks, history, experiment.balancer),
-        margins=curves.LABELED_MARGINS,
-    )
-    first = weights or make_plot(
-        "validation_metric",
-        lambda axis: curves.draw_metric(axis, tasks[0], history, result.best_step),
-    )
+    draw_weights = lambda axis: curves.draw_weights(axis, tasks, history, experiment.balancer)
+    draw_metric = lambda axis: curves.draw_metric(axis, tasks[0], history, result.best_step)
+    draw_cosines = lambda axis: curves.draw_cosines(axis, tasks, history)
+    weights = make_plot("weights", draw_weights, margins=curves.LABELED_MARGINS)
     pairs = min(_MOST_PAIRS, len(tasks) * (len(tasks) - 1) // 2)
-    cosines = make_plot(
-        "agreement",
-        lambda axis: curves.draw_cosines(axis, tasks, history),
-        height=max(2.2, 0.9 + 0.2 * pairs),
-        margins=None,
+    height = max(2.2, 0.9 + 0.2 * pairs)
+    return existing(
+        weights or make_plot("validation_metric", draw_metric),
+        make_plot("gradient_norm", lambda axis: curves.draw_gradient_norm(axis, history)),
+        make_plot("throughput", lambda axis: curves.draw_throughput(axis, history)),
+        make_plot("curvature", lambda axis: curves.draw_curvature(axis, history)),
+        make_plot("agreement", draw_cosines, height=height, margins=None),
     )
-    norm = make_plot("gradient_norm", lambda axis: curves.draw_gradient_norm(axis, history))
-    curvature = make_plot("curvature", lambda axis: curves.draw_curvature(axis, history))
-    speed = make_plot("throughput", lambda axis: curves.draw_throughput(axis, history))
-    return existing(first, norm, speed, curvature, cosines)
 
 
 def _overview(
