@@ -41,7 +41,6 @@ def parse(flags: type[T], arguments: Sequence[str], verb: str, default: T | None
 
     Args:
       flags: The dataclass; the flags of a nested dataclass have its field name as prefix.
-      arguments: Arguments after the verb.
       verb: Name of the verb, for `--help`.
       default: Values of flags that are not given.
 

@@ -34,7 +34,6 @@ def sign(path: Path, private_key: Path) -> Path:
     """Signs a run folder or a file, and returns the path of the signature.
 
     Args:
-      path: The run folder or file.
       private_key: PEM file of an elliptic-curve key, as made by `openssl ecparam -name prime256v1
         -genkey -noout`. Its password, if any, is in `MTLJAX_SIGNING_PASSWORD`.
 
