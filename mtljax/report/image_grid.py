@@ -216,7 +216,7 @@ def _font(pixels: float, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Returns the font that matplotlib uses, too."""
     file = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file
-    return ImageFont.truetype(path, pixels, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(path), pixels, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _ems(text: str, bold: bool = False) -> float:

@@ -122,7 +122,9 @@ def match(
     candidates = index.ravel()[((y + reach) * width + x + reach)[:, None] + offsets]
     candidates = candidates[(candidates >= 0).any(1)]
     valid = candidates >= 0
-    columns, starts = candidates[valid], np.append(0, valid.sum(1).cumsum())
+    # 32-bit indices: scipy 1.14 matches no others.
+    columns = candidates[valid].astype(np.int32)
+    starts = np.append(0, valid.sum(1).cumsum()).astype(np.int32)
     graph = scipy.sparse.csr_array(
         (np.ones(len(columns), np.int8), columns, starts), shape=(len(candidates), int(true.sum()))
     )
