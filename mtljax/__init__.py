@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mtljax.step.train_step import make_train_step
     from mtljax.training.loop import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Data",
     "Experiment",
