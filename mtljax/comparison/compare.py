@@ -35,8 +35,8 @@ def compare(
     """Trains single-task baselines and methods with several seeds, and compares them.
 
     Finished runs in `workdir` are not repeated: an interrupted comparison resumes, and another
-    method or seed trains only the additional runs. `mtljax.comparison.plan.plan` describes the
-    arguments from `balancers` to `front`; here, text or objects, as in `Experiment`.
+    method or seed trains only the additional runs. `mtljax.comparison.plan.plan` describes
+    `balancers` to `front`; the first three are text or objects, as in `Experiment`.
 
     Args:
       experiment: Base experiment; its seed is the first.

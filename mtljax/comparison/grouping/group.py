@@ -36,7 +36,7 @@ def group(
 
     Args:
       experiment: Experiment that trains all tasks.
-      workdir: Folder for the page and the measurements; those of finished seeds are reused.
+      workdir: Folder for recommendation, page and measurements; finished seeds are not repeated.
       seeds: Number of consecutive seeds, from the experiment's.
       groups: Maximum number of groups, one network each; None: no limit.
       devices: Number of devices to use; None: all.
