@@ -52,11 +52,8 @@ def from_spec(spec: BalancerSpec) -> Balancer:
       >>> from_spec(cr_mogm(cagrad(c=0.4)).spec).spec.arguments["balancer"].arguments
       {'c': 0.4}
     """
-    arguments = {
-        name: from_spec(value) if isinstance(value, BalancerSpec) else value
-        for name, value in spec.arguments.items()
-    }
-    return BALANCERS[spec.name](**arguments)
+    read = lambda value: from_spec(value) if isinstance(value, BalancerSpec) else value
+    return BALANCERS[spec.name](**{name: read(value) for name, value in spec.arguments.items()})
 
 
 class Description(NamedTuple):

@@ -16,8 +16,7 @@ def aligned_mtl(scale: str = "min") -> base.Balancer:
     Convention: the sum, as in the paper's code and LibMTL (TorchJD: the mean).
 
     Args:
-      scale: sigma: "min" for the smallest s, as in the paper and LibMTL, "median" for the median,
-        "rmse" for sqrt(mean(s^2)).
+      scale: sigma: "min" (smallest s; paper, LibMTL), "median", or "rmse", sqrt(mean(s^2)).
 
     References:
       Senushkin et al., 2023, arXiv:2305.19000
@@ -55,8 +54,7 @@ def config() -> base.Balancer:
     With U the unit gradients, the direction is pinv(U) 1 at unit length, times sum_t <g_t, .>. It
     conflicts with no task, at any scale of the gradients.
 
-    Convention: equal target cosines; the length is the sum of the gradients' projections; tasks
-    with zero gradient are ignored.
+    Convention: equal target cosines; tasks with zero gradient are ignored.
 
     References:
       Liu, Chu and Thuerey, 2024, arXiv:2408.11104

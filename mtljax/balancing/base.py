@@ -188,10 +188,8 @@ def combine_rows(
     weights: Float[Array, " T"], jacobian: PyTree[Float[Array, "T ..."]]
 ) -> PyTree[Float[Array, "..."]]:
     """sum_t weights[t] * row t, for every leaf."""
-    return jax.tree.map(
-        lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1, precision="highest"),
-        jacobian,
-    )
+    product = functools.partial(jnp.tensordot, axes=1, precision="highest")
+    return jax.tree.map(lambda leaf: product(weights.astype(leaf.dtype), leaf), jacobian)
 
 
 def aggregate(

@@ -110,7 +110,7 @@ def forum(
     the norm of that direction and are averaged over the steps with factor k^(-3/4) at step k. a
     follows Adam on its part of the update, v (dq / da).
 
-    Convention: gradients of the shared parameters (the paper: of all). The heads receive the loss
+    Convention: gradients of the shared parameters (paper: of all). The heads receive the loss
     weighted as above, on both samples.
 
     Args:
@@ -125,11 +125,8 @@ def forum(
     optimizer = optax.adam(learning_rate)
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return {
-            **learnable_state(optimizer, "logits", jnp.zeros(num_tasks)),
-            "mean": jnp.zeros(num_tasks),
-            "steps": jnp.zeros((), jnp.int32),
-        }
+        logits = learnable_state(optimizer, "logits", jnp.zeros(num_tasks))
+        return {**logits, "mean": jnp.zeros(num_tasks), "steps": jnp.zeros((), jnp.int32)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present.all(0)

@@ -13,8 +13,7 @@ def pcgrad() -> base.Balancer:
 
     For every task i, in a random order of the other tasks j: where the projected gradient of i and
     the original gradient of j conflict (negative inner product), i's is projected on the plane
-    normal to g_j. The update is the sum of the projected gradients, computed as coefficients of the
-    gradients from the Gramian alone.
+    normal to g_j. The update is the sum of the projected gradients; only the Gramian is needed.
 
     Convention: the sum over tasks, a new order per task and step.
 

@@ -89,8 +89,8 @@ def imtl_g() -> base.Balancer:
     """IMTL-G: update with equal projections on all task gradients.
 
     The weights sum to 1 and <g_t / |g_t|, sum_s w_s g_s> is the same for all t: w is proportional
-    to C^-1 1 divided by the norms, with C the cosines. Weights can be negative. If they cannot be
-    normalized (C^-1 1 sums to 0), all are 0.
+    to C^-1 1 divided by the norms, with C the cosines. Weights can be negative, and are all 0 if
+    C^-1 1 sums to 0.
 
     Convention: weights sum to 1 (paper); pseudoinverse for linearly dependent gradients (TorchJD).
 

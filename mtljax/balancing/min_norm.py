@@ -45,8 +45,7 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     With g_0 the mean gradient, d maximizes min_t <g_t, d> over |d - g_0| <= c |g_0|. It is
     g_0 + c |g_0| g_w / |g_w|, where w on the simplex minimizes <g_w, g_0> + c |g_0| |g_w|.
 
-    Convention: the mean over tasks, so steps are T times smaller than with a sum; as in the paper,
-    without the rescaling of its code.
+    Convention: the mean, with steps T times smaller than a sum's; not rescaled, as in the paper.
 
     Args:
       c: Radius, in [0, 1): 0 gives the mean gradient, large values MGDA's direction.

@@ -48,11 +48,8 @@ def moco(
     """
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return {
-            "rows": _rows(num_tasks, shared),
-            "weights": jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
-            "steps": jnp.zeros((), jnp.int32),
-        }
+        rows, equal = _rows(num_tasks, shared), jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
+        return {"rows": rows, "weights": equal, "steps": jnp.zeros((), jnp.int32)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
@@ -73,11 +70,8 @@ def moco(
             weights = base.masked_softmax(moved, present)
         else:
             weights = solvers.project_simplex(moved, present)
-        new = {
-            "rows": rows,
-            "weights": jnp.where(present, weights * mass, state["weights"]),
-            "steps": state["steps"] + 1,
-        }
+        after = jnp.where(present, weights * mass, state["weights"])
+        new = {"rows": rows, "weights": after, "steps": state["steps"] + 1}
         return base.combine_rows(weights, rows), new
 
     return _averaging(init=init, combine=combine)
@@ -135,8 +129,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
 
     Args:
       step_size: Step size of the update of the weights; LibMTL's `robust_step_size`.
-      warmup: If > 0, the first e is the mean over this many steps, with weights 1, as in the
-        paper's appendix (three epochs).
+      warmup: Steps with weights 1 whose mean is the first e; three epochs in the paper's appendix.
 
     References:
       He et al., 2024, arXiv:2402.02009
@@ -145,12 +138,8 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
         raise ValueError(f"warmup must be >= 0, not {warmup}")
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return {
-            "squares": _rows(num_tasks, shared),
-            "first": jnp.zeros(num_tasks),
-            "seen": jnp.zeros(num_tasks),
-            "log_weights": jnp.zeros(num_tasks),
-        }
+        zeros = {name: jnp.zeros(num_tasks) for name in ("first", "seen", "log_weights")}
+        return {**zeros, "squares": _rows(num_tasks, shared)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
@@ -166,13 +155,8 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
         relative = excess / (first + 1e-7)
         log_weights = state["log_weights"] + jnp.where(learning, step_size * relative, 0.0)
         weights = base.masked_softmax(log_weights, present) * present.sum()
-        new = {
-            "squares": squares,
-            "first": first,
-            "seen": state["seen"] + present,
-            "log_weights": log_weights - jnp.max(log_weights),
-        }
-        return weights, new
+        new = {"squares": squares, "first": first, "seen": state["seen"] + present}
+        return weights, {**new, "log_weights": log_weights - jnp.max(log_weights)}
 
     return _averaging(init=init, combine=combine, heads="weighted")
 
@@ -210,11 +194,9 @@ def cr_mogm(balancer: str | base.Balancer = "mgda", smoothing: float = 0.9) -> b
         weights, inner_state = inner.combine(signals, state["inner"], key)
         mixed = smoothing * state["weights"] + (1 - smoothing) * weights
         smooth = jnp.where(state["started"], mixed, weights)
-        new = {
-            "inner": inner_state,
-            "weights": jnp.where(signals.present, smooth, state["weights"]),
-            "started": state["started"] | signals.present,
-        }
+        after = jnp.where(signals.present, smooth, state["weights"])
+        started = state["started"] | signals.present
+        new = {"inner": inner_state, "weights": after, "started": started}
         return jnp.where(signals.present, smooth, 0.0), new
 
     def observe(signals: base.Signals, losses_after: Array, state: base.State) -> base.State:

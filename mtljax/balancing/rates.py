@@ -29,15 +29,10 @@ def dwa(temperature: float = 2.0, window: int = 100) -> base.Balancer:
         raise ValueError(f"needs temperature > 0 and window >= 1, not {temperature}, {window}")
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        zeros = lambda: jnp.zeros(num_tasks)  # buffers of a donated state must differ
-        return {
-            "sum": zeros(),
-            "count": zeros(),
-            "last": zeros(),
-            "ratio": jnp.ones(num_tasks),
-            "windows": jnp.zeros((), jnp.int32),
-            "steps": jnp.zeros((), jnp.int32),
-        }
+        # Not one array for all, since buffers of a donated state must differ.
+        sums = {name: jnp.zeros(num_tasks) for name in ("sum", "count", "last")}
+        counts = {name: jnp.zeros((), jnp.int32) for name in ("windows", "steps")}
+        return {**sums, "ratio": jnp.ones(num_tasks), **counts}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present

@@ -201,11 +201,8 @@ def stch(
         return _scalarizer(plain, weights, reference)
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return {
-            "sum": jnp.zeros(num_tasks),
-            "count": jnp.zeros(num_tasks),
-            "steps": jnp.zeros((), jnp.int32),
-        }
+        zeros = {name: jnp.zeros(num_tasks) for name in ("sum", "count")}
+        return {**zeros, "steps": jnp.zeros((), jnp.int32)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present, losses = signals.present, jnp.maximum(signals.losses, base.LEAST_LOSS)

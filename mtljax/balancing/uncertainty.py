@@ -13,8 +13,7 @@ def uw(learning_rate: float = 1e-2) -> base.Balancer:
 
     With s_t = log sigma_t^2, the objective is sum_t (exp(-s_t) L_t + s_t) / 2, so a task's weight
     is exp(-s_t) / 2, and s_t follows Adam on its gradient, (1 - exp(-s_t) L_t) / 2, from s_t = 0
-    (LibMTL: -0.5). In the published code the network's optimizer learns s; a separate optimizer
-    keeps the balancer independent of it.
+    (LibMTL: -0.5). In the published code the network's optimizer learns s, here a separate one.
 
     Convention: the regression form for every task; the heads receive the weighted loss.
 
@@ -49,8 +48,7 @@ def imtl_l(learning_rate: float = 1e-2) -> base.Balancer:
 def uw_so(temperature: float = 1.0) -> base.Balancer:
     """Soft optimal uncertainty weighting (UW-SO): softmax of the optimal weights 1 / L_t.
 
-    The optimum of the uncertainty objective is the weight 1 / L_t; a softmax over the tasks limits
-    it: w = softmax((1 / L) / temperature).
+    The weight 1 / L_t is optimal in `uw`; a softmax limits it: w = softmax((1 / L) / temperature).
 
     Convention: weights sum to 1 and have no gradient; the heads receive the weighted loss.
 

@@ -42,8 +42,7 @@ def conv_general_dilated(
 ) -> Float[Array, "B h w F"]:
     """`jax.lax.conv_general_dilated` for NHWC maps.
 
-    On CPU a 1x1 convolution is computed as a matrix product and a depthwise convolution as shifted
-    multiply-adds, forward and backward.
+    On CPU a 1x1 convolution is a matrix product and a depthwise one is shifted multiply-adds.
     """
     on_cpu = use_cpu_ops() and tuple(lhs_dilation) == (1, 1)
     size, channels = kernel.shape[:2], x.shape[-1]
@@ -52,16 +51,9 @@ def conv_general_dilated(
     if on_cpu and size == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
         x = x[:, :: window_strides[0], :: window_strides[1]]
         return flat_dot_general(x, kernel[0, 0], None, precision=options.get("precision"))
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        feature_group_count=feature_group_count,
-        **options,
-    )
+    options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    options |= {"feature_group_count": feature_group_count}
+    return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
 
 def flat_dot_general(
@@ -127,8 +119,7 @@ def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C
 def overlapping_max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """Maximum over 3x3 windows with stride 2 and padding 1: columns, then rows.
 
-    Equals `nn.max_pool`, and its gradient if no two elements of a window are equal; with the
-    gradient it is ten times faster on CPU.
+    Equals `nn.max_pool`, and its gradient without ties in a window, at 1/10 of the time on CPU.
     """
     for axis in (1, 2):
         width = [(0, 0)] * 4

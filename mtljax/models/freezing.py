@@ -41,8 +41,7 @@ def path_matches(path: str, name: str) -> bool:
 
     A name is a module, a parameter, or several consecutive parts of the path, with `*` as a
     wildcard: `trunk_0`, `task_digit`, `trunk_3/block_*`, `fusion/trunk_0/stem`, `bias`. A name
-    without its number selects all numbers (`trunk`: the entire trunk), and the name of a stage
-    selects all of its per-task copies.
+    without number selects all numbers (`trunk`: the entire trunk), a stage all per-task copies.
 
     Example:
       >>> path_matches("fusion/digit_trunk_0/kernel", "trunk"), path_matches("task_a/b", "task_b")

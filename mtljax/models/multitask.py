@@ -87,10 +87,8 @@ def build(
       trunk: Stages, from a function of `TRUNKS`.
       fusion: Class from `FUSIONS`, or a callable with the same arguments.
       tasks: At least one task; names are unique, and no task reads more stages than `trunk` has.
-      mean: Mean of the training images.
-      std: Standard deviation of the training images.
+      mean, std: Normalization of the images; see `MultiTask`.
       remat: Recompute the activations of each stage in the backward pass: less memory, more time.
-      **fusion_args: Further arguments of the fusion.
     """
     names = tuple(task.name for task in tasks)
     if not names:
@@ -102,9 +100,5 @@ def build(
         raise ValueError(f"a task reads {taps} stages, but the trunk has only {len(trunk)}")
     pools = taps == 1 and all(getattr(task.head(), "pools", False) for task in tasks)
     settings = {"taps": taps, "remat": remat, "pools": pools}
-    return MultiTask(
-        fusion=fusion(trunk=tuple(trunk), tasks=names, **settings, **fusion_args),
-        tasks=tuple(tasks),
-        mean=mean,
-        std=std,
-    )
+    fused = fusion(trunk=tuple(trunk), tasks=names, **settings, **fusion_args)
+    return MultiTask(fusion=fused, tasks=tuple(tasks), mean=mean, std=std)

@@ -24,8 +24,7 @@ OVERWRITE: dict[str, Callable] = {"init_fn": lambda: None, "reduce_fn": lambda _
 def task_of(path: str) -> str | None:
     """Task that owns the parameter at `path`, or None if the parameter is shared.
 
-    A parameter is task-specific if a module on its path is named `task_<name>`. The loss of no
-    other task may depend on it.
+    One in a module `task_<name>` is task-specific: no other task's loss may depend on it.
 
     Example:
       >>> task_of("task_digit/Dense_0/kernel"), task_of("fusion/trunk_0/Dense_0/kernel")

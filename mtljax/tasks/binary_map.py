@@ -72,7 +72,6 @@ class BinaryMap(PixelTask):
         return warp.plane(label)
 
     def decode(self, output: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
-        """Returns the probability of the positive class."""
         return jax.nn.sigmoid(output)
 
     def picture(self, value: np.ndarray, image: np.ndarray) -> drawing.RGB:

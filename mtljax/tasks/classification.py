@@ -82,7 +82,6 @@ class Classification(Task):
         return weight * soft(label) + (1 - weight) * soft(other)
 
     def decode(self, output: Logits) -> Int[Array, " B"]:
-        """Returns the class with the largest logit."""
         return output.argmax(-1)
 
     def error(self, output: Logits, label: Int[Array, " B"]) -> Float[Array, " B"]:

@@ -24,8 +24,7 @@ Mask = Bool[Array, "B H W"]
 class Depth(PixelTask):
     """A distance per pixel. Output and labels: [B, H, W], in the label's unit.
 
-    A pixel counts where its label is finite and > 0. With prediction p (at least `floor`) and truth
-    t, over all such pixels of the data set:
+    Labels count where finite and > 0. Over such pixels, with prediction p >= `floor` and truth t:
 
         abs_err   mean |p - t|              abs_rel  mean |p - t| / t
         rmse      sqrt(mean (p - t)^2)      log_rmse sqrt(mean (ln p - ln t)^2)
@@ -113,7 +112,6 @@ class Depth(PixelTask):
         return label[has_depth(label)]
 
     def decode(self, output: Depths) -> Depths:
-        """Returns the depth, at least `floor`."""
         return jnp.maximum(output, self.floor)
 
     def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:

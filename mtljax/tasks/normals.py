@@ -47,10 +47,7 @@ class Normals(PixelTask):
         "mean": MetricSpec("mean angle", higher_is_better=False, unit="°"),
         "median": MetricSpec("median angle", higher_is_better=False, unit="°"),
         "rmse": MetricSpec("root mean square error", higher_is_better=False),
-        **{
-            f"within_{limit:g}": MetricSpec(f"within {limit:g}°", higher_is_better=True)
-            for limit in LIMITS
-        },
+        **{f"within_{x:g}": MetricSpec(f"within {x:g}°", higher_is_better=True) for x in LIMITS},
     }
 
     def head(self) -> nn.Module:

@@ -35,8 +35,7 @@ class Reconstruction(PixelTask):
               within the image; K1 = 0.01, K2 = 0.03, variances over the window's weights (not
               corrected for the sample size)
 
-    They are computed on the host in 64 bits: the variance of a window is a small difference of
-    large numbers.
+    Both are computed on the host in 64 bits: a window's variance is a difference of large numbers.
 
     References:
       Wang et al., 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity"
@@ -102,7 +101,6 @@ class Reconstruction(PixelTask):
         return weight * label + (1 - weight) * other
 
     def decode(self, output: Images) -> Images:
-        """Returns the image, clipped to 0..`peak`."""
         return jnp.clip(output, 0, self.peak)
 
     def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
@@ -123,10 +121,8 @@ class _Quality(PerExample):
     def compress(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         unit = lambda image: np.asarray(image, np.float64) / self.peak
         pairs = [(unit(a), unit(b)) for a, b in zip(rows["output"], rows["label"], strict=True)]
-        return {
-            "psnr": np.asarray([psnr(a, b) for a, b in pairs]),
-            "ssim": np.asarray([ssim(a, b) for a, b in pairs]),
-        }
+        each = lambda metric: np.asarray([metric(a, b) for a, b in pairs])
+        return {"psnr": each(psnr), "ssim": each(ssim)}
 
     def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         return {name: float(values.mean()) for name, values in rows.items()}

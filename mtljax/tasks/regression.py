@@ -22,8 +22,7 @@ Kind = Literal["l2", "l1", "huber"]
 class Regression(Task):
     """A number per image, or `size` numbers. Output and labels: [B], or [B, size] if size > 1.
 
-    Outputs have the label's unit; the loss is computed after centring and scaling both, so that
-    its magnitude does not depend on the unit.
+    Outputs have the label's unit; the loss, of the error over `scale`, does not depend on it.
     """
 
     size: int = 1
@@ -133,12 +132,9 @@ class _Errors(Metrics):
         self.task = task
 
     def empty(self) -> PyTree:
-        return {
-            "count": np.zeros((), np.int32),
-            "error": np.zeros((2, 2), np.float32),
-            "label": np.zeros((2 * self.task.size, 2), np.float32),
-            "same_side": np.zeros((), np.int32),
-        }
+        counts = {name: np.zeros((), np.int32) for name in ("count", "same_side")}
+        labels = np.zeros((2 * self.task.size, 2), np.float32)
+        return {**counts, "error": np.zeros((2, 2), np.float32), "label": labels}
 
     def update(self, state: PyTree, output: Array, label: Array, present: Present) -> PyTree:
         task, known = self.task, present[:, None]

@@ -54,11 +54,8 @@ class _Regions(PerExample):
     def describe(self, output: Array, label: Array) -> dict[str, Array]:
         truth = (label != 0)[..., None]
         predicted = exceeds(output, self.limits)
-        return {
-            "true": truth.sum((1, 2, 3)),
-            "predicted": predicted.sum((1, 2)),
-            "both": (predicted & truth).sum((1, 2)),
-        }
+        counts = {"predicted": predicted.sum((1, 2)), "both": (predicted & truth).sum((1, 2))}
+        return {"true": truth.sum((1, 2, 3)), **counts}
 
     def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
         true, predicted, both = rows["true"][:, None], rows["predicted"], rows["both"]

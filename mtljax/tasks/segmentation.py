@@ -98,7 +98,6 @@ class Segmentation(PixelTask):
         return label[np.asarray(self._has_class(label))]
 
     def decode(self, output: Logits) -> Int[Array, "B H W"]:
-        """Returns the class with the largest logit."""
         return output.argmax(-1)
 
     def text(self, value: Any) -> str:

@@ -65,8 +65,7 @@ class PerExample(Metrics):
     """Metrics that need rows of every example until the end.
 
     A state is `{}` for zero examples, `{"raw": {name: [B, ...]}, "present": [B]}` on the device,
-    and `{"rows": {name: [N, ...]}}` after `merge` has dropped unlabelled examples and `compress`
-    has reduced the remaining rows.
+    and `{"rows": {name: [N, ...]}}` after `merge` drops unlabelled examples and `compress`es rows.
     """
 
     names: ClassVar[tuple[str, ...]]

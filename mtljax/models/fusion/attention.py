@@ -34,10 +34,8 @@ class CrossTaskAttention(Fusion):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         *lower, last = self.run_trunk(self.trunk, image, train)
-        adapted = {
-            task: nn.relu(nn.Dense(last.shape[-1], name=f"{task}_adapter")(last))
-            for task in self.tasks
-        }
+        width = last.shape[-1]
+        adapted = {t: nn.relu(nn.Dense(width, name=f"{t}_adapter")(last)) for t in self.tasks}
         tokens = {task: self.tokenize(x) for task, x in adapted.items()}
         normed = {task: nn.LayerNorm(name=f"{task}_norm")(x) for task, x in tokens.items()}
         lower, tokens, normed = self.represent((lower, tokens, normed))

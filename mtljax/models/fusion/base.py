@@ -74,8 +74,7 @@ class Fusion(nn.Module):
     def share_features(self, features: Features) -> dict[str, Features]:
         """Marks features as the representation and returns them for every task.
 
-        If `pools`, the last features are pooled here, once for all heads, so that the
-        representation is a vector.
+        If `pools`, the last features are pooled here, once for all heads, into a vector.
         """
         if self.pools:
             features = (global_average_pool(features[-1]),)

@@ -16,8 +16,7 @@ class DSelectK(Mixture):
     `gamma`, expert n with binary digits b has weight r(z_j)_n = prod_i (S(z_ji) if b_i else
     1 - S(z_ji)). The gate is sum_j softmax(a)_j r(z_j). If all z_ji are outside the step, each
     selector selects one expert. The paper's optional entropy penalty is not implemented. Experts
-    are shared, as in `MMoE`; z and a are task-specific. For the representation see `Mixture`. Gates
-    are sown as `intermediates`.
+    are shared, z and a task-specific. Representation: see `Mixture`. `intermediates` are the gates.
 
     Attributes:
       experts: Number of experts, a power of two.

@@ -29,10 +29,8 @@ class Exchange(Fusion):
             outputs = {t: self.run_stage(trunks[t][i], x, train) for t, x in outputs.items()}
             features = [features_of(x) for x in outputs.values()]
             if i + 1 < len(self.trunk):
-                features = [
-                    self.unit(t, f"{task}_unit_{i}")(features, train)
-                    for t, task in enumerate(self.tasks)
-                ]
+                units = [self.unit(t, f"{task}_unit_{i}") for t, task in enumerate(self.tasks)]
+                features = [unit(features, train) for unit in units]
                 exchanged = map(with_features, outputs.values(), features)
                 outputs = dict(zip(self.tasks, exchanged, strict=True))
             levels.append(features)

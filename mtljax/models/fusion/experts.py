@@ -103,10 +103,8 @@ class Layered(Fusion):
         for level in range(levels - 1):
             is_image, stage = first + level == 0, first + level
             if level:
-                task_inputs = {
-                    task: apply_gate(gate_inputs[task], name=f"{task}_gate_{level - 1}")
-                    for task in self.tasks
-                }
+                gates = gate_inputs.items()
+                task_inputs = {t: apply_gate(x, name=f"{t}_gate_{level - 1}") for t, x in gates}
                 for task, x in task_inputs.items():
                     lower[task].append(features_of(x))
             shared = self.run_copies("shared", stage, self.shared_experts, shared_input, train)

@@ -18,8 +18,7 @@ class LearningToBranch(Fusion):
     The first stage is the root. Every further stage has one copy (node) per task; each node chooses
     its parent among the nodes of the previous stage, and each task its leaf among the last nodes.
     A choice is a vector of logits: in training, the outputs of the parents are mixed by
-    softmax((logits + Gumbel noise) / temperature); otherwise the largest logit selects one parent,
-    so that the tree is discrete.
+    softmax((logits + Gumbel noise) / temperature); else the largest logit selects one parent.
 
     Nodes and the choices between them are shared; the choice of the leaf is task-specific. A head
     that reads several stages gets those of the nodes above its leaf (choices receive no gradient

@@ -17,9 +17,8 @@ class MTAN(Fusion):
     sigmoid(norm(h(ReLU(norm(g([p_j; f_j(a_{j-1})])))))), where g and h are 1x1 convolutions of the
     task and f_j is a 3x3 convolution shared by all tasks, resized to p_j. (The paper reads a stage
     in its middle for the mask and masks its end; a stage is one module here, so both are its
-    output.) The trunk and the f_j are shared, the masks are task-specific. Since the shared f_j
-    follow task-specific masks, `level="features"` has no representation. Masks are sown as
-    `intermediates`.
+    output.) The trunk and the f_j are shared, the masks are task-specific. As the f_j follow masks,
+    `level="features"` has no representation. Masks are sown as `intermediates`.
 
     Attributes:
       norm: Normalization after each convolution.
@@ -36,10 +35,7 @@ class MTAN(Fusion):
     def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         shared = [features_of(x) for x in self.run_stages(self.trunk, image, train)]
         require_maps("mtan", shared)
-        masks = {
-            task: Masks(norm=self.norm, axis_name=self.axis_name, name=TASK_PREFIX + task)
-            for task in self.tasks
-        }
+        masks = {t: Masks(self.norm, self.axis_name, name=TASK_PREFIX + t) for t in self.tasks}
         bias = self.norm == "none"
         previous: dict[str, Array | None] = dict.fromkeys(self.tasks)
         levels: list[dict[str, Array]] = []

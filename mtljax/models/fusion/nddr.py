@@ -12,8 +12,7 @@ class NDDR(Exchange):
     """Neural discriminative dimensionality reduction: concatenate features, then reduce them.
 
     x_t <- ReLU(norm(W_t [x_1; ...; x_T])) after every stage: a 1x1 convolution per task reduces the
-    concatenated features of all tasks to their width. For the shared parameters and the
-    representation see `Exchange`.
+    concatenated features to their width. Shared parameters, representation: see `Exchange`.
 
     Attributes:
       same: Initial factor of the identity in W_t for task t; other tasks share 1 - same evenly.

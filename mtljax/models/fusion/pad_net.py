@@ -17,9 +17,8 @@ class PADNet(Fusion):
     F_t = ReLU(norm(conv(trunk))), and the head of task t reads F_t + G_t * sum_{s != t} W_ts F_s
     with attention G_t = sigmoid(conv(F_t)) in (0, 1) (module C of the paper). A fusion has no
     access to labels: it distills the features behind the paper's intermediate predictions, which
-    are supervised by the final losses only. The trunk and the layers that compute F_t are shared;
-    gates and W_ts are task-specific. The representation for `level="features"` is all F_t. Gates
-    are sown as `intermediates`.
+    are supervised by the final losses only. The trunk and the layers for F_t are shared; gates and
+    W_ts are task-specific. `level="features"` takes all F_t. Gates are sown as `intermediates`.
 
     Attributes:
       width: Channels of F_t.

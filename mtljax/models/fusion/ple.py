@@ -37,10 +37,9 @@ class PLE(Layered):
     the experts of the task at the next level; a shared gate mixes *all* experts of the level, for
     the shared experts of the next level. A gate reads the spatial mean of its experts' input.
 
-    Through the shared gate, every loss depends on every expert below the last level. Therefore the
-    task-specific parameters are the experts of a task at the last level, its gate at that level and
-    its gate before it; all other parameters are shared. The representation for `level="features"`
-    is all inputs of these modules.
+    Through the shared gate, every loss depends on every expert below the last level. Therefore only
+    the experts of a task at the last level, its gate at that level and its gate before it are
+    task-specific. The representation for `level="features"` is all inputs of these modules.
 
     Attributes:
       shared_experts: Number of experts for all tasks, per level.

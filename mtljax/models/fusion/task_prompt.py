@@ -22,8 +22,7 @@ class TaskPrompt(Fusion):
     c_t in (0, 1) = sigmoid(dense(p_t)).
 
     The ViT and all prompts are shared; q, k, c_t and W are task-specific. The representation for
-    `level="features"` is the maps and prompts at the outputs of the stages. The spatial attention
-    is sown as `intermediates`.
+    `level="features"` is the maps and prompts after the stages. a_t is sown as `intermediates`.
 
     Attributes:
       prompts: Tokens per task.

@@ -20,9 +20,8 @@ Stages = tuple[nn.Module, ...]
 class Carry(NamedTuple):
     """Features, and further values that later stages of the trunk need.
 
-    Most stages return plain features. SegNet also passes the positions of pooled maxima, and a
-    vision transformer the tokens that belong to no position of the image. Fusions exchange the
-    features and pass on the rest.
+    Most stages return plain features. SegNet also passes the positions of pooled maxima, a ViT the
+    tokens that belong to no position of the image. Fusions exchange features, and pass on the rest.
     """
 
     features: Float[Array, "B ..."]
@@ -56,9 +55,10 @@ def weighted_sum(weights: Float[Array, "*B N"], parts: Sequence[PyTree]) -> PyTr
     return jax.tree.map(combine, *parts)
 
 
-def drop_path_rates(last: float, blocks: int) -> list[float]:
-    """Rates of stochastic depth that grow linearly from 0 at the first block to `last`."""
-    return [last * i / max(1, blocks - 1) for i in range(blocks)]
+def drop_path_rates(last: float, depths: Sequence[int]) -> list[tuple[float, ...]]:
+    """Rates of stochastic depth per stage, growing linearly from 0 at the first block to `last`."""
+    blocks = iter(range(sum(depths)))
+    return [tuple(last * next(blocks) / max(1, sum(depths) - 1) for _ in range(n)) for n in depths]
 
 
 class Trunk(tuple[nn.Module, ...]):

@@ -18,8 +18,7 @@ def convnext_t(
 ) -> Stages:
     """ConvNeXt-T: convolutional network with the proportions of a transformer, in four stages.
 
-    The last stage ends with the final normalization, applied per position; the original applies it
-    after global average pooling.
+    The last stage ends with the final normalization, per position (original: after pooling).
 
     Args:
       depths: Blocks of each stage.
@@ -35,14 +34,14 @@ def convnext_t(
     References:
       Liu et al., 2022, arXiv:2201.03545
     """
-    rates = drop_path_rates(drop_path, sum(depths))
+    rates = drop_path_rates(drop_path, depths)
     return tuple(
         ConvNeXtStage(
             first=i == 0,
             last=i == len(depths) - 1,
             patch=patch if i == 0 else 2,
             width=widths[i],
-            rates=tuple(rates[sum(depths[:i]) : sum(depths[: i + 1])]),
+            rates=rates[i],
             norm=norm,
             axis_name=axis_name,
         )

@@ -130,11 +130,6 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        x = conv(
-            self.width,
-            self.size,
-            strides=self.stride,
-            feature_group_count=self.groups,
-            use_bias=self.norm == "none",
-        )(x)
+        options = {"feature_group_count": self.groups, "use_bias": self.norm == "none"}
+        x = conv(self.width, self.size, strides=self.stride, **options)(x)
         return Norm(self.norm, self.axis_name, epsilon=1e-3)(x, train)

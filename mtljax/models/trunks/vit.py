@@ -21,9 +21,8 @@ def vit(
 ) -> Stages:
     """Vision transformer.
 
-    Each stage is a group of blocks and returns the tokens of the patches as a map. `Carry.rest`
-    holds the class token and, with the fusion `task_prompt`, the task tokens. The last stage ends
-    with the final layer normalization.
+    Each stage is a group of blocks and returns the tokens of the patches as a map; the last ends
+    with layer normalization. `Carry.rest`: the class token, task tokens (fusion `task_prompt`).
 
     Args:
       width: Channels of a token.
@@ -45,8 +44,7 @@ def vit(
         raise ValueError(f"vit: stages={stages} does not divide depth={depth}")
     if width % heads:
         raise ValueError(f"vit: heads={heads} does not divide width={width}")
-    blocks = depth // stages
-    rates = drop_path_rates(drop_path, depth)
+    rates = drop_path_rates(drop_path, [depth // stages] * stages)
     return tuple(
         ViTStage(
             first=i == 0,
@@ -56,7 +54,7 @@ def vit(
             patch=patch,
             grid=image_size // patch,
             dropout=dropout,
-            rates=tuple(rates[i * blocks : (i + 1) * blocks]),
+            rates=rates[i],
         )
         for i in range(stages)
     )
