@@ -20,7 +20,6 @@ class DSelectK(Mixture):
 
     Attributes:
       experts: Number of experts, a power of two.
-      expert_stages: Number of last stages of the trunk that form an expert.
       k: Number of selectors, the maximum number of experts per task.
       gamma: Width of the step.
       per_example: True to compute z and a from the features of each example; False for parameters.

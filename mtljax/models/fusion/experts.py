@@ -45,6 +45,10 @@ class Mixture(Fusion):
 
     Experts are shared, gates are task-specific. The representation for `level="features"` is the
     outputs of the experts and of the lower stages.
+
+    Attributes:
+      experts: Number of experts.
+      expert_stages: Number of last stages of the trunk that form an expert.
     """
 
     experts: int = 4
@@ -81,7 +85,12 @@ class Mixture(Fusion):
 
 
 class Layered(Fusion):
-    """Levels of shared and task-specific experts with gates between them; see `CGC` and `PLE`."""
+    """Levels of shared and task-specific experts with gates between them; see `CGC` and `PLE`.
+
+    Attributes:
+      shared_experts: Number of experts for all tasks, per level.
+      task_experts: Number of additional experts per task and level.
+    """
 
     shared_experts: int = 2
     task_experts: int = 1

@@ -12,10 +12,6 @@ class MMoE(Mixture):
     to the experts). Experts are shared, gates are task-specific; for the representation see
     `Mixture`. Gates are sown as `intermediates`.
 
-    Attributes:
-      experts: Number of experts.
-      expert_stages: Number of last stages of the trunk that form an expert.
-
     References:
       Ma et al., 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate
       Mixture-of-Experts", KDD

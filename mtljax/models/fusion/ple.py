@@ -15,10 +15,6 @@ class CGC(Layered):
     The experts and the gate of a task are task-specific. The representation for `level="features"`
     is x and the outputs of the shared experts. Gates are sown as `intermediates`.
 
-    Attributes:
-      shared_experts: Number of experts for all tasks.
-      task_experts: Number of additional experts per task.
-
     References:
       Tang et al., 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model
       for Personalized Recommendations", RecSys
@@ -42,8 +38,6 @@ class PLE(Layered):
     task-specific. The representation for `level="features"` is all inputs of these modules.
 
     Attributes:
-      shared_experts: Number of experts for all tasks, per level.
-      task_experts: Number of additional experts per task and level.
       levels: Number of levels, at most the number of stages.
 
     References:
