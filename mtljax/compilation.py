@@ -10,17 +10,17 @@ import jax
 Use = Literal["train", "once"]
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
-CPU_OPTIONS: dict[Use, dict[str, Any]] = {
+CPU_OPTIONS: dict[Use, dict[str, str | int]] = {
     "train": {
         # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
-        YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+        YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     },
     "once": {"xla_backend_optimization_level": 0},
 }
 """XLA options on CPU; `once` adds to those of `train`."""
 
 
-def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[str, Any]:
+def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[str, str | int]:
     """Returns the `compiler_options` for the outermost `jax.jit` of a program.
 
     JAX accepts compiler options on the outermost `jax.jit` only, so functions that are meant to be

@@ -1,7 +1,7 @@
 """Fine-tuning methods as optax transformations."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,9 @@ def add_l2_sp(strength: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def map_paths(function: Callable[[dict[str, Any]], Mapping[str, Any]], tree: PyTree) -> PyTree:
+def map_paths(
+    function: Callable[[Mapping[str, PyTree]], Mapping[str, PyTree]], tree: PyTree
+) -> PyTree:
     """Applies a function {path: leaf} -> {path: value}; returns the values in the tree's shape."""
     leaves = flatten(tree)
     values = function(leaves)

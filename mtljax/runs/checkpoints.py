@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from mtljax.runs.encryption import Keys
 from mtljax.runs.orbax_store import OrbaxStore
 from mtljax.step.state import TrainState
 from mtljax.utils.tree import flatten, unflatten
+
+T = TypeVar("T")
 
 FOLDER = "checkpoints"
 SEPARATOR = ":"
@@ -126,7 +128,7 @@ def _subtree(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
     return unflatten(with_prefix(prefix + SEPARATOR, arrays), SEPARATOR)
 
 
-def with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def with_prefix(prefix: str, arrays: Mapping[str, T]) -> dict[str, T]:
     """Selects the arrays whose names have a prefix, which is removed."""
     return {n.removeprefix(prefix): leaf for n, leaf in arrays.items() if n.startswith(prefix)}
 

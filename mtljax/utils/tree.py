@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from mtljax.utils.registry import nearest
 
 
-def flatten(tree: PyTree, separator: str = "/") -> dict[str, Any]:
+def flatten(tree: PyTree, separator: str = "/") -> dict[str, PyTree]:
     """Leaves of a pytree by path, in the order of `jax.tree.leaves`.
 
     Example:

@@ -1,12 +1,15 @@
 """Training by a call, as in a notebook, on arrays in memory."""
 
+import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
 
 from mtljax.config import Data, Experiment
 from mtljax.data import from_arrays
+from mtljax.evaluation.evaluator import Evaluator
 from mtljax.runs.load import load_run
 from mtljax.tasks import Classification
 from mtljax.training.loop import train
@@ -45,3 +48,25 @@ def test_labels_that_do_not_fit_are_refused_before_anything_is_written(tmp_path)
     with pytest.raises(ValueError, match="has no labels 'light' for task 'bright'"):
         train(EXPERIMENT, tmp_path / "run", source=missing, quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_throughput_leaves_evaluations_out(tmp_path, monkeypatch):
+    metrics_per_run = Evaluator.metrics_per_run
+
+    def slow(self, state):
+        time.sleep(5)
+        return metrics_per_run(self, state)
+
+    monkeypatch.setattr(Evaluator, "metrics_per_run", slow)
+    experiment = dataclasses.replace(EXPERIMENT, steps=8, log_every=2, eval_every=4)
+    train(experiment, tmp_path / "run", source=source(), quiet=True)
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    speeds = [line["examples_per_second"] for line in lines if "loss" in line]
+    examples = 2 * experiment.data.batch_size
+    assert len(speeds) == 4
+    assert all(examples / speed < 5 for speed in speeds[1:])  # the first compiles
+
+
+def test_source_and_load_exclude_each_other(tmp_path):
+    with pytest.raises(ValueError, match="either source or load"):
+        train(EXPERIMENT, tmp_path / "run", source=source(), load=lambda experiment: source())

@@ -120,7 +120,7 @@ def test_sigterm_saves_and_says_how_to_go_on(undisturbed, cache, tmp_path):
     step = max(states(folder))
     assert 0 < step < 400
     assert (
-        err == f"mtljax: stopped at step {step} and saved; --workdir {folder} goes on from there\n"
+        err == f"mtljax: stopped at step {step} and saved; --workdir {folder} resumes from there\n"
     )
     assert finish(start(*FLAGS, "--workdir", folder, cache=cache)) == (0, "", "")
     assert_the_same_run(folder, undisturbed)

@@ -1,6 +1,7 @@
 """Flags of verbs that take an experiment: flags of the verb and one for each experiment field."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
@@ -21,7 +22,7 @@ class ExperimentFlags:
     """Name of an experiment, path of a Python file that defines one, or path of the config.json of
     a run."""
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Mapping[str, Any]:
         """Keyword arguments of the verb's function: flags except `experiment` and `workdir`."""
         return {k: v for k, v in vars(self).items() if k not in ("experiment", "workdir")}
 

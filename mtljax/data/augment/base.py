@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jaxtyping import Array, Num
+from jaxtyping import Array, Num, PyTree
 
 from mtljax.data.base import Batch
 from mtljax.tasks import Task
@@ -22,7 +22,7 @@ def per_image(change: Callable[[jax.Array, Image], Image]) -> Augment:
 
 def map_labels(
     labels: Mapping[str, Any], tasks: Sequence[Task], change: Callable[[Task, Any, str], Any]
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """Returns the labels of a batch or an example after `change(task, label, name)`."""
     by_name = {task.name: task for task in tasks}
     for name in labels:

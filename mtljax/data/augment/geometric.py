@@ -1,10 +1,10 @@
 """Augmentations that move the content of the image, and its labels with it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from mtljax.data.augment.base import Augment, Image, map_labels, require_strength
 from mtljax.data.base import Batch
@@ -15,7 +15,7 @@ from mtljax.tasks.warps import Mirror, Pixels, Turn, Warp, Window
 def warp_augment(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task]) -> Augment:
     """Returns an augmentation from a function (key, image size) -> random warp."""
 
-    def change(key: jax.Array, image: Image, labels: dict[str, Any]) -> dict[str, Any]:
+    def change(key: jax.Array, image: Image, labels: Mapping[str, PyTree]) -> Batch:
         height, width, _ = image.shape
         warp = draw(key, (height, width))
         labels = map_labels(labels, tasks, lambda task, label, _: task.warp(label, warp))
