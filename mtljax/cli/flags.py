@@ -106,7 +106,8 @@ def _expected(reason: str) -> str:
 
 def _unknown(argument: str, known: Sequence[str]) -> str:
     if not argument.startswith("-"):
-        return f"unexpected argument {argument!r}: the flag before it takes no or only one value"
+        hint = "a run is named with --run DIR, and " if "--run" in known else ""
+        return f"unexpected argument {argument!r}: {hint}the flag before it takes no more values"
     flag = argument.partition("=")[0]
     return f"unknown flag {flag!r}{did_you_mean(flag, known)} (--help shows all flags)"
 

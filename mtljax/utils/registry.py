@@ -44,7 +44,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = sorted(names)
     hint = did_you_mean(name, names)
     few = not hint or len(names) <= FEW
-    return f"{hint} (there is {', '.join(names) or 'none'})" if few else hint
+    return f"{hint} (choose from {', '.join(names) or 'none'})" if few else hint
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -104,7 +104,7 @@ BAD_VALUES = {
     "--clip-norm abc": "--clip-norm must be none or a number, not 'abc'",
     "--clip-norm 0": "clip_norm must be > 0, not 0.0",
     "--ema 1": "ema must be in [0, 1), not 1.0",
-    "--level feature": "--level cannot be 'feature'; did you mean 'features'? (there is",
+    "--level feature": "--level cannot be 'feature'; did you mean 'features'? (choose from",
     "--heads weighed": "--heads cannot be 'weighed'; did you mean 'weighted'?",
     "--data.keep-on-device maybe": "--data.keep-on-device cannot be 'maybe'; did you mean ",
     "--quiet=3": "unexpected argument '3'",

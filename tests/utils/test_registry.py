@@ -58,8 +58,8 @@ def test_arguments_are_read_with_their_types(text, made):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cta", "unknown animal 'cta'; did you mean 'cat'? (there is cat, cattle, dog)"),
-        ("", "unknown animal '' (there is cat, cattle, dog)"),
+        ("cta", "unknown animal 'cta'; did you mean 'cat'? (choose from cat, cattle, dog)"),
+        ("", "unknown animal '' (choose from cat, cattle, dog)"),
         ("cat:live=3", "animal 'cat' has no argument 'live'; did you mean 'lives'? "),
         ("cat:7", "animal 'cat:7': '7' is not argument=value"),
         ("cat:lives=many", "animal 'cat': lives must be an integer, not 'many'"),
