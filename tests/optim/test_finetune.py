@@ -258,10 +258,12 @@ def test_a_run_with_everything_that_is_stopped_ends_like_one_that_is_not(
 @pytest.mark.slow
 def test_seeds_are_fine_tuned_side_by_side(trained_run):
     # Plain descent: Adam would turn a gradient that is 0 but for rounding into a whole step.
-    programs = Programs(dataclasses.replace(everything(trained_run), optimizer="sgd"), devices=1)
+    programs = Programs(
+        set_up(dataclasses.replace(everything(trained_run), optimizer="sgd"), devices=1)
+    )
     states = programs.stack([programs.create(seed) for seed in (0, 7)])
     together, _ = programs.executor([0, 7], 0).run(states, 0, 5)
-    for seed, ours in zip((0, 7), programs.split(together, 2), strict=True):
+    for seed, ours in zip((0, 7), programs.unstack(together), strict=True):
         alone, _ = programs.executor([seed], 0).run(programs.create(seed), 0, 5)
         for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(alone.params), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

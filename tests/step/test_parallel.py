@@ -49,7 +49,7 @@ CASES = [
 ]
 CALM = {
     "sdmgrad": {"step_size": 0.5},
-    "moml": {"learning_rate": 1e-4},
+    "moml": {"learning_rate": 3e-5},
     "pbi": {"theta": 0.5},
     "go4align": {"step_size": 0.1},
 }
