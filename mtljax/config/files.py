@@ -11,7 +11,7 @@ from typing import Any
 
 from mtljax.config.experiment import Data, Experiment
 from mtljax.tasks import TASKS
-from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.registry import convert, nearest
 
 
@@ -116,16 +116,7 @@ def find_experiment(name: str) -> Experiment:
 
 def read_config(path: Path) -> Experiment:
     """Reads a `config.json`; raises ValueError if it is not an experiment of this version."""
-    try:
-        config = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read: {error.strerror}; check its permissions"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    config = read_json(path)
     if not isinstance(config, dict) or "name" not in config:
         raise ValueError(f"{path} is not the configuration of an experiment")
     try:

@@ -27,7 +27,7 @@ import numpy as np
 from mtljax.config import Experiment, to_json
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
-from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.bounded_reading import read_json, read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.tree import flatten_json
 
@@ -192,16 +192,7 @@ def read_result(path: Path) -> RunResult | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; {REMEDY}") from None
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read: {error.strerror}; check its permissions"
-        ) from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path} is damaged (invalid JSON); {REMEDY}") from None
+    value = read_json(path, f"; {REMEDY}")
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged (not a JSON object); {REMEDY}")
     return value

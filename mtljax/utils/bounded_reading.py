@@ -7,11 +7,12 @@ a pipe, or content that is damaged, has another format, holds Python objects or 
 """
 
 import gzip
+import json
 import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -104,6 +105,20 @@ def read_text(path: Path) -> str:
     """Returns the content of a UTF-8 text file."""
     check_bytes(path.stat().st_size, stored_bytes(path))
     return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str = "") -> Any:
+    """Returns the content of a JSON file; the `remedy` ends the message of a ValueError."""
+    try:
+        return json.loads(read_text(path))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist{remedy}") from None
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror}; check its permissions"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}{remedy}") from None
 
 
 def read_bytes(path: Path) -> bytes:
