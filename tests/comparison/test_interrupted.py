@@ -53,7 +53,7 @@ def test_killed_at_any_moment(together, tmp_path):
         kills += status == -signal.SIGKILL
         assert finished.items() <= results(folder).items()  # none was run again
         finished = results(folder)
-    assert kills >= 2  # on a busy machine a comparison may end before it is killed
+    assert kills >= 4
     assert finish(start(*flags, "--workdir", folder, cache=cache)) == (0, "", "")
     assert finished.items() <= results(folder).items()
     for name in TABLES:

@@ -47,7 +47,7 @@ def test_the_library_example_is_as_short_as_it_says():
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_what_the_readme_links_to_is_there(link):
-    assert (ROOT / link).exists()
+    assert (ROOT / link).is_file()
 
 
 def test_the_table_of_balancers_is_what_the_code_says():

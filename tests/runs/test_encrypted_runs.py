@@ -206,7 +206,7 @@ def test_killed_at_any_moment(identity, tmp_path):
         time.sleep(chance.uniform(0, 0.1))
         process.kill()
         kills += finish(process)[0] == -signal.SIGKILL
-    assert kills >= 2  # on a busy machine a run may end before it is killed
+    assert kills >= 4
     assert finish(launch_with(identity, *train, folder)) == (0, "", "")
     assert results(folder) == results(undisturbed)
     assert contents(folder, keys) == contents(undisturbed, keys)

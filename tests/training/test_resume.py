@@ -103,7 +103,7 @@ def test_killed_at_any_moment(undisturbed, cache, tmp_path):
         status, _, err = finish(process)
         assert status in (-signal.SIGKILL, 0), (name, err)
         kills += status == -signal.SIGKILL
-    assert kills >= 5  # on a busy machine a run may end before it is killed
+    assert kills >= 10
     assert finish(start(*FLAGS, "--workdir", folder, cache=cache)) == (0, "", "")
     assert_the_same_run(folder, undisturbed)
 
