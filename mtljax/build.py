@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mtljax import models
@@ -25,7 +26,7 @@ from mtljax.step.attacks import ATTACKS, Attack
 from mtljax.step.distillation import DISTILLATIONS, Distillation, DistillationLoss
 from mtljax.step.state import Batch, TrainState
 from mtljax.step.train_step import StepLogs, make_train_step
-from mtljax.tasks import Task
+from mtljax.tasks import Segmentation, Task
 from mtljax.utils.registry import choose
 
 FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
@@ -73,6 +74,9 @@ def load_resident(experiment: Experiment, source: Source) -> Source:
         if isinstance(split, Arrays):
             with error_prefix(f"source {name!r}, {part} split"):
                 check_labels(experiment.tasks, split)
+    if isinstance(source.train, Arrays):
+        with error_prefix(f"source {name!r}, train split"):
+            require_learnable(experiment.tasks, source.train)
     return source
 
 
@@ -96,6 +100,18 @@ def check_labels(tasks: Sequence[Task], split: Arrays) -> None:
     for task in tasks:
         present = split.present[task.name]
         task.check(jax.tree.map(lambda x, keep=present: x[keep], split.labels[task.name]))
+
+
+def require_learnable(tasks: Sequence[Task], split: Arrays) -> None:
+    """Raises ValueError for masks with class 0 and ignored pixels only: foreground as 255."""
+    for task in tasks:
+        if isinstance(task, Segmentation) and task.ignore is not None:
+            mask = np.asarray(split.labels[task.name])[split.present[task.name]]
+            if (mask == task.ignore).any() and ((mask == 0) | (mask == task.ignore)).all():
+                raise ValueError(
+                    f"task {task.name!r}: the masks have only the values 0 and {task.ignore}, and "
+                    f"ignore={task.ignore} leaves out the latter; save the object as class 1"
+                )
 
 
 def keeps_on_device(experiment: Experiment, split: Split) -> bool:

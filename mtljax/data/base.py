@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from mtljax.data.notes import Note
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
 
@@ -61,6 +62,7 @@ class Source:
       mean: Mean of the *training* images over all examples and positions, in the images' unit.
       std: Standard deviation of the training images, likewise.
       low, high: Values of black and white in that unit.
+      notes: Values that were dropped, clipped, converted or not matched.
     """
 
     train: Split
@@ -70,6 +72,7 @@ class Source:
     std: float | tuple[float, ...]
     low: float
     high: float
+    notes: tuple[Note, ...] = ()
 
     def splits(self) -> dict[str, Split]:
         """Returns the three splits by name."""

@@ -1,5 +1,6 @@
 """List of examples that training leaves out: a JSON lines file."""
 
+import dataclasses
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -48,7 +49,8 @@ def drop_examples(source: Source, path: Path) -> Source:
     for name, split in remaining.items():
         if not len(split):
             raise ValueError(f"{path} leaves the {name} split empty")
-    return source_of_splits(remaining, source.low, source.high)
+    result = source_of_splits(remaining, source.low, source.high)
+    return dataclasses.replace(result, notes=source.notes)
 
 
 def _remaining(name: str, split: Split, dropped: Collection[ExampleId]) -> Split:

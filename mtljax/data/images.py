@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Num
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
@@ -37,11 +37,45 @@ def read_image(
     with _opened(path) as file:
         if file.mode.startswith(("I", "F")):
             raise ValueError(f"an image of mode {file.mode}; must have 8 bits per channel")
+        _require_plain(file, channels)
         if size is not None:
             file.draft(None, (2 * size[1], 2 * size[0]))
         image = flatten_transparency(ImageOps.exif_transpose(file))
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[..., None] if channels == 1 else pixels
+
+
+def _require_plain(file: Image.Image, channels: int) -> None:
+    """Raises ValueError for pixels that Pillow would reinterpret or leave out.
+
+    Pillow keeps the high byte of 16-bit colors, takes a fourth band of a TIFF for transparency, and
+    reads the first page and the first bands only.
+    """
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        if file.n_frames > 1:
+            raise ValueError(f"a TIFF of {file.n_frames} pages; split it into files of one page")
+        tags = file.tag_v2
+        bands, bits = tags.get(277, 1), max(np.atleast_1d(tags.get(258, 1)))
+        if bands > 3 and tags.get(262) == 2 and bands != channels:
+            raise ValueError(
+                f"a TIFF of {bands} bands, but the source reads {channels}; save the {channels} "
+                "bands to use as PNG or npy"
+            )
+    else:
+        bits = _png_bits(file)
+    if bits > 8:
+        raise ValueError(f"an image of {bits} bits per channel; must have 8 (or be a npy file)")
+
+
+def _png_bits(file: Image.Image) -> int:
+    """Returns the bits per channel of a PNG, from its header; 8 for other formats."""
+    if not isinstance(file, PngImagePlugin.PngImageFile) or file.fp is None:
+        return 8
+    position = file.fp.tell()
+    file.fp.seek(24)
+    bits = file.fp.read(1)
+    file.fp.seek(position)
+    return bits[0]
 
 
 def flatten_transparency(image: Image.Image) -> Image.Image:

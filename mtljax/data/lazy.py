@@ -101,7 +101,16 @@ def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
 def source_of_splits(splits: Mapping[str, Split], low: float, high: float) -> Source:
     """Returns a source of the splits "train", "validation" and "test", with estimated moments."""
     mean, std = estimate_moments(splits["train"])
-    return Source(**splits, mean=mean, std=std, low=low, high=high)
+    train, validation, test = (splits[name] for name in ("train", "validation", "test"))
+    return Source(
+        train=train,
+        validation=validation,
+        test=test,
+        mean=mean,
+        std=std,
+        low=low,
+        high=high,
+    )
 
 
 def estimate_moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:

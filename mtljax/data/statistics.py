@@ -1,13 +1,14 @@
 """Statistics of labels: number of examples, label frequencies and missing labels."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from mtljax.data.base import Example, Split
+from mtljax.data.notes import Note
 from mtljax.data.pipeline import READER_THREADS
 from mtljax.tasks import Task
 
@@ -95,3 +96,18 @@ def label_statistics(tasks: tuple[Task, ...], split: Split) -> dict[str, LabelSt
             present, label = (example[part][task.name] for part in ("present", "labels"))
             statistics[task.name].add(np.asarray(task.label_values(label)) if present else None)
     return statistics
+
+
+def unseen_classes(
+    tasks: Sequence[Task], statistics: Mapping[str, LabelStatistics]
+) -> Iterator[Note]:
+    """Yields a warning for each task with classes that no training label has."""
+    for task in tasks:
+        count, seen = getattr(task, "num_classes", 0) or 0, statistics[task.name].classes
+        unseen = [i for i in range(count) if i not in seen]
+        if unseen and statistics[task.name].present:
+            names = dict(enumerate(getattr(task, "class_names", ())))
+            listed = ", ".join(names.get(i, str(i)) for i in unseen[:MAX_CLASSES_SHOWN])
+            more = ", ..." if len(unseen) > MAX_CLASSES_SHOWN else ""
+            text = f"warning: task {task.name!r}: no training label has class {listed}{more}"
+            yield Note("warning", text, len(unseen), "")

@@ -1,8 +1,10 @@
 """Readers of label tables: CSV, JSON lines and Parquet."""
 
+import codecs
 import csv
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,8 +44,8 @@ def read_table(path: Path) -> list[Row]:
     try:
         check_bytes(path.stat().st_size, stored_bytes(path))
         rows = list(_READERS[path.suffix](path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not encoded in UTF-8: {error.reason}") from None
+    except UnicodeError as error:
+        raise ValueError(f"{path} is not encoded in UTF-8 or UTF-16: {error}") from None
     except (csv.Error, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     except OSError as error:
@@ -54,23 +56,45 @@ def read_table(path: Path) -> list[Row]:
 
 
 def _row(number: int, cells: Mapping[str, Any]) -> Row:
+    cells = {n: normalized(cell) if isinstance(cell, str) else cell for n, cell in cells.items()}
     return Row(number, {name: None if cell == "" else cell for name, cell in cells.items()})
 
 
 def _read_csv(path: Path) -> Iterable[Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        header = [name.strip() for name in next(lines, [])]
+    """Reads cells between commas, semicolons or tabs; rows without any content are skipped."""
+    with path.open(newline="", encoding=_encoding(path)) as file:
+        first = file.readline()
+        file.seek(0)
+        # Most frequent in the header; a comma if there is none.
+        delimiter = max(",;\t", key=_outside_quotes(first).count)
+        lines = csv.reader(file, delimiter=delimiter)
+        header = [normalized(name) for name in next(lines, [])]
         repeated = {name for name in header if header.count(name) > 1}
         if repeated:
             raise ValueError(f"{path} row 1: two columns have the name {min(repeated)!r}")
         for number, cells in enumerate(lines, 2):
-            if not cells:
+            if not any(map(str.strip, cells)):
                 continue
             if len(cells) != len(header):
                 counts = f"{len(cells)} cells, but the header has {len(header)}"
                 raise ValueError(f"{path} row {number}: {counts}")
-            yield _row(number, dict(zip(header, map(str.strip, cells), strict=True)))
+            yield _row(number, dict(zip(header, cells, strict=True)))
+
+
+def _encoding(path: Path) -> str:
+    """Returns the encoding of a text file: UTF-16 with a byte order mark, or UTF-8."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _outside_quotes(line: str) -> str:
+    return "".join(line.split('"')[::2])
+
+
+def normalized(text: str) -> str:
+    """Returns a text without outer white space, in Unicode normal form C."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def _read_jsonl(path: Path) -> Iterable[Row]:

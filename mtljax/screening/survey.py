@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from mtljax.build import open_source
 from mtljax.config import Experiment
 from mtljax.data.base import Example, Source
-from mtljax.data.statistics import LabelStatistics, label_statistics
+from mtljax.data.notes import Note
+from mtljax.data.statistics import LabelStatistics, label_statistics, unseen_classes
 from mtljax.screening.appearance import to_pil
 from mtljax.tasks import Task
 from mtljax.utils.files import write_json
@@ -22,8 +23,8 @@ COLUMNS = 8
 
 def survey(
     experiment: Experiment, output: Path, samples: int
-) -> dict[str, dict[str, LabelStatistics]]:
-    """Writes statistics.json and samples.png, and returns {split: {task: statistics}}.
+) -> tuple[dict[str, dict[str, LabelStatistics]], tuple[Note, ...]]:
+    """Writes statistics.json and samples.png, and returns {split: {task: statistics}} and notes.
 
     Raises:
       ValueError: A label is invalid, or the folder cannot be written to.
@@ -47,7 +48,7 @@ def survey(
         raise ValueError(
             f"cannot write to {output}: {error.strerror}; choose another --output"
         ) from None
-    return statistics
+    return statistics, (*source.notes, *unseen_classes(tasks, statistics["train"]))
 
 
 def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) -> None:

@@ -34,6 +34,8 @@ class MultiLabel(Task):
     num_classes: int
     class_names: tuple[str, ...] = ()
     """Names of the classes in reports and tables; their indices if empty."""
+    negative: int = 0
+    """Number in tables for a class that does not apply: 0, or -1 as in CelebA."""
 
     main_metric = "map"
     metric_specs = {
@@ -44,6 +46,7 @@ class MultiLabel(Task):
 
     def __post_init__(self) -> None:
         checks.require_classes(self, 1)
+        checks.require_setting(self, "negative", self.negative in (0, -1), "0 or -1")
 
     def head(self) -> nn.Module:
         return VectorHead(outputs=self.num_classes)
@@ -68,7 +71,7 @@ class MultiLabel(Task):
         return np.log((positive + 1) / (len(labels) - positive + 1)).astype(np.float32)
 
     def parse(self, value: Any) -> Int[np.ndarray, " C"]:
-        """Parses 0 and 1 (or -1 and 1) of each class, {class name: 0 or 1}, or "cat;dog"."""
+        """Parses `negative` or 1 of each class, {class name: number}, or "cat;dog"."""
         if isinstance(value, str) and self.class_names and value.strip("01-. "):
             names = filter(str.strip, value.split(";"))
             classes = {parsing.class_index(name, self.class_names) for name in names}
@@ -85,9 +88,14 @@ class MultiLabel(Task):
         values = parsing.numbers(value)
         if values.size != self.num_classes:
             raise ValueError(f"{values.size} numbers for {self.num_classes} classes")
-        valid = (values == 0) | (abs(values) == 1)
+        valid = (values == self.negative) | (values == 1)
         if not valid.all():
-            raise ValueError(f"{values[~valid][0]:g}; must be 0 or 1 (or -1)")
+            wrong, other = values[~valid][0], -1 - self.negative
+            hint = f"; set negative={other} if {other} means no" if wrong == other else ""
+            raise ValueError(
+                f"{wrong:g}; must be {self.negative} or 1, or the entire label empty if it is not "
+                f"known{hint}"
+            )
         return (values > 0).astype(np.int32)
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, " C"]:

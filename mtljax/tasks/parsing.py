@@ -1,6 +1,7 @@
 """Parsing of values of data sources: numbers, class names and maps. Errors are ValueError."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,11 +31,19 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
 
 
 def class_index(value: Any, names: Sequence[str]) -> int:
-    """Parses a class: its index, or its name if the classes have names."""
+    """Parses a class: its name if the classes have names, or its index.
+
+    If names are numbers, a value is a name only, so that 1 is the same class in all file formats.
+    """
     if isinstance(value, bytes):
         value = value.decode()
-    if isinstance(value, str) and value.strip() in names:
-        return names.index(value.strip())
+    text = _class_text(value)
+    if text in names:
+        return names.index(text)
+    if text and any(map(_is_number, names)):
+        same = [name for name in names if _is_number(name) and _is_number(text)]
+        hint = next((f"; did you mean {n!r}?" for n in same if float(n) == float(text)), "")
+        raise ValueError(f"unknown class {text!r}{hint} (choose from {', '.join(names)})")
     try:
         index = number(value)
     except ValueError:
@@ -45,6 +54,24 @@ def class_index(value: Any, names: Sequence[str]) -> int:
     if index != np.floor(index):
         raise ValueError(f"{_short(value)} is not a class index")
     return int(index)
+
+
+def _class_text(value: Any) -> str | None:
+    """Returns a cell as it would be written in a table; None if it is not a single value."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value.strip())
+    if np.ndim(value) or isinstance(value, (bool, np.bool_)):
+        return None
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))  # tables with missing integers store floating-point numbers
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def plane(value: Any) -> Num[np.ndarray, "H W"]:

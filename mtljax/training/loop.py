@@ -125,6 +125,7 @@ def train_group(
     step, cost = resume_step(workdirs, seeds), Cost()
     # The initial weights are read before anything is written.
     messages = [f"resuming from step {step}"] if step else programs.setup.initial.report
+    messages = [*map(str, programs.setup.source.notes), *messages]
     with contextlib.ExitStack() as stack:
         stop_received = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)

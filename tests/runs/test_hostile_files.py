@@ -12,6 +12,7 @@ from support import hostile
 from mtljax.config import read_config
 from mtljax.data import images
 from mtljax.data.coco import read_boxes
+from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
 from mtljax.data.tables import read_table
@@ -66,7 +67,7 @@ LOADERS = {
     "csv": ("labels.csv", read_table),
     "jsonl": ("labels.jsonl", read_table),
     "parquet": ("labels.parquet", read_table),
-    "coco": ("boxes.json", lambda path: read_boxes(path, ())),
+    "coco": ("boxes.json", lambda path: read_boxes(path, (), NoteCounter())),
     "configuration": ("config.json", read_config),
     "input": ("input.json", lambda path: read_input(path.parent)),
     "result": ("result.json", lambda path: read_result(path.parent)),

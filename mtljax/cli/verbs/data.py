@@ -43,11 +43,13 @@ def data_verb(arguments: list[str]) -> int:
     flags, experiment = read_experiment(arguments, "data", "Summarizes the data of", DataFlags)
     from mtljax.cli.tables import survey_table
     from mtljax.screening.survey import survey
-    from mtljax.utils.terminal import console
+    from mtljax.utils.terminal import console, print_line
 
     folder = flags.output or Path("runs") / f"data-{experiment.name}"
-    statistics = survey(experiment, folder, flags.samples)
+    statistics, notes = survey(experiment, folder, flags.samples)
     console.print(survey_table(experiment, statistics))
+    for note in notes:
+        print_line(str(note))
     print(f"written to {folder}")
     return 0
 

@@ -89,8 +89,15 @@ def source_of_arrays(
     """Returns a source of splits in memory; a constant channel has standard deviation 1."""
     mean, std = (f((0, 1, 2), dtype=np.float64) for f in (train.image.mean, train.image.std))
     std = tuple(float(s) if s > 0 else 1.0 for s in std)
-    splits = {"train": train, "validation": validation, "test": test}
-    return Source(**splits, mean=tuple(map(float, mean)), std=std, low=low, high=high)
+    return Source(
+        train=train,
+        validation=validation,
+        test=test,
+        mean=tuple(map(float, mean)),
+        std=std,
+        low=low,
+        high=high,
+    )
 
 
 def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.ndarray]:

@@ -35,9 +35,15 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
         labels = {"digit": label.astype(np.int32), "value": label.astype(np.float32)}
         return Arrays(images[index], labels, {"digit": is_present, "value": is_present})
 
-    splits = {"train": split(train), "validation": split(validation), "test": split(test)}
-    mean, std = float(images[train].mean()), float(images[train].std())
-    return Source(**splits, mean=mean, std=std, low=0.0, high=16.0)
+    return Source(
+        train=split(train),
+        validation=split(validation),
+        test=split(test),
+        mean=float(images[train].mean()),
+        std=float(images[train].std()),
+        low=0.0,
+        high=16.0,
+    )
 
 
 def _balanced_subset(

@@ -1,20 +1,28 @@
 """Source of the user's own data: a folder of images and a table of their labels."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mtljax.data.base import LabelRequest, Source, require_labels
-from mtljax.data.coco import read_boxes
+from mtljax.data.coco import match_images, read_boxes
 from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
 from mtljax.data.lazy import tasks_of
+from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.tables import Row, find_table, read_table
 from mtljax.utils.registry import nearest
 
 FILES = (".png", ".npy", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """Extensions by which a cell is recognized as a file name."""
-SPLITS = {"val": "validation", "valid": "validation", "dev": "validation"}
+SPLITS = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+}
 """Other names of splits in tables."""
 
 
@@ -56,7 +64,8 @@ def folder(
         raise ValueError(f"source folder: channels must be 1 or 3, not {channels}")
     images = _images(root, file, rows, image)
     numbers = tuple(row.number for row in rows)
-    columns = tuple(_labels(root, file, rows, images, request) for request in requests)
+    notes = NoteCounter()
+    columns = tuple(_labels(root, file, rows, images, request, notes) for request in requests)
     tasks, image_size = tasks_of(requests), read_size(size, "folder")
     examples = FileExamples(file, images, numbers, columns, tasks, channels, image_size)
     examples.check()
@@ -68,7 +77,7 @@ def folder(
     for task, column in zip(examples.tasks, examples.columns, strict=True):
         if all(column[i] is None for i in parts["train"]):
             raise ValueError(f"{file}: task {task.name!r} has no label in any training row")
-    return source_of_files(examples, parts)
+    return dataclasses.replace(source_of_files(examples, parts), notes=notes.notes())
 
 
 def _split_by_column(file: Path, rows: Sequence[Row], column: str) -> dict[str, list[int]]:
@@ -115,18 +124,31 @@ def _find_file(root: Path, place: str, name: Any, subfolder: str) -> Path:
 
 
 def _labels(
-    root: Path, file: Path, rows: Sequence[Row], images: Sequence[Path], request: LabelRequest
+    root: Path,
+    file: Path,
+    rows: Sequence[Row],
+    images: Sequence[Path],
+    request: LabelRequest,
+    notes: NoteCounter,
 ) -> tuple[Any, ...]:
     """Returns the task's raw label of each row."""
     task, key = request
     if key.endswith(".json"):
-        boxes = read_boxes(root / key, getattr(task, "class_names", ()))
-        by_name = {Path(name).name: value for name, value in boxes.items()}
-        return tuple(by_name.get(image.name) for image in images)
+        boxes = read_boxes(root / key, getattr(task, "class_names", ()), notes)
+        names = [_relative(root, image) for image in images]
+        return tuple(match_images(root / key, boxes, names, notes))
     known = _columns(rows)
     columns = [key] if key in known else [name.strip() for name in key.split(",")]
     require_labels(str(file), [LabelRequest(task, name) for name in columns], known, "column")
     return tuple(_cell(root, file, row, columns) for row in rows)
+
+
+def _relative(root: Path, image: Path) -> str:
+    """Returns an image's path in the subfolder `images`, or else in the folder."""
+    for folder in (root / "images", root):
+        if image.is_relative_to(folder):
+            return image.relative_to(folder).as_posix()
+    return image.as_posix()
 
 
 def _cell(root: Path, file: Path, row: Row, columns: Sequence[str]) -> Any:

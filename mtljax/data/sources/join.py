@@ -1,5 +1,6 @@
 """Source of several domains as one partially labeled data set."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -59,7 +60,8 @@ def join_sources(
     ranges = {(source.low, source.high) for source in sources.values()}
     if len(ranges) > 1:
         raise ValueError(f"source join: images of different ranges, {sorted(ranges)}")
-    return source_of_splits(joined, *ranges.pop())
+    notes = tuple(note for source in sources.values() for note in source.notes)
+    return dataclasses.replace(source_of_splits(joined, *ranges.pop()), notes=notes)
 
 
 def _index(sizes: Sequence[int], weights: Sequence[float] | None) -> Int[np.ndarray, "N 2"]:

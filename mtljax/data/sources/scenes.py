@@ -72,7 +72,15 @@ def scenes(
         name: RenderedSplit(seed=seed, part=part, count=count, size=size)
         for part, (name, count) in enumerate(counts.items())
     }
-    return Source(**splits, mean=MEAN, std=STD, low=0.0, high=255.0)
+    return Source(
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        mean=MEAN,
+        std=STD,
+        low=0.0,
+        high=255.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

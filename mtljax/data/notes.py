@@ -1,0 +1,40 @@
+"""Notes on data: values that a source dropped, clipped, converted or did not match."""
+
+import dataclasses
+from typing import Literal
+
+Kind = Literal["dropped", "clipped", "converted", "unmatched", "missing", "warning"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Number of values that a source did not use as they are stored."""
+
+    kind: Kind
+    what: str
+    """Values and reason, in the plural, such as "crowd regions (iscrowd = 1)"."""
+    count: int
+    first: str
+    """File and row of the first one; "" if unknown."""
+
+    def __str__(self) -> str:
+        """Returns one line, such as "dropped 3 crowd regions, first: boxes.json annotation 7"."""
+        text = self.what if self.kind == "warning" else f"{self.kind} {self.count} {self.what}"
+        return f"{text}, first: {self.first}" if self.first else text
+
+
+class NoteCounter:
+    """Counter of notes with the same kind and text."""
+
+    def __init__(self) -> None:
+        self._notes: dict[tuple[Kind, str], Note] = {}
+
+    def add(self, kind: Kind, what: str, place: str = "", count: int = 1) -> None:
+        """Counts `count` values at a place; the place of the first one is recorded."""
+        if count:
+            old = self._notes.get((kind, what), Note(kind, what, 0, place))
+            self._notes[kind, what] = dataclasses.replace(old, count=old.count + count)
+
+    def notes(self) -> tuple[Note, ...]:
+        """Returns the notes in the order of their first occurrence."""
+        return tuple(self._notes.values())

@@ -1,0 +1,163 @@
+"""Data as people have it: nothing is silently reinterpreted, and common tables are read."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtljax.build import load_source, open_source
+from mtljax.config import Data, Experiment
+from mtljax.data.coco import match_images, read_boxes
+from mtljax.data.images import read_image
+from mtljax.data.notes import NoteCounter
+from mtljax.data.statistics import label_statistics, unseen_classes
+from mtljax.data.tables import read_table
+from mtljax.tasks import Classification, MultiLabel, Segmentation
+from mtljax.tasks.parsing import class_index
+
+
+def write_coco(path, annotations, names=("a.png",), categories=("cat", "dog")):
+    images = [{"id": i, "file_name": n, "height": 10, "width": 20} for i, n in enumerate(names)]
+    content = {
+        "images": images,
+        "annotations": [{"image_id": 0, "category_id": 1, **a} for a in annotations],
+        "categories": [{"id": i + 1, "name": n} for i, n in enumerate(categories)],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("annotation", "boxes", "note"),
+    [
+        ({"bbox": [18, 8, 5, 5]}, [[8, 18, 10, 20]], "clipped 1 boxes that exceed"),
+        ({"bbox": [-3, -2, 5, 5]}, [[0, 0, 3, 2]], "clipped 1 boxes that exceed"),
+        ({"bbox": [3, 2, 5, 0]}, [], "dropped 1 boxes without area"),
+        ({"bbox": [25, 2, 5, 5]}, [], "dropped 1 boxes without area"),
+        ({"bbox": [3, 2, 5, 5], "iscrowd": 1}, [], "dropped 1 crowd regions"),
+        ({"bbox": [3, 2, 5, 5], "category_id": 2}, [], "dropped 1 boxes of category 'dog'"),
+    ],
+)
+def test_boxes_that_are_changed_are_counted(annotation, boxes, note, tmp_path):
+    notes = NoteCounter()
+    path = write_coco(tmp_path / "boxes.json", [annotation, {"bbox": [1, 1, 2, 2]}])
+    found = read_boxes(path, ("cat",), notes)["a.png"]["boxes"].tolist()
+    assert found == [*boxes, [1, 1, 3, 3]]
+    (text,) = map(str, notes.notes())
+    assert text.startswith(note)
+    assert "annotation 0" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "expected"),
+    [
+        (["cam_a/0.png", "cam_b/0.png"], ["cam_b/0.png", "cam_a/0.png"], [1, 0]),
+        (["cam_a\\0.png", ".\\cam_b\\0.png"], ["cam_a/0.png", "cam_b/0.png"], [0, 1]),
+        (["train/0.png"], ["0.png"], [0]),
+        (["0.png"], ["cam_a/0.png", "1.png"], [0, None]),
+        ([unicodedata.normalize("NFD", "é.png")], ["é.png"], [0]),
+    ],
+)
+def test_images_are_matched_by_path_and_else_by_a_unique_name(names, images, expected, tmp_path):
+    boxes = [{"bbox": [1, 1, 2 + i, 2], "image_id": i} for i in range(len(names))]
+    path, notes = write_coco(tmp_path / "boxes.json", boxes, names), NoteCounter()
+    found = match_images(path, read_boxes(path, (), notes), images, notes)
+    assert [None if b is None else int(b["boxes"][0, 3] - 3) for b in found] == expected
+    assert [n.kind for n in notes.notes()] == (["missing"] if None in expected else [])
+
+
+@pytest.mark.parametrize(
+    ("names", "images"),
+    [(["0.png"], ["cam_a/0.png", "cam_b/0.png"]), (["x/0.png", "y/0.png"], ["z/0.png"])],
+)
+def test_an_ambiguous_name_is_an_error(names, images, tmp_path):
+    path = write_coco(tmp_path / "boxes.json", [], names)
+    with pytest.raises(ValueError, match="base name only, which is not unique"):
+        match_images(path, read_boxes(path, (), NoteCounter()), images, NoteCounter())
+
+
+@pytest.mark.parametrize("value", ["3", 3, 3.0, np.int64(3), b"3"])
+def test_class_names_that_are_numbers_are_names_in_every_format(value):
+    assert class_index(value, ("1", "2", "3")) == 2
+    with pytest.raises(ValueError, match="unknown class '0'"):
+        class_index(0, ("1", "2", "3"))
+    with pytest.raises(ValueError, match="did you mean '03'"):
+        class_index(value, ("01", "02", "03"))
+
+
+def test_other_class_names_accept_an_index():
+    assert class_index(1, ("cat", "dog")) == class_index("1", ("cat", "dog")) == 1
+
+
+@pytest.mark.parametrize("row", [["1", "-1", "0"], ["1", "-1", "1"], "-1 -1 -1"])
+def test_minus_one_of_a_multi_label_is_not_silently_no(row):
+    with pytest.raises(ValueError, match="set negative=-1 if -1 means no"):
+        MultiLabel(name="m", num_classes=3).parse(row)
+
+
+def test_minus_one_is_no_where_the_task_says_so():
+    task = MultiLabel(name="m", num_classes=3, negative=-1)
+    assert task.parse(["1", "-1", "1"]).tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="set negative=0 if 0 means no"):
+        task.parse(["1", "-1", "0"])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheets_are_equal(delimiter, encoding, tmp_path):
+    nfd = unicodedata.normalize("NFD", "café")
+    lines = [["image", "kind"], ["a.png", nfd], ["", ""], ['"b, c; d.png"', " thé "]]
+    text = "".join(delimiter.join(line) + "\r\n" for line in lines)
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    rows = [(row.number, row.cells) for row in read_table(tmp_path / "t.csv")]
+    assert rows == [
+        (2, {"image": "a.png", "kind": "café"}),
+        (4, {"image": "b, c; d.png", "kind": "thé"}),
+    ]
+
+
+def test_pages_bands_and_bits_are_not_lost(tmp_path):
+    image = Image.new("RGB", (4, 4), "red")
+    image.save(tmp_path / "pages.tif", save_all=True, append_images=[image])
+    Image.new("RGBA", (4, 4), (255, 0, 0, 7)).save(tmp_path / "bands.tif")
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "transparent.png")
+    image.save(tmp_path / "plain.tif")
+    with pytest.raises(ValueError, match="2 pages"):
+        read_image(tmp_path / "pages.tif", 3)
+    with pytest.raises(ValueError, match="4 bands"):
+        read_image(tmp_path / "bands.tif", 3)
+    assert (read_image(tmp_path / "plain.tif", 3) == [255, 0, 0]).all()
+    assert (read_image(tmp_path / "transparent.png", 3) == 255).all()
+
+
+def folder_of_masks(root, values):
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    lines = ["image,mask,split"]
+    for i in range(9):
+        mask = np.zeros((4, 4), np.uint8)
+        mask[:2] = values[i % len(values)]
+        Image.new("RGB", (4, 4)).save(root / "images" / f"{i}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{i}.png")
+        lines.append(f"{i}.png,masks/{i}.png,{('training', 'val', 'testing')[i // 3]}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    data = Data(source=f"folder:{root}", batch_size=2)
+    return Experiment(name="m", tasks=(Segmentation(name="mask", num_classes=2),), data=data)
+
+
+def test_masks_of_0_and_255_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="only the values 0 and 255"):
+        load_source(folder_of_masks(tmp_path / "bad", [255]))
+    for name, values in (("mixed", [255, 1]), ("empty", [0])):
+        load_source(folder_of_masks(tmp_path / name, values))
+
+
+def test_a_class_without_a_training_label_is_a_warning(tmp_path):
+    experiment = folder_of_masks(tmp_path / "data", [0])
+    statistics = label_statistics(experiment.tasks, open_source(experiment).train)
+    (note,) = unseen_classes(experiment.tasks, statistics)
+    assert str(note) == "warning: task 'mask': no training label has class 1"
+    other = Classification(name="mask", num_classes=2, class_names=("sky", "tree"))
+    assert "class tree" in str(*unseen_classes((other,), statistics))
