@@ -3,52 +3,114 @@
 import dataclasses
 import json
 import re
-import traceback
-import types
-import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtljax.config.experiment import Data, Experiment
-from mtljax.tasks import TASKS
+from mtljax.config.task_classes import class_of, code_digests, execute, find_class, type_hints
+from mtljax.tasks import TASKS, Task
 from mtljax.utils.bounded_reading import read_json
+from mtljax.utils.files import null_for_nan
 from mtljax.utils.registry import convert, nearest
+from mtljax.utils.trust import trust
+
+KINDS = {cls: kind for kind, cls in TASKS.items()}
+CODE = "code"
+"""Field of config.json: {task: SHA-256 of the user's file that defines its class}."""
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
-    """Converts an experiment to the content of config.json."""
-    kinds = {cls: kind for kind, cls in TASKS.items()}
+    """Converts an experiment to the content of config.json.
+
+    Raises:
+      ValueError: A task's class, or a field of such a class, cannot be read back.
+    """
     config = dataclasses.asdict(experiment)
     config["tasks"] = [
-        {"task": kinds.get(type(task), type(task).__qualname__), **fields}
+        {"task": _kind(task), **fields}
         for task, fields in zip(experiment.tasks, config["tasks"], strict=True)
     ]
     return json.loads(json.dumps(config))
 
 
-def from_json(config: dict[str, Any]) -> Experiment:
-    """Inverse of `to_json`; raises ValueError for a field, task kind or value that is invalid."""
-    config, tasks = dict(config), []
-    listed = config.pop("tasks", ())
+def _kind(task: Task) -> str:
+    """Returns the name of a task's class; checks the fields of one that is not in `TASKS`."""
+    if (kind := KINDS.get(type(task))) is not None:
+        return kind
+    text = class_of(type(task)).text
+    for name, value in dataclasses.asdict(task).items():
+        try:
+            stored = json.loads(json.dumps(null_for_nan(value)))
+            same = convert(_tuples(stored), type_hints(type(task))[name]) == getattr(task, name)
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise ValueError(
+                f"task {task.name!r}: field {name} of {type(task).__name__} cannot be recorded in "
+                "config.json: it must be a finite number, text, bool or None, or a tuple or dict "
+                "of them, with a type annotation that says so"
+            )
+    return text
+
+
+def run_config(experiment: Experiment) -> dict[str, Any]:
+    """Returns `to_json`, with the hashes of users' files in the field CODE, if there are any."""
+    code = {task: sha256 for task, (_, sha256) in code_digests(_classes(experiment)).items()}
+    return {**to_json(experiment), **({CODE: code} if code else {})}
+
+
+def trust_code(experiment: Experiment) -> None:
+    """Records the users' files with an experiment's task classes as trusted by this user."""
+    for path, _ in code_digests(_classes(experiment)).values():
+        trust(path)
+
+
+def changed_code(experiment: Experiment, config: Mapping[str, Any]) -> list[Path]:
+    """Returns the users' files that have changed since config.json was written."""
+    recorded = config.get(CODE) or {}
+    files = code_digests(_classes(experiment)).items()
+    return list({path: 0 for task, (path, new) in files if recorded.get(task, new) != new})
+
+
+def _classes(experiment: Experiment) -> dict[str, type[Task]]:
+    return {task.name: type(task) for task in experiment.tasks}
+
+
+def from_json(
+    config: dict[str, Any], *, tasks: Sequence[type[Task]] = (), exact: bool = False
+) -> Experiment:
+    """Inverse of `to_json`.
+
+    Args:
+      tasks: Task classes of a notebook, which a configuration can only name.
+      exact: Refuse users' files that have changed since config.json was written.
+
+    Raises:
+      ValueError: A field, task kind or value is invalid, or a file with a task class is missing or
+        not trusted.
+    """
+    config, filled = dict(config), []
+    listed, code = config.pop("tasks", ()), config.pop(CODE, None) or {}
     if not isinstance(listed, (list, tuple)):
         raise ValueError(f"tasks must be a JSON array, not {listed!r}")
     for fields in listed:
         if not isinstance(fields, dict):
             raise ValueError(f"a task must be a JSON object, not {fields!r}")
         fields = dict(fields)
-        kind = fields.pop("task", None)
-        if kind not in TASKS:
-            raise ValueError(f"unknown task kind {kind!r}{nearest(str(kind), TASKS)}")
-        tasks.append(_fill(TASKS[kind], fields, f"task {kind}"))
+        kind, name = str(fields.pop("task", None)), fields.get("name")
+        sha256 = code.get(name) if isinstance(code, dict) and isinstance(name, str) else None
+        cls = find_class(kind, sha256, exact=exact, given=tasks)
+        filled.append(_fill(cls, fields, f"task {kind}"))
     data = _fill(Data, config.pop("data", {}), "data")
-    return _fill(Experiment, {**config, "tasks": tuple(tasks), "data": data}, "experiment")
+    return _fill(Experiment, {**config, "tasks": tuple(filled), "data": data}, "experiment")
 
 
 def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
     if not isinstance(fields, dict):
         raise ValueError(f"{what} must be a JSON object, not {fields!r}")
     known = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)
     values = {}
     for name, value in fields.items():
         if name not in known:
@@ -96,30 +158,23 @@ def find_experiment(name: str) -> Experiment:
         path = experiment_folder() / f"{name}.py"
         if name not in experiment_names():
             raise ValueError(f"unknown experiment {name!r}{nearest(name, experiment_names())}")
-    module = types.ModuleType(f"mtljax_experiment_{path.stem}")
-    module.__file__ = str(path)
-    try:
-        # Not by importlib, which would write a __pycache__ next to the file.
-        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
-    except SyntaxError as error:
-        raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
-        where = f"line {lines[-1]}: " if lines else ""
-        raise ValueError(f"{path}: {where}{type(error).__name__}: {error}") from error
+    module = execute(path)
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise ValueError(f"{path} does not define `experiment = mtljax.Experiment(...)`")
     return experiment
 
 
-def read_config(path: Path) -> Experiment:
-    """Reads a `config.json`; raises ValueError if it is not an experiment of this version."""
+def read_config(path: Path, *, tasks: Sequence[type[Task]] = (), exact: bool = False) -> Experiment:
+    """Reads a `config.json`; for the arguments see `from_json`.
+
+    Raises:
+      ValueError: It is not an experiment of this version, or a task class cannot be loaded.
+    """
     config = read_json(path)
     if not isinstance(config, dict) or "name" not in config:
         raise ValueError(f"{path} is not the configuration of an experiment")
     try:
-        return from_json(config)
+        return from_json(config, tasks=tasks, exact=exact)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

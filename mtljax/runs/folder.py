@@ -25,10 +25,12 @@ import filelock
 import numpy as np
 
 from mtljax.config import Experiment, to_json
+from mtljax.config.files import CODE, changed_code, run_config, trust_code
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
 from mtljax.utils.bounded_reading import read_json, read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
+from mtljax.utils.terminal import print_line
 from mtljax.utils.tree import flatten_json
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
@@ -64,9 +66,9 @@ def check_folder(path: Path, experiment: Experiment) -> None:
 
     Raises:
       ValueError: The path is not a folder, holds another experiment or other files, is damaged, or
-        contains a link that leads out of it.
+        contains a link that leads out of it; or the experiment cannot be recorded.
     """
-    config = path / CONFIG
+    config, requested = path / CONFIG, null_for_nan(to_json(experiment))
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
     if not path.is_dir():
@@ -77,7 +79,10 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         if inside.is_symlink() and not inside.resolve().is_relative_to(path.resolve()):
             raise ValueError(f"{inside} is a link that leads out of the run folder; remove it")
     if config.exists():
-        _require_same(_completed(_read(config)), null_for_nan(to_json(experiment)), path)
+        stored = _read(config)
+        for file in changed_code(experiment, stored):
+            print_line(f"warning: {file} has changed since {path} was started")
+        _require_same(_completed(stored), requested, path)
     elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
     _read_lines(path / METRICS)
@@ -116,7 +121,8 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists():
-                write_json(path / CONFIG, to_json(experiment))
+                write_json(path / CONFIG, run_config(experiment))
+                trust_code(experiment)
             self._lock = _acquire_lock(path / LOCK)
         except filelock.Timeout:
             raise ValueError(
@@ -225,7 +231,8 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """Adds the defaults of fields that did not exist when a configuration was written."""
     fields = dataclasses.fields(Experiment)
     defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
-    return {**json.loads(json.dumps(null_for_nan(defaults))), **config}
+    config = {**json.loads(json.dumps(null_for_nan(defaults))), **config}
+    return {name: value for name, value in config.items() if name != CODE}
 
 
 def _require_same(stored: dict[str, Any], requested: dict[str, Any], path: Path) -> None:

@@ -1,16 +1,21 @@
 """Loading a trained run."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jaxtyping import PyTree
 
 from mtljax.build import build
 from mtljax.config import Experiment, read_config
 from mtljax.runs import signing
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.folder import CONFIG, read_input
+from mtljax.runs.folder import CONFIG, ImageSpec, read_input
 from mtljax.step.state import TrainState
+from mtljax.tasks import Task
+from mtljax.utils.bounded_reading import read_json
 
 
 class TrainedModel(NamedTuple):
@@ -30,28 +35,63 @@ class TrainedModel(NamedTuple):
     """Values of black and white."""
 
 
-def load_run(path: Path | str, *, verify: Path | None = None) -> TrainedModel:
+def load_run(
+    path: Path | str, *, verify: Path | None = None, tasks: Sequence[type[Task] | Task] = ()
+) -> TrainedModel:
     """Loads the best model of a run folder; the data is not needed.
 
     Args:
       path: The run folder.
       verify: File with a public key, whose owner must have signed the run.
+      tasks: Task classes of the run that are defined in a notebook.
 
     Raises:
       ValueError: The path is no run folder, no checkpoint can be read, or the signature is invalid.
     """
+    path = _run_folder(path)
+    if verify is not None:
+        signing.verify(path, verify)
+    classes = [task if isinstance(task, type) else type(task) for task in tasks]
+    experiment = read_config(path / CONFIG, tasks=classes, exact=verify is not None)
+    step, state = _best_state(path, experiment.encrypt)
+    return TrainedModel(experiment, build(experiment).model, state, step, *read_input(path))
+
+
+class Weights(NamedTuple):
+    """Variables of a run at its best checkpoint."""
+
+    variables: dict[str, PyTree]
+    images: ImageSpec
+
+
+def load_weights(path: Path | str) -> Weights:
+    """Reads the variables of the best model of a run folder; builds no model, executes no file.
+
+    Raises:
+      ValueError: As `load_run`.
+    """
+    path = _run_folder(path)
+    config = read_json(path / CONFIG)
+    if not isinstance(config, dict) or "name" not in config:
+        raise ValueError(f"{path / CONFIG} is not the configuration of an experiment")
+    _, state = _best_state(path, bool(config.get("encrypt")))
+    return Weights(state.variables, read_input(path))
+
+
+def _run_folder(path: Path | str) -> Path:
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"no run folder {path}")
     if not (path / CONFIG).is_file():
         raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
-    if verify is not None:
-        signing.verify(path, verify)
-    experiment = read_config(path / CONFIG)
-    keys = read_keys() if experiment.encrypt else None
+    return path
+
+
+def _best_state(path: Path, encrypted: bool) -> tuple[int, TrainState]:
+    """Returns the best checkpoint of a run: its step and its state for inference."""
+    keys = read_keys() if encrypted else None
     with contextlib.closing(Checkpoints(path, read_only=True, keys=keys)) as checkpoints:
         step = checkpoints.best()
         if step is None:
             raise ValueError(f"{path} has no checkpoint yet: train it first")
-        state = checkpoints.restore_for_inference(step)
-    return TrainedModel(experiment, build(experiment).model, state, step, *read_input(path))
+        return step, checkpoints.restore_for_inference(step)

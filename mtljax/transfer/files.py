@@ -16,7 +16,7 @@ import numpy as np
 
 from mtljax.runs.encrypted_store import ENDING, read_encrypted
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.load import load_run
+from mtljax.runs.load import load_weights
 from mtljax.transfer.weights import StoredWeights
 from mtljax.utils.bounded_reading import check_bytes, check_files, read_bytes, stored_bytes
 from mtljax.utils.optional import require
@@ -78,8 +78,9 @@ def read(path: Path) -> StoredWeights:
 
 
 def _read_run(path: Path) -> StoredWeights:
-    trained = load_run(path)
-    return StoredWeights(str(path), flatten(trained.state.variables), trained.low, trained.high)
+    weights = load_weights(path)
+    low, high = weights.images.low, weights.images.high
+    return StoredWeights(str(path), flatten(weights.variables), low, high)
 
 
 def _read_safetensors(path: Path) -> StoredWeights:
