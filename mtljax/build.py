@@ -1,5 +1,6 @@
 """Construction of the data, model, balancer and optimizer that an experiment names."""
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from mtljax.utils.registry import choose
 
 FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
 """Arguments of a fusion that the model sets, not the user."""
+MAX_MASKS = 1000
+"""Maximum number of masks in which a class other than the background is searched."""
 RESIDENT_LIMIT = 2**30
 """Maximum bytes of a split that keep_on_device=auto keeps on the device."""
 
@@ -74,9 +77,8 @@ def load_resident(experiment: Experiment, source: Source) -> Source:
         if isinstance(split, Arrays):
             with error_prefix(f"source {name!r}, {part} split"):
                 check_labels(experiment.tasks, split)
-    if isinstance(source.train, Arrays):
-        with error_prefix(f"source {name!r}, train split"):
-            require_learnable(experiment.tasks, source.train)
+    with error_prefix(f"source {name!r}, train split"):
+        require_learnable(experiment.tasks, source.train)
     return source
 
 
@@ -102,15 +104,27 @@ def check_labels(tasks: Sequence[Task], split: Arrays) -> None:
         task.check(jax.tree.map(lambda x, keep=present: x[keep], split.labels[task.name]))
 
 
-def require_learnable(tasks: Sequence[Task], split: Arrays) -> None:
-    """Raises ValueError for masks with class 0 and ignored pixels only: foreground as 255."""
+def require_learnable(tasks: Sequence[Task], split: Split) -> None:
+    """Raises ValueError for masks with class 0 and ignored pixels only: foreground as 255.
+
+    Examines `MAX_MASKS` masks, evenly spaced, up to the first one with another class.
+    """
+    rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), MAX_MASKS)).astype(int))
     for task in tasks:
         if isinstance(task, Segmentation) and task.ignore is not None:
-            mask = np.asarray(split.labels[task.name])[split.present[task.name]]
-            if (mask == task.ignore).any() and ((mask == 0) | (mask == task.ignore)).all():
+            found: set[int] = set()
+            for row in rows:
+                if found - {0, task.ignore}:
+                    break
+                with contextlib.suppress(ValueError):  # reported where the example is used
+                    example = split[int(row)]
+                    if example["present"][task.name]:
+                        found |= set(np.unique(example["labels"][task.name]).tolist())
+            if task.ignore in found and found <= {0, task.ignore}:
                 raise ValueError(
                     f"task {task.name!r}: the masks have only the values 0 and {task.ignore}, and "
-                    f"ignore={task.ignore} leaves out the latter; save the object as class 1"
+                    f"ignore={task.ignore} leaves out the latter; if it is an object, set "
+                    f"values=(0, {task.ignore}) with num_classes=2, or ignore=None"
                 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.data.base import Source
-from mtljax.data.images import image_size, read_image, read_map, storage_format
+from mtljax.data.images import image_size, read_image, read_label_map, storage_format
 from mtljax.data.lazy import LazySplit, RawExample, error_prefix, read_label, source_of_splits
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
@@ -23,7 +23,7 @@ class FileExamples:
       numbers: Number of each row, for error messages.
       columns: Value of each task and row: a number, a word, a list, the path of a file, or None.
       tasks: Task of each column.
-      channels: 1 or 3.
+      channels: Number of channels of the images.
       size: Height and width that images are resized to; None if all have one size.
     """
 
@@ -53,11 +53,12 @@ class FileExamples:
         place = self.place(index)
         with error_prefix(place):
             image = read_image(self.images[index], self.channels, self.size)
+            size = image.shape[:2] if self.size is None else image_size(self.images[index])
             labels = {
-                task.name: _read_value(column[index], image.shape[:2])
+                task.name: _read_value(task, column[index], size)
                 for task, column in zip(self.tasks, self.columns, strict=True)
             }
-        return RawExample(image, labels, place)
+        return RawExample(image, labels, place, size)
 
     def check(self) -> None:
         """Raises ValueError, naming the row, for an invalid cell or unequal file types or sizes."""
@@ -67,9 +68,11 @@ class FileExamples:
                 if isinstance(value, (str, int, float, bool)) and value not in checked:
                     checked.add(value)
                     read_label(task, value, (1, 1), self.place(i))
-            self._require_equal(column, storage_format)
+            if task.one_file_type:
+                self._require_equal(column, storage_format)
         if self.size is None:
-            self._require_equal(self.images, image_size, "; give size=(height,width)")
+            size = lambda image: "{} x {}".format(*image_size(image))
+            self._require_equal(self.images, size, "; give size=(height,width)")
 
     def _require_equal(
         self, values: Sequence[Any], read: Callable[[Path], str], hint: str = ""
@@ -86,11 +89,11 @@ class FileExamples:
                     raise ValueError(f"{self.place(i)}: {file.name} is {description}, but {other}")
 
 
-def _read_value(value: Any, size: Pixels) -> Any:
+def _read_value(task: Task, value: Any, size: Pixels) -> Any:
     """Returns a cell, or the content of the file that it names."""
     if isinstance(value, Path):
         with error_prefix(value.name):
-            return read_map(value)
+            return read_label_map(task, value)
     if isinstance(value, Mapping) and value.get("size", size) != size:
         expected, actual = (" x ".join(map(str, pair)) for pair in (value["size"], size))
         raise ValueError(f"has boxes for {expected} pixels, but the image is {actual}")

@@ -3,79 +3,186 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
+from mtljax.data.tiff import inspect, is_tiff, read_bands
+from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".npy")
+"""Extensions of images: of `FORMATS`, and of arrays."""
 MOST_PIXELS = 80_000_000
 """Maximum number of pixels; Pillow treats larger images as decompression bombs."""
 ORIENTATION = 0x0112
 """EXIF tag of the camera's orientation; from 5 on, height and width are exchanged."""
+LUMA = np.asarray([299, 587, 114], np.float32) / 1000
+"""Weights of red, green and blue in gray, as in Pillow."""
+RAW_MODES = {
+    "RGB;16B": ("RGB;16B", "RGB;16L"),
+    "RGBA;16B": ("RGBA;16B", "RGBA;16L"),
+    "LA;16B": ("RGBA",),
+}
+"""Modes by which Pillow, which decodes 8 of 16 bits, returns the high and the low bytes of a PNG.
+Two channels of 16 bits are read as four of 8."""
+
+
+class ImageContent(NamedTuple):
+    """Pixels of a file, uint8 or float32."""
+
+    values: Num[np.ndarray, "H W C"]
+    is_scaled: bool
+    """True if white is 255; False for floating-point values, which are used as they are."""
 
 
 def read_image(
     path: Path | BinaryIO, channels: int, size: Pixels | None = None
 ) -> Num[np.ndarray, "H W C"]:
-    """Reads a grayscale (1 channel) or color (3) image, with EXIF orientation, on white.
+    """Reads an image in 0..255, with EXIF orientation: uint8, or float32 beyond 8 bits.
 
-    The file has one of `FORMATS`, or is npy [H, W] or [H, W, C]. If it will be resized to `size`, a
-    large JPEG is decoded at a reduced size.
+    The file has one of `FORMATS`, or is npy [H, W] or [H, W, C]. Values of b bits are divided by
+    (2^b - 1) / 255, so that 8 and 16 bits can be mixed; floating-point values are used as they are.
+    For 1 or 3 channels, pictures are converted to gray or RGB, on white where they are transparent.
+    Otherwise, and for arrays, the number of bands must be `channels`. A fourth band of a TIFF is
+    not transparency, unless the file declares it and it is opaque.
+
+    Args:
+      channels: Number of channels.
+      size: Height and width that the image will be resized to: a large JPEG is decoded at a reduced
+        size.
+
+    Raises:
+      ValueError: The file is damaged, has another number of bands, several pages, or whole numbers
+        of an unknown scale.
     """
-    if isinstance(path, Path) and path.suffix == ".npy":
+    return read_content(path, channels, size).values
+
+
+def read_content(path: Path | BinaryIO, channels: int, size: Pixels | None = None) -> ImageContent:
+    """Reads an image as `read_image` does."""
+    if isinstance(path, Path) and path.suffix.lower() == ".npy":
         array = read_npy(path)
         array = array[..., None] if array.ndim == 2 else array
-        if array.ndim != 3 or array.shape[-1] != channels or array.dtype.kind not in "uif":
-            raise ValueError(f"an array of shape {array.shape}; must be [H, W, {channels}]")
-        return array if array.dtype == np.uint8 else array.astype(np.float32)
-    mode = {1: "L", 3: "RGB"}[channels]
-    with _opened(path) as file:
-        if file.mode.startswith(("I", "F")):
-            raise ValueError(f"an image of mode {file.mode}; must have 8 bits per channel")
-        _require_plain(file, channels)
-        if size is not None:
-            file.draft(None, (2 * size[1], 2 * size[0]))
-        image = flatten_transparency(ImageOps.exif_transpose(file))
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels[..., None] if channels == 1 else pixels
-
-
-def _require_plain(file: Image.Image, channels: int) -> None:
-    """Raises ValueError for pixels that Pillow would reinterpret or leave out.
-
-    Pillow keeps the high byte of 16-bit colors, takes a fourth band of a TIFF for transparency, and
-    reads the first page and the first bands only.
-    """
-    if isinstance(file, TiffImagePlugin.TiffImageFile):
-        if file.n_frames > 1:
-            raise ValueError(f"a TIFF of {file.n_frames} pages; split it into files of one page")
-        tags = file.tag_v2
-        bands, bits = tags.get(277, 1), max(np.atleast_1d(tags.get(258, 1)))
-        if bands > 3 and tags.get(262) == 2 and bands != channels:
+        if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "buif":
             raise ValueError(
-                f"a TIFF of {bands} bands, but the source reads {channels}; save the {channels} "
-                "bands to use as PNG or npy"
+                f"an array of shape {array.shape} and type {array.dtype}; must be numbers [H, W] "
+                "or [H, W, C]"
             )
-    else:
-        bits = _png_bits(file)
-    if bits > 8:
-        raise ValueError(f"an image of {bits} bits per channel; must have 8 (or be a npy file)")
+        _require_channels(array.shape[-1], channels)
+        return _scaled(array)
+    with _reading(path, "an image"):
+        bands = read_bands(path, upright=True, most=MOST_PIXELS) if is_tiff(path) else None
+        if bands is not None:
+            content = _scaled(bands.values, bands.bits)
+            return _select(content, channels, bands.has_alpha, is_blended=False)
+        with open_image(path) as file:
+            _require_one_picture(file)
+            if size is not None:
+                file.draft(None, (2 * size[1], 2 * size[0]))
+            if _is_deep(file):
+                values = _read_deep(path, file, upright=True)
+                return _select(_scaled(values), channels, has_alpha=True, is_blended=True)
+            image = ImageOps.exif_transpose(file)
+            if channels in (1, 3):
+                mode = {1: "L", 3: "RGB"}[channels]
+                image = flatten_transparency(image)
+                image = image if image.mode == mode else image.convert(mode)
+            _require_channels(len(image.getbands()), channels)
+            return _scaled(np.asarray(image).reshape(*image.size[::-1], channels))
 
 
-def _png_bits(file: Image.Image) -> int:
-    """Returns the bits per channel of a PNG, from its header; 8 for other formats."""
-    if not isinstance(file, PngImagePlugin.PngImageFile) or file.fp is None:
-        return 8
-    position = file.fp.tell()
-    file.fp.seek(24)
-    bits = file.fp.read(1)
-    file.fp.seek(position)
-    return bits[0]
+def _scaled(values: Num[np.ndarray, "H W C"], bits: int | None = None) -> ImageContent:
+    """Returns values of `bits` bits, default those of their type, in 0..255."""
+    kind, bits = values.dtype.kind, bits or 8 * values.dtype.itemsize
+    if kind == "b":
+        return ImageContent(values.astype(np.uint8) * np.uint8(255), True)
+    if kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("has pixels that are NaN or infinite")
+        return ImageContent(values.astype(np.float32), False)
+    if values.dtype == np.uint8 and bits == 8:
+        return ImageContent(values, True)
+    if kind == "u" and bits <= 16:
+        return ImageContent(values.astype(np.float32) / np.float32((2**bits - 1) / 255), True)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"values of type {values.dtype} in {low}..{high}, of which black and white are not "
+            "known; save uint8, uint16 (white is 65535) or, to use them as they are, float32"
+        )
+    return ImageContent(values.astype(np.float32), True)
+
+
+def _select(
+    content: ImageContent, channels: int, has_alpha: bool, *, is_blended: bool
+) -> ImageContent:
+    """Returns the requested number of channels; transparency is blended, or must be opaque."""
+    values = content.values
+    count = values.shape[-1]
+    if has_alpha and count in (2, 4) and channels in (1, 3) and content.is_scaled:
+        opacity = values[..., -1:]
+        if (opacity == 255).all():
+            values = values[..., :-1]
+        elif is_blended:
+            values = 255 + (values[..., :-1] - 255) * (opacity / np.float32(255))
+    if (values.shape[-1], channels) == (1, 3):
+        values = np.repeat(values, 3, -1)
+    elif (values.shape[-1], channels) == (3, 1):
+        values = (values @ LUMA)[..., None]
+    _require_channels(values.shape[-1], channels)
+    return content._replace(values=values)
+
+
+def _require_channels(count: int, channels: int) -> None:
+    if count != channels:
+        raise ValueError(
+            f"has {count} channels, not {channels}; channels={count} reads all of them"
+        )
+
+
+def _require_one_picture(file: ImageFile.ImageFile) -> None:
+    """Raises ValueError for animations; the second picture of an MPO is a preview."""
+    count = getattr(file, "n_frames", 1)
+    if count > 1 and file.format != "MPO":
+        raise ValueError(
+            f"a {file.format} of {count} frames; save the frame to use as a file of its own"
+        )
+
+
+def _is_deep(file: ImageFile.ImageFile) -> bool:
+    """True for a file with more than 8 bits per channel."""
+    if isinstance(file, PngImagePlugin.PngImageFile):
+        return ";16" in str(file.tile[0][3])
+    arguments = file.tile[0][3] if file.format == "PPM" and file.mode == "RGB" else ()
+    if isinstance(arguments, tuple) and arguments and arguments[-1] > 255:
+        raise ValueError("a PPM of more than 8 bits per channel; save it as PNG")
+    return file.mode.startswith(("I", "F"))
+
+
+def _read_deep(
+    path: Path | BinaryIO, file: ImageFile.ImageFile, *, upright: bool
+) -> Num[np.ndarray, "H W C"]:
+    """Decodes a file with more than 8 bits per channel; 16 bits are uint16."""
+    turn = ImageOps.exif_transpose if upright else lambda image: image
+    if "transparency" in file.info:
+        raise ValueError("a transparent color in an image of 16 bits; save it with 8 bits")
+    raw = str(file.tile[0][3]) if file.format == "PNG" else ""
+    if raw not in RAW_MODES:
+        values = np.asarray(turn(file))[..., None]
+        is_16_bits = file.mode.startswith("I;16") or file.format in ("PNG", "PPM")
+        return values.astype(np.uint16) if is_16_bits and values.dtype.kind != "f" else values
+    parts = []
+    for mode in RAW_MODES[raw]:
+        with open_image(path) as again:
+            again.tile = [(*again.tile[0][:3], mode)]  # type: ignore[list-item]
+            parts.append(np.asarray(turn(again)).astype(np.uint16))
+    high, low = parts if len(parts) == 2 else (parts[0][..., ::2], parts[0][..., 1::2])
+    return high * np.uint16(256) + low
 
 
 def flatten_transparency(image: Image.Image) -> Image.Image:
@@ -85,31 +192,62 @@ def flatten_transparency(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
-def image_size(path: Path) -> str:
-    """Returns "height x width" of an image file without decoding it."""
-    if path.suffix == ".npy":
+def image_size(path: Path | BinaryIO) -> Pixels:
+    """Returns height and width of an image without decoding it."""
+    if isinstance(path, Path) and path.suffix.lower() == ".npy":
         height, width = _map_npy(path).shape[:2]
-    else:
-        with _opened(path) as image:
+        return height, width
+    with _reading(path, "an image"):
+        if is_tiff(path):
+            return inspect(path, MOST_PIXELS).size
+        with open_image(path) as image:
             is_turned = image.getexif().get(ORIENTATION, 1) >= 5
             width, height = image.size[::-1] if is_turned else image.size
-    return f"{height} x {width}"
+    return height, width
 
 
-def read_map(path: Path | BinaryIO) -> np.ndarray:
-    """Reads a dense label: npy, or an image as stored (palette indices, 16 bits)."""
-    if isinstance(path, Path) and path.suffix == ".npy":
+def read_map(
+    path: Path | BinaryIO, *, is_lossy: bool = False, has_colors: bool = False
+) -> np.ndarray:
+    """Reads a dense label as it is stored: npy, or an image with palette indices and all bits.
+
+    Args:
+      is_lossy: Accept JPEG, whose compression changes values.
+      has_colors: Return the colors of a palette instead of its indices.
+    """
+    if isinstance(path, Path) and path.suffix.lower() == ".npy":
         return read_npy(path)
-    with _opened(path) as image:
-        return np.asarray(image)
+    with _reading(path, "an image"):
+        bands = read_bands(path, upright=False, most=MOST_PIXELS) if is_tiff(path) else None
+        if bands is not None:
+            return bands.values[..., 0] if bands.values.shape[-1] == 1 else bands.values
+        with open_image(path) as image:
+            _require_one_picture(image)
+            if image.format in ("JPEG", "MPO") and not is_lossy:
+                raise ValueError("a JPEG, whose compression changes the values; save it as PNG")
+            if _is_deep(image):
+                values = _read_deep(path, image, upright=False)
+                return values[..., 0] if values.shape[-1] == 1 else values
+            if has_colors and image.mode in ("P", "PA"):
+                return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+            return np.asarray(image)
+
+
+def read_label_map(task: Task, path: Path | BinaryIO) -> np.ndarray:
+    """Reads a dense label of a task as it is stored."""
+    colors = bool(getattr(task, "colors", ()))
+    return read_map(path, is_lossy=task.accepts_lossy_files, has_colors=colors)
 
 
 def storage_format(path: Path) -> str:
     """Returns the number format of a label file, read without decoding it."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return f"an array of {_map_npy(path).dtype}"
-    with _opened(path) as image:
-        return f"an image of mode {image.mode}"
+    with _reading(path, "an image"):
+        if is_tiff(path):
+            return f"an image of {inspect(path, MOST_PIXELS).dtype}"
+        with open_image(path) as image:
+            return f"an image of mode {image.mode}"
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -124,7 +262,7 @@ def _map_npy(path: Path) -> np.ndarray:
         raise ValueError(f"cannot be read as an array: {_reason(error, path)}") from None
 
 
-def open_image(path: Path | BinaryIO) -> Image.Image:
+def open_image(path: Path | BinaryIO) -> ImageFile.ImageFile:
     """Opens an image file without decoding its pixels.
 
     Only formats with a decoder in this process are allowed: for others, such as PostScript, Pillow
@@ -133,6 +271,8 @@ def open_image(path: Path | BinaryIO) -> Image.Image:
     """
     if isinstance(path, Path):
         bounded_reading.check_regular(path)
+    else:
+        path.seek(0)
     Image.init()
     image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     if image.width * image.height > MOST_PIXELS:
@@ -144,14 +284,14 @@ def open_image(path: Path | BinaryIO) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
+def _reading(path: Path | BinaryIO, what: str) -> Iterator[None]:
+    """Context that turns the exceptions of readers of damaged files into ValueError."""
     try:
-        with open_image(path) as image:
-            yield image
+        yield
     except ValueError:
         raise
     except Exception as error:
-        raise ValueError(f"cannot be read as an image: {_reason(error, path)}") from None
+        raise ValueError(f"cannot be read as {what}: {_reason(error, path)}") from None
 
 
 def _reason(error: Exception, path: Path | BinaryIO) -> str:

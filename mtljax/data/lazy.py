@@ -25,6 +25,8 @@ class RawExample(NamedTuple):
     """Task -> argument of `Task.parse`, in pixels of this image; None for a missing label."""
     place: str
     """File and row of the example, for error messages."""
+    size: Pixels | None = None
+    """Height and width in whose pixels the labels are; None: those of `image`."""
 
 
 class RawExamples(Protocol):
@@ -53,7 +55,7 @@ class LazySplit:
     def __getitem__(self, index: int) -> Example:
         """Returns one example; a ValueError names the file and row."""
         raw = self.examples[index]
-        old: Pixels = raw.image.shape[:2]
+        old: Pixels = raw.size or raw.image.shape[:2]
         resize = Resize(old=old, size=self.size or old)
         labels, present = {}, {}
         for task in self.tasks:

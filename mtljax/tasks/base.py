@@ -115,6 +115,10 @@ class Task(abc.ABC):
     """Metric that delta_m compares, and that may select the checkpoint."""
     higher_is_better: ClassVar[bool] = False
     """Direction of the main metric; taken from its spec if the class does not set it."""
+    one_file_type: ClassVar[bool] = True
+    """True if all label files must have one number format, on which the unit depends."""
+    accepts_lossy_files: ClassVar[bool] = False
+    """True if labels may be JPEG files, whose compression changes values."""
     metric_specs: ClassVar[Mapping[str, MetricSpec]] = {
         "loss": MetricSpec("loss", higher_is_better=False)
     }

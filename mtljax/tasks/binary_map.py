@@ -25,6 +25,11 @@ class BinaryMap(PixelTask):
 
     positive_weight: float = 0.5
     """Weight of positive against negative pixels, in (0, 1)."""
+    threshold: float | None = None
+    """Lowest value of a positive pixel in label files; None accepts two values only: 0 and 1, or 0
+    and white (255, or 65535 in 16 bits)."""
+
+    one_file_type = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +68,7 @@ class BinaryMap(PixelTask):
         return np.full(size, max(np.float32(np.log(odds)), _logits(self.limits)[0]))
 
     def parse(self, value: Any) -> Int[np.ndarray, "H W"]:
-        return parsing.binary_plane(value)
+        return parsing.binary_plane(value, self.threshold)
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, "H W"]:
         return np.zeros(size, np.int32)

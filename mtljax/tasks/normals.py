@@ -1,14 +1,14 @@
 """Surface normals: one direction per pixel."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from mtljax.tasks import checks, drawing
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
@@ -18,6 +18,8 @@ Vectors = Float[Array, "B H W 3"]
 LIMITS = (11.25, 22.5, 30.0)
 """Angles in degrees below which a normal counts as right."""
 BINS_PER_DEGREE = 100
+MIN_LENGTH = 0.1
+"""Length of a vector in a picture below which it is the zero vector, up to rounding."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,11 @@ class Normals(PixelTask):
     y_up: bool = True
     """True if y points up in the image, False if down. It only affects rotated images."""
 
+    negated: tuple[Literal["x", "y", "z"], ...] = ()
+    """Components with the opposite sign in label files."""
+
     main_metric = "mean"
+    one_file_type = False
     metric_specs = {
         "mean": MetricSpec("mean angle", higher_is_better=False, unit="°"),
         "median": MetricSpec("median angle", higher_is_better=False, unit="°"),
@@ -76,13 +82,26 @@ class Normals(PixelTask):
         return np.broadcast_to(mean.astype(np.float32), (*size, 3))
 
     def parse(self, value: Any) -> Float[np.ndarray, "H W 3"]:
+        """Parses vectors, or colors: from black to white, a component grows from -1 to 1.
+
+        Colors are normalized. Black, and the gray of the zero vector, are pixels without a normal.
+        """
         values = np.asarray(value)
-        if values.ndim != 3 or values.shape[-1] != 3 or values.dtype.kind != "f":
+        if values.ndim == 3 and values.shape[-1] == 4 and values.dtype.kind == "u":
+            values = parsing.without_opacity(values)
+        is_color = values.dtype in (np.uint8, np.uint16)
+        if values.ndim != 3 or values.shape[-1] != 3 or not (is_color or values.dtype.kind == "f"):
             raise ValueError(
                 f"an array of shape {values.shape} and type {values.dtype}; must be vectors "
-                "(x to the right, y, z), floating [H, W, 3]"
+                "(x to the right, y, z), floating [H, W, 3], or colors of 8 or 16 bits"
             )
-        return values.astype(np.float32)
+        signs = np.asarray([-1.0 if axis in self.negated else 1.0 for axis in "xyz"], np.float32)
+        if not is_color:
+            return values.astype(np.float32) * signs
+        vectors = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max / 2) - 1
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        known = (values != 0).any(-1, keepdims=True) & (length > MIN_LENGTH)
+        return np.where(known, vectors / np.where(known, length, 1.0), 0.0) * signs
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W 3"]:
         return np.zeros((*size, 3), np.float32)

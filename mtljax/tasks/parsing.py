@@ -10,6 +10,9 @@ from jaxtyping import Float, Int, Num
 
 from mtljax.utils.registry import nearest
 
+COLOR_PLACES = np.asarray([65536, 256, 1], np.int64)
+"""Weights of red, green and blue in one number."""
+
 
 def number(value: Any) -> float:
     """Parses one number from a table cell or an array."""
@@ -75,9 +78,16 @@ def _is_number(text: str) -> bool:
 
 
 def plane(value: Any) -> Num[np.ndarray, "H W"]:
-    """Parses a map with one channel."""
+    """Parses a map with one channel, or with equal channels: a gray picture stored in color."""
     values = np.asarray(value)
-    if values.ndim == 3 and values.shape[-1] == 1:
+    if values.ndim == 3 and values.shape[-1] in (2, 4):
+        values = without_opacity(values)
+    if values.ndim == 3 and values.shape[-1] in (1, 3):
+        if (values[..., :1] != values).any():
+            raise ValueError(
+                "a picture with colors; must be gray, or have palette indices (classes in colors: "
+                "set `colors` of Segmentation)"
+            )
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise ValueError(
@@ -86,13 +96,77 @@ def plane(value: Any) -> Num[np.ndarray, "H W"]:
     return values
 
 
-def binary_plane(value: Any) -> Int[np.ndarray, "H W"]:
-    """Parses a map of 0 and 1, or of 0 and 255."""
+def without_opacity(values: Num[np.ndarray, "H W C"]) -> Num[np.ndarray, "H W c"]:
+    """Returns a picture without its last channel, which must be opaque."""
+    if values.dtype.kind != "u" or (values[..., -1] != np.iinfo(values.dtype).max).any():
+        raise ValueError(f"{values.shape[-1]} channels, the last one not opaque; must be gray")
+    return values[..., :-1]
+
+
+def binary_plane(value: Any, threshold: float | None = None) -> Int[np.ndarray, "H W"]:
+    """Parses a map of 0 and 1, or of 0 and white; 1 where it is >= a threshold, if any."""
     values = plane(value)
-    valid = (values == 0) | (values == 1) | (values == 255)
-    if not valid.all():
-        raise ValueError(f"a value of {values[~valid][0]}; must be 0 or 1, or 0 and 255")
-    return (values != 0).astype(np.int32)
+    if threshold is not None:
+        return (values >= threshold).astype(np.int32)
+    white = 65535 if values.dtype == np.uint16 else 255
+    found = np.unique(values)
+    for highest in (1, white):
+        if np.isin(found, (0, highest)).all():
+            return (values != 0).astype(np.int32)
+    raise ValueError(
+        f"the values {_list(found)}; must be 0 and 1, or 0 and {white}; for other gray levels set "
+        "threshold"
+    )
+
+
+def classes_of_values(
+    stored: Num[np.ndarray, "H W"], values: Sequence[int], ignored: int
+) -> Int[np.ndarray, "H W"]:
+    """Returns the class of each value; other values than those and `ignored` are an error."""
+    classes = np.full(stored.shape, ignored, np.int32)
+    known = stored == ignored
+    for index, value in enumerate(values):
+        matches = stored == value
+        classes[matches], known = index, known | matches
+    if not known.all():
+        raise ValueError(f"the values {_list(np.unique(stored[~known]))} are not in `values`")
+    return classes
+
+
+def classes_of_colors(
+    value: Any,
+    colors: Sequence[tuple[int, int, int]],
+    ignored_colors: Sequence[tuple[int, int, int]],
+    ignored: int,
+) -> Int[np.ndarray, "H W"]:
+    """Returns the class of each color; a color without a class is an error."""
+    picture = np.asarray(value)
+    if picture.dtype != np.uint8:
+        raise ValueError(f"values of type {picture.dtype}; colors must have 8 bits")
+    if picture.ndim == 3 and picture.shape[-1] in (2, 4):
+        picture = without_opacity(picture)
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        raise ValueError(f"an array of shape {picture.shape}; must be [H, W, 3]")
+    codes = np.broadcast_to(picture, (*picture.shape[:2], 3)) @ COLOR_PLACES
+    found = {int(np.dot(color, COLOR_PLACES)): i for i, color in enumerate(colors)}
+    found = {int(np.dot(color, COLOR_PLACES)): ignored for color in ignored_colors} | found
+    present, where = np.unique(codes, return_inverse=True)
+    for code in present:
+        if int(code) not in found:
+            color = tuple(int(code) // place % 256 for place in COLOR_PLACES.tolist())
+            raise ValueError(
+                f"{(codes == code).sum()} pixels have color {color}, which no class has; add it to "
+                "`colors` or `ignored_colors`"
+            )
+    classes = np.asarray([found[int(code)] for code in present], np.int32)
+    return classes[where].reshape(codes.shape)
+
+
+def _list(values: np.ndarray) -> str:
+    """Returns at most six numbers as text."""
+    shown = [f"{value:g}" for value in values[:6]]
+    return ", ".join(shown + ["..."] * (len(values) > 6))
 
 
 def _short(value: Any) -> str:

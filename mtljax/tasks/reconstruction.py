@@ -48,6 +48,8 @@ class Reconstruction(PixelTask):
     """Loss of a pixel: mean over channels of |e| or e^2, e the error as a fraction of `peak`."""
 
     main_metric = "psnr"
+    one_file_type = False
+    accepts_lossy_files = True
     metric_specs = {
         "psnr": MetricSpec("PSNR", higher_is_better=True),
         "ssim": MetricSpec("SSIM", higher_is_better=True),
@@ -87,8 +89,10 @@ class Reconstruction(PixelTask):
         return np.broadcast_to(mean, (*size, self.channels))
 
     def parse(self, value: Any) -> Float[np.ndarray, "H W C"]:
+        """Whole numbers of 8 and 16 bits are scaled from black..white to 0..`peak`."""
         values = np.asarray(value)
-        scale = self.peak / 255 if values.dtype == np.uint8 else 1.0
+        white = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(values.dtype)
+        scale = self.peak / white if white else 1.0
         return (values * np.float32(scale)).astype(np.float32)
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W C"]:

@@ -36,7 +36,14 @@ class Segmentation(PixelTask):
     """Value of class 0 in masks that are read from files; 1 if they count from 1."""
     class_names: tuple[str, ...] = ()
     """Names of the classes in reports; their indices if empty."""
+    values: tuple[int, ...] = ()
+    """Value of each class in masks that are read from files, such as 0 255; replaces `first`."""
+    colors: tuple[tuple[int, int, int], ...] = ()
+    """Red, green and blue of each class in masks that are read from files, as in CamVid."""
+    ignored_colors: tuple[tuple[int, int, int], ...] = ()
+    """Further colors, of pixels that do not count."""
 
+    one_file_type = False
     main_metric = "miou"
     metric_specs = {
         "miou": MetricSpec("mean IoU", higher_is_better=True),
@@ -47,6 +54,16 @@ class Segmentation(PixelTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.require_classes(self, 2)
+        for field in ("values", "colors"):
+            codes = getattr(self, field)
+            rule = f"one different entry for each of {self.num_classes} classes"
+            complete = len(codes) == len(set(codes)) == self.num_classes
+            checks.require_setting(self, field, not codes or complete, rule)
+        rule = "left out without `ignore`, the label of their pixels"
+        is_valid = self.ignore is not None or not self.ignored_colors
+        checks.require_setting(self, "ignored_colors", is_valid, rule)
+        rule = "left out if values are given"
+        checks.require_setting(self, "colors", not (self.colors and self.values), rule)
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=self.num_classes)
@@ -84,9 +101,19 @@ class Segmentation(PixelTask):
         return np.broadcast_to(frequencies, (*size, self.num_classes))
 
     def parse(self, value: Any) -> Int[np.ndarray, "H W"]:
-        values = parsing.plane(value)
-        ignored = values == self._ignored
-        return np.where(ignored, self._ignored, values - float(self.first)).astype(np.int32)
+        """Parses a gray or palette map of classes, or colors if the task has `colors`.
+
+        Without an ignored value, masks of two classes with the values 0 and 255 are accepted.
+        """
+        if self.colors:
+            return parsing.classes_of_colors(value, self.colors, self.ignored_colors, self._ignored)
+        stored = parsing.plane(value)
+        if self.values:
+            return parsing.classes_of_values(stored, self.values, self._ignored)
+        if self.ignore is None and self.num_classes == 2 and np.isin(stored, (0, 255)).all():
+            return (stored != 0).astype(np.int32)
+        ignored = stored == self._ignored
+        return np.where(ignored, self._ignored, stored - float(self.first)).astype(np.int32)
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, "H W"]:
         return np.full(size, self._ignored, np.int32)

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from support.folders import (
     FOR,
@@ -217,9 +218,9 @@ MISTAKES = {
         picture("images/005.png", np.zeros((9, 9, 3), np.uint8)),
         ROW5 + "005.png is 9 x 9, but that of row 2 is 12 x 16; give size=",
     ),
-    "image of 16 bits": (
-        picture("images/005.png", np.zeros((H, W), np.uint16)),
-        ROW5 + "an image of mode I;16",
+    "image of integers of unknown scale": (
+        lambda f: tifffile.imwrite(f / "images/005.png", np.full((H, W), -1, np.int16)),
+        ROW5 + "values of type int16 in -1..-1",
     ),
     "duplicate row": (edit(5, image="004.png"), "row 7: 004.png is in row 6 already"),
     "unknown split": (edit(5, split="trian"), "row 7: split is 'trian'; must be train"),
@@ -253,8 +254,8 @@ MISTAKES = {
         ROW5 + "task 'mask': label is 9 at .0, 0.; a class must be",
     ),
     "coloured mask": (
-        picture("mask/005.png", np.zeros((H, W, 3), np.uint8)),
-        ROW5 + "005.png is an image of mode RGB, but that of row 2 is an image of mode L",
+        picture("mask/005.png", np.eye(3, dtype=np.uint8)[wrong_mask(1)]),
+        ROW5 + "task 'mask': a picture with colors",
     ),
     "mixed bit depth": (
         picture("depth/005.png", np.full((H, W), 9, np.uint8)),

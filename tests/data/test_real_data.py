@@ -10,7 +10,6 @@ from PIL import Image
 from mtljax.build import load_source, open_source
 from mtljax.config import Data, Experiment
 from mtljax.data.coco import match_images, read_boxes
-from mtljax.data.images import read_image
 from mtljax.data.notes import NoteCounter
 from mtljax.data.statistics import label_statistics, unseen_classes
 from mtljax.data.tables import read_table
@@ -116,20 +115,6 @@ def test_tables_of_spreadsheets_are_equal(delimiter, encoding, tmp_path):
         (2, {"image": "a.png", "kind": "café"}),
         (4, {"image": "b, c; d.png", "kind": "thé"}),
     ]
-
-
-def test_pages_bands_and_bits_are_not_lost(tmp_path):
-    image = Image.new("RGB", (4, 4), "red")
-    image.save(tmp_path / "pages.tif", save_all=True, append_images=[image])
-    Image.new("RGBA", (4, 4), (255, 0, 0, 7)).save(tmp_path / "bands.tif")
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "transparent.png")
-    image.save(tmp_path / "plain.tif")
-    with pytest.raises(ValueError, match="2 pages"):
-        read_image(tmp_path / "pages.tif", 3)
-    with pytest.raises(ValueError, match="4 bands"):
-        read_image(tmp_path / "bands.tif", 3)
-    assert (read_image(tmp_path / "plain.tif", 3) == [255, 0, 0]).all()
-    assert (read_image(tmp_path / "transparent.png", 3) == 255).all()
 
 
 def folder_of_masks(root, values):

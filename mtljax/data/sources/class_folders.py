@@ -25,7 +25,7 @@ def class_folders(
     Args:
       path: Folder of the class folders, relative to the working directory or `$MTLJAX_DATA`.
       size: (height, width) to resize images to; if omitted, all images must have one size.
-      channels: 3 for color, 1 for grayscale.
+      channels: 3 for color, 1 for gray, or the number of bands of TIFF and npy files.
       validation, test: Share of these images, selected by a hash of the file name.
       seed: Seed of the split.
     """

@@ -53,15 +53,15 @@ def folder(
       split: Column with train, validation or test. Without it, rows are split by a hash of the file
         name, which does not change when rows are added or removed.
       size: (height, width) to resize images and labels to; if omitted, all sizes must be equal.
-      channels: 3 for color, 1 for grayscale.
+      channels: 3 for color, 1 for gray, or the number of bands of TIFF and npy files.
       validation, test: Share of these rows, without a split column.
       seed: Seed of the split, likewise.
     """
     root = find_folder(path)
     file = find_table(root, table)
     rows = read_table(file)
-    if channels not in (1, 3):
-        raise ValueError(f"source folder: channels must be 1 or 3, not {channels}")
+    if channels < 1:
+        raise ValueError(f"source folder: channels must be >= 1, not {channels}")
     images = _images(root, file, rows, image)
     numbers = tuple(row.number for row in rows)
     notes = NoteCounter()

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from mtljax.data.base import LabelRequest, Source, require_classes, require_labels
-from mtljax.data.images import read_image, read_map
+from mtljax.data.images import image_size, read_image, read_label_map
 from mtljax.data.lazy import LazySplit, RawExample, error_prefix, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import read_size
+from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.registry import nearest
 
@@ -145,12 +146,14 @@ class _TfdsExamples:
         example = self.data[index]
         place = f"{self.name} example {index}"
         with error_prefix(place):
-            image = read_image(io.BytesIO(example[self.image]), self.channels, self.size)
+            encoded = io.BytesIO(example[self.image])
+            image = read_image(encoded, self.channels, self.size)
+            size = image_size(encoded)
         labels = {
-            task.name: _raw_label(_at(example, key), _at(self.features, key), image.shape[:2])
+            task.name: _raw_label(task, _at(example, key), _at(self.features, key), size)
             for task, key in self.requests
         }
-        return RawExample(image, labels, place)
+        return RawExample(image, labels, place, size)
 
 
 def _at(tree: Any, path: str) -> Any:
@@ -166,12 +169,12 @@ def _paths(features: Any, prefix: str = "") -> Iterator[str]:
             yield from _paths(feature, f"{prefix}{name}/")
 
 
-def _raw_label(value: Any, feature: Any, size: Pixels) -> Any:
+def _raw_label(task: Task, value: Any, feature: Any, size: Pixels) -> Any:
     """Returns the argument of `Task.parse`, or None for a missing label."""
     from tensorflow_datasets import features
 
     if isinstance(feature, features.Image):
-        return read_map(io.BytesIO(value))
+        return read_label_map(task, io.BytesIO(value))
     if isinstance(feature, features.BBoxFeature):
         return _to_pixels(value, size) if np.any(value) else None
     if isinstance(feature, features.ClassLabel):
