@@ -16,11 +16,21 @@ from mtljax.data.statistics import LabelStatistics
 
 
 def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """JSON of `predict_files` with one row per image and one column per task."""
-    tasks = [name for name in entries[0] if name != "image"]
-    table = Table("image", *tasks)
+    """Entries of `predict_files` with one row per image and task."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold", max_width=30)
+    table.add_column("task", overflow="fold", max_width=20)
+    table.add_column("prediction", overflow="fold")
+    table.add_column("probability", justify="right")
     for entry in entries:
-        table.add_row(entry["image"], *(entry[task]["text"] for task in tasks))
+        name = entry["image"]
+        for task, found in entry.items():
+            if isinstance(found, Mapping):
+                top = found.get("top", [{}])[0].get("probability")
+                probability = "" if top is None else f"{100 * top:.1f} %"
+                table.add_row(*map(escape, (name, task, found["text"], probability)))
+                name = ""
+        table.add_section()
     return table
 
 

@@ -7,29 +7,27 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin
+from PIL import ImageOps
 
+from mtljax.data.pictures import (
+    MOST_PIXELS,
+    flatten_transparency,
+    is_deep,
+    open_image,
+    read_deep,
+    require_one_picture,
+)
 from mtljax.data.tiff import inspect, is_tiff, read_bands
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".npy")
-"""Extensions of images: of `FORMATS`, and of arrays."""
-MOST_PIXELS = 80_000_000
-"""Maximum number of pixels; Pillow treats larger images as decompression bombs."""
+"""Extensions of image files and arrays."""
 ORIENTATION = 0x0112
 """EXIF tag of the camera's orientation; from 5 on, height and width are exchanged."""
 LUMA = np.asarray([299, 587, 114], np.float32) / 1000
 """Weights of red, green and blue in gray, as in Pillow."""
-RAW_MODES = {
-    "RGB;16B": ("RGB;16B", "RGB;16L"),
-    "RGBA;16B": ("RGBA;16B", "RGBA;16L"),
-    "LA;16B": ("RGBA",),
-}
-"""Modes by which Pillow, which decodes 8 of 16 bits, returns the high and the low bytes of a PNG.
-Two channels of 16 bits are read as four of 8."""
 
 
 class ImageContent(NamedTuple):
@@ -45,8 +43,9 @@ def read_image(
 ) -> Num[np.ndarray, "H W C"]:
     """Reads an image in 0..255, with EXIF orientation: uint8, or float32 beyond 8 bits.
 
-    The file has one of `FORMATS`, or is npy [H, W] or [H, W, C]. Values of b bits are divided by
-    (2^b - 1) / 255, so that 8 and 16 bits can be mixed; floating-point values are used as they are.
+    The file has a format of `mtljax.data.pictures.FORMATS`, or is npy [H, W] or [H, W, C]. Values
+    of b bits are divided by (2^b - 1) / 255, so that 8 and 16 bits can be mixed; floating-point
+    values are used as they are.
     For 1 or 3 channels, pictures are converted to gray or RGB, on white where they are transparent.
     Otherwise, and for arrays, the number of bands must be `channels`. A fourth band of a TIFF is
     not transparency, unless the file declares it and it is opaque.
@@ -66,13 +65,7 @@ def read_image(
 def read_content(path: Path | BinaryIO, channels: int, size: Pixels | None = None) -> ImageContent:
     """Reads an image as `read_image` does."""
     if isinstance(path, Path) and path.suffix.lower() == ".npy":
-        array = read_npy(path)
-        array = array[..., None] if array.ndim == 2 else array
-        if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "buif":
-            raise ValueError(
-                f"an array of shape {array.shape} and type {array.dtype}; must be numbers [H, W] "
-                "or [H, W, C]"
-            )
+        array = read_image_array(path)
         _require_channels(array.shape[-1], channels)
         return _scaled(array)
     with _reading(path, "an image"):
@@ -81,11 +74,11 @@ def read_content(path: Path | BinaryIO, channels: int, size: Pixels | None = Non
             content = _scaled(bands.values, bands.bits)
             return _select(content, channels, bands.has_alpha, is_blended=False)
         with open_image(path) as file:
-            _require_one_picture(file)
+            require_one_picture(file)
             if size is not None:
                 file.draft(None, (2 * size[1], 2 * size[0]))
-            if _is_deep(file):
-                values = _read_deep(path, file, upright=True)
+            if is_deep(file):
+                values = read_deep(path, file, upright=True)
                 return _select(_scaled(values), channels, has_alpha=True, is_blended=True)
             image = ImageOps.exif_transpose(file)
             if channels in (1, 3):
@@ -145,57 +138,10 @@ def _require_channels(count: int, channels: int) -> None:
         )
 
 
-def _require_one_picture(file: ImageFile.ImageFile) -> None:
-    """Raises ValueError for animations; the second picture of an MPO is a preview."""
-    count = getattr(file, "n_frames", 1)
-    if count > 1 and file.format != "MPO":
-        raise ValueError(
-            f"a {file.format} of {count} frames; save the frame to use as a file of its own"
-        )
-
-
-def _is_deep(file: ImageFile.ImageFile) -> bool:
-    """True for a file with more than 8 bits per channel."""
-    if isinstance(file, PngImagePlugin.PngImageFile):
-        return ";16" in str(file.tile[0][3])
-    arguments = file.tile[0][3] if file.format == "PPM" and file.mode == "RGB" else ()
-    if isinstance(arguments, tuple) and arguments and arguments[-1] > 255:
-        raise ValueError("a PPM of more than 8 bits per channel; save it as PNG")
-    return file.mode.startswith(("I", "F"))
-
-
-def _read_deep(
-    path: Path | BinaryIO, file: ImageFile.ImageFile, *, upright: bool
-) -> Num[np.ndarray, "H W C"]:
-    """Decodes a file with more than 8 bits per channel; 16 bits are uint16."""
-    turn = ImageOps.exif_transpose if upright else lambda image: image
-    if "transparency" in file.info:
-        raise ValueError("a transparent color in an image of 16 bits; save it with 8 bits")
-    raw = str(file.tile[0][3]) if file.format == "PNG" else ""
-    if raw not in RAW_MODES:
-        values = np.asarray(turn(file))[..., None]
-        is_16_bits = file.mode.startswith("I;16") or file.format in ("PNG", "PPM")
-        return values.astype(np.uint16) if is_16_bits and values.dtype.kind != "f" else values
-    parts = []
-    for mode in RAW_MODES[raw]:
-        with open_image(path) as again:
-            again.tile = [(*again.tile[0][:3], mode)]  # type: ignore[list-item]
-            parts.append(np.asarray(turn(again)).astype(np.uint16))
-    high, low = parts if len(parts) == 2 else (parts[0][..., ::2], parts[0][..., 1::2])
-    return high * np.uint16(256) + low
-
-
-def flatten_transparency(image: Image.Image) -> Image.Image:
-    """Returns the image on a white background: colors of transparent pixels are arbitrary."""
-    if not image.has_transparency_data:
-        return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-
-
 def image_size(path: Path | BinaryIO) -> Pixels:
     """Returns height and width of an image without decoding it."""
     if isinstance(path, Path) and path.suffix.lower() == ".npy":
-        height, width = _map_npy(path).shape[:2]
+        height, width, _ = _as_image(_map_npy(path)).shape
         return height, width
     with _reading(path, "an image"):
         if is_tiff(path):
@@ -222,11 +168,11 @@ def read_map(
         if bands is not None:
             return bands.values[..., 0] if bands.values.shape[-1] == 1 else bands.values
         with open_image(path) as image:
-            _require_one_picture(image)
+            require_one_picture(image)
             if image.format in ("JPEG", "MPO") and not is_lossy:
                 raise ValueError("a JPEG, whose compression changes the values; save it as PNG")
-            if _is_deep(image):
-                values = _read_deep(path, image, upright=False)
+            if is_deep(image):
+                values = read_deep(path, image, upright=False)
                 return values[..., 0] if values.shape[-1] == 1 else values
             if has_colors and image.mode in ("P", "PA"):
                 return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
@@ -250,6 +196,20 @@ def storage_format(path: Path) -> str:
             return f"an image of mode {image.mode}"
 
 
+def read_image_array(path: Path) -> Num[np.ndarray, "H W C"]:
+    """Reads an image in an array file, in its own type."""
+    return np.array(_as_image(_map_npy(path)))
+
+
+def _as_image(array: np.ndarray) -> Num[np.ndarray, "H W C"]:
+    if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "buif":
+        raise ValueError(
+            f"an array of shape {array.shape} and type {array.dtype}; must be numbers [H, W] or "
+            "[H, W, C]"
+        )
+    return array[..., None] if array.ndim == 2 else array
+
+
 def read_npy(path: Path) -> np.ndarray:
     """Reads an array file."""
     return np.array(_map_npy(path))
@@ -260,27 +220,6 @@ def _map_npy(path: Path) -> np.ndarray:
         return bounded_reading.read_npy(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read as an array: {_reason(error, path)}") from None
-
-
-def open_image(path: Path | BinaryIO) -> ImageFile.ImageFile:
-    """Opens an image file without decoding its pixels.
-
-    Only formats with a decoder in this process are allowed: for others, such as PostScript, Pillow
-    starts programs that execute the content of the file. Pillow raises many types of exception for
-    a damaged file or one that is not an image.
-    """
-    if isinstance(path, Path):
-        bounded_reading.check_regular(path)
-    else:
-        path.seek(0)
-    Image.init()
-    image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
-    if image.width * image.height > MOST_PIXELS:
-        image.close()
-        raise ValueError(
-            f"an image of {image.height} x {image.width} pixels; at most {MOST_PIXELS} are decoded"
-        )
-    return image
 
 
 @contextlib.contextmanager

@@ -1,7 +1,11 @@
 """Tables of metrics for the terminal."""
 
+from collections.abc import Mapping
+
+from rich.markup import escape
 from rich.table import Table
 
+from mtljax.evaluation.calibration import Calibration
 from mtljax.evaluation.evaluator import scalar_metrics
 from mtljax.runs.result import RunResult
 from mtljax.tasks.base import SplitMetrics
@@ -39,4 +43,17 @@ def _add_metrics(table: Table, rows: SplitMetrics, columns: dict[str, SplitMetri
             values = (metrics.get(task, {}).get(name) for metrics in columns.values())
             cells = ("" if value is None else f"{value:z.4f}" for value in values)
             table.add_row("" if i else task, name, *cells, end_section=i == len(names) - 1)
+    return table
+
+
+def calibration_table(found: Mapping[str, Calibration], split: str) -> Table:
+    """Temperatures of tasks and the expected calibration error before and after them."""
+    table = Table(title="calibration of probabilities", title_justify="left")
+    for name in ("task", "temperature", "validation error", *[f"{split} error"] * bool(split)):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for task, calibration in found.items():
+        pairs = [(calibration.before, calibration.after), calibration.held_out]
+        errors = [f"{a.ece:.4f} -> {b.ece:.4f}" for a, b in filter(None, pairs)]
+        errors += [""] * (len(table.columns) - 2 - len(errors))
+        table.add_row(escape(task), f"{calibration.temperature:.3f}", *errors)
     return table

@@ -4,6 +4,7 @@ config.json     the complete experiment, sufficient to rerun it
 input.json      shape, dtype and range of the images that the network takes
 metrics.jsonl   a record per log step and per evaluation; see `mtljax.runs.records`
 result.json     the result of a finished run; see `mtljax.runs.result`
+result-N.json   its result after N steps, if it was continued afterwards
 checkpoints/    the latest checkpoint and the best
 joint/          stacked checkpoints of a group that trains side by side, in its first run's folder
 report.html     the report; its figures are in plots/
@@ -15,7 +16,6 @@ JSON has no NaN or infinity. Such numbers are written as null, and null is read 
 import contextlib
 import dataclasses
 import datetime
-import errno
 import json
 import os
 from pathlib import Path
@@ -26,6 +26,8 @@ import numpy as np
 
 from mtljax.config import Experiment, to_json
 from mtljax.config.files import CODE, changed_code, run_config, trust_code
+from mtljax.runs.checkpoints import saved_steps
+from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
 from mtljax.utils.bounded_reading import read_json, read_text
@@ -35,8 +37,10 @@ from mtljax.utils.tree import flatten_json
 
 CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"
-LOCK = ".lock"
-"""Locked by the process that writes the run; the file remains if that process is killed."""
+CONTINUED = ("steps", "schedule")
+"""Fields that may change if a finished run is continued."""
+CALIBRATION = "calibration.json"
+"""Temperatures of the probabilities that `predict` computes."""
 REMEDY = "delete it and train again with the same --workdir"
 
 
@@ -61,8 +65,16 @@ def default_workdir(experiment: Experiment) -> Path:
     return path
 
 
-def check_folder(path: Path, experiment: Experiment) -> None:
+def check_folder(
+    path: Path, experiment: Experiment, *, may_continue: bool = False
+) -> RunResult | None:
     """Checks, without writing, that an experiment may be run in a folder.
+
+    Args:
+      may_continue: Accept a finished run of fewer steps, also with another schedule.
+
+    Returns:
+      The result of that run, if the folder holds one.
 
     Raises:
       ValueError: The path is not a folder, holds another experiment or other files, is damaged, or
@@ -72,7 +84,8 @@ def check_folder(path: Path, experiment: Experiment) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
     if not path.is_dir():
-        return
+        return None
+    shorter = None
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError(f"cannot write to {path}: permission denied; choose another --workdir")
     for inside in path.iterdir():
@@ -82,24 +95,43 @@ def check_folder(path: Path, experiment: Experiment) -> None:
         stored = _read(config)
         for file in changed_code(experiment, stored):
             print_line(f"warning: {file} has changed since {path} was started")
+        if may_continue and (shorter := _shorter(path, stored, experiment)) is not None:
+            stored |= {name: requested[name] for name in CONTINUED}
         _require_same(_completed(stored), requested, path)
+        if shorter is not None:
+            _require_last_checkpoint(path, shorter)
     elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
     _read_lines(path / METRICS)
+    return shorter
 
 
-def _acquire_lock(path: Path) -> filelock.BaseFileLock | None:
-    """Locks a file; None where the file system has no locks."""
-    lock = filelock.FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
+def _shorter(path: Path, config: dict[str, Any], experiment: Experiment) -> RunResult | None:
+    """Returns the result of a finished run if it has fewer steps than the experiment."""
+    result = read_result(path)
+    if result is None:
         return None
-    except NotImplementedError:
+    steps = result.steps or config.get("steps")
+    if not isinstance(steps, int) or not 0 < steps < experiment.steps:
         return None
-    return lock
+    return dataclasses.replace(result, steps=steps)
+
+
+def _require_last_checkpoint(path: Path, result: RunResult) -> None:
+    steps = saved_steps(path)
+    if max(steps, default=0) != result.last_step:
+        kept = ", ".join(map(str, steps)) or "none"
+        raise ValueError(
+            f"{path} cannot be continued exactly: it has no checkpoint of its last step "
+            f"{result.last_step} (only: {kept}); train with another --workdir, or start there "
+            f"from the weights of this run with --init {path}"
+        )
+
+
+def earlier_results(path: Path) -> list[RunResult]:
+    """Returns the results that a run had before it was continued, by number of steps."""
+    files = [file for file in path.glob("result-*.json") if file.stem[7:].isdecimal()]
+    return [_read_result(file) for file in sorted(files, key=lambda file: int(file.stem[7:]))]
 
 
 class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
@@ -118,27 +150,16 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         self._lock: filelock.BaseFileLock | None = None
         if not writes:
             return
-        try:
+        with writing_to(path):
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists():
                 write_json(path / CONFIG, run_config(experiment))
                 trust_code(experiment)
-            self._lock = _acquire_lock(path / LOCK)
-        except filelock.Timeout:
-            raise ValueError(
-                f"another run is writing to {path}; choose another --workdir"
-            ) from None
-        except OSError as error:
-            raise ValueError(
-                f"cannot write to {path}: {error.strerror}; choose another --workdir"
-            ) from None
+            self._lock = acquire_lock(path / LOCK)
 
     def __exit__(self, *_: Any) -> None:
         if self._lock is not None:
-            # Removed while it is held: afterwards it may be another process's.
-            with contextlib.suppress(OSError):  # Windows removes no open file; filelock does then
-                (self.path / LOCK).unlink()
-            self._lock.release()
+            release_lock(self._lock, self.path / LOCK)
 
     def describe_input(self, image: np.ndarray, low: float, high: float) -> None:
         """Writes input.json for images like this one, with black at `low` and white at `high`."""
@@ -185,16 +206,18 @@ def read_input(path: Path) -> ImageSpec:
 
 def read_result(path: Path) -> RunResult | None:
     """Returns a run's result, None if it is not finished; raises ValueError if it is damaged."""
-    if not (path / RESULT).exists():
-        return None
+    return _read_result(path / RESULT) if (path / RESULT).exists() else None
+
+
+def _read_result(file: Path) -> RunResult:
     try:
-        return RunResult.from_json(nan_for_null(_read(path / RESULT)))
+        return RunResult.from_json(nan_for_null(_read(file)))
     except KeyError as error:
         raise ValueError(
-            f"{path / RESULT} is not a run's result: it has no {error.args[0]!r}; {REMEDY}"
+            f"{file} is not a run's result: it has no {error.args[0]!r}; {REMEDY}"
         ) from None
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path / RESULT} is damaged: {error}; {REMEDY}") from None
+        raise ValueError(f"{file} is damaged: {error}; {REMEDY}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -244,8 +267,12 @@ def _require_same(stored: dict[str, Any], requested: dict[str, Any], path: Path)
             "choose another --workdir"
         )
     old, new = flatten_json(stored), flatten_json(requested)
-    name = next(n for n in {**old, **new} if old.get(n) != new.get(n))
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    name = next((name for name in changed if name not in CONTINUED), changed[0])
+    longer = ""
+    if name in CONTINUED and (path / RESULT).exists():
+        longer = f"; a finished run is continued by --steps above {old.get('steps')}"
     raise ValueError(
         f"{path} holds a run with {name}={old.get(name)}, not {new.get(name)}; choose another "
-        "--workdir, or restore the flag to resume this run"
+        f"--workdir, or restore the flag to resume this run{longer}"
     )

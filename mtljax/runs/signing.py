@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.runs.checkpoints import FOLDER
-from mtljax.runs.folder import CONFIG, INPUT, RESULT
+from mtljax.runs.folder import CALIBRATION, CONFIG, INPUT, RESULT
 from mtljax.utils.bounded_reading import check_files
 from mtljax.utils.files import PART
 from mtljax.utils.optional import require
 from mtljax.utils.text import first_line
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
-SIGNED = (CONFIG, INPUT, RESULT, FOLDER)
+SIGNED = (CONFIG, INPUT, RESULT, CALIBRATION, FOLDER)
 """Signed files of a run folder: those that loading reads. Others may be added later."""
 PASSWORD = "MTLJAX_SIGNING_PASSWORD"
 """Environment variable with the password of the private key, if any."""

@@ -247,6 +247,18 @@ class Task(abc.ABC):
         """Returns the prediction in the form of a label: classes, numbers in its unit, boxes."""
         return output
 
+    def probabilities(self, output: Any, temperature: float = 1.0) -> Float[Array, "B C"] | None:
+        """Returns the probability of each class, of logits over a temperature; None without."""
+        return None
+
+    def restore(self, prediction: Any, warp: Warp) -> Any:
+        """Returns one example of `decode` in the pixels of the image file, by a change of size.
+
+        Raises:
+          ValueError: The class cannot move the labels with the image; see `warp`.
+        """
+        return self.warp(prediction, warp)
+
     def error(self, output: Any, label: Any) -> Float[Array, " B"]:
         """Returns the error of each example, by which reports sort examples."""
         return jnp.zeros(jnp.shape(output)[0])

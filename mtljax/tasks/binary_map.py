@@ -79,6 +79,9 @@ class BinaryMap(PixelTask):
     def decode(self, output: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
         return jax.nn.sigmoid(output)
 
+    def restore(self, prediction: Array, warp: Warp) -> Array:
+        return warp.smooth(prediction[..., None])[..., 0]
+
     def picture(self, value: np.ndarray, image: np.ndarray) -> drawing.RGB:
         return drawing.paint_values(value, 0, 1, "gray")
 

@@ -84,6 +84,9 @@ class Classification(Task):
     def decode(self, output: Logits) -> Int[Array, " B"]:
         return output.argmax(-1)
 
+    def probabilities(self, output: Logits, temperature: float = 1.0) -> Logits:
+        return jax.nn.softmax(output / temperature, -1)
+
     def error(self, output: Logits, label: Int[Array, " B"]) -> Float[Array, " B"]:
         # In NumPy for NumPy arrays: compilation would take longer than all other steps.
         xp = output.__array_namespace__()

@@ -114,6 +114,9 @@ class Depth(PixelTask):
     def decode(self, output: Depths) -> Depths:
         return jnp.maximum(output, self.floor)
 
+    def restore(self, prediction: Depths, warp: Warp) -> Depths:
+        return warp.smooth(prediction[..., None])[..., 0]
+
     def picture(self, value: Any, image: np.ndarray) -> drawing.RGB:
         value = np.asarray(value, np.float64)
         value = np.where(has_depth(value), value, np.nan)

@@ -178,6 +178,12 @@ class Detection(DenseTask):
         """Returns {"boxes": [B, M, 4], "classes": [B, M], "scores": [B, M]}, best first."""
         return detections(output, num_classes=self.num_classes, stride=self.stride, most=self.most)
 
+    def restore(self, prediction: Boxes, warp: Warp) -> Boxes:
+        """All boxes with their scores, clipped to the image."""
+        corners = warp.points(prediction["boxes"].reshape(-1, 2, 2))
+        corners = warp.xp.clip(corners, 0, np.asarray(warp.size, np.float32))
+        return {**prediction, "boxes": corners.reshape(-1, 4)}
+
     def text(self, value: Boxes) -> str:
         classes = np.asarray(value["classes"])[_is_shown(value)]
         names = [self.class_names[c] if self.class_names else f"class {c}" for c in classes]

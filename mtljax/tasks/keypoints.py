@@ -180,6 +180,11 @@ class Keypoints(DenseTask):
         points = (position + offset) * self.stride
         return jnp.concatenate([points, probability[..., None]], -1)
 
+    def restore(self, prediction: Array, warp: Warp) -> Array:
+        """Points with their probability; those outside of the image move to its edge."""
+        points = warp.xp.clip(warp.points(prediction[:, :2]), 0, np.asarray(warp.size, np.float32))
+        return warp.xp.concatenate([points, prediction[:, 2:]], -1)
+
     def text(self, value: Any) -> str:
         return " ".join(f"({y:.0f}, {x:.0f})" for y, x, known in np.asarray(value) if known > 0)
 

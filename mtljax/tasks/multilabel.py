@@ -111,6 +111,9 @@ class MultiLabel(Task):
         """Returns 1 where the probability is above 1/2, else 0."""
         return (output > 0).astype(jnp.int32)
 
+    def probabilities(self, output: Logits, temperature: float = 1.0) -> Logits:
+        return jax.nn.sigmoid(output / temperature)
+
     def error(self, output: Logits, label: Array) -> Float[Array, " B"]:
         return optax.sigmoid_binary_cross_entropy(output, label.astype(output.dtype)).mean(-1)
 

@@ -16,7 +16,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
 from mtljax.data.tables import read_table
-from mtljax.evaluation.predict import read_image
+from mtljax.evaluation.predictor import read_image
 from mtljax.runs import signing
 from mtljax.runs.encrypted_store import AgeStore
 from mtljax.runs.encryption import parse_keys, read_keys

@@ -1,12 +1,17 @@
 """Verbs `evaluate`, `predict` and `export`."""
 
 import dataclasses
+import re
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from mtljax.cli.flags import parse
+
+if TYPE_CHECKING:
+    from mtljax.runs.load import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,15 +26,22 @@ class _RunFlags:
 class EvaluateFlags(_RunFlags):
     """Computes the metrics of a trained run, at its best checkpoint, on one split."""
 
-    split: Literal["train", "validation", "test"] = "test"
-    """Split to evaluate."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    """Split to evaluate; all: the three together."""
+    source: str | None = None
+    """Other data source to evaluate, such as folder:other; see `list sources`. none: that of the
+    run. Image sizes must be those of the training images: add size=(HEIGHT,WIDTH)."""
+    calibrate: bool = False
+    """Also fit a temperature for the probabilities of each classification task, on the validation
+    split of the run's data, report their calibration error on the evaluated split, and store the
+    temperatures in RUN/calibration.json, which `predict` uses."""
     attack: str = ""
     """Also evaluate under this adversarial attack, as in `list attacks`: fgsm, pgd or
     pgd:steps=20."""
     eps: float = 8 / 255
     """Maximum change of a pixel by the attack, as a fraction of the range from black to white."""
     output: Path | None = None
-    """JSON file to write; if omitted, RUN/evaluation-SPLIT.json."""
+    """JSON file to write; if omitted, RUN/evaluation-SPLIT.json, or -SPLIT-SOURCE.json."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +49,13 @@ class PredictFlags(_RunFlags):
     """Predicts all tasks for image files with a trained run, at its best checkpoint."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """PNG, JPEG or npy files of any size."""
+    """Image files of any size, folders of them, or quoted patterns such as 'photos/*.jpg'."""
     output: Path | None = None
-    """JSON file to write; if omitted, RUN/predictions.json."""
+    """JSON file to write, with maps and pictures next to it; if omitted, RUN/predictions.json."""
+    overlay: bool = False
+    """Write a PNG of each image with its predicted map, boxes or points on top."""
+    top_k: int = 5
+    """Number of the most probable classes that the JSON lists in order."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,29 +84,59 @@ def evaluate_verb(arguments: list[str]) -> int:
 
     compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
+    other = "" if flags.source is None else "-" + re.sub(r"[^\w.]+", "_", flags.source)[-60:]
     suffix = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
-    output = flags.output or flags.run / f"evaluation-{flags.split}{suffix}.json"
+    output = flags.output or flags.run / f"evaluation-{flags.split}{other}{suffix}.json"
     check_output(output)
     attack = make_attack(flags.attack or None, trained.low, trained.high, eps=flags.eps)
-    metrics = evaluate_run(trained, flags.split, attack)
-    title = f"{flags.run} at step {trained.step}, {flags.split} split"
-    console.print(metrics_table(title, **metrics))
+    metrics = evaluate_run(trained, flags.split, attack, flags.source)
+    place = f"{flags.split} split" + ("" if flags.source is None else f" of {flags.source}")
+    console.print(metrics_table(f"{flags.run} at step {trained.step}, {place}", **metrics))
     content: dict[str, Any] = {"step": trained.step, "split": flags.split, **metrics}
+    if flags.source is not None:
+        content["source"] = flags.source
     if attack is not None:
         content["attack"] = {"attack": flags.attack, "eps": flags.eps}
     write_json(output, content)
     print(f"written to {output}")
+    if flags.calibrate:
+        _calibrate(trained, flags)
     return 0
+
+
+def _calibrate(trained: "TrainedModel", flags: EvaluateFlags) -> None:
+    """Fits temperatures, prints their effect and stores them in the run folder."""
+    from mtljax.evaluation.calibration import calibrate, write_calibration
+    from mtljax.evaluation.predict import open_split
+    from mtljax.evaluation.tables import calibration_table
+    from mtljax.utils.terminal import console
+
+    is_fitted = flags.split == "validation" and flags.source is None
+    held_out = None if is_fitted else open_split(trained, flags.split, flags.source)
+    found = calibrate(trained, open_split(trained, "validation"), held_out)
+    if not found:
+        print("no task has probabilities to calibrate")
+        return
+    console.print(calibration_table(found, "" if held_out is None else flags.split))
+    print(f"written to {write_calibration(flags.run, trained.step, found)}")
 
 
 def predict_verb(arguments: list[str]) -> int:
     """Runs `predict` and returns the exit status."""
     flags = parse(PredictFlags, arguments, "predict")
     if not flags.images:
-        raise ValueError("missing images: predict --run DIR IMAGE ... (PNG, JPEG or npy files)")
+        raise ValueError("missing images: predict --run DIR IMAGE ... (files, folders or patterns)")
+    if flags.top_k < 1:
+        raise ValueError(f"--top-k must be >= 1, not {flags.top_k}")
     from mtljax import compilation
     from mtljax.cli.tables import predictions_table
-    from mtljax.evaluation.predict import predict_files
+    from mtljax.evaluation.calibration import read_temperatures
+    from mtljax.evaluation.predict_files import (
+        Options,
+        describe_failures,
+        find_images,
+        predict_files,
+    )
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output
     from mtljax.utils.terminal import console
@@ -99,8 +145,15 @@ def predict_verb(arguments: list[str]) -> int:
     trained = load_run(flags.run, verify=flags.verify)
     output = flags.output or flags.run / "predictions.json"
     check_output(output)
-    console.print(predictions_table(predict_files(trained, flags.images, output)))
-    print(f"written to {output}")
+    temperatures = read_temperatures(flags.run, trained.step, trained.experiment.tasks)
+    options = Options(overlay=flags.overlay, top_k=flags.top_k, temperatures=temperatures)
+    summary = predict_files(trained, find_images(flags.images), output, options)
+    console.print(predictions_table(summary.entries))
+    rest = summary.total - len(summary.failed) - len(summary.entries)
+    print(f"{rest} more images, and all predictions, " * (rest > 0) + f"written to {output}")
+    if summary.failed:
+        print(f"mtljax: {describe_failures(summary)}", file=sys.stderr)
+        return 2
     return 0
 
 
