@@ -70,7 +70,7 @@ def load_resident(experiment: Experiment, source: Source) -> Source:
     def read(split: Split) -> Split:
         if isinstance(split, Arrays) or not keeps_on_device(experiment, split):
             return split
-        return Arrays(**pipeline.read_split(split))
+        return Arrays(**pipeline.read_split(split), origin=split)
 
     source = map_splits(source, read)
     for part, split in source.splits().items():
@@ -94,7 +94,10 @@ def open_source(experiment: Experiment, source: Source | None = None) -> Source:
         source = make_source(data.source, requests)
     else:
         source = select_labels(source, requests, data.source)
-    return source if data.drop is None else drop_examples(source, Path(data.drop).expanduser())
+    if data.drop is None:
+        return source
+    names = [task.name for task in tasks]
+    return drop_examples(source, Path(data.drop).expanduser(), names)
 
 
 def check_labels(tasks: Sequence[Task], split: Arrays) -> None:

@@ -26,11 +26,21 @@ class LabelRequest(NamedTuple):
 
 
 class Split(Protocol):
-    """Labeled images with random access; `take(rows [n]) -> batch`, if faster, is optional."""
+    """Labeled images with random access.
+
+    Optional methods: `take(rows [n]) -> batch`, if faster, and `place(row) -> str`, the file and
+    row of an example.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+
+def place_of(split: Split, row: int) -> str:
+    """Returns the file and row of an example, "" if its split does not know them."""
+    place = getattr(split, "place", None)
+    return place(row) if place else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +50,15 @@ class Arrays:
     image: np.ndarray
     labels: Mapping[str, Any]
     present: Mapping[str, np.ndarray]
+    origin: Split | None = None
+    """Split that the arrays were read from."""
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def place(self, row: int) -> str:
+        """Returns the file and row of an example, "" if unknown."""
+        return "" if self.origin is None else place_of(self.origin, row)
 
     def __getitem__(self, index: int | slice) -> Example:
         """Returns one example, or a batch for a slice."""
@@ -93,6 +109,10 @@ class SelectedLabels:
     def __getitem__(self, index: int) -> Example:
         return self._select(self.split[index])
 
+    def place(self, row: int) -> str:
+        """Returns the file and row of an example, "" if unknown."""
+        return place_of(self.split, row)
+
     def _select(self, examples: Batch) -> Example:
         pick = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
         return {**examples, "labels": pick("labels"), "present": pick("present")}
@@ -114,7 +134,7 @@ def select_labels(source: Source, requests: Sequence[LabelRequest], name: str) -
     def select(split: Split) -> Split:
         if isinstance(split, Arrays):
             pick = lambda part: {name: part[key] for name, key in keys.items()}
-            return Arrays(split.image, pick(split.labels), pick(split.present))
+            return Arrays(split.image, pick(split.labels), pick(split.present), split.origin)
         return (SelectedLabelBatches if hasattr(split, "take") else SelectedLabels)(split, keys)
 
     return map_splits(source, select)

@@ -1,16 +1,28 @@
-"""List of examples that training leaves out: a JSON lines file."""
+"""List of examples and labels that training leaves out: a JSON lines file."""
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Arrays, Source, Split
+from mtljax.data.base import Arrays, Batch, Example, Source, Split, place_of
 from mtljax.data.lazy import source_of_splits
+from mtljax.data.notes import Kind, NoteCounter
 from mtljax.data.pool import ExampleId, Pool, image_digest
 from mtljax.utils.bounded_reading import read_text
+
+
+class DropEntry(NamedTuple):
+    """Example, or label of an example, that training leaves out."""
+
+    place: ExampleId
+    task: str | None
+    """Task whose label is left out; None: the entire example."""
+    digest: str | None
+    """Hash of the image; None if it cannot be read."""
 
 
 def example_digest(split: Split, row: int) -> str | None:
@@ -21,42 +33,132 @@ def example_digest(split: Split, row: int) -> str | None:
         return None
 
 
-def read_drop_list(path: Path) -> dict[ExampleId, str | None]:
-    """Reads the image hash of each example in a list written by `screen --drop`."""
+def read_drop_list(path: Path) -> list[DropEntry]:
+    """Reads a list written by `screen --drop`; entries without `task` are entire examples."""
     try:
         lines = read_text(path).splitlines()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    digests: dict[ExampleId, str | None] = {}
+    entries = []
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            digests[ExampleId(str(entry["split"]), int(entry["row"]))] = entry["image"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            place = ExampleId(str(entry["split"]), int(entry["row"]))
+            entries.append(DropEntry(place, entry.get("task"), entry["image"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"{path} line {number} was not written by `screen --drop`") from None
-    return digests
+    return entries
 
 
-def drop_examples(source: Source, path: Path) -> Source:
-    """Returns the source without the listed examples, with the statistics of the remaining ones."""
-    dropped, splits = read_drop_list(path), source.splits()
-    for place, digest in dropped.items():
+def drop_examples(source: Source, path: Path, tasks: Collection[str]) -> Source:
+    """Returns the source without the listed examples, and with the listed labels missing.
+
+    The statistics are those of the remaining examples; the notes count what was left out, and the
+    listed labels of tasks that are not in `tasks`.
+    """
+    entries, splits = read_drop_list(path), source.splits()
+    _require_same_images(path, entries, splits)
+    rows = {entry.place for entry in entries if entry.task is None}
+    labels = {(e.task, e.place) for e in entries if e.task is not None and e.place not in rows}
+    remaining = {}
+    for name, split in splits.items():
+        missing = {
+            task: frozenset(
+                place.row for key, place in labels if (key, place.split) == (task, name)
+            )
+            for task in tasks
+        }
+        remaining[name] = _without_rows(name, _without_labels(split, missing), rows)
+        if not len(remaining[name]):
+            raise ValueError(f"{path} leaves the {name} split empty")
+    notes = NoteCounter()
+    for place in sorted(rows):
+        notes.add("dropped", f"examples that are listed in {path.name}", str(place))
+    for task, place in sorted(labels):
+        kind: Kind = "dropped" if task in tasks else "unmatched"
+        notes.add(kind, f"labels of task {task!r} that are listed in {path.name}", str(place))
+    moments = source_of_splits(remaining, source.low, source.high)
+    return dataclasses.replace(
+        source,
+        train=remaining["train"],
+        validation=remaining["validation"],
+        test=remaining["test"],
+        mean=moments.mean,
+        std=moments.std,
+        notes=(*source.notes, *notes.notes()),
+    )
+
+
+def _require_same_images(
+    path: Path, entries: Sequence[DropEntry], splits: Mapping[str, Split]
+) -> None:
+    """Raises ValueError unless each listed image is the one that was screened.
+
+    Images that could not be read then are not compared.
+    """
+    for place, digest in {entry.place: entry.digest for entry in entries}.items():
         split = splits.get(place.split)
-        if split is None or place.row >= len(split) or example_digest(split, place.row) != digest:
+        known = split is not None and 0 <= place.row < len(split)
+        if split is None or not known or digest not in (None, example_digest(split, place.row)):
             what = f"{place} is not the image that was screened"
             raise ValueError(f"{path} belongs to other data: {what}; screen again")
-    remaining = {name: _remaining(name, split, dropped) for name, split in splits.items()}
-    for name, split in remaining.items():
-        if not len(split):
-            raise ValueError(f"{path} leaves the {name} split empty")
-    result = source_of_splits(remaining, source.low, source.high)
-    return dataclasses.replace(result, notes=source.notes)
 
 
-def _remaining(name: str, split: Split, dropped: Collection[ExampleId]) -> Split:
-    rows = [row for row in range(len(split)) if ExampleId(name, row) not in dropped]
-    if len(rows) == len(split):
+def masked_present(
+    present: Mapping[str, np.ndarray],
+    missing: Mapping[str, frozenset[int]],
+    rows: int | np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Returns `present` of the examples at `rows`, False for the rows in `missing`."""
+    return {
+        task: mask & ~np.isin(rows, list(missing.get(task, ()))) for task, mask in present.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLabels:
+    """Split in which some labels are marked missing."""
+
+    split: Split
+    missing: Mapping[str, frozenset[int]]
+    """Task -> rows without its label."""
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.split[index]
+        return {**example, "present": masked_present(example["present"], self.missing, index)}
+
+    def place(self, row: int) -> str:
+        """Returns the file and row of an example, "" if unknown."""
+        return place_of(self.split, row)
+
+
+class MaskedLabelBatches(MaskedLabels):
+    """`MaskedLabels` of a split with `take`."""
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """Returns the examples at `rows`, in their order."""
+        batch = self.split.take(rows)  # type: ignore[attr-defined]  # optional method
+        return {**batch, "present": masked_present(batch["present"], self.missing, rows)}
+
+
+def _without_labels(split: Split, missing: Mapping[str, frozenset[int]]) -> Split:
+    if not any(missing.values()):
         return split
     if isinstance(split, Arrays):
-        return Arrays(**split.take(np.array(rows, int)))
-    return Pool({name: split}, [ExampleId(name, row) for row in rows])
+        present = masked_present(split.present, missing, np.arange(len(split)))
+        return dataclasses.replace(split, present=present)
+    return (MaskedLabelBatches if hasattr(split, "take") else MaskedLabels)(split, missing)
+
+
+def _without_rows(name: str, split: Split, dropped: Collection[ExampleId]) -> Split:
+    places = [place for row in range(len(split)) if (place := ExampleId(name, row)) not in dropped]
+    if len(places) == len(split):
+        return split
+    if isinstance(split, Arrays):
+        origin = None if split.origin is None else Pool({name: split.origin}, places)
+        rows = np.array([place.row for place in places], int)
+        return Arrays(**split.take(rows), origin=origin)
+    return Pool({name: split}, places)

@@ -52,6 +52,11 @@ class LazySplit:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def place(self, row: int) -> str:
+        """Returns the file and row of an example, "" if unknown."""
+        place = getattr(self.examples, "place", None)
+        return place(row) if place else ""
+
     def __getitem__(self, index: int) -> Example:
         """Returns one example; a ValueError names the file and row."""
         raw = self.examples[index]

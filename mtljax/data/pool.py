@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Example, Source, Split
+from mtljax.data.base import Example, Source, Split, place_of
 
 
 class ExampleId(NamedTuple):
@@ -33,6 +33,11 @@ class Pool:
     def __getitem__(self, index: int) -> Example:
         split, row = self.places[index]
         return self.splits[split][row]
+
+    def place(self, row: int) -> str:
+        """Returns the file and row of an example, "" if unknown."""
+        place = self.places[row]
+        return place_of(self.splits[place.split], place.row)
 
     def at(self, rows: Sequence[int] | np.ndarray) -> "Pool":
         """Returns the pool of the examples at `rows`."""

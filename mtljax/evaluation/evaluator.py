@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
+from jaxtyping import Int, PyTree
 
 from mtljax.build import keeps_on_device
 from mtljax.compilation import compiler_options
 from mtljax.config import Experiment
-from mtljax.data.base import Split
+from mtljax.data.base import Split, place_of
 from mtljax.data.pipeline import padded_batches
 from mtljax.evaluation.predictions import Predictions
 from mtljax.parallel import Placement
@@ -21,6 +21,10 @@ from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 from mtljax.tasks.base import SplitMetrics, TaskMetrics
+
+MAX_PREDICTION_BYTES = 2**30
+"""Memory for the images, outputs and labels that reports draw; a mask of 512 x 512 pixels and 19
+classes has 20 MB of outputs."""
 
 
 class Evaluator:
@@ -43,7 +47,8 @@ class Evaluator:
           keep_on_device: Keep the data on the device between evaluations.
           change: Function of (state, batch) applied to every batch before the model, as an attack.
         """
-        self.tasks, self._size, self._placement = tasks, len(split), placement
+        self.tasks, self._placement = tasks, placement
+        self._split, self._size = split, len(split)
 
         def run(state: TrainState, batch: PyTree) -> tuple[PyTree, PyTree]:
             batch = batch if change is None else change(state, batch)
@@ -96,25 +101,66 @@ class Evaluator:
         outputs = self._placement.replicate(outputs)
         return compute_metrics(tasks, (compiled(outputs, batch) for batch in self._batches()))
 
+    def predictions(self, state: TrainState) -> Iterator[Predictions]:
+        """Iterates over the predictions, batch by batch."""
+        start = 0
+        for batch in self._batches():
+            batch, outputs = jax.device_get(
+                jax.tree.map(_gather, (batch, self._run(state, batch)[1]))
+            )
+            count = min(len(batch["image"]), self._size - start)
+            batch, outputs = jax.tree.map(lambda x, n=count: x[:n], (batch, outputs))
+            yield Predictions(batch["image"], outputs, batch["labels"], batch["present"])
+            start += count
+
     def metrics_and_predictions(
         self, state: TrainState, max_examples: int = 5000
     ) -> tuple[SplitMetrics, Predictions]:
-        """Returns the metrics and the predictions for the first `max_examples` examples."""
-        count, recorded = min(max_examples, self._size), []
+        """Returns the metrics, and the predictions for a random sample of the examples.
+
+        The sample is the entire split if it has at most `max_examples` examples, whose images,
+        outputs and labels need at most `MAX_PREDICTION_BYTES`.
+        """
+        recorded, rows = [], None
+        labeled = dict.fromkeys((task.name for task in self.tasks), 0)
 
         def states() -> Iterator[PyTree]:
-            recorded_count = 0
+            nonlocal rows
+            start = 0
             for batch in self._batches():
                 metric_state, outputs = self._run(state, batch)
-                if recorded_count < count:
-                    batch = jax.tree.map(_gather, batch)
-                    recorded.append(jax.device_get((batch, outputs)))
-                    recorded_count += len(batch["image"])
+                present = jax.device_get(jax.tree.map(_gather, batch["present"]))
+                for name in labeled:
+                    labeled[name] += int(present[name].sum())
+                rows = self._sample(max_examples, batch, outputs) if rows is None else rows
+                stop = start + len(present[next(iter(labeled))])
+                chosen = rows[(start <= rows) & (rows < stop)] - start
+                if len(chosen):
+                    host = jax.device_get(jax.tree.map(_gather, (batch, outputs)))
+                    recorded.append(jax.tree.map(lambda x, at=chosen: x[at], host))
+                start = stop
                 yield metric_state
 
         metrics = compute_metrics(self.tasks, states())
-        batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *recorded)
-        return metrics, Predictions(batch["image"], outputs, batch["labels"], batch["present"])
+        batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *recorded)
+        assert rows is not None
+        places = [place_of(self._split, int(row)) for row in rows]
+        return metrics, Predictions(
+            batch["image"],
+            outputs,
+            batch["labels"],
+            batch["present"],
+            places=places if any(places) else (),
+            split_labels=labeled,
+            split_size=self._size,
+        )
+
+    def _sample(self, max_examples: int, batch: PyTree, outputs: PyTree) -> Int[np.ndarray, " n"]:
+        """Returns the rows of the examples to record, ascending; always the same."""
+        size = sum(x.nbytes for x in jax.tree.leaves((batch, outputs)))
+        fitting = MAX_PREDICTION_BYTES * len(batch["image"]) // size
+        count = min(self._size, max_examples, max(1, fitting))
+        return np.sort(np.random.default_rng(0).permutation(self._size)[:count])
 
 
 def make_evaluator(

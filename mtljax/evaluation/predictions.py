@@ -1,6 +1,6 @@
 """Predictions of a trained network for a split, with the labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from mtljax.tasks import Task
 
 
 class Predictions(NamedTuple):
-    """Images, outputs and labels of a split, on the host."""
+    """Images, outputs and labels of a split, or of a sample of it, on the host."""
 
     images: Num[np.ndarray, "N H W C"]
     """In the unit of the data."""
@@ -20,6 +20,24 @@ class Predictions(NamedTuple):
     labels: Mapping[str, PyTree[np.ndarray]]
     """{task: [N, ...]}; arbitrary where `present` is False."""
     present: Mapping[str, Bool[np.ndarray, " N"]]
+    places: Sequence[str] = ()
+    """File and row of each example, "" if unknown; empty if all are unknown."""
+    split_labels: Mapping[str, int] | None = None
+    """Number of labels of each task in the entire split; None: of these examples."""
+    split_size: int | None = None
+    """Number of examples in the entire split; None: these are all."""
+
+    @property
+    def total(self) -> int:
+        """Number of examples in the entire split."""
+        return len(self.images) if self.split_size is None else self.split_size
+
+    @property
+    def labeled(self) -> Mapping[str, int]:
+        """Number of labels of each task in the entire split."""
+        if self.split_labels is not None:
+            return self.split_labels
+        return {name: int(present.sum()) for name, present in self.present.items()}
 
     def of(
         self, task: Task

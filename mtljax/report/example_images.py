@@ -27,11 +27,32 @@ def worst_first(task: Task, test: Predictions, limit: int) -> _Index:
     return index[np.argsort(-errors, kind="stable")[:limit]]
 
 
+def file_names(test: Predictions, index: _Index) -> list[list[Caption]]:
+    """Returns captions with the file name of each example, none if it is unknown."""
+    places = [test.places[i] if test.places else "" for i in index]
+    return [[Caption("", _file_name(place))] if place else [] for place in places]
+
+
+def _file_name(place: str) -> str:
+    """Returns the file in "labels.csv row 7 (a/b.png)", or the end of another place."""
+    table, _, file = place.partition(" (")
+    return file.removesuffix(")") or table.replace("\\", "/").rpartition("/")[2]
+
+
 def captioned_cells(
-    tasks: Sequence[Task], test: Predictions, index: _Index, *, with_names: bool
+    tasks: Sequence[Task],
+    test: Predictions,
+    index: _Index,
+    *,
+    with_names: bool,
+    with_files: bool = False,
 ) -> list[GridCell]:
-    """Returns images with a caption per task, which starts with its name if `with_names`."""
-    captions: list[list[Caption]] = [[] for _ in index]
+    """Returns images with captions.
+
+    Each has a caption per task, which starts with its name if `with_names`, below the name of its
+    file if `with_files`.
+    """
+    captions = file_names(test, index) if with_files else [[] for _ in index]
     for task in tasks:
         decoded = take(task.decode(take(test.outputs[task.name], index)), slice(None))
         for i, example in enumerate(index):
@@ -52,8 +73,8 @@ def triple_cells(task: Task, test: Predictions, index: _Index) -> list[GridCell]
     if drawn is None:
         return None
     images = to_rgb(test.images, index)
-    parts = zip(images, drawn, strict=True)
-    return [GridCell(np.concatenate([image, *pair], axis=1)) for image, pair in parts]
+    parts = zip(images, drawn, file_names(test, index), strict=True)
+    return [GridCell(np.concatenate([image, *pair], axis=1), name) for image, pair, name in parts]
 
 
 def label_images(task: Task, test: Predictions, index: _Index) -> list[list[Pixels]] | None:

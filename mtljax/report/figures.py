@@ -96,8 +96,9 @@ def make_plot(
 ) -> Plot | None:
     """Renders one axis below its title; None if there are no data to draw.
 
-    All sizes are in inches; the height is without the title. The margins are left of, below, right
-    of and above the axis; None: computed, which takes three times as long.
+    All sizes are in inches; the height is without the title. `draw` may enlarge the figure. The
+    margins are left of, below, right of and above the axis; None: computed, which takes three times
+    as long.
     """
     engine = None if margins else ConstrainedLayoutEngine()
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=engine)
@@ -105,6 +106,7 @@ def make_plot(
     title = draw(axis)
     if title is None:
         return None
+    width, height = figure.get_size_inches()
     lines = wrap_title(title, width - 2 * _MARGIN)
     total = height + len(lines) * _LINE + 2 * _MARGIN
     figure.set_size_inches(width, total)

@@ -22,6 +22,8 @@ LINE = 1.25 * FONT / 72
 GAP = 0.08
 ROW_LABEL = 0.95
 """Inches, except the font size in points."""
+MAX_LINES = 12
+"""Maximum number of lines of a caption."""
 _RED = "#b3261e"
 _FEW_PIXELS = 64
 """Smaller images are enlarged without interpolation."""
@@ -37,16 +39,17 @@ class Caption(NamedTuple):
     """True to highlight the prediction of another class."""
 
     def lines(self, width: float) -> list[str]:
-        """Returns lines of at most `width` inches: one, or two if it is too long."""
+        """Returns lines of at most `width` inches: one, or several if it is too long."""
         room = width * 72 / FONT
-        text = self.label if self.prediction is None else f"{self.label} → {self.prediction}"
-        for name in (self.name, self.name[:7] + "…"):
-            line = f"{name}: {text}" if self.name else text
-            if _ems(line, self.is_wrong) <= room:
-                return [line]
         first = f"{self.name}: {self.label}" if self.name else self.label
-        second = [] if self.prediction is None else [f"→ {self.prediction}"]
-        return [_cut(line, room, self.is_wrong) for line in (first, *second)]
+        second = "" if self.prediction is None else f"→ {self.prediction}"
+        line = f"{first} {second}".strip()
+        if _ems(line, self.is_wrong) <= room:
+            return [line]
+        wrapped = [part for text in (first, second) for part in _wrap(text, room, self.is_wrong)]
+        if len(wrapped) > MAX_LINES:
+            wrapped = [*wrapped[: MAX_LINES - 1], _cut(wrapped[MAX_LINES - 1] + "…", room)]
+        return wrapped
 
 
 class GridCell(NamedTuple):
@@ -136,7 +139,7 @@ class ImageGrid:
         width = self._cell_width - GAP
         if label:
             room = (ROW_LABEL - GAP) * 72 / FONT
-            text = "\n".join(_cut(line, room) for line in label.split("\n"))
+            text = "\n".join(part for line in label.split("\n") for part in _wrap(line, room))
             place = ROW_LABEL - GAP / 2, row.top + row.image_height / 2
             self._text(draw, place, text, anchor="rm")
         for column, cell in enumerate(row.cells):
@@ -222,6 +225,21 @@ def _font(pixels: float, bold: bool = False) -> ImageFont.FreeTypeFont:
 def _ems(text: str, bold: bool = False) -> float:
     """Returns the width of a text in font sizes."""
     return _font(100, bold).getlength(text) / 100
+
+
+def _wrap(text: str, room: float, bold: bool = False) -> list[str]:
+    """Breaks a text into lines of a width in font sizes: at spaces, otherwise within words."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _ems(f"{lines[-1]} {word}", bold) <= room:
+            lines[-1] += f" {word}"
+            continue
+        while len(word) > 1 and _ems(word, bold) > room:
+            end = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _ems(word[:n]) <= room)
+            lines.append(word[:end])
+            word = word[end:]
+        lines.append(word)
+    return lines
 
 
 def _cut(text: str, room: float, bold: bool = False) -> str:

@@ -3,14 +3,17 @@
 import base64
 import json
 import numbers
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 
 from mtljax.config import Experiment, to_json
 from mtljax.report.figures import Plot, existing
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
+from mtljax.tasks.base import TaskMetrics
 from mtljax.utils.text import number
 from mtljax.utils.tree import flatten_json
 
@@ -25,6 +28,12 @@ CAPTIONS = {
     "throughput": "Measured by the training loop between two log steps, with all its work.",
 }
 """Captions of the figures of the training, by their names."""
+_FEW_CLASSES = 20
+"""Number of classes up to which a confusion matrix shows numbers."""
+_PAIRS = 20
+"""Maximum number of confused pairs in a table."""
+WIDE = 1000
+"""Pixels of a figure above which it is shown over the entire width, or scrolled."""
 
 
 class TaskSection(NamedTuple):
@@ -34,11 +43,22 @@ class TaskSection(NamedTuple):
     loss: Plot | None
     test: Plot | None
     worst: Plot | None
+    confused: "Sequence[ConfusedPair]" = ()
 
     @property
     def plots(self) -> list[Plot]:
         """Existing figures."""
         return existing(self.loss, self.test, self.worst)
+
+
+class ConfusedPair(NamedTuple):
+    """Two classes of which one is predicted for the other."""
+
+    true: str
+    predicted: str
+    images: str
+    share: str
+    """Of the images of the true class."""
 
 
 class MetricRow(NamedTuple):
@@ -72,6 +92,7 @@ def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.globals["data_uri"] = _data_uri
+    environment.globals["wide"] = WIDE
     return environment.get_template(name)
 
 
@@ -98,6 +119,26 @@ def metric_rows(task: Task, result: RunResult) -> list[MetricRow]:
         constant = spec.format(baseline[name], 4) if name in baseline else ""
         rows.append(MetricRow(spec.label, direction, on_validation, on_test, constant))
     return rows
+
+
+def confused_pairs(task: Task, metrics: TaskMetrics) -> list[ConfusedPair]:
+    """Returns the most frequent confusions of a task with many classes."""
+    confusion = np.asarray(metrics.get("confusion", ()), int)
+    if confusion.ndim != 2 or len(confusion) <= _FEW_CLASSES:
+        return []
+    totals = confusion.sum(1)
+    wrong = confusion - np.diag(np.diagonal(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
+    rows = [divmod(int(i), len(confusion)) for i in order if wrong.flat[i]]
+    return [
+        ConfusedPair(
+            task.text(true),
+            task.text(predicted),
+            f"{wrong[true, predicted]:,}",
+            f"{100 * wrong[true, predicted] / totals[true]:.0f} %",
+        )
+        for true, predicted in rows
+    ]
 
 
 def key_numbers(result: RunResult) -> list[Fact]:

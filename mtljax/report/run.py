@@ -45,10 +45,11 @@ def write_report(
         training = _training_plots(experiment, history, result)
         examples = _random_examples(tasks, test)
         overview = _overview(experiment, result, sections, training, examples)
-    labeled = {name: int(present.sum()) for name, present in test.present.items()}
+    labeled = test.labeled
     html = page.load_template("run.html.jinja").render(
         title=experiment.name,
-        headline=summary.headline(tasks, result, len(test.images)),
+        headline=summary.headline(tasks, result, test.total),
+        sample=summary.sample_note(len(test.images), test.total),
         remarks=summary.remarks(tasks, result, labeled),
         facts=page.key_numbers(result),
         tasks=tasks,
@@ -105,12 +106,17 @@ def _task_sections(
 
         def draw_test(axis: Axes, task: Task = task) -> str | None:
             index, outputs, labels = test.of(task)
-            return task.draw(axis, outputs, labels) if len(index) else None
+            title = task.draw_metrics(axis, result.test.get(task.name, {}))
+            if title is not None or not len(index):
+                return title
+            return task.draw(axis, outputs, labels)
 
         draw_loss = functools.partial(curves.draw_loss, task=task, history=history, best_step=best)
         loss = make_plot(f"loss_{stem}", draw_loss)
         predictions = make_plot(f"test_{stem}", draw_test, height=4.1, margins=None)
-        sections.append(TaskSection(task, loss, predictions, _worst_examples(task, stem, test)))
+        worst = _worst_examples(task, stem, test)
+        confused = page.confused_pairs(task, result.test.get(task.name, {}))
+        sections.append(TaskSection(task, loss, predictions, worst, confused))
     return sections
 
 
@@ -167,9 +173,13 @@ def _worst_examples(task: Task, stem: str, test: Predictions) -> Plot | None:
         grid = ImageGrid(cells=triples, columns=2, width=_WIDTH, part_labels=parts, legend=legend)
     else:
         images, details = len(index), "worst first (label → prediction)"
-        cells = example_images.captioned_cells([task], test, index, with_names=False)
+        cells = example_images.captioned_cells(
+            [task], test, index, with_names=False, with_files=True
+        )
         grid = ImageGrid(cells=cells, columns=_WORST_COLUMNS, width=_WIDTH)
     which = count(images, "test image")
+    if len(test.images) < test.total:
+        details += f", of a sample of {len(test.images):,}"
     return grid.render(f"worst_{stem}", f"{task.name}: {which} with the largest errors, {details}")
 
 

@@ -33,6 +33,12 @@ def main_results(tasks: Sequence[Task], metrics: SplitMetrics) -> str:
             parts.append(f"{spec.label} of {count(len(values), 'task')} not measured")
             continue
         low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+        if len(known) <= 2:
+            parts += [main_result(task, metrics) for task in group if task.name in known]
+            continue
+        if spec.format(known[low]) == spec.format(known[high]):
+            parts.append(f"{spec.label} {spec.format(known[low])} for each of {len(known)} tasks")
+            continue
         parts.append(
             f"{spec.label} of {count(len(known), 'task')} between "
             f"{spec.format(known[low])} ({low}) and {spec.format(known[high])} ({high}), "
@@ -62,6 +68,16 @@ def headline(tasks: Sequence[Task], result: RunResult, images: int) -> str:
         return sentence
     step = f"step {result.best_step:,} of {result.steps:,}"
     return f"{sentence} Parameters of {step}, selected on validation."
+
+
+def sample_note(images: int, total: int) -> str:
+    """Returns which figures are drawn from a sample of the test split; "" for the entire split."""
+    if images == total:
+        return ""
+    return (
+        f"Metrics, confusion matrices and bars are of all {total:,} test images. Scatter plots and "
+        f"pictures are of a random sample of {images:,}."
+    )
 
 
 def remarks(tasks: Sequence[Task], result: RunResult, labeled: Mapping[str, int]) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ KIND_OF_ISSUE = {
 """Name in cleanvision -> kind of finding."""
 MIN_SIDE = 32
 """Pixels; cleanvision's thresholds are meant for photos and do not fit smaller images."""
-COMMON = 0.05
+COMMON = 0.01
 """Fraction of all images above which an issue is a property of the data, as of a night camera."""
 
 
@@ -45,7 +45,7 @@ class _PilImages:
 
 
 def to_pil(image: Num[np.ndarray, "H W C"], low: float, high: float) -> "Image":
-    """Converts an image to PIL: RGB if it has three channels, otherwise its first one in gray.
+    """Converts an image to PIL: its first three channels as RGB, or its first one in gray.
 
     Values low..high become 0..255, unless they are uint8; NaN becomes black.
     """
@@ -55,14 +55,17 @@ def to_pil(image: Num[np.ndarray, "H W C"], low: float, high: float) -> "Image":
     if pixels.dtype != np.uint8:
         scaled = (pixels.astype(np.float64) - low) / (high - low)
         pixels = np.round(255 * np.clip(np.nan_to_num(scaled), 0, 1)).astype(np.uint8)
-    return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+    is_color = pixels.shape[-1] >= 3
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :3] if is_color else pixels[..., 0]))
 
 
-def find_odd_images(source: Source, places: Sequence[ExampleId]) -> Iterator[Finding]:
-    """Finds images of unusual appearance among the given examples."""
+def find_odd_images(source: Source, places: Sequence[ExampleId]) -> tuple[list[Finding], list[str]]:
+    """Finds images of unusual appearance, and returns remarks on what is too common to list."""
     pool = Pool(source.splits(), places)
+    findings: list[Finding] = []
+    remarks: list[str] = []
     if not places or min(np.shape(pool[0]["image"])[:2]) < MIN_SIDE:
-        return
+        return findings, remarks
     from cleanvision import Imagelab
 
     output = io.StringIO()
@@ -75,7 +78,14 @@ def find_odd_images(source: Source, places: Sequence[ExampleId]) -> Iterator[Fin
         lab.find_issues({name: {} for name in KIND_OF_ISSUE}, n_jobs=1, verbose=False)
     for name, kind in KIND_OF_ISSUE.items():
         rows = np.flatnonzero(lab.issues[f"is_{name}_issue"])
-        if 0 < len(rows) <= max(1, COMMON * len(places)):
-            for row in rows:
-                score = lab.issues[f"{name}_score"].iloc[row]
-                yield Finding(places[int(row)], kind, f"score {score:.2f} (0 is worst)")
+        if len(rows) > max(1, COMMON * len(places)):
+            share = 100 * len(rows) / len(places)
+            remarks.append(
+                f"{len(rows)} images ({share:.1f} %) have the finding {kind!r}: too common to list"
+            )
+            continue
+        scores = lab.issues[f"{name}_score"]
+        for row in sorted(map(int, rows), key=lambda row: float(scores.iloc[row])):
+            detail = f"score {scores.iloc[row]:.2f} (0 is worst)"
+            findings.append(Finding(places[row], kind, detail))
+    return findings, remarks

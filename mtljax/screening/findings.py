@@ -12,8 +12,11 @@ ERRORS = {
     "leak": "is, except for noise, an image of another split",
 }
 WARNINGS = {
-    "duplicate": "is, except for noise, another image of the same split",
+    "duplicate": "is another image of the same split, with the same pixels or other labels",
     "label": "has a label that networks trained on the other examples consider improbable",
+}
+NOTES = {
+    "similar": "is, except for noise, another image of the same split, and has the same labels",
     "dark": "is darker than usual photos",
     "light": "is lighter than usual photos",
     "blurry": "is blurred",
@@ -21,8 +24,9 @@ WARNINGS = {
     "odd size": "has an unusual size",
     "odd aspect ratio": "has an unusual aspect ratio",
 }
-KINDS = {**ERRORS, **WARNINGS}
-"""Kind -> description of such an example; errors must not occur in any data."""
+KINDS = {**ERRORS, **WARNINGS, **NOTES}
+"""Kind -> description of such an example; errors must not occur in any data, and examples with
+notes are not left out."""
 
 
 class Finding(NamedTuple):
@@ -34,6 +38,17 @@ class Finding(NamedTuple):
     detail: str
     like: ExampleId | None = None
     """The other example of a duplicate or leak."""
+    task: str | None = None
+    """Task of a doubtful label."""
+
+
+class Screening(NamedTuple):
+    """Result of screening."""
+
+    findings: list[Finding]
+    """At most one per example and kind, and per task for doubtful labels."""
+    remarks: list[str]
+    """Sentences on what was not judged or not listed, and warnings."""
 
 
 def by_kind(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:

@@ -1,48 +1,87 @@
-"""Detection of probably wrong labels by cross-validation and cleanlab.
+"""Detection of probably wrong labels by cross-validation.
 
 The experiment's own network is trained several times, each time without one fold of the examples,
-which it then predicts.
-
-References:
-  Northcutt et al., 2021, arXiv:1911.00068 (confident learning); Zhou et al., 2023,
-  arXiv:2305.16583 (regression); Lad and Mueller, 2023, arXiv:2307.05080 (segmentation)
+which it then predicts. See `mtljax.screening.judges`.
 """
 
 import dataclasses
-import warnings
+import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Num
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
 from mtljax.data.lazy import estimate_moments
 from mtljax.data.pool import ExampleId, Pool
-from mtljax.evaluation.predictions import Predictions, take
+from mtljax.evaluation.predictions import Predictions
 from mtljax.screening.findings import Finding
-from mtljax.tasks import Classification, Regression, Segmentation, Task
+from mtljax.screening.judges import Records, judge_of
+from mtljax.tasks import Task
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps
+from mtljax.utils.text import number
 
-FENCE = 6.0
-"""Distance of an improbable error from the upper quartile of errors, in interquartile ranges."""
-MIN_MASK_SCORE = 0.1
-"""cleanlab's quality score below which a mask is considered wrong."""
+MIN_REDUCTION = 0.25
+"""Fraction of a constant's error that the networks must remove for their task to be judged: of
+networks that err nearly as often as a constant, most doubts are unfounded."""
+MIN_Z = 3.1
+"""Standard errors by which they must exceed it: 99.9 % confidence."""
+MAX_SHARE = 0.15
+"""Fraction of the examples with doubted labels above which only the most doubtful are listed."""
 
-Judge = Callable[[Task, Float[np.ndarray, "N *_"], Num[np.ndarray, "N *_"]], Int[np.ndarray, " n"]]
-"""Function of (task, outputs, labels) that returns the rows with improbable labels."""
+
+class Evidence(NamedTuple):
+    """Out-of-fold predictions of one task's labels."""
+
+    task: Task
+    places: Sequence[ExampleId]
+    records: Records
+    """One row per place; empty for tasks without a judge."""
+
+
+def find_label_issues(
+    experiment: Experiment,
+    source: Source,
+    places: Sequence[ExampleId],
+    folds: int,
+    progress: Callable[[str], None],
+) -> tuple[list[Finding], list[str]]:
+    """Trains without each fold in turn, and returns doubtful labels and remarks.
+
+    Args:
+      places: Examples without errors.
+    """
+    parts: dict[str, list[tuple[list[ExampleId], Records]]] = {t.name: [] for t in experiment.tasks}
+    results = out_of_fold(experiment, source, places, folds)
+    for fold, batches in enumerate(results, 1):
+        for held_out, predictions in batches:
+            for task in experiment.tasks:
+                judge = judge_of(task)
+                index, outputs, labels = predictions.of(task)
+                if judge is not None and len(index):
+                    where = [held_out[int(i)] for i in index]
+                    parts[task.name].append((where, judge.collect(task, outputs, labels)))
+        progress(f"checked labels, fold {fold} of {folds}")
+    evidence = []
+    for task in experiment.tasks:
+        records = [record for _, record in parts[task.name]]
+        merged = jax.tree.map(lambda *x: np.concatenate(x), *records) if records else {}
+        where = [place for group, _ in parts[task.name] for place in group]
+        evidence.append(Evidence(task, where, merged))
+    return weigh(evidence, len(places))
 
 
 def out_of_fold(
     experiment: Experiment, source: Source, places: Sequence[ExampleId], folds: int
-) -> Iterator[tuple[list[ExampleId], Predictions]]:
+) -> Iterator[Iterator[tuple[list[ExampleId], Predictions]]]:
     """Trains without each fold in turn and predicts it.
 
     Yields:
-      (examples of the fold, their predictions).
+      For each fold, batches of (examples, their predictions).
     """
     order = np.random.default_rng(experiment.seed).permutation(len(places))
     pool = Pool(source.splits(), places)
@@ -54,82 +93,76 @@ def out_of_fold(
         part = dataclasses.replace(
             source, train=pool.at(rest), validation=pool.at(held_out), test=pool.at(held_out)
         )
-        predictions = _train_and_predict(experiment, part, len(held_out))
-        yield [places[int(row)] for row in held_out], predictions
+        yield _train_and_predict(experiment, part, [places[int(row)] for row in held_out])
 
 
-def _train_and_predict(experiment: Experiment, source: Source, count: int) -> Predictions:
+def _train_and_predict(
+    experiment: Experiment, source: Source, places: Sequence[ExampleId]
+) -> Iterator[tuple[list[ExampleId], Predictions]]:
     programs = Programs(set_up(experiment, source=source))
     state = programs.create(experiment.seed)
     for chunk in take_steps(programs, [experiment.seed], state, 0):
         state = chunk.state
-    return programs.test.metrics_and_predictions(state, max_examples=count)[1]
+    start = 0
+    for predictions in programs.test.predictions(state):
+        stop = start + len(predictions.images)
+        yield list(places[start:stop]), predictions
+        start = stop
 
 
-def find_label_issues(
-    task: Task, places: Sequence[ExampleId], predictions: Predictions
-) -> Iterator[Finding]:
-    """Finds labels of a task that contradict the predictions."""
-    judge = next((judge for kind, judge in JUDGES.items() if isinstance(task, kind)), None)
-    rows, outputs, labels = predictions.of(task)
-    if judge is None or not len(rows):
-        return
-    decoded = jax.tree.map(np.asarray, task.decode(outputs))
-    with warnings.catch_warnings(action="ignore"):
-        improbable = judge(task, outputs, labels)
-    for i in improbable:
-        label, prediction = (task.text(take(values, i)) for values in (labels, decoded))
-        detail = f"{task.name}: {label}; predicted {prediction}"
-        yield Finding(places[rows[i]], "label", detail)
+def weigh(evidence: Sequence[Evidence], examples: int) -> tuple[list[Finding], list[str]]:
+    """Returns the doubtful labels, the most doubtful first, and remarks on what was not judged.
+
+    Labels are judged where the networks clearly beat the best constant, and listed for at most
+    `MAX_SHARE` of the examples, in turn for each task.
+    """
+    remarks, judged = [], []
+    for task, _, records in evidence:
+        reason = _reason_not_to_judge(task, records)
+        if reason is None:
+            judged.append(task)
+        else:
+            remarks.append(f"labels of task {task.name!r} not judged: {reason}")
+    ranked: list[tuple[int, Finding]] = []
+    for task, places, records in evidence:
+        judge = judge_of(task)
+        if judge is None or task not in judged:
+            continue
+        suspicion = judge.suspicion(records)
+        order = np.argsort(-suspicion, kind="stable")[: int((suspicion > 0).sum())]
+        most = math.ceil(judge.max_share * len(places) / len(judged))
+        if len(order) > most:
+            remarks.append(
+                f"{len(order)} labels of task {task.name!r} differ much from the prediction: the "
+                f"{most} that differ most are listed"
+            )
+        for rank, row in enumerate(order[:most]):
+            detail = f"{task.name}: {judge.detail(task, records, int(row))}"
+            ranked.append((rank, Finding(places[row], "label", detail, task=task.name)))
+    ranked.sort(key=lambda item: item[0])
+    findings = [finding for _, finding in ranked]
+    limit = max(1, math.floor(MAX_SHARE * examples))
+    listed = set(list(dict.fromkeys(finding.place for finding in findings))[:limit])
+    kept = [finding for finding in findings if finding.place in listed]
+    if len(kept) < len(findings):
+        remarks.append(
+            f"{len(findings)} labels are doubtful: only the most doubtful {len(kept)}, in "
+            f"{100 * MAX_SHARE:.0f} % of the examples, are listed"
+        )
+    return kept, remarks
 
 
-def _judge_classes(
-    task: Task, outputs: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
-) -> Int[np.ndarray, " n"]:
-    from cleanlab.filter import find_label_issues
-
-    probabilities = np.asarray(jax.nn.softmax(outputs, -1))
-    classes, labels = np.unique(labels, return_inverse=True)  # cleanlab needs every class present
-    probabilities = probabilities[:, classes]
-    probabilities = probabilities / np.maximum(probabilities.sum(1, keepdims=True), 1e-12)
-    if len(classes) < 2:
-        return np.array([], int)
-    return np.flatnonzero(find_label_issues(labels, probabilities, filter_by="both", n_jobs=1))
-
-
-def _judge_numbers(
-    task: Task, outputs: Float[np.ndarray, "N *_"], labels: Float[np.ndarray, "N *_"]
-) -> Int[np.ndarray, " n"]:
-    from cleanlab.regression.rank import get_label_quality_scores
-
-    labels = labels.reshape(len(labels), -1)
-    predicted = np.asarray(task.decode(outputs)).reshape(labels.shape)
-    errors = np.abs(predicted - labels).max(1)
-    q1, q3 = np.quantile(errors, (0.25, 0.75))
-    scores = np.min(
-        [get_label_quality_scores(labels[:, k], predicted[:, k]) for k in range(labels.shape[1])], 0
-    )
-    return np.flatnonzero((errors > q3 + FENCE * (q3 - q1)) & (scores < np.median(scores)))
-
-
-def _judge_masks(
-    task: Task, outputs: Float[np.ndarray, "N H W K"], labels: Int[np.ndarray, "N H W"]
-) -> Int[np.ndarray, " n"]:
-    from cleanlab.segmentation.rank import get_label_quality_scores
-
-    scores = []
-    for output, label in zip(outputs, labels, strict=True):
-        probabilities = np.moveaxis(np.asarray(jax.nn.softmax(output, -1)), -1, 0)[None]
-        known = (label >= 0) & (label < probabilities.shape[1])
-        label = np.where(known, label, probabilities[0].argmax(0))  # unlabelled pixels are right
-        image, _ = get_label_quality_scores(label[None], probabilities, verbose=False)
-        scores.append(float(image[0]))
-    return np.flatnonzero(np.array(scores) < MIN_MASK_SCORE)
-
-
-JUDGES: dict[type[Task], Judge] = {
-    Classification: _judge_classes,
-    Regression: _judge_numbers,
-    Segmentation: _judge_masks,
-}
-"""Kind of task -> its judge."""
+def _reason_not_to_judge(task: Task, records: Records) -> str | None:
+    """Returns why a task's labels cannot be judged, None if they can."""
+    judge = judge_of(task)
+    if judge is None:
+        return "only classes, numbers and masks are"
+    if not records:
+        return "no example has one"
+    network, constant = judge.errors(records)
+    gain = (1 - MIN_REDUCTION) * constant - network
+    error = gain.std() / math.sqrt(len(gain))
+    if np.isfinite(network).all() and gain.mean() > MIN_Z * error:
+        return None
+    scores = (number(judge.score(errors)) for errors in (network, constant))
+    return "the network ({} {}) does not clearly beat a constant ({})".format(judge.metric, *scores)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from mtljax.config import Experiment
-from mtljax.data.base import Source
+from mtljax.data.base import Source, place_of
 from mtljax.data.pool import ExampleId
 from mtljax.report.page import load_template
 from mtljax.screening.appearance import to_pil
-from mtljax.screening.findings import ERRORS, KINDS, Finding, by_kind
+from mtljax.screening.findings import ERRORS, KINDS, NOTES, Finding, Screening, by_kind
 from mtljax.utils.files import write_text
 
 MAX_SHOWN = 48
@@ -23,10 +23,9 @@ MAX_SIDE = 192
 """Maximum side of a picture in pixels."""
 
 
-def write_page(
-    path: Path, experiment: Experiment, source: Source, findings: Sequence[Finding]
-) -> None:
+def write_page(path: Path, experiment: Experiment, source: Source, screening: Screening) -> None:
     """Writes the page."""
+    findings = screening.findings
     value_range = _value_range(source)
     parts = [
         {
@@ -38,7 +37,10 @@ def write_page(
         for kind, of_kind in by_kind(findings)
     ]
     page = load_template("screening.html.jinja", "mtljax.screening").render(
-        title=experiment.name, headline=headline(findings, source), parts=parts
+        title=experiment.name,
+        headline=headline(findings, source),
+        remarks=screening.remarks,
+        parts=parts,
     )
     write_text(path, page)
 
@@ -46,7 +48,7 @@ def write_page(
 def headline(findings: Sequence[Finding], source: Source) -> str:
     """Summary of the findings in one sentence."""
     count = sum(map(len, source.splits().values()))
-    places = {finding.place for finding in findings}
+    places = {finding.place for finding in findings if finding.kind not in NOTES}
     errors = {finding.place for finding in findings if finding.kind in ERRORS}
     if not places:
         return f"No findings in {count} examples."
@@ -74,11 +76,17 @@ def _tile(finding: Finding, source: Source, value_range: tuple[float, float]) ->
     places = [finding.place, *([finding.like] if finding.like else [])]
     pictures = [(place, _data_uri(place, source, value_range)) for place in places]
     return {
-        "place": str(finding.place),
-        "like": finding.like and str(finding.like),
+        "place": _name(finding.place, source),
+        "like": finding.like and _name(finding.like, source),
         "detail": finding.detail,
         "pictures": [{"name": str(place), "uri": uri} for place, uri in pictures if uri],
     }
+
+
+def _name(place: ExampleId, source: Source) -> str:
+    """Returns the split and row of an example, and its file if it is known."""
+    file = place_of(source.splits()[place.split], place.row)
+    return f"{place} · {file}" if file else str(place)
 
 
 def _data_uri(place: ExampleId, source: Source, value_range: tuple[float, float]) -> str | None:

@@ -1,7 +1,7 @@
 """Screening of an experiment's data: all checks, combined in one list of findings."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mtljax.build import keeps_on_device, load_resident, open_source
@@ -9,10 +9,13 @@ from mtljax.config import Experiment
 from mtljax.data.base import Arrays, Example, Source, Split, map_splits
 from mtljax.screening.appearance import find_odd_images
 from mtljax.screening.droplist import write_drop
-from mtljax.screening.findings import ERRORS, Finding, by_kind
+from mtljax.screening.findings import ERRORS, NOTES, Finding, Screening, by_kind
 from mtljax.screening.images import find_duplicates, summarize_images
-from mtljax.screening.labels import find_label_issues, out_of_fold
+from mtljax.screening.labels import find_label_issues
 from mtljax.utils.optional import require_installed
+
+MANY = 0.05
+"""Fraction of the examples with findings above which screening warns."""
 
 
 def screen(
@@ -21,8 +24,8 @@ def screen(
     *,
     folds: int = 4,
     progress: Callable[[str], None] = lambda message: None,
-) -> list[Finding]:
-    """Runs all checks; each example has at most one finding per kind.
+) -> Screening:
+    """Runs all checks.
 
     Args:
       experiment: Its network checks the labels.
@@ -37,19 +40,37 @@ def screen(
     if folds < 0 or folds == 1:
         raise ValueError(f"--folds must be 0 (skip labels) or >= 2, not {folds}")
     summaries, findings = summarize_images(source, experiment.tasks)
-    progress(f"read {len(summaries) + len(findings)} examples")
-    findings += find_duplicates(summaries)
+    examples = len(summaries) + len(findings)
+    progress(f"read {examples} examples")
+    findings += find_duplicates(summaries, source)
     places = [summary.place for summary in summaries]
-    findings += find_odd_images(source, places)
-    suspicious = {f.place for f in findings}  # a network that has learned a copy predicts its label
-    clean = [place for place in places if place not in suspicious]
+    copies = {f.place for f in findings}  # a network that has learned a copy predicts its label
+    odd, remarks = find_odd_images(source, places)
+    findings += odd
     if folds:
-        results = out_of_fold(experiment, source, clean, folds)
-        for fold, (held_out, predictions) in enumerate(results, 1):
-            progress(f"checked labels, fold {fold} of {folds}")
-            for task in experiment.tasks:
-                findings += find_label_issues(task, held_out, predictions)
-    return findings
+        clean = [place for place in places if place not in copies]
+        doubted, not_judged = find_label_issues(experiment, source, clean, folds, progress)
+        findings += doubted
+        remarks += not_judged
+    return Screening(findings, remarks + _warnings(findings, examples))
+
+
+def _warnings(findings: Sequence[Finding], examples: int) -> list[str]:
+    """Returns warnings if many examples have findings."""
+    places = {finding.place for finding in findings if finding.kind not in NOTES}
+    if len(places) <= MANY * examples:
+        return []
+    sentences = [
+        f"{len(places)} of {examples} examples have findings, more than {100 * MANY:.0f} %: look "
+        "at the report before you leave them out of training"
+    ]
+    leaks = sum(finding.kind == "leak" for finding in findings)
+    if leaks > MANY * examples:
+        sentences.append(
+            f"{leaks} images occur in two splits: split by a column that is the same for all "
+            "images of an object or a video, instead of leaving the copies out"
+        )
+    return sentences
 
 
 def load_screened(experiment: Experiment) -> Source:
@@ -70,7 +91,7 @@ def load_screened(experiment: Experiment) -> Source:
 
     source = map_splits(open_source(experiment), cached)
     summaries, findings = summarize_images(source, experiment.tasks)
-    findings += find_duplicates(summaries)
+    findings += find_duplicates(summaries, source)
     errors = [finding for finding in findings if finding.kind in ERRORS]
     if errors:
         counts = ", ".join(f"{len(of_kind)} {kind}" for kind, of_kind in by_kind(errors))
@@ -101,7 +122,7 @@ def screen_to_folder(
     drop: Path | None,
     folds: int,
     progress: Callable[[str], None],
-) -> list[Finding]:
+) -> Screening:
     """Screens an experiment's data and writes findings.json, report.html and the drop list.
 
     `folds` and `progress` are those of `screen`.
@@ -121,12 +142,13 @@ def screen_to_folder(
     for path in (output / "findings.json", *([drop] if drop else [])):
         check_output(path)
     source = open_source(experiment)
-    findings = screen(experiment, source, folds=folds, progress=progress)
+    screening = screen(experiment, source, folds=folds, progress=progress)
+    findings = screening.findings
     write_json(
         output / "findings.json",
         [{**f._asdict(), "place": str(f.place), "like": f.like and str(f.like)} for f in findings],
     )
-    write_page(output / "report.html", experiment, source, findings)
+    write_page(output / "report.html", experiment, source, screening)
     if drop is not None:
-        progress(f"{write_drop(drop, findings, source)} examples to leave out in {drop}")
-    return findings
+        progress(f"{write_drop(drop, findings, source)} to leave out in {drop}")
+    return screening

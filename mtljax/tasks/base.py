@@ -271,6 +271,13 @@ class Task(abc.ABC):
         """Draws predictions against labels on matplotlib axes; returns the title, None if empty."""
         return None
 
+    def draw_metrics(self, axis: Any, metrics: TaskMetrics) -> str | None:
+        """Draws metrics of an entire split, instead of `draw`; returns the title, None if empty.
+
+        The figure may be enlarged by `axis.figure.set_size_inches`.
+        """
+        return None
+
     @property
     def legend(self) -> tuple[tuple[str, Color], ...]:
         """Legend of `picture`: (text, RGB)."""

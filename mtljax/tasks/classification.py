@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
-from mtljax.tasks import checks, parsing
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies, masked_sum
@@ -100,23 +100,16 @@ class Classification(Task):
     def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str:
         confusion = np.zeros((self.num_classes, self.num_classes), int)
         np.add.at(confusion, (labels, outputs.argmax(-1)), 1)
-        fractions = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-        image = axis.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-        axis.grid(False)
-        if self.num_classes <= 20:
-            size = 9.5 if self.num_classes <= 12 else 6.5
-            center = {"ha": "center", "va": "center", "fontsize": size}
-            for row, column in np.argwhere(confusion):
-                color = "white" if fractions[row, column] > 0.5 else "black"
-                axis.text(column, row, confusion[row, column], color=color, **center)
-            ticks = range(self.num_classes)
-            names = [_short(self.text(i)) for i in ticks]
-            axis.set_xticks(ticks, names, rotation=90 if self.class_names else 0)
-            axis.set_yticks(ticks, names)
-        else:
-            axis.figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
-        axis.set_xlabel("predicted class")
-        axis.set_ylabel("true class")
+        return self._draw_confusion(axis, confusion)
+
+    def draw_metrics(self, axis: Any, metrics: TaskMetrics) -> str | None:
+        confusion = np.asarray(metrics.get("confusion", ()), int)
+        if confusion.shape != (self.num_classes, self.num_classes) or not confusion.any():
+            return None
+        return self._draw_confusion(axis, confusion)
+
+    def _draw_confusion(self, axis: Any, confusion: Int[np.ndarray, "C C"]) -> str:
+        drawing.draw_confusion(axis, confusion, [self.text(i) for i in range(self.num_classes)])
         wrong = confusion - np.diag(np.diagonal(confusion))
         title = f"{self.name}: {wrong.sum()} of {confusion.sum()} test images in a wrong class"
         if wrong.max() > 1:
@@ -126,10 +119,6 @@ class Classification(Task):
                 f"({wrong.max()} times)"
             )
         return title
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 16 else name[:15] + "…"
 
 
 class _Confusion(ConfusionMatrix):

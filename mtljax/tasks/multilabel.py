@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.models.heads import VectorHead
-from mtljax.tasks import checks, parsing
+from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
 from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
@@ -123,12 +123,15 @@ class MultiLabel(Task):
 
     def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
         precision = average_precision(np.asarray(jax.device_get(outputs)), np.asarray(labels) != 0)
+        return self._draw_precision(axis, precision)
+
+    def draw_metrics(self, axis: Any, metrics: TaskMetrics) -> str | None:
+        precision = np.asarray(metrics.get("average_precision", ()), float)
+        return self._draw_precision(axis, precision) if len(precision) else None
+
+    def _draw_precision(self, axis: Any, precision: Float[np.ndarray, " C"]) -> str | None:
         names = self.class_names or [str(i) for i in range(self.num_classes)]
-        axis.barh(names, np.nan_to_num(precision))
-        axis.set_xlim(0, 1)
-        axis.invert_yaxis()
-        axis.set_xlabel("average precision")
-        axis.set_ylabel("class")
+        drawing.draw_bars(axis, precision, names, "average precision")
         finite = precision[np.isfinite(precision)]
         return f"{self.name}: mean average precision {finite.mean():.2f}" if finite.size else None
 

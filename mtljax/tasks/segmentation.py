@@ -135,6 +135,19 @@ class Segmentation(PixelTask):
         name = self.class_names[most] if self.class_names else f"class {most}"
         return f"{len(classes)} classes, most {name}"
 
+    def draw_metrics(self, axis: Any, metrics: TaskMetrics) -> str | None:
+        iou = np.asarray(metrics.get("iou", ()), float)
+        if iou.shape != (self.num_classes,) or not np.isfinite(iou).any():
+            return None
+        names = self.class_names or [f"class {i}" for i in range(self.num_classes)]
+        drawing.draw_bars(axis, iou, names, "IoU on the test split")
+        known = np.flatnonzero(np.isfinite(iou))
+        low, high = known[iou[known].argmin()], known[iou[known].argmax()]
+        return (
+            f"{self.name}: mean IoU {iou[known].mean():.3f}; lowest {names[low]} {iou[low]:.3f}, "
+            f"highest {names[high]} {iou[high]:.3f}"
+        )
+
     @property
     def legend(self) -> tuple[tuple[str, drawing.Color], ...]:
         return drawing.class_legend(self.class_names)

@@ -1,5 +1,7 @@
 """Evaluation is over the data set, whatever the batches and the devices are."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -112,12 +114,58 @@ def test_predictions_come_in_order_and_without_padding(batch, devices, most, spl
     evaluator = Evaluator(Fixed(), TASKS, split, batch, placement, keep_on_device=False)
     metrics, found = evaluator.metrics_and_predictions(placement.replicate(state), most)
     assert_same(metrics, expected(split))
-    end = min(most, COUNT)
-    np.testing.assert_array_equal(found.images, split.image[:end])
-    np.testing.assert_array_equal(found.outputs["size"], split.image[:end, 0, 4, 0])
+    rows = [int((split.image == image).all((1, 2, 3)).argmax()) for image in found.images]
+    assert len(rows) == min(most, COUNT)
+    assert rows == sorted(set(rows))
+    np.testing.assert_array_equal(found.outputs["size"], split.image[rows, 0, 4, 0])
     for task in TASKS:
-        np.testing.assert_array_equal(found.labels[task.name], split.labels[task.name][:end])
-        np.testing.assert_array_equal(found.present[task.name], split.present[task.name][:end])
+        np.testing.assert_array_equal(found.labels[task.name], split.labels[task.name][rows])
+        np.testing.assert_array_equal(found.present[task.name], split.present[task.name][rows])
+    assert found.total == COUNT
+    assert found.labeled == {name: int(mask.sum()) for name, mask in split.present.items()}
+
+
+def test_a_sample_of_predictions_is_random_and_always_the_same(split, state):
+    placement = parallel.place(7, 1)
+    evaluator = Evaluator(Fixed(), TASKS, split, 7, placement, keep_on_device=True)
+    first, second = (evaluator.metrics_and_predictions(state, 20)[1] for _ in range(2))
+    np.testing.assert_array_equal(first.images, second.images)
+    assert (first.images != split.image[:20]).any()
+
+
+def test_predictions_that_need_much_memory_are_a_smaller_sample(split, state, monkeypatch):
+    per_example = 5 * 4 + 4 * 4 + 4 + 4 + 4 + 2
+    monkeypatch.setattr("mtljax.evaluation.evaluator.MAX_PREDICTION_BYTES", 10 * per_example)
+    evaluator = Evaluator(Fixed(), TASKS, split, 7, parallel.place(7, 1), keep_on_device=False)
+    metrics, found = evaluator.metrics_and_predictions(state)
+    assert_same(metrics, expected(split))
+    assert (len(found.images), found.total) == (10, COUNT)
+
+
+def test_predictions_have_the_files_of_their_examples(split, state):
+    class Files:
+        def place(self, row):
+            return f"labels.csv row {row + 2} (a/{row}.png)"
+
+    named = dataclasses.replace(split, origin=Files())
+    evaluator = Evaluator(Fixed(), TASKS, named, 7, parallel.place(7, 1), keep_on_device=False)
+    found = evaluator.metrics_and_predictions(state, 20)[1]
+    for image, place in zip(found.images, found.places, strict=True):
+        row = int((split.image == image).all((1, 2, 3)).argmax())
+        assert place == f"labels.csv row {row + 2} (a/{row}.png)"
+    unnamed = Evaluator(Fixed(), TASKS, split, 7, parallel.place(7, 1), keep_on_device=False)
+    assert unnamed.metrics_and_predictions(state, 20)[1].places == ()
+
+
+@pytest.mark.parametrize("batch", [7, 64])
+def test_batches_of_predictions_are_the_split_without_padding(batch, split, state):
+    evaluator = Evaluator(
+        Fixed(), TASKS, split, batch, parallel.place(batch, 1), keep_on_device=False
+    )
+    parts = list(evaluator.predictions(state))
+    np.testing.assert_array_equal(np.concatenate([p.images for p in parts]), split.image)
+    size = np.concatenate([p.present["size"] for p in parts])
+    np.testing.assert_array_equal(size, split.present["size"])
 
 
 def test_the_average_of_parameters_is_evaluated_where_there_is_one(split, state):

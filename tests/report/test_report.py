@@ -12,7 +12,7 @@ from support.cli import run
 from support.report import Page, is_drawn, make_run, write
 
 from mtljax.runs.records import TrainRecord
-from mtljax.tasks import Regression
+from mtljax.tasks import Classification, Regression
 
 HOSTILE = "</title><script>alert('x_1')</script> $\\frac{ & \"quoted\""
 
@@ -224,6 +224,36 @@ def test_many_tasks_are_ranked_and_the_worst_shown(tmp_path, monkeypatch):
     assert "worst_task_37" not in stems
     assert "2 of 40 tasks" in page.text
     assert all(name in page.cells for name in names)
+
+
+def test_errors_are_counted_over_the_entire_split(tmp_path):
+    run = make_run()
+    confusion = np.full((10, 10), 10)
+    run["result"].test["digit"]["confusion"] = confusion.tolist()
+    run["test"] = run["test"]._replace(split_size=7949, split_labels={"digit": 1000, "value": 7949})
+    page = Page(write(tmp_path, run))
+    assert "On 7,949 test images:" in page.text
+    assert "98.8 % for digit (1,000 labels)" in page.text
+    assert "pictures are of a random sample of 60." in page.text
+    titles = [image["alt"] for image in page.all("img")]
+    assert any("digit: 900 of 1000 test images in a wrong class" in title for title in titles)
+    assert any("with the largest errors" in t and "of a sample of 60" in t for t in titles)
+
+
+def test_confusions_of_many_classes_are_listed(tmp_path):
+    run = make_run()
+    names = tuple(f"breed {i}" for i in range(70))
+    digit = Classification(name="digit", num_classes=70, class_names=names)
+    run["experiment"] = dataclasses.replace(
+        run["experiment"], tasks=(digit, run["experiment"].tasks[1])
+    )
+    confusion = np.eye(70, dtype=int) * 30
+    confusion[3, 60] = 12
+    run["result"].test["digit"]["confusion"] = confusion.tolist()
+    run["test"].outputs["digit"] = np.eye(70)[run["test"].labels["digit"]]
+    page = Page(write(tmp_path, run))
+    start = page.cells.index("breed 3")
+    assert page.cells[start : start + 4] == ["breed 3", "breed 60", "12", "29 %"]
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -5,16 +5,24 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from support.report import make_run
 
 from mtljax.report.curves import describe_weights
-from mtljax.report.example_images import label_grid, to_rgb, triple_cells, worst_first
+from mtljax.report.example_images import (
+    captioned_cells,
+    label_grid,
+    to_rgb,
+    triple_cells,
+    worst_first,
+)
 from mtljax.report.history import Series, series
 from mtljax.report.image_grid import Caption, GridCell, ImageGrid
+from mtljax.report.page import confused_pairs
 from mtljax.report.run import file_stems
 from mtljax.report.summary import main_results
 from mtljax.runs.records import TrainRecord, ValidationRecord
-from mtljax.tasks import Classification, Regression
+from mtljax.tasks import Classification, MultiLabel, Regression, Segmentation
 from mtljax.utils.text import joined, number
 
 
@@ -119,12 +127,105 @@ def test_thinning_keeps_the_mean():
     assert Series(x, x).downsample(2000).steps is x
 
 
-def test_captions_take_two_lines_where_one_is_too_wide():
+def test_captions_wrap_where_one_line_is_too_wide():
     assert Caption("", "3", "8", True).lines(1.0) == ["3 → 8"]
-    first, second = Caption("", "a golden retriever", "an old labrador", True).lines(1.0)
-    assert first.startswith("a golden")
-    assert first.endswith("…")
-    assert second.startswith("→ an old")
+    lines = Caption("", "a golden retriever", "an old labrador", True).lines(1.0)
+    assert " ".join(lines) == "a golden retriever → an old labrador"
+    assert len(lines) == 4
+    name = "cam_a/a_rather_long_file_name_00017.png"
+    assert "".join(Caption("", name).lines(1.0)) == name
+    assert "…" not in "".join(Caption("a long name of a task", "a label").lines(0.5))
+
+
+def test_captions_end_after_a_dozen_lines():
+    lines = Caption("", " ".join(["word"] * 200)).lines(1.0)
+    assert len(lines) == 12
+    assert lines[-1].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("/a/labels.csv row 7 (cam_a/000.png)", "cam_a/000.png"),
+        ("/a/labels.csv row 7 (img (1).png)", "img (1).png"),
+        ("C:\\data\\train example 7", "train example 7"),
+        ("data/train example 3.npy", "train example 3.npy"),
+    ],
+)
+def test_the_worst_images_have_the_names_of_their_files(place, name):
+    run = make_run()
+    test = run["test"]._replace(places=[place] * 60)
+    cells = captioned_cells(
+        [run["experiment"].tasks[0]], test, np.array([3]), with_names=False, with_files=True
+    )
+    assert [caption.label for caption in cells[0].captions][0] == name
+    assert len(cells[0].captions) == 2
+
+
+def test_a_metric_of_one_or_two_tasks_has_no_range():
+    tasks = [Classification(name=f"c{i}", num_classes=2) for i in range(6)]
+    tasks += [Regression(name="x"), *(Segmentation(name=n, num_classes=2) for n in "mn")]
+    metrics = {f"c{i}": {"accuracy": 0.8} for i in range(6)}
+    metrics |= {"x": {"mae": 0.893}, "m": {"miou": 0.5}, "n": {"miou": 0.7}}
+    assert main_results(tasks, metrics) == (
+        "accuracy 80.0 % for each of 6 tasks, mean absolute error 0.893 for x, "
+        "mean IoU 0.5 for m and mean IoU 0.7 for n"
+    )
+    metrics["c0"]["accuracy"] = 0.6
+    assert "accuracy of 6 tasks between 60.0 % (c0) and 80.0 % (c1)" in main_results(tasks, metrics)
+
+
+def axis():
+    return Figure(figsize=(4.8, 4.1)).add_subplot()
+
+
+@pytest.mark.parametrize("count", [3, 20, 43, 60])
+def test_confusion_matrices_have_the_complete_name_of_every_class(count):
+    names = tuple(f"a class with a name {i}" for i in range(count))
+    drawn = axis()
+    task = Classification(name="c", num_classes=count, class_names=names)
+    confusion = np.eye(count, dtype=int) * 9
+    confusion[0, 1] = 4
+    title = task.draw_metrics(drawn, {"confusion": confusion.tolist()})
+    assert title.startswith(f"c: 4 of {9 * count + 4} test images in a wrong class")
+    for labels in (drawn.get_xticklabels(), drawn.get_yticklabels()):
+        assert tuple(label.get_text() for label in labels) == names
+    # Each name has a line of its own: 7 points, and the axes take most of the figure.
+    assert count == 3 or drawn.figure.get_figheight() >= count * 7 / 72 + 1
+
+
+def test_a_confusion_of_many_classes_is_a_table():
+    task = Classification(name="c", num_classes=120)
+    confusion = np.eye(120, dtype=int) * 5
+    confusion[7, 8], confusion[9, 4] = 3, 5
+    assert [tuple(pair) for pair in confused_pairs(task, {"confusion": confusion.tolist()})] == [
+        ("9", "4", "5", "50 %"),
+        ("7", "8", "3", "38 %"),
+    ]
+    assert task.draw_metrics(axis(), {"confusion": confusion.tolist()})
+    assert confused_pairs(task, {}) == []
+    small = Classification(name="c", num_classes=4)
+    assert confused_pairs(small, {"confusion": np.ones((4, 4)).tolist()}) == []
+
+
+def test_iou_is_a_bar_with_a_name_per_class():
+    names = ("road", "sidewalk", "wall")
+    drawn = axis()
+    task = Segmentation(name="m", num_classes=3, class_names=names)
+    title = task.draw_metrics(drawn, {"iou": [0.9, 0.25, float("nan")], "miou": 0.575})
+    assert title == "m: mean IoU 0.575; lowest sidewalk 0.250, highest road 0.900"
+    assert [bar.get_width() for bar in drawn.patches] == [0.9, 0.25, 0]
+    assert tuple(label.get_text() for label in drawn.get_yticklabels()) == names
+    assert [text.get_text() for text in drawn.texts] == ["0.900", "0.250", "n/a"]
+    assert task.draw_metrics(axis(), {}) is None
+
+
+def test_bars_of_many_classes_are_the_lowest():
+    drawn = axis()
+    task = MultiLabel(name="m", num_classes=200)
+    task.draw_metrics(drawn, {"average_precision": np.linspace(1, 0, 200).tolist()})
+    assert len(drawn.patches) == 60
+    assert drawn.get_yticklabels()[0].get_text() == "199"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import html
 import io
 import json
 
@@ -9,23 +10,26 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 from support import planted
 
 from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import SOURCES, from_arrays
-from mtljax.data.base import map_splits
+from mtljax.data.base import Arrays, map_splits
 from mtljax.data.droplist import drop_examples
-from mtljax.data.pool import ExampleId, pool_of
-from mtljax.evaluation.predictions import Predictions
+from mtljax.data.pipeline import read_batch
+from mtljax.data.pool import ExampleId, Pool, image_digest, pool_of
+from mtljax.data.scenes.scene import ROOM_TYPES
 from mtljax.main import main
 from mtljax.screening.appearance import find_odd_images
-from mtljax.screening.droplist import examples_to_drop, write_drop
+from mtljax.screening.droplist import to_drop, write_drop
 from mtljax.screening.findings import Finding
-from mtljax.screening.images import find_duplicates, summarize_images
-from mtljax.screening.labels import find_label_issues
-from mtljax.screening.screen import load_screened
-from mtljax.tasks import Classification, Regression, Segmentation
+from mtljax.screening.images import find_duplicates, summarize_example, summarize_images
+from mtljax.screening.judges import judge_of
+from mtljax.screening.labels import Evidence, weigh
+from mtljax.screening.screen import load_screened, screen
+from mtljax.tasks import Classification, Depth, Regression, Segmentation
 
 QUICK = {"steps": 20, "log_every": 10, "eval_every": 10}
 
@@ -51,6 +55,8 @@ def screened(folder, tmp_path, *flags, **fields):
 def test_all_faults_that_need_no_training_are_found(folders, tmp_path):
     folder, faults, _ = folders
     found = screened(folder, tmp_path, "--folds", 0)
+    assert len(found["similar"]) == len(found["duplicate"])  # copies with noise, and exact ones
+    found["duplicate"] |= found.pop("similar")
     for kind in ("unreadable", "not finite", "out of range", "duplicate", "leak"):
         assert found[kind].keys() == faults[kind].keys(), kind
     for kind in ("duplicate", "leak"):
@@ -202,7 +208,7 @@ def test_doubles_are_found_across_blocks(monkeypatch):
     images[50] = images[2] + 0.001
     source = source_of(images, value=np.zeros(60, np.float32))
     seen, _ = summarize_images(source, (Regression(name="value"),))
-    (found,) = find_duplicates(seen)
+    (found,) = find_duplicates(seen, source)
     same = [
         place
         for place, one in zip(pool_of(source).places, pool_of(source), strict=True)
@@ -220,21 +226,32 @@ def test_dark_blurred_and_odd_images_are_found():
     source = from_arrays(images, {"row": np.arange(60)})
     pool = pool_of(source)
     rows = {place: int(pool[i]["labels"]["row"]) for i, place in enumerate(pool.places)}
-    found = {(f.kind, rows[f.place]) for f in find_odd_images(source, pool.places)}
+    odd, remarks = find_odd_images(source, pool.places)
+    found = {(f.kind, rows[f.place]) for f in odd}
+    assert remarks == []
     assert ("dark", 5) in found
     assert ("blurry", 9) in found
     assert {row for _, row in found} <= {5, 9}
 
 
-def predictions(name, outputs, labels):
-    present = {name: np.ones(len(labels), bool)}
-    return Predictions(np.zeros((len(labels), 1)), {name: outputs}, {name: labels}, present)
-
-
-def flagged(task, outputs, labels):
+def weighed(task, outputs, labels, *others):
+    """Findings and remarks on one task's labels, all predicted at once."""
     places = [ExampleId("train", i) for i in range(len(labels))]
-    found = find_label_issues(task, places, predictions(task.name, outputs, labels))
-    return {finding.place.row for finding in found}
+    evidence = [Evidence(task, places, judge_of(task).collect(task, outputs, labels)), *others]
+    return weigh(evidence, len(labels))
+
+
+def flagged(*arguments):
+    return {finding.place.row for finding in weighed(*arguments)[0]}
+
+
+def class_outputs(labels, right, seed=0, count=10):
+    """Logits of a network that is right, and confident, about a fraction of the labels."""
+    rng = np.random.default_rng(seed)
+    others = rng.integers(count, size=len(labels))
+    guesses = np.where(rng.random(len(labels)) < right, labels, others)
+    logits = 4 * np.eye(count)[guesses] + rng.normal(size=(len(labels), count))
+    return logits.astype(np.float32)
 
 
 def test_classes_that_the_predictions_speak_against():
@@ -252,6 +269,15 @@ def test_numbers_that_the_predictions_speak_against():
     assert flagged(Regression(name="n"), outputs, labels) == {7, 200}
 
 
+def test_a_wrong_component_of_a_small_unit_is_found():
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(0, 1, (300, 2)) * np.array([1000, 1])
+    outputs = labels + rng.normal(0, 0.03, (300, 2)) * np.array([1000, 1])
+    labels[7, 1] += 1
+    task = Regression(name="n", size=2)
+    assert flagged(task, outputs.astype(np.float32), labels.astype(np.float32)) == {7}
+
+
 def test_masks_that_the_predictions_speak_against():
     labels = np.zeros((20, 16, 16), np.int32)
     labels[:, :8] = 1
@@ -260,28 +286,347 @@ def test_masks_that_the_predictions_speak_against():
     assert flagged(Segmentation(name="m", num_classes=2), outputs, labels) == {3}
 
 
+def test_labels_are_not_judged_by_networks_that_do_not_clearly_beat_a_constant():
+    digits = np.arange(2000) % 10
+    task = Classification(name="digit", num_classes=10)
+    found, remarks = weighed(task, class_outputs(digits, 0.1), digits)
+    assert found == []
+    assert remarks == [
+        "labels of task 'digit' not judged: the network (accuracy 0.195) does not clearly beat a "
+        "constant (0.1)"
+    ]
+    rare = (np.arange(2000) % 20 == 0).astype(int)  # 95 % of one class
+    found, remarks = weighed(task, class_outputs(rare, 0.95, count=2), rare)
+    assert found == []
+    assert "does not clearly beat a constant (0.95)" in remarks[0]
+
+    numbers = np.random.default_rng(0).normal(5, 1, 500).astype(np.float32)
+    found, remarks = weighed(Regression(name="year"), np.full(500, 5, np.float32), numbers)
+    assert found == []
+    assert "'year' not judged: the network (mean absolute error 0." in remarks[0]
+
+    masks = np.random.default_rng(0).integers(0, 3, (30, 8, 8))
+    outputs = np.random.default_rng(1).normal(size=(30, 8, 8, 3)).astype(np.float32)
+    found, remarks = weighed(Segmentation(name="m", num_classes=3), outputs, masks)
+    assert found == []
+    assert "'m' not judged: the network (pixel accuracy 0.3" in remarks[0]
+
+
+def test_a_network_that_beats_a_constant_by_chance_is_not_believed():
+    digits = np.arange(12) % 2
+    found, remarks = weighed(
+        Classification(name="digit", num_classes=2), class_outputs(digits, 0.6, count=2), digits
+    )
+    assert found == []
+    assert "not judged" in remarks[0]
+
+
+@pytest.mark.parametrize("spread", [2, 4, 8])
+@pytest.mark.parametrize("overconfidence", [0.5, 1, 5])
+@pytest.mark.parametrize("count", [2, 10, 40])
+def test_a_network_that_is_often_wrong_doubts_few_labels(spread, overconfidence, count):
+    logits = np.random.default_rng(1).normal(0, spread, (4000, count))
+    chances = softmax(logits, 1).cumsum(1)
+    labels = (np.random.default_rng(2).random((4000, 1)) > chances).sum(1).clip(0, count - 1)
+    outputs = (overconfidence * logits).astype(np.float32)
+    found = flagged(Classification(name="c", num_classes=count), outputs, labels)
+    assert len(found) <= 0.01 * len(labels)
+
+
+def test_most_wrong_labels_are_found_and_ranked_by_doubt():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(10, size=3000)
+    outputs = class_outputs(labels, 0.97)
+    wrong = rng.random(3000) < 0.1
+    labels[wrong] = (labels[wrong] + rng.integers(1, 10, wrong.sum())) % 10
+    found, _ = weighed(Classification(name="c", num_classes=10), outputs, labels)
+    rows = np.array([finding.place.row for finding in found])
+    assert len(rows) <= 0.15 * 3000
+    assert wrong[rows].sum() >= 0.85 * wrong.sum()
+    assert wrong[rows[:100]].mean() >= 0.9
+    assert all(finding.task == "c" for finding in found)
+
+
+def test_at_most_a_seventh_of_the_examples_is_listed_over_all_tasks(monkeypatch):
+    monkeypatch.setattr("mtljax.screening.labels.MAX_SHARE", 0.02)
+    labels = np.arange(1000) % 10
+    outputs = class_outputs(labels, 1.0)
+    labels[::12] = (labels[::12] + 1) % 10
+    a, b = (Classification(name=name, num_classes=10) for name in "ab")
+    places = [ExampleId("train", i) for i in range(1000)]
+    other = Evidence(b, places, judge_of(b).collect(b, outputs, np.roll(labels, 1) * 0 + labels))
+    found, remarks = weighed(a, outputs, labels, other)
+    assert len({finding.place for finding in found}) == 20
+    assert {finding.task for finding in found} == {"a", "b"}
+    assert "only the most doubtful" in remarks[0]
+    assert "in 2 % of the examples, are listed" in remarks[0]
+
+
+def test_kinds_without_a_judge_are_named():
+    assert weigh([Evidence(Depth(name="eyes"), [], {})], 10) == (
+        [],
+        ["labels of task 'eyes' not judged: only classes, numbers and masks are"],
+    )
+
+
+def test_the_same_object_in_another_color_is_not_a_duplicate():
+    images = np.full((30, 64, 64, 3), 255, np.uint8)
+    rng = np.random.default_rng(0)
+    for i, image in enumerate(images[:28]):  # each with a pattern of its own
+        image[rng.random((64, 64)) < 0.5] = 20 * (i % 10)
+    images[28, 20:50, 20:40] = (20, 20, 20)
+    images[29, 20:50, 20:40] = (110, 110, 110)
+    seen, _ = summarize_images(source := source_of(images, row=np.arange(30.0)), ())
+    assert list(find_duplicates(seen, source)) == []
+    images[29, 20:50, 20:40] = (23, 22, 20)
+    seen, _ = summarize_images(source := source_of(images, row=np.arange(30.0)), ())
+    (found,) = find_duplicates(seen, source)
+    assert "nearly identical" in found.detail
+
+
+def test_copies_by_compression_are_duplicates_of_their_color():
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (40, 8, 8, 3)).astype(np.uint8)
+    images = [np.asarray(Image.fromarray(x).resize((64, 64), Image.BICUBIC)) for x in coarse]
+    for i in range(20):
+        with io.BytesIO() as file:
+            Image.fromarray(images[i]).save(file, "JPEG", quality=50 + i)
+            images[20 + i] = np.asarray(Image.open(file))
+    # All in one split: the other two hold the patterns of their own.
+    source = dataclasses.replace(
+        source_of(np.stack(images), row=np.zeros(40)),
+        train=Arrays(np.stack(images), {"row": np.zeros(40)}, {"row": np.ones(40, bool)}),
+        validation=Arrays(np.zeros((0, 64, 64, 3), np.uint8), {"row": np.zeros(0)}, {"row": []}),
+        test=Arrays(np.zeros((0, 64, 64, 3), np.uint8), {"row": np.zeros(0)}, {"row": []}),
+    )
+    seen, _ = summarize_images(source, ())
+    pairs = {(f.place.row, f.like.row) for f in find_duplicates(seen, source)}
+    assert pairs == {(20 + i, i) for i in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ({"digit": [3, 3]}, "similar"),
+        ({"digit": [3, 4]}, "duplicate"),
+        ({"value": [0.5, 0.51]}, "similar"),
+        ({"value": [0.5, 5.0]}, "duplicate"),
+        ({"tags": [[0, 1], [1, 1]]}, "duplicate"),
+        ({"digit": [3, 3], "value": [0.5, 5.0]}, "duplicate"),
+    ],
+)
+def test_similar_images_with_the_same_labels_are_a_note(labels, kind):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 1, (20, 8, 8, 1)).astype(np.float32)
+    images[1] = images[0] + 1e-3
+    tasks, columns = [], {}
+    for name, pair in labels.items():
+        pair = np.asarray(pair)
+        filler = rng.normal(0, 1, (18, *pair.shape[1:]))
+        rest = filler if pair.dtype.kind == "f" else np.ones_like(filler, int)
+        columns[name] = np.concatenate([pair, rest])
+        tasks.append(
+            Regression(name=name) if pair.dtype.kind == "f" else Free(name=name, num_classes=10)
+        )
+    present = {name: np.ones(20, bool) for name in columns}
+    split = Arrays(images, columns, present)
+    source = dataclasses.replace(source_of(images, **columns), train=split)
+    places = Pool(source.splits(), [ExampleId("train", i) for i in range(20)])
+    seen = [summary for i in range(20) for summary in [summarize_example(places, i, tasks)]]
+    (found,) = find_duplicates(seen, source)
+    assert found.kind == kind
+    assert bool(to_drop([found])) == (kind == "duplicate")
+
+
+class Free(Classification):
+    """Classes or tags: any integers."""
+
+    def check(self, labels):
+        pass
+
+
+def test_similar_images_of_two_splits_are_a_leak():
+    images = np.random.default_rng(0).uniform(0, 1, (20, 8, 8, 1)).astype(np.float32)
+    source = source_of(images, value=np.zeros(20, np.float32))
+    leaked = source.test.image[:1] + 1e-3
+    leaked = Arrays(leaked, {"value": np.zeros(1)}, {"value": np.ones(1, bool)})
+    source = dataclasses.replace(source, train=leaked)
+    seen, _ = summarize_images(source, (Regression(name="value"),))
+    assert [f.kind for f in find_duplicates(seen, source)] == ["leak"]
+
+
 def test_a_test_split_loses_only_what_is_broken():
     kinds = ("unreadable", "not finite", "out of range", "leak", "duplicate", "label", "dark")
     findings = [Finding(ExampleId("test", i), kind, "") for i, kind in enumerate(kinds)]
-    assert set(examples_to_drop(findings)) == {ExampleId("test", i) for i in range(3)}
+    assert set(to_drop(findings)) == {(ExampleId("test", i), None) for i in range(3)}
     learned = [f._replace(place=f.place._replace(split="train")) for f in findings]
-    assert set(examples_to_drop(learned)) == {ExampleId("train", i) for i in range(6)}
+    assert set(to_drop(learned)) == {(ExampleId("train", i), None) for i in range(6)}
 
 
 def test_what_is_left_is_the_rest(tmp_path):
     images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
     source = source_of(images, value=np.arange(50.0))
     findings = [
-        Finding(ExampleId("train", 3), "label", ""),
+        Finding(ExampleId("train", 3), "duplicate", ""),
         Finding(ExampleId("test", 0), "unreadable", ""),
     ]
-    assert write_drop(tmp_path / "drop", findings, source) == 2
-    left = drop_examples(source, tmp_path / "drop")
+    assert write_drop(tmp_path / "drop", findings, source) == "2 examples"
+    left = drop_examples(source, tmp_path / "drop", ["value"])
     np.testing.assert_array_equal(left.train.image, np.delete(source.train.image, 3, 0))
     np.testing.assert_array_equal(left.test.image, source.test.image[1:])
     np.testing.assert_allclose(left.mean, left.train.image.mean(), rtol=1e-5)
     assert left.validation is source.validation
     assert jax.tree.leaves(left.train.labels)[0].shape == (len(left.train),)
+
+
+class Streamed:
+    """A split in files: rows one by one, and batches only if there is `take`."""
+
+    def __init__(self, split):
+        self.split = split
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        return self.split[index]
+
+
+class StreamedBatches(Streamed):
+    def take(self, rows):
+        return self.split.take(rows)
+
+
+@pytest.mark.parametrize("kind", [lambda split: split, Streamed, StreamedBatches])
+def test_a_doubted_label_is_missing_and_its_example_stays(kind, tmp_path):
+    images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
+    source = source_of(images, value=np.arange(50.0), digit=np.arange(50) % 10)
+    source = map_splits(source, kind)
+    findings = [
+        Finding(ExampleId("train", 3), "label", "", task="digit"),
+        Finding(ExampleId("train", 5), "label", "", task="digit"),
+        Finding(ExampleId("train", 5), "label", "", task="value"),
+        Finding(ExampleId("train", 7), "duplicate", ""),
+        Finding(ExampleId("train", 7), "label", "", task="value"),
+        Finding(ExampleId("test", 2), "label", "", task="value"),
+        Finding(ExampleId("validation", 1), "similar", ""),
+    ]
+    assert write_drop(tmp_path / "drop", findings, source) == "1 example and 3 labels"
+    entries = [json.loads(line) for line in (tmp_path / "drop").read_text().splitlines()]
+    assert [(e["row"], e.get("task")) for e in entries] == [
+        *((3, "digit"), (5, "digit"), (5, "value"), (7, None))
+    ]
+    left = drop_examples(source, tmp_path / "drop", ["value", "digit"])
+    batch = read_batch(left.train, np.arange(len(left.train)))
+    kept = np.delete(np.arange(len(source.train)), 7)
+    np.testing.assert_array_equal(batch["image"], source_of(images).train.image[kept])
+    assert np.flatnonzero(~batch["present"]["digit"]).tolist() == [3, 5]
+    assert np.flatnonzero(~batch["present"]["value"]).tolist() == [5]
+    for row in (3, 5, 6):
+        single = left.train[row]["present"]
+        assert {k: bool(v) for k, v in single.items()} == {
+            k: bool(v[row]) for k, v in batch["present"].items()
+        }
+    assert read_batch(left.test, np.arange(len(left.test)))["present"]["value"].all()
+    assert [str(note) for note in left.notes] == [
+        "dropped 1 examples that are listed in drop, first: train 7",
+        "dropped 2 labels of task 'digit' that are listed in drop, first: train 3",
+        "dropped 1 labels of task 'value' that are listed in drop, first: train 5",
+    ]
+
+
+def test_labels_of_tasks_that_an_experiment_lacks_are_counted(tmp_path):
+    images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
+    both = source_of(images, value=np.arange(50.0), digit=np.arange(50) % 10)
+    findings = [Finding(ExampleId("train", 3), "label", "", task="digit")]
+    write_drop(tmp_path / "drop", findings, both)
+    one = source_of(images, value=np.arange(50.0))
+    left = drop_examples(one, tmp_path / "drop", ["value"])
+    assert left.train.present["value"].all()
+    assert str(left.notes[0]).startswith("unmatched 1 labels of task 'digit'")
+
+
+def test_lists_of_older_versions_leave_entire_examples_out(tmp_path):
+    images = np.random.default_rng(0).uniform(0, 1, (50, 6, 6, 1)).astype(np.float32)
+    source = source_of(images, value=np.arange(50.0))
+    entry = {"split": "train", "row": 3, "image": image_digest(source.train.image[3])}
+    lines = [entry | {"reasons": ["label: value: 1"]}, entry | {"row": 5, "image": None}]
+    (tmp_path / "drop").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    left = drop_examples(source, tmp_path / "drop", ["value"])
+    np.testing.assert_array_equal(left.train.image, np.delete(source.train.image, [3, 5], 0))
+
+
+def test_screening_lists_every_broken_row_in_one_pass(tmp_path, capsys):
+    folder, rng = tmp_path / "data", np.random.default_rng(0)
+    planted.write_digits(folder, faults=False, most=120)
+    files = sorted((folder / "images").iterdir())
+    files[3].write_bytes(b"not an image")
+    files[50].write_bytes(b"")
+    np.save(files[70], rng.normal(size=(8, 8)) * np.nan)
+    found = screened(folder, tmp_path, "--folds", 0)
+    names = {name for kind in found.values() for name in kind}
+    assert names == {files[i].name for i in (3, 50, 70)}
+    out = capsys.readouterr().out
+    assert "2 unreadable" in out
+    assert "1 not finite" in out
+
+
+def test_a_remark_stands_on_the_page_and_in_the_terminal(folders, tmp_path, capsys):
+    screened(folders[2], tmp_path, "--folds", 2, steps=2, log_every=1, eval_every=1)
+    remark = "labels of task 'digit' not judged: the network (accuracy 0."
+    assert remark in capsys.readouterr().out
+    assert remark in html.unescape((tmp_path / "screened" / "report.html").read_text())
+    assert planted.read_findings(tmp_path / "screened", folders[2]) == {}
+
+
+def digits_and_values():
+    return find_experiment("digits"), "digit", 10
+
+
+def rooms():
+    """Rendered scenes with a class and numbers that are hard to learn."""
+    tasks = (
+        Classification(name="room", num_classes=len(ROOM_TYPES)),
+        Regression(name="counts", size=4, center=1.0),
+    )
+    scenes = find_experiment("scenes")
+    source = "scenes:size=32,train=1600,validation=200,test=200"
+    data = dataclasses.replace(scenes.data, source=source, batch_size=32)
+    steps = {"steps": 600, "log_every": 100, "eval_every": 600}
+    return dataclasses.replace(scenes, tasks=tasks, data=data, **steps), "room", len(ROOM_TYPES)
+
+
+def with_noise(source, task, count, share):
+    """The source with random wrong classes for a share of the examples, and which these are."""
+    rng, splits, wrong = np.random.default_rng(0), {}, set()
+    for name, split in source.splits().items():
+        labels = np.array(split.labels[task])
+        chosen = rng.random(len(labels)) < share
+        labels[chosen] = (labels[chosen] + rng.integers(1, count, chosen.sum())) % count
+        splits[name] = dataclasses.replace(split, labels={**split.labels, task: labels})
+        wrong |= {ExampleId(name, int(row)) for row in np.flatnonzero(chosen)}
+    return dataclasses.replace(source, **splits), wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [digits_and_values, rooms])
+def test_a_tenth_of_wrong_labels_is_found_and_little_else(data, capsys):
+    experiment, task, count = data()
+    source = load_source(experiment)
+    size = sum(map(len, source.splits().values()))
+    clean = {f.place for f in screen(experiment, source).findings if f.kind != "similar"}
+    noisy, wrong = with_noise(source, task, count, 0.1)
+    found = screen(experiment, noisy).findings
+    rows = {finding.place for finding in found if finding.kind != "similar"}
+    doubted = {f.place for f in found if (f.kind, f.task) == ("label", task)}
+    recall, precision = len(doubted & wrong) / len(wrong), len(doubted & wrong) / len(doubted)
+    with capsys.disabled():
+        print(f"\n{task}: {len(clean)} of {size} marked when clean, {len(rows)} with noise")
+        print(f"recall {recall:.2f}, precision {precision:.2f}")
+    assert len(clean) < 0.03 * size
+    assert len(rows) <= 0.15 * size
+    assert recall >= 0.7
+    assert precision >= 0.6
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ class ScreenFlags(ExperimentFlags):
     output: Path | None = None
     """Output folder for report.html and findings.json; if omitted, runs/screen-NAME."""
     drop: Path | None = None
-    """Output file for the list of examples to leave out, which training reads with --data.drop."""
+    """Output file for the list of examples and labels to leave out, which training reads with
+    --data.drop."""
     folds: int = 4
     """Number of networks trained to check the labels, each on the other folds; 0: skip labels."""
 
@@ -64,11 +65,13 @@ def screen_verb(arguments: list[str]) -> int:
 
     compilation.use_compile_cache()
     output = flags.output or Path("runs") / f"screen-{experiment.name}"
-    findings = screen_to_folder(experiment, output, flags.drop, flags.folds, print_line)
+    findings, remarks = screen_to_folder(experiment, output, flags.drop, flags.folds, print_line)
     for kind, examples in by_kind(findings):
         first = examples[0]
         print_line(f"{len(examples):>6} {kind}, e.g. {first.place}: {first.detail}")
     if not findings:
         print_line("no findings")
+    for remark in remarks:
+        print_line(remark)
     print(f"report: {output / 'report.html'}")
     return 0

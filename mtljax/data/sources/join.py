@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Batch, Example, LabelRequest, Source, Split
+from mtljax.data.base import Batch, Example, LabelRequest, Source, Split, place_of
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.pipeline import read_batch
 
@@ -98,6 +98,11 @@ class JoinedSplit:
 
     def __getitem__(self, index: int) -> Example:
         return jax.tree.map(lambda x: x[0], self.take(np.asarray([index])))
+
+    def place(self, row: int) -> str:
+        """Returns the file and row of an example, "" if unknown."""
+        domain, position = self.index[row]
+        return place_of(self.splits[domain], int(position))
 
     def take(self, rows: np.ndarray) -> Batch:
         """Returns the examples at `rows`, read per domain."""

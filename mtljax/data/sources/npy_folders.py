@@ -90,13 +90,17 @@ class _NpyExamples:
     def __len__(self) -> int:
         return len(self.names)
 
+    def place(self, index: int) -> str:
+        """Returns the folder and file of an example."""
+        return f"{self.folder} example {self.names[index]}"
+
     def __getitem__(self, index: int) -> RawExample:
         name = self.names[index]
         file = self.folder / self.image / name
         with error_prefix(file):
             image = read_image(file, 3)
         labels = {task.name: self._label(key, name) for task, key in self.requests}
-        return RawExample(image, labels, f"{self.folder} example {name}")
+        return RawExample(image, labels, self.place(index))
 
     def _label(self, key: str, name: str) -> np.ndarray:
         file = self.folder / key / name

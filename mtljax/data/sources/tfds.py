@@ -142,9 +142,12 @@ class _TfdsExamples:
     def __len__(self) -> int:
         return len(self.data)
 
+    def place(self, index: int) -> str:
+        """Returns the data set and number of an example."""
+        return f"{self.name} example {index}"
+
     def __getitem__(self, index: int) -> RawExample:
-        example = self.data[index]
-        place = f"{self.name} example {index}"
+        example, place = self.data[index], self.place(index)
         with error_prefix(place):
             encoded = io.BytesIO(example[self.image])
             image = read_image(encoded, self.channels, self.size)
