@@ -184,6 +184,7 @@ def build(
             decay_biases=experiment.decay_biases,
             l2_sp=experiment.l2_sp,
             is_pretrained=lambda path: is_in_part(path, experiment.init_part, stage_of),
+            scales=experiment.learning_rate_scales,
             layer_decay=experiment.layer_decay,
             unfreeze_every=experiment.unfreeze_every,
             stage_of=stage_of,

@@ -16,7 +16,8 @@ from mtljax.config.files import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.exporters import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
-from mtljax.optim.optimizers import NON_LITERAL_ARGUMENTS, OPTIMIZERS, SCHEDULES
+from mtljax.optim.optimizers import NON_LITERAL_ARGUMENTS, OPTIMIZERS
+from mtljax.optim.schedules import SCHEDULES
 from mtljax.step.attacks import ATTACKS
 from mtljax.step.distillation import DISTILLATIONS
 from mtljax.tasks import TASKS

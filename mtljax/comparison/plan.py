@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,10 +21,13 @@ from scipy.stats import qmc
 
 from mtljax.build import build
 from mtljax.comparison.overrides import Override, combinations, with_overrides
-from mtljax.config import Experiment, to_json
-from mtljax.runs.selection import check_select
+from mtljax.config import Data, Experiment, to_json
+from mtljax.config.files import defaults
+from mtljax.runs.selection import check_select, select_of_task
 
 FOLDER = "members"
+ADDED_FIELDS = frozenset({"learning_rate_scales", "patience"})
+"""Fields of experiments, data and tasks that version 0.1.0 did not have."""
 STL = "STL"
 """Name of the row of single-task baselines."""
 Kind = Literal["stl", "method", "front"]
@@ -44,12 +47,23 @@ class Candidate:
 
     def folder(self, workdir: Path, seed: int) -> Path:
         """Run folder of a member; it depends on the member's experiment only."""
-        config = to_json(self.experiment)
-        del config["seed"]
+        config = _identity(self.experiment)
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
         tasks = "-".join(task.name for task in self.experiment.tasks)
         name = re.sub(r"[^\w.=-]+", "_", f"{self.experiment.balancer}-{tasks}")[:60].strip("_")
         return workdir / FOLDER / f"{name}-{digest}" / f"seed-{seed}"
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    """Configuration that names a member's folder; the same as before fields were added."""
+    config = to_json(experiment)
+    del config["seed"]
+    classes = (Experiment, Data, *map(type, experiment.tasks))
+    for cls, part in zip(classes, (config, config["data"], *config["tasks"]), strict=True):
+        for name, value in defaults(cls).items():
+            if name in ADDED_FIELDS and part[name] == value:
+                del part[name]
+    return config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,6 +179,7 @@ def _method(
 def single_task(experiment: Experiment, task: str) -> Experiment:
     """Single-task baseline with the same trunk, budget and data."""
     labels = {name: key for name, key in experiment.data.labels.items() if name == task}
+    other_heads = {f"task_{other.name}" for other in experiment.tasks if other.name != task}
     return dataclasses.replace(
         experiment,
         tasks=tuple(t for t in experiment.tasks if t.name == task),
@@ -173,7 +188,12 @@ def single_task(experiment: Experiment, task: str) -> Experiment:
         balancer="ew",
         level="parameters",
         heads="auto",
-        select=experiment.select if experiment.select.startswith(f"{task}/") else "loss",
+        select=select_of_task(experiment.select, task),
+        learning_rate_scales={
+            name: x
+            for name, x in experiment.learning_rate_scales.items()
+            if name not in other_heads
+        },
         teachers={},  # a distilled network would not be an independent baseline
     )
 

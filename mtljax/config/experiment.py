@@ -123,7 +123,11 @@ class Experiment:
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: str = "cosine"
-    """Learning rate schedule: constant, cosine, linear or step, each with warmup=N."""
+    """Learning rate schedule: constant, cosine, linear, poly, step or plateau, each with warmup=N;
+    see `list schedules`."""
+    learning_rate_scales: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Module -> factor of its learning rate, such as trunk 0.1 task_digit 10; modules are named as
+    for `freeze`. If several names match, the last one counts."""
     clip_norm: float | None = None
     """Maximum norm of the gradient; longer ones are scaled down to it. none: no clipping."""
     decay_biases: bool = False
@@ -178,7 +182,11 @@ class Experiment:
     below 5 % (50 per task, at least ten log lines). 0: no measurements."""
     select: str = "loss"
     """Validation criterion of the best checkpoint: loss (lowest geometric mean of the tasks'
-    losses), or a task's loss or main metric, such as digit/accuracy."""
+    losses), a metric of a task such as digit/accuracy, or a weighted sum of them such as
+    digit/macro_f1+0.5:value/mae, in which errors count as negative."""
+    patience: int | None = None
+    """Early stopping: number of evaluations without a better `select` after which training stops.
+    none: take all steps."""
 
     def __post_init__(self) -> None:
         for field in ("trunk", "fusion", "balancer", "optimizer"):
@@ -188,6 +196,8 @@ class Experiment:
                 raise ValueError(f"{field} must be >= 1, not {getattr(self, field)}")
         if isinstance(self.freeze, str):  # a single one, given without a comma
             object.__setattr__(self, "freeze", (self.freeze,))
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be >= 1 evaluation or none, not {self.patience}")
         if isinstance(self.pullback, int) and self.pullback < 1:
             raise ValueError(f"pullback must be auto, vmap, loop or >= 1, not {self.pullback}")
         if self.telemetry_every is not None and self.telemetry_every < 0:

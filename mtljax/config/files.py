@@ -54,6 +54,17 @@ def _kind(task: Task) -> str:
     return text
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """Returns the default values of a dataclass's fields, as JSON."""
+    values = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+    return json.loads(json.dumps(null_for_nan(values)))
+
+
 def run_config(experiment: Experiment) -> dict[str, Any]:
     """Returns `to_json`, with the hashes of users' files in the field CODE, if there are any."""
     code = {task: sha256 for task, (_, sha256) in code_digests(_classes(experiment)).items()}

@@ -29,7 +29,7 @@ def split_frozen(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
     leaves = flatten(params)
     for name in freeze:
         if not any(path_matches(path, name) for path in leaves):
-            raise ValueError(f"freeze: unknown module {name!r}{nearest(name, _names(leaves))}")
+            raise ValueError(f"freeze: unknown module {name!r}{nearest(name, module_names(leaves))}")
     frozen = {p: x for p, x in leaves.items() if any(path_matches(p, name) for name in freeze)}
     if freeze and len(frozen) == len(leaves):
         raise ValueError(f"freeze={tuple(freeze)} leaves no trainable parameter; freeze less")
@@ -54,8 +54,8 @@ def path_matches(path: str, name: str) -> bool:
     )
 
 
-def _names(paths: Iterable[str]) -> set[str]:
-    """Names of the modules of the two outermost levels, with and without numbers."""
+def module_names(paths: Iterable[str]) -> set[str]:
+    """Returns the names of the modules of the two outermost levels, with and without numbers."""
     names = {name for path in paths for name in STAGE_COPY.sub(r"\1", path).split("/")[:-1][:2]}
     return names | {re.sub(r"_\d+$", "", name) for name in names}
 

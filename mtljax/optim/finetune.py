@@ -1,5 +1,6 @@
 """Fine-tuning methods as optax transformations."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from mtljax.models.freezing import module_names, path_matches
 from mtljax.models.layer_depth import StageOf, layer_distances, stage_distances
+from mtljax.utils.registry import nearest
 from mtljax.utils.tree import flatten
 
 
@@ -33,6 +36,46 @@ def scale_by_depth(decay: float, stage_of: StageOf) -> optax.GradientTransformat
         return jax.tree.map(lambda u, n: u * decay**n, updates, distances)
 
     return optax.stateless(scale)
+
+
+def scale_by_module(scales: Mapping[str, float]) -> optax.GradientTransformation:
+    """Learning-rate multipliers: scales the updates of modules, selected as by `freeze`.
+
+    Chain it after the optimizer, so that decoupled weight decay is scaled too, as with a separate
+    learning rate per module. Of several names that match a parameter, the last one counts.
+
+    Args:
+      scales: Name -> factor > 0; for names see `mtljax.models.freezing.path_matches`.
+    """
+    for name, factor in scales.items():
+        if not 0 < factor < math.inf:
+            raise ValueError(
+                f"learning_rate_scales: {name} must be > 0 and finite, not {factor}; to keep a "
+                f"module unchanged, freeze it: --freeze {name}"
+            )
+
+    def factors(paths: Mapping[str, PyTree]) -> dict[str, float]:
+        for name in scales:
+            if not any(path_matches(path, name) for path in paths):
+                raise ValueError(
+                    f"learning_rate_scales: unknown module {name!r} among those that train"
+                    f"{nearest(name, module_names(paths))}"
+                )
+        return {
+            path: ([1.0] + [x for name, x in scales.items() if path_matches(path, name)])[-1]
+            for path in paths
+        }
+
+    def init(params: PyTree) -> optax.EmptyState:
+        map_paths(factors, params)  # checks the names
+        return optax.EmptyState()
+
+    def update(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.EmptyState]:
+        return jax.tree.map(lambda u, x: u * x, updates, map_paths(factors, updates)), state
+
+    return optax.GradientTransformation(init, update)
 
 
 class UnfreezeState(NamedTuple):

@@ -1,8 +1,8 @@
-"""Optimizers and learning-rate schedules of optax, by name."""
+"""Optimizers of optax by name, with gradient clipping and fine-tuning methods."""
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
@@ -10,7 +10,14 @@ import optax.contrib
 from jaxtyping import PyTree
 
 from mtljax.models.layer_depth import StageOf
-from mtljax.optim.finetune import add_l2_sp, gradual_unfreezing, map_paths, scale_by_depth
+from mtljax.optim.finetune import (
+    add_l2_sp,
+    gradual_unfreezing,
+    map_paths,
+    scale_by_depth,
+    scale_by_module,
+)
+from mtljax.optim.schedules import Plateau, make_schedule
 from mtljax.utils.registry import choose
 
 
@@ -50,42 +57,6 @@ NON_LITERAL_ARGUMENTS = (
 """Arguments that are functions, pytrees or types, and have no text form."""
 
 
-def constant(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
-    """Constant learning rate, after `warmup` steps of linear warm-up."""
-    return _after_warmup(peak, warmup, optax.constant_schedule(peak))
-
-
-def cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
-    """Cosine decay of the learning rate to `end` times its peak, after `warmup` steps."""
-    decay = optax.cosine_decay_schedule(peak, max(1, steps - warmup), end)
-    return _after_warmup(peak, warmup, decay)
-
-
-def linear(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
-    """Linear decay of the learning rate to `end` times its peak, after `warmup` steps."""
-    decay = optax.linear_schedule(peak, end * peak, max(1, steps - warmup))
-    return _after_warmup(peak, warmup, decay)
-
-
-def step(
-    peak: float, steps: int, warmup: int = 0, every: int = 0, factor: float = 0.5
-) -> optax.Schedule:
-    """Learning rate times `factor` after each `every` steps (0: a third of the run)."""
-    if every < 0:
-        raise ValueError(f"every must be >= 0 steps, not {every}")
-    every = every or max(1, steps // 3)
-    decay = optax.exponential_decay(peak, every, factor, staircase=True)
-    return _after_warmup(peak, warmup, decay)
-
-
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "linear": linear,
-    "step": step,
-}
-
-
 def make_optimizer(
     optimizer: str,
     learning_rate: float,
@@ -96,6 +67,7 @@ def make_optimizer(
     decay_biases: bool = False,
     l2_sp: float = 0.0,
     is_pretrained: Callable[[str], bool] = lambda path: True,
+    scales: Mapping[str, float] | None = None,
     layer_decay: float = 1.0,
     unfreeze_every: int | None = None,
     stage_of: StageOf = lambda module: None,
@@ -111,13 +83,14 @@ def make_optimizer(
       decay_biases: Also decay biases and normalization parameters (fewer than two axes).
       l2_sp: Strength of `add_l2_sp`, 0 for none. It replaces weight decay for its parameters.
       is_pretrained: True for paths of the parameters that `l2_sp` applies to.
+      scales: Learning-rate multipliers of modules, by name; see `scale_by_module`.
       layer_decay: Decay of `scale_by_depth`; 1 for none.
       unfreeze_every: Updates between two stages of `gradual_unfreezing`; None for no freezing.
       stage_of: Maps modules to trunk stages for the last two; see `Fusion.stage_of`.
     """
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be > 0 and finite, not {learning_rate}")
-    schedule_choice = choose("schedule", schedule, SCHEDULES, hidden=("peak", "steps"))
+    rate = make_schedule(schedule, learning_rate, steps)
     hidden = ("learning_rate", *NON_LITERAL_ARGUMENTS)
     optimizer_choice = choose("optimizer", optimizer, OPTIMIZERS, hidden=hidden)
     anchored = is_pretrained if l2_sp else lambda path: False
@@ -133,25 +106,18 @@ def make_optimizer(
         if not clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, not {clip_norm}")
         links.append(optax.clip_by_global_norm(clip_norm))
-    links.append(optimizer_choice.build(schedule_choice.build(learning_rate, steps), **masks))
+    links.append(optimizer_choice.build(rate, **masks))
+    if scales:
+        links.append(scale_by_module(scales))
     if layer_decay != 1:
         links.append(scale_by_depth(layer_decay, stage_of))
     if unfreeze_every is not None:
         links.append(gradual_unfreezing(unfreeze_every, stage_of))
-    return links[0] if len(links) == 1 else optax.chain(*links)
+    optimizer_of_run = links[0] if len(links) == 1 else optax.chain(*links)
+    return rate.reduces(optimizer_of_run) if isinstance(rate, Plateau) else optimizer_of_run
 
 
 def _mask(selects: Callable[[str, Any], bool]) -> Callable[[PyTree], PyTree]:
     """Mask for optax from a predicate of path and parameter."""
     select = lambda leaves: {path: selects(path, leaf) for path, leaf in leaves.items()}
     return lambda params: map_paths(select, params)
-
-
-def _after_warmup(peak: float, warmup: int, decay: optax.Schedule) -> optax.Schedule:
-    if warmup < 0:
-        raise ValueError(f"warmup must be >= 0 steps, not {warmup}")
-    if not warmup:
-        return decay
-    # Starts above 0, so that the first step has an effect.
-    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-    return optax.join_schedules([rise, decay], [warmup])

@@ -49,6 +49,10 @@ class Checkpoints:
         """Returns the step with the lowest score."""
         return self._store.best()
 
+    def fits(self, step: int, template: TrainState) -> bool:
+        """Returns True if a checkpoint has the arrays of the template, by name."""
+        return self._store.open(step).arrays.keys() == state_to_arrays(template).keys()
+
     def restore(self, step: int, template: TrainState) -> TrainState:
         """Returns the state of a step, with the shardings of the template.
 

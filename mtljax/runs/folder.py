@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import filelock
 import numpy as np
 
-from mtljax.config import Experiment, to_json
-from mtljax.config.files import CODE, changed_code, run_config, trust_code
+from mtljax.config import Data, Experiment, to_json
+from mtljax.config.files import CODE, changed_code, defaults, run_config, trust_code
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
@@ -97,7 +97,7 @@ def check_folder(
             print_line(f"warning: {file} has changed since {path} was started")
         if may_continue and (shorter := _shorter(path, stored, experiment)) is not None:
             stored |= {name: requested[name] for name in CONTINUED}
-        _require_same(_completed(stored), requested, path)
+        _require_same(_completed(stored, experiment), requested, path)
         if shorter is not None:
             _require_last_checkpoint(path, shorter)
     elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
@@ -250,11 +250,22 @@ def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:
     return lines
 
 
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """Adds the defaults of fields that did not exist when a configuration was written."""
-    fields = dataclasses.fields(Experiment)
-    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
-    config = {**json.loads(json.dumps(null_for_nan(defaults))), **config}
+def _completed(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Adds the defaults of fields that did not exist when a configuration was written.
+
+    Those of a task are added if the experiment has a task of its name.
+    """
+    classes = {task.name: type(task) for task in experiment.tasks}
+    config = {**defaults(Experiment), **config}
+    if isinstance(config.get("data"), dict):
+        config["data"] = {**defaults(Data), **config["data"]}
+    if isinstance(config.get("tasks"), list):
+        config["tasks"] = [
+            {**defaults(classes[name]), **task}
+            if isinstance(task, dict) and (name := str(task.get("name"))) in classes
+            else task
+            for task in config["tasks"]
+        ]
     return {name: value for name, value in config.items() if name != CODE}
 
 

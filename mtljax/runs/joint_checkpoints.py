@@ -33,21 +33,15 @@ LAST, BEST, SCORES = "last ", "best ", "scores"
 
 
 class SingleCheckpoints:
-    """Checkpoints of a single run, with the methods of `JointCheckpoints`."""
-
-    has_failed = (False,)
+    """Checkpoints of a single run, saved as by `JointCheckpoints`."""
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
 
-    def latest(self) -> int:
-        return self._checkpoints.latest() or 0
-
-    def restore(self, step: int, template: TrainState) -> TrainState:
-        return self._checkpoints.restore(step, template)
-
-    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
-        if not np.isnan(scores[0]):
+    def save(
+        self, step: int, state: TrainState, scores: Sequence[float], stopped: Sequence[bool]
+    ) -> None:
+        if not np.isnan(scores[0]) and not stopped[0]:
             self._checkpoints.save(state, scores[0])
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
@@ -108,14 +102,29 @@ class JointCheckpoints:
         self._best, self._last = (_host(with_prefix(part, arrays)) for part in (BEST, LAST))
         return arrays_to_state(with_prefix(LAST, arrays), template)
 
-    def save(self, step: int, state: TrainState, scores: Sequence[float]) -> None:
-        """Saves in the background. `scores`: one per run, lower is better, NaN if it failed."""
-        self._last = _host(state_to_arrays(state))
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        scores: Sequence[float],
+        stopped: Sequence[bool] | None = None,
+    ) -> None:
+        """Saves in the background.
+
+        Args:
+          scores: One per run; lower is better, NaN if it failed.
+          stopped: True for runs that were stopped early, whose states are kept; None: no run.
+        """
+        before, self._last = self._last, _host(state_to_arrays(state))
+        keep = np.zeros(len(scores), bool) if stopped is None else np.asarray(stopped, bool)
+        for name, leaf in before.items():
+            self._last[name][keep] = leaf[keep]
+        new_scores = np.where(keep, self._scores[1], scores)
         self._best = self._best or _host(self._last)
-        better = np.asarray(scores) <= self._scores[0]  # the latest of equal scores
+        better = (new_scores <= self._scores[0]) & ~keep  # the latest of equal scores
         for name, leaf in self._last.items():
             self._best[name][better] = leaf[better]
-        self._scores = np.stack([np.where(better, scores, self._scores[0]), scores])
+        self._scores = np.stack([np.where(better, new_scores, self._scores[0]), new_scores])
         arrays = {LAST + name: leaf for name, leaf in self._last.items()}
         arrays |= {BEST + name: leaf for name, leaf in self._best.items()}
         bits = self._scores.view(np.uint32)  # JAX would read float64 in single precision

@@ -1,7 +1,8 @@
 """Records of `metrics.jsonl`: one per log step, and one per evaluation."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mtljax.tasks.base import SplitMetrics
@@ -22,13 +23,18 @@ class TrainRecord:
     """Number of updates that were not finite and therefore skipped."""
     examples_per_second: float
     seconds: float
-    """Wall time since this process started to train."""
+    """Wall time since the start of the process that took the steps."""
+    earlier_seconds: float = 0.0
+    """Wall time of the run's earlier processes; left out of the line if there were none."""
     telemetry: dict[str, Any] | None = None
     """Measurement at the first of the steps, if there was one; see `mtljax.step.telemetry`."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the line's JSON object."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        if not self.earlier_seconds:
+            del values["earlier_seconds"]
+        return values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,3 +63,28 @@ def record_from_json(line: Mapping[str, Any]) -> LogRecord:
     kind: type[LogRecord] = ValidationRecord if "validation" in line else TrainRecord
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in line.items() if name in names})
+
+
+def processes(records: Iterable[TrainRecord]) -> list[list[TrainRecord]]:
+    """Splits the records of a run by the process that took the steps."""
+    found: list[list[TrainRecord]] = []
+    for before, record in itertools.pairwise([None, *records]):
+        assert record is not None
+        # In records of versions without `earlier_seconds`, only the clock shows another process.
+        if (
+            before is None
+            or record.earlier_seconds != before.earlier_seconds
+            or record.seconds <= before.seconds
+        ):
+            found.append([])
+        found[-1].append(record)
+    return found
+
+
+def total_seconds(records: Iterable[TrainRecord]) -> float:
+    """Returns the wall time of all processes of a run, each up to its last record."""
+    ends = [part[-1] for part in processes(records)]
+    if not ends:
+        return 0.0
+    earlier = ends[-1].earlier_seconds or sum(end.seconds for end in ends[:-1])
+    return earlier + ends[-1].seconds

@@ -30,7 +30,9 @@ class RunResult:
     """Name of the experiment."""
     seed: int = 0
     steps: int = 0
-    """Length of the training, in updates."""
+    """Length of the training, in updates, as configured."""
+    stopped_step: int | None = None
+    """Step at which early stopping ended the training; None if all steps were taken."""
     best_step: int
     """Step of the checkpoint with the best validation score."""
     validation: SplitMetrics
@@ -38,8 +40,10 @@ class RunResult:
     constant_predictor: SplitMetrics = dataclasses.field(default_factory=dict)
     """Test metrics of the constant-predictor baseline; `trivial` in JSON."""
     parameters: ParameterCounts | None = None
+    test_looks: int = 1
+    """Number of results of this run on the test split: above 1 if a finished run was continued."""
     seconds: float | None = None
-    """Wall time from the start of the process's training to the result."""
+    """Wall time of all processes that trained the run, up to the result."""
     train_seconds: float | None = None
     ms_per_step: float | None = None
     """Time per step after compilation; `examples_per_second` likewise."""
@@ -56,6 +60,11 @@ class RunResult:
     device: str = ""
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     """Versions of the packages that the numbers depend on."""
+
+    @property
+    def last_step(self) -> int:
+        """Number of steps taken."""
+        return self.steps if self.stopped_step is None else self.stopped_step
 
     def to_json(self) -> dict[str, Any]:
         """Returns the contents of `result.json`; unknown quantities are left out."""

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mtljax.config import Experiment
+from mtljax.optim.schedules import reductions
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.joint_checkpoints import (
@@ -63,16 +64,25 @@ class RunGroup:
             stack.callback(self._checkpoints.close)
 
     @property
-    def all_failed(self) -> bool:
-        """True if no run can continue."""
-        return all(run.failure for run in self.runs)
+    def has_ended(self) -> bool:
+        """True if every run has failed or was stopped early."""
+        return all(run.has_ended for run in self.runs)
+
+    @property
+    def _stopped(self) -> list[bool]:
+        """True for the runs that were stopped early; later steps do not count for them."""
+        return [run.stopped_step is not None for run in self.runs]
 
     def start(self, step: int, *, tensorboard: bool, quiet: bool) -> TrainState:
         """Returns the state at `resume_step`, and starts the records of the runs."""
-        if step and step == self._checkpoints.latest():
+        joint = self._checkpoints
+        if step and isinstance(joint, JointCheckpoints) and step == joint.latest():
             template = self._programs.stack([self._programs.restore_template()] * len(self.runs))
-            state = self._checkpoints.restore(step, template)
-            for run, has_failed in zip(self.runs, self._checkpoints.has_failed, strict=True):
+            state = joint.restore(step, template)
+            # The steps of runs that were stopped early are older.
+            steps = np.full(state.step.shape, step, state.step.dtype)
+            state = state.replace(step=jax.device_put(steps, state.step.sharding))
+            for run, has_failed in zip(self.runs, joint.has_failed, strict=True):
                 if has_failed:
                     run.failure = Stopped("failed before it was interrupted: updates not finite")
         else:
@@ -88,7 +98,8 @@ class RunGroup:
         if chunk.measurement is not None:
             measurements = self._per_run(lambda: jax.device_get(chunk.measurement), axis=0)
         for run, log, measurement in zip(self.runs, logs, measurements, strict=True):
-            run.record(chunk.step, chunk.count, log, measurement)
+            if run.stopped_step is None:
+                run.record(chunk.step, chunk.count, log, measurement)
 
     def _per_run(self, fetch: Fetch, axis: int) -> list[Fetch]:
         """Splits what is fetched once along the axis of runs."""
@@ -98,20 +109,31 @@ class RunGroup:
         take = lambda run: jax.tree.map(lambda x: np.take(x, run, axis), fetch_all())
         return [functools.partial(take, run) for run in range(len(self.runs))]
 
-    def save(self, step: int, state: TrainState, *, evaluate: bool) -> None:
-        """Saves a checkpoint of every run, after its evaluation on validation if requested."""
+    def save(self, step: int, state: TrainState, *, evaluate: bool) -> TrainState:
+        """Saves a checkpoint of every run, after its evaluation on validation if requested.
+
+        Returns:
+          The state, with the scores taken into account by a plateau schedule.
+        """
+        stopped = self._stopped  # before this evaluation
         for run in self.runs:
             run.flush()  # before the evaluation, whose time is not that of the steps
         metrics: Sequence[SplitMetrics | None] = [None] * len(self.runs)
-        if evaluate and not self.all_failed:
+        if evaluate and not self.has_ended:
             metrics = self._programs.validation.metrics_per_run(state)
         scores = [
-            run.record_validation(step, values)
-            for run, values in zip(self.runs, metrics, strict=True)
+            run.record_validation(step, None if ended else values)
+            for run, values, ended in zip(self.runs, metrics, stopped, strict=True)
         ]
-        self._checkpoints.save(step, state, scores)
+        if evaluate:
+            before = reductions(state.opt_state)
+            state = self._programs.observe_scores(state, scores)
+            for run, old, new in zip(self.runs, before, reductions(state.opt_state), strict=False):
+                run.report_learning_rate(step, old, new)
+        self._checkpoints.save(step, state, scores, stopped)
         for run in self.runs:
             run.exclude_from_throughput()
+        return state
 
     def finish(self, state: TrainState, cost: Cost, *, report: bool) -> list[RunResult | Stopped]:
         """Evaluates the runs on the test split and writes their results.

@@ -13,6 +13,7 @@ from mtljax.build import load_source
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.tables import result_table
+from mtljax.runs.continuation import continue_run
 from mtljax.runs.folder import REPORT, check_folder, read_result
 from mtljax.runs.result import RunResult
 from mtljax.training.executors import Cost
@@ -61,14 +62,17 @@ def train(
         raise ValueError("give either source or load, not both")
     start = time.perf_counter()
     workdir, quiet = Path(workdir), quiet or jax.process_index() > 0
-    check_folder(workdir, experiment)
+    shorter = check_folder(workdir, experiment, may_continue=True)
     if source is not None:
         source = load_source(experiment, source)
-    result = read_result(workdir)
+    result = read_result(workdir) if shorter is None else None
     parallel.same_everywhere(result is not None, "whether the run is finished")
     if result is not None:
         if not quiet:
-            print_line(f"{workdir} is finished already; choose another --workdir for a new run")
+            print_line(
+                f"{workdir} is finished already; continue it with --steps above {result.steps}, or "
+                "choose another --workdir for a new run"
+            )
             console.print(result_table(result))
         if not (workdir / REPORT).exists() and jax.process_count() == 1:  # as in a comparison
             programs = Programs(set_up(experiment, devices=devices, source=source))
@@ -82,12 +86,29 @@ def train(
         parallel.place(experiment.data.batch_size, devices)  # checks the devices, before the data
         source = load(experiment)
     programs = Programs(set_up(experiment, devices=devices, source=source))
+    if shorter is not None:
+        begin_continuation(workdir, experiment, shorter, quiet=quiet)
     (outcome,) = train_group(
         [experiment], [workdir], programs, tensorboard=tensorboard, quiet=quiet, start_time=start
     )
     if isinstance(outcome, Stopped):
         raise outcome
     return outcome
+
+
+def begin_continuation(
+    workdir: Path, experiment: Experiment, shorter: RunResult, *, quiet: bool
+) -> None:
+    """Turns a finished run into an unfinished one of more steps; see `continue_run`."""
+    if jax.process_index() == 0:
+        continue_run(workdir, experiment, shorter)
+    parallel.same_everywhere(True, "the continuation of the run")  # after the first has written
+    if not quiet:
+        print_line(
+            f"continuing the finished run of {shorter.steps:,} steps, with schedule "
+            f"{experiment.schedule} evaluated for {experiment.steps:,}; its result is kept in "
+            f"{workdir / f'result-{shorter.steps}.json'}"
+        )
 
 
 def train_group(
@@ -135,23 +156,29 @@ def train_group(
         progress(step)
         every = telemetry_interval(experiment)
         measure = programs.telemetry if every else None
-        for chunk in take_steps(programs, seeds, state, step, measure=measure, measure_every=every):
+        steps = take_steps(programs, seeds, state, step, measure=measure, measure_every=every)
+        for chunk in () if group.has_ended else steps:
             step, state, cost = chunk.step, chunk.state, chunk.cost
             group.record(chunk)
             stopping = stop_received()
             evaluating = step % experiment.eval_every == 0 or step == experiment.steps
             if evaluating or stopping:
-                group.save(step, state, evaluate=evaluating)
+                chunk.state = state = group.save(step, state, evaluate=evaluating)
+            if group.has_ended:
+                break
             if stopping and step < experiment.steps:
                 raise Stopped(
                     f"stopped at step {step} and saved; --workdir {workdirs[0]} resumes from there",
                     status=128 + signal.SIGTERM,
                 )
-            if group.all_failed:
-                break
             progress(step)
         outcomes = group.finish(state, cost, report=report)
     for outcome in outcomes:
         if isinstance(outcome, RunResult) and not quiet:
             console.print(result_table(outcome))
+            if outcome.test_looks > 1:
+                print_line(
+                    f"this is result {outcome.test_looks} of this run on the test split: choose "
+                    "the number of steps on validation, not by these test figures"
+                )
     return outcomes

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from mtljax import parallel
@@ -13,6 +14,7 @@ from mtljax.compilation import compiler_options
 from mtljax.data import pipeline
 from mtljax.evaluation.constant_predictor import constant_outputs
 from mtljax.evaluation.evaluator import Evaluator, make_evaluator
+from mtljax.optim.schedules import Plateau, make_schedule
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
 from mtljax.tasks.base import SplitMetrics
@@ -99,6 +101,17 @@ class Programs:
     @functools.cached_property
     def _host_data_program(self) -> HostDataProgram:
         return HostDataProgram(self._step, self.setup.placement)
+
+    def observe_scores(self, state: TrainState, scores: Sequence[float]) -> TrainState:
+        """Returns the state after an evaluation with these scores, for the plateau schedule."""
+        experiment = self.setup.experiment
+        schedule = make_schedule(experiment.schedule, experiment.learning_rate, experiment.steps)
+        if not isinstance(schedule, Plateau):
+            return state
+        inner, plateau = state.opt_state
+        new = schedule.observe(plateau, np.asarray(scores if state.step.ndim else scores[0]))
+        place = lambda x, old: jax.device_put(x, old.sharding)
+        return state.replace(opt_state=(inner, jax.tree.map(place, new, plateau)))
 
     @functools.cached_property
     def validation(self) -> Evaluator:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.runs.folder import RunFolder
-from mtljax.runs.records import LogRecord, TrainRecord, ValidationRecord
+from mtljax.runs.records import LogRecord, TrainRecord, ValidationRecord, processes
 from mtljax.step.telemetry import summary
 from mtljax.tasks.base import SplitMetrics
 from mtljax.training.progress import Reporter
@@ -43,6 +43,8 @@ class Recorder:
         tensorboard: bool,
         quiet: bool,
         together: int = 1,
+        start_time: float | None = None,
+        earlier_seconds: float = 0.0,
     ):
         """Initializes the recorder, and reads the records of earlier processes.
 
@@ -50,6 +52,8 @@ class Recorder:
           train_size: Number of training examples.
           step: Step that the run starts or resumes from.
           together: Number of runs that share the measured time.
+          start_time: Start of this process's work, from `time.perf_counter`; None: now.
+          earlier_seconds: Wall time of the run's earlier processes.
         """
         self._experiment, self._folder = experiment, folder
         self._train_size, self._together = train_size, together
@@ -58,11 +62,13 @@ class Recorder:
         if tensorboard and jax.process_index() == 0:
             self._board = require_tensorboard()(str(folder.path / "tensorboard"), purge_step=step)
         self._pending: tuple[int, int, Fetch, Fetch | None] | None = None
-        self._start = self._last = time.perf_counter()
+        self._last = time.perf_counter()
+        self._start = self._last if start_time is None else start_time
+        self._earlier_seconds = earlier_seconds
         history = folder.history()
         self._records = [record for record in history if isinstance(record, TrainRecord)]
-        scores = (record.score for record in history if isinstance(record, ValidationRecord))
-        self._best = min(scores, default=math.inf)
+        self.evaluations = [record for record in history if isinstance(record, ValidationRecord)]
+        """Records of all evaluations of the run."""
 
     def add(self, step: int, count: int, logs: Fetch, measurement: Fetch | None = None) -> None:
         """Takes the logs of the `count` steps up to `step`; they may not be computed yet.
@@ -89,6 +95,7 @@ class Recorder:
             skipped=int(skipped.sum()),
             examples_per_second=self._together * count * batch_size / (now - self._last),
             seconds=now - self._start,
+            earlier_seconds=self._earlier_seconds,
             telemetry=None if measurement is None else jax.tree.map(as_list, measurement()),
         )
         self._last = now
@@ -105,8 +112,9 @@ class Recorder:
         """Writes the record of an evaluation."""
         record = ValidationRecord(step=step, validation=metrics, score=score)
         self._write(record)
-        self._reporter.validation(record, self._experiment.tasks, score < self._best)
-        self._best = min(self._best, score)
+        best = min((earlier.score for earlier in self.evaluations), default=math.inf)
+        self._reporter.validation(record, self._experiment.tasks, score < best)
+        self.evaluations.append(record)
 
     def exclude_from_throughput(self) -> None:
         """Leaves the time since the last record out of the throughput."""
@@ -130,19 +138,20 @@ class Recorder:
         Every process that trained a part of the run counts. Its first record, which includes the
         compilation, counts towards the seconds, not towards the speed.
         """
-        step, clock = 0, math.inf
+        step, batch_size = 0, self._experiment.data.batch_size
         chunks, after_compilation = [], []
-        for record in self._records:
-            examples = (record.step - step) * self._experiment.data.batch_size
-            chunks.append((record.step - step, examples / record.examples_per_second))
-            if record.seconds > clock:
-                after_compilation.append(chunks[-1])
-            step, clock = record.step, record.seconds
+        for records in processes(self._records):
+            for i, record in enumerate(records):
+                examples = (record.step - step) * batch_size
+                chunks.append((record.step - step, examples / record.examples_per_second))
+                if i:
+                    after_compilation.append(chunks[-1])
+                step = record.step
         count, seconds = map(sum, zip(*(after_compilation or chunks), strict=True))
         return Speed(
             train_seconds=sum(seconds for _, seconds in chunks),
             ms_per_step=1e3 * seconds / count,
-            examples_per_second=count * self._experiment.data.batch_size / seconds,
+            examples_per_second=count * batch_size / seconds,
         )
 
     def telemetry(self) -> dict[str, float]:

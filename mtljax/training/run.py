@@ -17,18 +17,23 @@ from mtljax.config import Experiment
 from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import split_frozen
+from mtljax.optim.schedules import with_or_without_plateau
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.folder import RunFolder
+from mtljax.runs.folder import RunFolder, earlier_results
+from mtljax.runs.records import TrainRecord, total_seconds
 from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score
 from mtljax.step.distillation import ADAPTERS
 from mtljax.step.state import TrainState
 from mtljax.tasks.base import SplitMetrics
+from mtljax.training.early_stopping import stopping_step
 from mtljax.training.executors import Cost
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch, Recorder
 from mtljax.training.stopping import Stopped
+from mtljax.utils.terminal import print_line
+from mtljax.utils.text import count
 
 
 class Run:
@@ -38,6 +43,7 @@ class Run:
       experiment: The experiment, with the run's seed.
       checkpoints: The run's checkpoints.
       failure: Reason why the run cannot continue, if any.
+      stopped_step: Step at which early stopping ended its training, if it did.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Run:
         """
         self.experiment = experiment
         self.failure: Stopped | None = None
+        self.stopped_step: int | None = None
         self._programs, self._stack, self._together = programs, stack, together
         self._start_time = time.perf_counter() if start_time is None else start_time
         keys = read_keys() if experiment.encrypt else None  # checked before anything is written
@@ -71,15 +78,24 @@ class Run:
         self._folder.describe_input(source.train[0]["image"], source.low, source.high)
         self.checkpoints = Checkpoints(workdir, keys=keys)
         stack.callback(self.checkpoints.close)
+        self._earlier_results = earlier_results(workdir)
+
+    @property
+    def has_ended(self) -> bool:
+        """True if no later step counts: the run has failed or was stopped early."""
+        return self.failure is not None or self.stopped_step is not None
 
     def state(self, step: int) -> TrainState:
         """Returns the state of a checkpoint, or the initial state for step 0."""
         if step:
-            return self.checkpoints.restore(step, self._programs.restore_template())
+            return restore(self.checkpoints, step, self._programs.restore_template())
         return self._programs.create(self.experiment.seed)
 
     def start_recording(self, step: int, *, tensorboard: bool, quiet: bool) -> None:
         """Records the training from a step on; later records in the folder are dropped."""
+        records = [r for r in self._folder.history() if isinstance(r, TrainRecord)]
+        seconds = [total_seconds(records), *(r.seconds or 0 for r in self._earlier_results)]
+        self._earlier_seconds, self._quiet = max(seconds), quiet
         self._folder.truncate_history(step)
         self._recorder = Recorder(
             self.experiment,
@@ -89,8 +105,19 @@ class Run:
             tensorboard=tensorboard,
             quiet=quiet,
             together=self._together,
+            start_time=self._start_time,
+            earlier_seconds=self._earlier_seconds,
         )
         self._stack.callback(self._recorder.close)
+        self._stop_early()
+
+    def _stop_early(self) -> None:
+        """Sets `stopped_step` if the evaluations so far say so."""
+        start = max((result.last_step for result in self._earlier_results), default=0)
+        patience = self.experiment.patience
+        step = stopping_step(self._recorder.evaluations, patience, after=start)
+        if step is not None and step < self.experiment.steps:
+            self.stopped_step = step
 
     def record(self, step: int, count: int, logs: Fetch, measurement: Fetch | None) -> None:
         """Records the `count` steps up to `step`; see `Recorder.add`."""
@@ -113,7 +140,19 @@ class Run:
         if metrics is not None:
             score = selection_score(self.experiment, metrics)
             self._recorder.validation(step, metrics, score)
+            self._stop_early()
+            if self.stopped_step is not None and not self._quiet:
+                print_line(
+                    f"stopped early at step {step} of {self.experiment.steps}: "
+                    f"{count(self.experiment.patience or 0, 'evaluation')} without a better "
+                    f"{self.experiment.select} (--patience)"
+                )
         return score
+
+    def report_learning_rate(self, step: int, old: float, new: float) -> None:
+        """Prints a change of the factor of the learning rate by the plateau schedule."""
+        if new != old and not self._quiet and not self.has_ended:
+            print_line(f"step {step}: learning rate reduced to {new:.3g} times its schedule")
 
     def exclude_from_throughput(self) -> None:
         """Leaves the time since the last step out of the throughput."""
@@ -139,6 +178,7 @@ class Run:
         assert best is not None
         state = last if best == int(last.step) else self.checkpoints.restore(best, last)
         programs, predictions = self._programs, None
+        seconds = lambda: self._earlier_seconds + time.perf_counter() - self._start_time
         if report:
             test, predictions = programs.test.metrics_and_predictions(state)
         else:
@@ -147,12 +187,14 @@ class Run:
             experiment=self.experiment.name,
             seed=self.experiment.seed,
             steps=self.experiment.steps,
+            stopped_step=self.stopped_step,
             best_step=best,
             validation=programs.validation.metrics(state),
             test=test,
             constant_predictor=programs.constant_predictor,
             parameters=count_parameters(state, self.experiment.freeze),
-            seconds=time.perf_counter() - self._start_time,
+            test_looks=1 + len(self._earlier_results),
+            seconds=seconds(),
             **self._recorder.speed()._asdict(),
             **cost._asdict(),
             together=self._together,
@@ -163,7 +205,7 @@ class Run:
         )
         if predictions is not None and jax.process_index() == 0:
             self._write_report(result, predictions)
-        result = dataclasses.replace(result, seconds=time.perf_counter() - self._start_time)
+        result = dataclasses.replace(result, seconds=seconds())
         self.checkpoints.tidy()
         self._folder.finish(result)
         return result
@@ -184,6 +226,20 @@ class Run:
             result=result,
             test=predictions,
         )
+
+
+def restore(checkpoints: Checkpoints, step: int, template: TrainState) -> TrainState:
+    """Returns the state of a checkpoint, also of one before `schedule` became or was `plateau`.
+
+    Raises:
+      ValueError: The checkpoint is damaged, or belongs to another model.
+    """
+    if not checkpoints.fits(step, template):
+        changed = template.replace(opt_state=with_or_without_plateau(template.opt_state))
+        if checkpoints.fits(step, changed):
+            state = checkpoints.restore(step, changed)
+            return state.replace(opt_state=with_or_without_plateau(state.opt_state))
+    return checkpoints.restore(step, template)
 
 
 def count_parameters(state: TrainState, freeze: Sequence[str] = ()) -> ParameterCounts:

@@ -16,7 +16,7 @@ MIN_LOG_LINES = 10
 """Log lines between two measurements, at least."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Chunk:
     """Consecutive steps that were taken, or dispatched, at once."""
 
@@ -25,7 +25,7 @@ class Chunk:
     count: int
     """Number of steps of this chunk."""
     state: TrainState
-    """State after them, valid until the next chunk."""
+    """State after them, valid until the next chunk, which starts from it; it may be replaced."""
     logs: Logs
     measurement: PyTree | None
     """Measurement at the first step, if one was due."""
@@ -65,7 +65,9 @@ def take_steps(
         if measure is not None and before is not None:
             measurement = measure(before, state.params, batch)
         step += count
-        yield Chunk(step, count, state, logs, measurement, executor.program.cost)
+        chunk = Chunk(step, count, state, logs, measurement, executor.program.cost)
+        yield chunk
+        state = chunk.state
 
 
 def steps_to_next_stop(experiment: Experiment, step: int) -> int:

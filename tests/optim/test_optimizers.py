@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from mtljax.optim.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from mtljax.optim.optimizers import OPTIMIZERS, make_optimizer
+from mtljax.optim.schedules import SCHEDULES
 
 PARAMS = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
 

@@ -29,7 +29,7 @@ def states(folder):
 def lines(folder):
     """The lines of metrics.jsonl without what the clock says."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "examples_per_second")
+    clock = ("seconds", "earlier_seconds", "examples_per_second")
     return [{k: v for k, v in line.items() if k not in clock} for line in found]
 
 
