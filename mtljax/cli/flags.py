@@ -17,6 +17,21 @@ RULE = "╭╮╰╯─+-"
 """Characters of the horizontal lines of tyro's error box, with and without Unicode."""
 PROGRAM = "python -m mtljax.main"
 
+OTHER_NAMES = {
+    "--early-stopping": "--patience N",
+    "--early-stopping-patience": "--patience N",
+    "--epochs": "--steps N",
+    "--lr": "--learning-rate X",
+    "--weight-decay": "--optimizer adamw:weight_decay=X",
+    "--head-learning-rate": "--learning-rate-scales task_NAME FACTOR",
+    "--head-lr": "--learning-rate-scales task_NAME FACTOR",
+    "--trunk-learning-rate": "--learning-rate-scales trunk FACTOR",
+    "--trunk-lr": "--learning-rate-scales trunk FACTOR",
+    "--backbone-learning-rate": "--learning-rate-scales trunk FACTOR",
+    "--backbone-lr": "--learning-rate-scales trunk FACTOR",
+}
+"""Flags of comparable programs -> flag with the same effect."""
+
 REGISTRY = tyro.constructors.ConstructorRegistry()
 """Parsers of values, in addition to those of tyro."""
 
@@ -109,6 +124,9 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
         hint = "a run is named with --run DIR, and " if "--run" in known else ""
         return f"unexpected argument {argument!r}: {hint}the flag before it takes no more values"
     flag = argument.partition("=")[0]
+    other = OTHER_NAMES.get(flag, "")
+    if other and any(name.startswith(other.split()[0]) for name in known):
+        return f"unknown flag {flag!r}; use {other} (--help shows all flags)"
     return f"unknown flag {flag!r}{did_you_mean(flag, known)} (--help shows all flags)"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from mtljax.cli.arguments import asks_for_help, value_of
+from mtljax.cli.arguments import asks_for_help, merge_pairs, value_of
 from mtljax.cli.flags import parse
 from mtljax.utils.registry import did_you_mean
 
@@ -65,9 +65,25 @@ def read_experiment(
     AllFlags.__doc__ = (
         f"{action} the experiment {experiment.name!r}; defaults are the values of the experiment."
     )
+    arguments, experiment = _merge_dicts(arguments, experiment)
     defaults = AllFlags(verb_flags=flags(experiment=name), config=experiment)
     parsed = parse(AllFlags, arguments, verb, defaults)
     return parsed.verb_flags, parsed.config
+
+
+def _merge_dicts(arguments: list[str], experiment: "Experiment") -> tuple[list[str], "Experiment"]:
+    """Applies `merge_pairs` to the fields that are dicts; the default of a given one is emptied."""
+    for part in ("", "data"):
+        owner: Any = getattr(experiment, part) if part else experiment
+        empty: dict[str, Any] = {}
+        for name, value in vars(owner).items():
+            flag = "--" + f"{part}.{name}".strip(".").replace("_", "-")
+            if isinstance(value, dict):
+                arguments = merge_pairs(arguments, flag, value)
+                empty |= {name: {}} if flag in arguments else {}
+        owner = dataclasses.replace(owner, **empty)
+        experiment = dataclasses.replace(experiment, data=owner) if part else owner
+    return arguments, experiment
 
 
 def _with_description(flags: type[T], action: str) -> type[T]:
