@@ -59,7 +59,8 @@ class Plateau:
           state: State before it, stacked if there are several runs.
           score: Score of each run; lower is better.
         """
-        score, scale = np.asarray(score, np.float32), np.asarray(state.scale)
+        with np.errstate(over="ignore"):  # the score of metrics that are not finite
+            score, scale = np.asarray(score, np.float32), np.asarray(state.scale)
         improved = score < np.asarray(state.best)
         count = np.where(improved, 0, np.asarray(state.evaluations) + 1)
         is_due = count >= self.patience

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from mtljax.optim.optimizers import OPTIMIZERS, make_optimizer
-from mtljax.optim.schedules import SCHEDULES
+from mtljax.optim.schedules import SCHEDULES, make_schedule, new_plateau
 
 PARAMS = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
 
@@ -219,3 +219,98 @@ def test_what_l2_sp_pulls_does_not_decay_besides_and_the_rest_does(decay_biases)
 def test_impossible_l2_sp(strength):
     with pytest.raises(ValueError, match="l2_sp must be >= 0 and finite"):
         make_optimizer("sgd", 1.0, "constant", 1, l2_sp=strength)
+
+
+def test_poly_against_its_formula():
+    t = np.arange(20)
+    np.testing.assert_allclose(rates("poly", 20), (1 - t / 20) ** 0.9, rtol=1e-5)
+    found = rates("poly:power=2,end=0.1,warmup=4", 20)
+    np.testing.assert_allclose(found[4:], 0.1 + 0.9 * (1 - t[:16] / 16) ** 2, rtol=1e-5)
+
+
+def plateau_rates(schedule, scores):
+    """The learning rate before the first evaluation and after each."""
+    plateau = make_schedule(schedule, 1.0, 100)
+    optimizer = make_optimizer("sgd", 1.0, schedule, 100)
+    state, found = optimizer.init({"x": jnp.zeros(())}), []
+    for score in (None, *scores):
+        if score is not None:
+            state = (state[0], plateau.observe(state[1], np.float64(score)))
+        updates, state = optimizer.update({"x": jnp.ones(())}, state)
+        found.append(-float(updates["x"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scores", "expected"),
+    [
+        ("plateau:patience=2,factor=0.5", (3, 2, 2, 2, 1), [1, 1, 1, 1, 0.5, 0.5]),
+        ("plateau:patience=2,factor=0.5", (3, 4, 2, 4, 1, 4), [1] * 7),
+        ("plateau:patience=1,factor=0.5", (-3, -2, -2, -4, -3), [1, 1, 0.5, 0.25, 0.25, 0.125]),
+        ("plateau:patience=1,factor=0.5,end=0.3", (1, 2, 2, 2), [1, 1, 0.5, 0.3, 0.3]),
+        ("plateau:patience=3,factor=0.5", (1, 2, 2, 2, 2, 2, 2), [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]),
+        ("plateau:patience=1", (float("nan"), 1e308, float("inf")), [1, 0.1, 0.01, 1e-3]),
+    ],
+)
+def test_the_plateau_schedule_reduces_after_evaluations_without_a_better_score(
+    schedule, scores, expected
+):
+    np.testing.assert_allclose(plateau_rates(schedule, scores), expected, rtol=1e-6)
+
+
+def test_stacked_runs_have_a_plateau_each():
+    plateau = make_schedule("plateau:patience=1,factor=0.5", 1.0, 100)
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), new_plateau())
+    state = plateau.observe(plateau.observe(state, np.array([1.0, 1.0])), np.array([2.0, 0.5]))
+    np.testing.assert_array_equal(state.scale, [0.5, 1.0])
+    assert state.evaluations.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("poly:power=0", "power must be > 0 and finite, not 0.0"),
+        ("plateau:factor=1.5", "factor must be between 0 and 1, not 1.5"),
+        ("plateau:patience=0", "patience must be >= 1 evaluation, not 0"),
+        ("plateau:end=1", "end must be >= 0 and < 1, not 1.0"),
+    ],
+)
+def test_mistakes_in_schedules(schedule, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer("sgd", 1.0, schedule, 9)
+
+
+@pytest.mark.parametrize(
+    ("scales", "factors"),
+    [
+        ({"trunk": 0.1}, [0.1, 0.1, 1]),
+        ({"trunk": 0.1, "task_a": 10.0}, [0.1, 0.1, 10]),
+        ({"trunk": 0.1, "trunk_1": 0.5}, [0.1, 0.5, 1]),  # the last one counts
+        ({"fusion/trunk_0": 3.0}, [3, 1, 1]),
+    ],
+)
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_learning_rates_of_modules_are_multiplied(scales, factors, layer_decay):
+    """Weight decay too, and layer-wise decay multiplies further."""
+    made = [
+        make_optimizer("adamw:weight_decay=0.5", 0.01, "constant", 9, **more)
+        for more in ({}, {"scales": scales, "layer_decay": layer_decay, "stage_of": STAGE_OF})
+    ]
+    plain, scaled = (of_stages(train(optimizer, params=STAGES)) for optimizer in made)
+    moved = (1 - np.array(scaled)) / (1 - np.array(plain))
+    depth = np.array([layer_decay**2, layer_decay, 1])
+    np.testing.assert_allclose(moved, np.array(factors) * depth, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        ({"task_b": 2.0}, "unknown module 'task_b' among those that train; did you mean 'task_a'?"),
+        ({"trunks": 2.0}, "did you mean 'trunk'?"),
+        ({"trunk": 0.0}, "trunk must be > 0 and finite, not 0.0; to keep .* freeze it: --freeze"),
+        ({"trunk": float("nan")}, "trunk must be > 0 and finite, not nan"),
+    ],
+)
+def test_impossible_learning_rates_of_modules(scales, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        make_optimizer("sgd", 1.0, "constant", 1, scales=scales).init(STAGES)
