@@ -73,7 +73,7 @@ def predict(
         paths = [images] if isinstance(images, str | Path) else images
         found = []
         for item in predict_each(trained, list(map(Path, paths))):
-            if item.file.image is None:
+            if item.file.error:
                 raise ValueError(item.file.error)
             found.append(item.predictions)
         names = [task.name for task in trained.experiment.tasks]

@@ -98,25 +98,36 @@ def predict_each(
     """Iterates over the predictions for image files, in batches of bounded size."""
     predictor = Predictor(trained)
     for start in range(0, len(paths), predictor.batch_size):
-        inputs = read_inputs(trained, list(paths[start : start + predictor.batch_size]))
-        images = [item.image for item in inputs if item.image is not None]
-        outputs = predictor.outputs(np.stack(images)) if images else {}
-        decoded = predictor.decode(outputs) if images else {}
-        probabilities = _probabilities(trained.experiment.tasks, outputs, temperatures or {})
-        row = 0
-        for item in inputs:
-            if item.image is None:
-                yield FilePrediction(item, {}, {})
-                continue
-            at = lambda x, row=row: x[row]
-            predictions = {
-                task.name: restored(
-                    task, jax.tree.map(at, decoded[task.name]), trained.shape[:2], item.size
-                )
-                for task in trained.experiment.tasks
-            }
-            yield FilePrediction(item, predictions, {n: p[row] for n, p in probabilities.items()})
-            row += 1
+        # In a function of its own, so that no arrays are left when the next batch is read.
+        yield from _predict_batch(
+            predictor, paths[start : start + predictor.batch_size], temperatures or {}
+        )
+
+
+def _predict_batch(
+    predictor: Predictor, paths: Sequence[Path], temperatures: Mapping[str, float]
+) -> Iterator[FilePrediction]:
+    trained = predictor.trained
+    inputs, images = read_inputs(trained, paths)
+    outputs = predictor.outputs(images) if len(images) else {}
+    del images
+    decoded = predictor.decode(outputs) if outputs else {}
+    probabilities = _probabilities(trained.experiment.tasks, outputs, temperatures)
+    del outputs
+    row = 0
+    for item in inputs:
+        if item.error:
+            yield FilePrediction(item, {}, {})
+            continue
+        at = lambda x, row=row: x[row]
+        predictions = {
+            task.name: restored(
+                task, jax.tree.map(at, decoded[task.name]), trained.shape[:2], item.size
+            )
+            for task in trained.experiment.tasks
+        }
+        yield FilePrediction(item, predictions, {n: p[row] for n, p in probabilities.items()})
+        row += 1
 
 
 def restored(task: Task, value: PyTree, old: Pixels, size: Pixels) -> PyTree:
@@ -157,7 +168,7 @@ def predict_files(
             prefix = output.with_name(f"{output.stem}_{i}_{item.file.path.stem}")
             entry = _entry(trained, item, prefix, options)
             write(entry)
-            if item.file.image is None:
+            if item.file.error:
                 summary.failed.append(item.file.error)
             elif len(summary.entries) < MAX_SHOWN:
                 summary.entries.append(entry)
@@ -200,7 +211,7 @@ def _entry(
     trained: TrainedModel, item: FilePrediction, prefix: Path, options: Options
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"image": str(item.file.path)}
-    if item.file.image is None:
+    if item.file.error:
         return {**entry, "error": item.file.error}
     entry |= {"size": list(item.file.size), "model_size": list(trained.shape[:2])}
     picture = _as_rgb(trained, item.file.path) if options.overlay else None

@@ -1,6 +1,6 @@
 """Forward passes of a trained run in batches of bounded size, and reading of its inputs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from mtljax.tasks.warps import Pixels, resize_image
 
 BATCH_SIZE = 64
 """Maximum number of images in one forward pass."""
-BATCH_BYTES = 2**26
+BATCH_BYTES = 2**23
 """Maximum bytes of these images, unless one image has more."""
 
 
@@ -28,7 +28,7 @@ class Predictor:
     """Compiled forward pass of a trained run."""
 
     def __init__(self, trained: TrainedModel):
-        self._trained = trained
+        self.trained = trained
         image = 4 * int(np.prod(trained.shape))
         self.batch_size = max(1, min(BATCH_SIZE, BATCH_BYTES // image))
         self._compiled_size = 0
@@ -44,42 +44,48 @@ class Predictor:
         """
         count = len(images)
         self._compiled_size = max(self._compiled_size, count)
-        padding = np.repeat(images[-1:], self._compiled_size - count, 0)
-        images = np.concatenate([images, padding])
-        outputs = jax.device_get(self._forward(self._trained.state, images))
+        if count < self._compiled_size:
+            padding = np.repeat(images[-1:], self._compiled_size - count, 0)
+            images = np.concatenate([images, padding])
+        outputs = jax.device_get(self._forward(self.trained.state, images))
         return jax.tree.map(lambda x: x[:count], outputs)
 
     def decode(self, outputs: dict[str, PyTree[np.ndarray]]) -> dict[str, PyTree[np.ndarray]]:
         """Returns {task: predictions in the form of labels}."""
         return {
             task.name: jax.tree.map(np.asarray, task.decode(outputs[task.name]))
-            for task in self._trained.experiment.tasks
+            for task in self.trained.experiment.tasks
         }
 
 
 class Input(NamedTuple):
-    """Image file as the model takes it."""
+    """Image file."""
 
     path: Path
     size: Pixels
-    """Height and width of the file; (0, 0) if it cannot be read."""
-    image: Float[np.ndarray, "H W C"] | None
-    """Image in the size and unit of the training images."""
+    """Height and width; (0, 0) if it cannot be read."""
     error: str
-    """Reason why the file cannot be read; "" if it can."""
+    """Reason why it cannot be read; "" if it can."""
 
 
-def read_inputs(trained: TrainedModel, paths: list[Path]) -> list[Input]:
-    """Reads image files by several threads."""
+def read_inputs(
+    trained: TrainedModel, paths: Sequence[Path]
+) -> tuple[list[Input], Float[np.ndarray, "B H W C"]]:
+    """Reads image files by several threads; returns the images of the readable ones."""
+    images = np.empty((len(paths), *trained.shape), np.float32)
 
-    def read(path: Path) -> Input:
+    def read(i: int) -> Input:
+        path = paths[i]
         try:
-            return Input(path, file_size(path), read_image(path, trained), "")
+            images[i] = read_image(path, trained)
+            return Input(path, file_size(path), "")
         except ValueError as error:
-            return Input(path, (0, 0), None, str(error))
+            return Input(path, (0, 0), str(error))
 
     with ThreadPoolExecutor(READER_THREADS) as pool:
-        return list(pool.map(read, paths))
+        inputs = list(pool.map(read, range(len(paths))))
+    readable = [i for i, item in enumerate(inputs) if not item.error]
+    return inputs, images if len(readable) == len(paths) else images[readable]
 
 
 def file_size(path: Path) -> Pixels:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mtljax.build import open_source
+from mtljax.build import open_source, require_learnable
 from mtljax.config import Experiment
 from mtljax.data.base import Example, Source
 from mtljax.data.notes import Note
@@ -48,7 +48,12 @@ def survey(
         raise ValueError(
             f"cannot write to {output}: {error.strerror}; choose another --output"
         ) from None
-    return statistics, (*source.notes, *unseen_classes(tasks, statistics["train"]))
+    notes = [*source.notes, *unseen_classes(tasks, statistics["train"])]
+    try:
+        require_learnable(tasks, source.train)
+    except ValueError as error:  # stops training
+        notes.append(Note("warning", str(error), 1, ""))
+    return statistics, tuple(notes)
 
 
 def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) -> None:
