@@ -42,7 +42,7 @@ class Data:
     """Task -> name of its labels in the source (a label, column, feature or folder), if that
     differs from the task's name."""
     drop: str | None = None
-    """File that lists examples to leave out, written by `screen --drop FILE`."""
+    """File that lists examples and labels to leave out, written by `screen --drop FILE`."""
     batch_size: int = 64
     """Examples per step, over all devices and processes."""
     augment: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Num
 
-from mtljax.data.base import Source
+from mtljax.data.base import Source, place_of
 from mtljax.data.pipeline import READER_THREADS
 from mtljax.data.pool import ExampleId, Pool, image_digest, pool_of
 from mtljax.screening.findings import Finding
@@ -168,6 +168,8 @@ def find_duplicates(summaries: Sequence[ImageSummary], source: Source) -> Iterat
     ranked = sorted(summaries, key=lambda s: (priority.get(s.place.split, 3), s.place.row))
     if not ranked:
         return
+    splits = source.splits()
+    file = lambda place: place_of(splits[place.split], place.row)
     similar = _most_similar(ranked, source.high - source.low)
     spreads = _spreads(ranked)
     first: dict[str, int] = {}
@@ -177,6 +179,8 @@ def find_duplicates(summaries: Sequence[ImageSummary], source: Source) -> Iterat
         if other < 0 or ranked[other].size != image.size:
             continue
         like = ranked[other]
+        if file(image.place) and file(image.place) == file(like.place):
+            continue  # one example, which a source repeats, such as `join` with proportions
         differing = _differing_labels(image, like, spreads)
         kind = "leak"
         if like.place.split == image.place.split:

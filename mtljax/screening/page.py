@@ -78,15 +78,19 @@ def _tile(finding: Finding, source: Source, value_range: tuple[float, float]) ->
     return {
         "place": _name(finding.place, source),
         "like": finding.like and _name(finding.like, source),
-        "detail": finding.detail,
+        "detail": finding.detail.removeprefix(f"{_file(finding.place, source)}: "),
         "pictures": [{"name": str(place), "uri": uri} for place, uri in pictures if uri],
     }
 
 
 def _name(place: ExampleId, source: Source) -> str:
     """Returns the split and row of an example, and its file if it is known."""
-    file = place_of(source.splits()[place.split], place.row)
+    file = _file(place, source)
     return f"{place} · {file}" if file else str(place)
+
+
+def _file(place: ExampleId, source: Source) -> str:
+    return place_of(source.splits()[place.split], place.row)
 
 
 def _data_uri(place: ExampleId, source: Source, value_range: tuple[float, float]) -> str | None:
