@@ -140,7 +140,7 @@ BAD_VALUES = {
     "--data.batch-size 0": "data.batch_size must be >= 1, not 0",
     "--microbatches 3": "a batch of 16 cannot be split into 3 equal microbatches",
     "--select digit/acuracy": "select cannot be 'digit/acuracy'; did you mean 'digit/accuracy'?",
-    "--select value/rmse": "select cannot be 'value/rmse'",
+    "--select value/rsme": "select cannot be 'value/rsme'; did you mean 'value/rmse'?",
     "--devices 99": "--devices 99 is not possible: there is 8 x cpu; give a number in 1..8",
     "--devices 0": "--devices 0 is not possible",
     "--devices x": "--devices must be none or an integer, not 'x'",
