@@ -143,7 +143,7 @@ def confused_pairs(task: Task, metrics: TaskMetrics) -> list[ConfusedPair]:
 
 def key_numbers(result: RunResult) -> list[Fact]:
     """Returns the key numbers of a run."""
-    facts = [Fact("Selected step", f"{result.best_step:,}", f"of {result.steps:,} steps")]
+    facts = [Fact("Selected step", f"{result.best_step:,}", f"of {result.last_step:,} steps")]
     if result.parameters is not None:
         total, shared = result.parameters.total, result.parameters.shared
         fraction = 100 * shared / max(total, 1)

@@ -150,7 +150,7 @@ def _overview(
     tests = existing(*(section.test for section in sections))[:2]
     worst = existing(*(section.worst for section in sections))[: 3 - len(tests)]
     plots = [*losses, *training][:3] + [*tests, *worst, *existing(examples)][:3]
-    facts = [f"balancer {experiment.balancer}", f"{result.steps:,} steps"]
+    facts = [f"balancer {experiment.balancer}", f"{result.last_step:,} steps"]
     if result.parameters is not None:
         facts.append(f"{result.parameters.total:,} parameters")
     if result.seconds is not None:

@@ -66,7 +66,7 @@ def headline(tasks: Sequence[Task], result: RunResult, images: int) -> str:
     sentence = f"On {count(images, 'test image')}: {main_results(tasks, result.test)}."
     if result.best_step is None:
         return sentence
-    step = f"step {result.best_step:,} of {result.steps:,}"
+    step = f"step {result.best_step:,} of {result.last_step:,}"
     return f"{sentence} Parameters of {step}, selected on validation."
 
 
@@ -84,9 +84,18 @@ def remarks(tasks: Sequence[Task], result: RunResult, labeled: Mapping[str, int]
     """Returns warnings; `labeled` is the number of test images with a label of each task."""
     sentences = []
     if result.skipped:
+        updates = f"{count(result.skipped, 'update')} of {result.last_step:,}"
         sentences.append(
-            f"Skipped because not finite: {count(result.skipped, 'update')} of {result.steps:,}. "
-            "A lower learning rate or gradient clipping may help."
+            f"Skipped because not finite: {updates}. A lower learning rate or gradient clipping "
+            "may help."
+        )
+    if result.stopped_step is not None:
+        steps = f"step {result.stopped_step:,} of {result.steps:,}"
+        sentences.append(f"Training stopped early, at {steps}.")
+    if result.test_looks > 1:
+        sentences.append(
+            f"This is result {result.test_looks} of this run on the test split: choose the number "
+            "of steps on validation."
         )
     if result.best_step == result.steps:
         sentences.append("The last step was the best on validation: longer training may help.")

@@ -20,8 +20,9 @@ from mtljax.report.history import Series, series
 from mtljax.report.image_grid import Caption, GridCell, ImageGrid
 from mtljax.report.page import confused_pairs
 from mtljax.report.run import file_stems
-from mtljax.report.summary import main_results
+from mtljax.report.summary import headline, main_results, remarks
 from mtljax.runs.records import TrainRecord, ValidationRecord
+from mtljax.runs.result import RunResult
 from mtljax.tasks import Classification, MultiLabel, Regression, Segmentation
 from mtljax.utils.text import joined, number
 
@@ -271,3 +272,16 @@ def test_a_legend_breaks_into_lines_as_wide_as_the_grid():
     assert 2 <= lines[2] <= 7
     heights = [grid.render("grid", "a title").image.height for grid in grids]
     assert heights[0] < heights[1] < heights[2]
+
+
+def test_early_stopping_and_a_second_look_at_the_test_split_are_remarked():
+    metrics = {"a": {"loss": 1.0, "mae": 1.0}}
+    result = RunResult(experiment="x", best_step=8, steps=28, validation=metrics, test=metrics)
+    again = dataclasses.replace(result, stopped_step=12, test_looks=2)
+    tasks = (Regression(name="a"),)
+    assert "step 8 of 28" in headline(tasks, result, 5)
+    assert "step 8 of 12" in headline(tasks, again, 5)
+    assert remarks(tasks, result, {"a": 5}) == []
+    stopped, looks = remarks(tasks, again, {"a": 5})
+    assert stopped == "Training stopped early, at step 12 of 28."
+    assert looks.startswith("This is result 2 of this run on the test split")
