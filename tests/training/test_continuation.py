@@ -38,6 +38,7 @@ def config(folder):
 def test_with_a_constant_rate_it_is_the_run_that_never_ended(tmp_path):
     short, long = tmp_path / "short", tmp_path / "long"
     first = train_in(short, steps=12)
+    (short / "calibration.json").write_text("{}")  # of the checkpoint that was the best
     continued, undisturbed = train_in(short), train_in(long)
     assert lines(short) == lines(long)
     assert_same_states(states(short), states(long))  # optimizer, balancer, average, key
@@ -48,6 +49,8 @@ def test_with_a_constant_rate_it_is_the_run_that_never_ended(tmp_path):
     assert json.loads((short / "result.json").read_text())["steps"] == 20
     assert continued.seconds > first.seconds
     assert not (long / "result-20.json").exists()
+    assert (short / "calibration-12.json").exists()
+    assert not (short / "calibration.json").exists()
 
 
 def last_state(folder):
