@@ -23,7 +23,7 @@ from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
 
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".npy")
-"""Extensions of image files and arrays."""
+"""Extensions of image files and arrays, in lower case; a cell with one is a file name."""
 ORIENTATION = 0x0112
 """EXIF tag of the camera's orientation; from 5 on, height and width are exchanged."""
 LUMA = np.asarray([299, 587, 114], np.float32) / 1000

@@ -86,6 +86,8 @@ def _opened(path: Path | BinaryIO, most: int) -> Iterator[tuple[Any, Any]]:
     try:
         with tifffile.TiffFile(path) as file:
             page = _only_page(file)
+            if not (page.imagelength and page.imagewidth):
+                raise ValueError("a TIFF without pixels")
             if page.imagelength * page.imagewidth > most:
                 size = f"{page.imagelength} x {page.imagewidth}"
                 raise ValueError(f"an image of {size} pixels; at most {most} are decoded")

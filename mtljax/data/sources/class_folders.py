@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from mtljax.data.base import LabelRequest, Source, require_classes, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.images import FILES
 from mtljax.data.lazy import tasks_of
 from mtljax.data.sources.arguments import find_folder, read_size
-
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def class_folders(
@@ -34,7 +33,7 @@ def class_folders(
     names = sorted(child.name for child in root.iterdir() if child.is_dir())
     files, classes = [], []
     for index, name in enumerate(names):
-        images = [f for f in sorted((root / name).iterdir()) if f.suffix.lower() in IMAGES]
+        images = [f for f in sorted((root / name).iterdir()) if f.suffix.lower() in FILES]
         files += images
         classes += [index] * len(images)
     if not files:

@@ -8,14 +8,13 @@ from typing import Any
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.coco import match_images, read_boxes
 from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.images import FILES
 from mtljax.data.lazy import tasks_of
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.tables import Row, find_table, read_table
 from mtljax.utils.registry import nearest
 
-FILES = (".png", ".npy", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-"""Extensions by which a cell is recognized as a file name."""
 SPLITS = {
     "training": "train",
     "val": "validation",
