@@ -30,7 +30,8 @@ def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
                 probability = "" if top is None else f"{100 * top:.1f} %"
                 table.add_row(*map(escape, (name, task, found["text"], probability)))
                 name = ""
-        table.add_section()
+        if len(entry) > 4:  # the keys image, size and model_size, and several tasks
+            table.add_section()
     return table
 
 

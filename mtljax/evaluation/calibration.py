@@ -93,10 +93,17 @@ def read_logits(trained: TrainedModel, tasks: list[Any], split: Split) -> dict[s
 
 
 def fit_temperature(logits: Logits) -> float:
-    """Returns the temperature with the largest likelihood."""
+    """Returns the temperature with the largest likelihood, >= 1 if every decision is correct.
+
+    Without an error, the likelihood grows as the temperature approaches 0.
+    """
+    if logits.label.ndim == 1:
+        correct = logits.output.argmax(-1) == logits.label
+    else:
+        correct = (logits.output > 0) == (logits.label == 1)
     found = scipy.optimize.minimize_scalar(
         lambda log: quality(logits, float(np.exp(log))).nll,
-        bounds=(-MAX_LOG, MAX_LOG),
+        bounds=(0.0 if correct.all() else -MAX_LOG, MAX_LOG),
         method="bounded",
         options={"xatol": 1e-4},
     )

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from mtljax.data.images import image_size, read_image, read_map
+from mtljax.screening.appearance import to_pil
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (6, 8, 3)).astype(np.uint16)
@@ -275,3 +276,11 @@ def test_an_encoded_image_in_memory_is_read_as_from_a_file(tmp_path):
         np.testing.assert_array_equal(read_image(encoded, 3), read_image(tmp_path / name, 3))
         assert image_size(encoded) == (6, 8)
         np.testing.assert_array_equal(read_map(encoded), DEEP)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_images_with_any_number_of_channels_are_drawn(channels):
+    image = BANDS[..., :channels].astype(np.float32)
+    drawn = np.asarray(to_pil(image, 0.0, 255.0))
+    expected = BANDS[..., :3] if channels >= 3 else BANDS[..., 0]
+    np.testing.assert_array_equal(drawn, expected)

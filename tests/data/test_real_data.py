@@ -13,6 +13,7 @@ from mtljax.data.coco import match_images, read_boxes
 from mtljax.data.notes import NoteCounter
 from mtljax.data.statistics import label_statistics, unseen_classes
 from mtljax.data.tables import read_table
+from mtljax.screening.survey import survey
 from mtljax.tasks import Classification, MultiLabel, Segmentation
 from mtljax.tasks.parsing import class_index
 
@@ -137,6 +138,12 @@ def test_masks_of_0_and_255_are_an_error(tmp_path):
         load_source(folder_of_masks(tmp_path / "bad", [255]))
     for name, values in (("mixed", [255, 1]), ("empty", [0])):
         load_source(folder_of_masks(tmp_path / name, values))
+
+
+def test_the_data_page_says_what_stops_training(tmp_path):
+    experiment = folder_of_masks(tmp_path / "bad", [255])
+    _, notes = survey(experiment, tmp_path / "survey", 2)
+    assert any("set values=(0, 255)" in str(note) for note in notes)
 
 
 def test_a_class_without_a_training_label_is_a_warning(tmp_path):

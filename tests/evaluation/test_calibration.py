@@ -43,3 +43,9 @@ def test_extreme_logits_are_finite():
     logits = Logits(np.asarray([[300.0, -300.0], [-300.0, 300.0]]), np.asarray([1, 1]))
     assert np.isfinite(quality(logits, 1.0).nll)
     assert np.isfinite(fit_temperature(logits))
+
+
+@pytest.mark.parametrize("label", [np.asarray([0, 1]), np.asarray([[1, 0], [0, 1]])])
+def test_probabilities_do_not_become_more_extreme_without_an_error(label):
+    logits = Logits(np.asarray([[1.0, -1.0], [-1.0, 1.0]]), label)
+    assert fit_temperature(logits) == pytest.approx(1, abs=1e-3)
