@@ -16,7 +16,7 @@ from mtljax import models
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.config import Experiment
 from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_source, pipeline
-from mtljax.data.base import LabelRequest, map_splits, select_labels
+from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
 from mtljax.data.droplist import drop_examples
 from mtljax.data.lazy import error_prefix
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
@@ -93,6 +93,7 @@ def open_source(experiment: Experiment, source: Source | None = None) -> Source:
     if source is None:
         source = make_source(data.source, requests)
     else:
+        require_one_image(source)
         source = select_labels(source, requests, data.source)
     if data.drop is None:
         return source

@@ -10,6 +10,7 @@ import numpy as np
 from mtljax.data.notes import Note
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
+from mtljax.utils.tree import num_examples
 
 Example = Mapping[str, Any]
 """{"image": [H, W, C], "labels": {task: label}, "present": {task: bool}}"""
@@ -47,14 +48,15 @@ def place_of(split: Split, row: int) -> str:
 class Arrays:
     """Split in memory: NumPy arrays with the examples along the first axis."""
 
-    image: np.ndarray
+    image: Any
+    """Array of images, or a pytree of arrays for models with several inputs."""
     labels: Mapping[str, Any]
     present: Mapping[str, np.ndarray]
     origin: Split | None = None
     """Split that the arrays were read from."""
 
     def __len__(self) -> int:
-        return len(self.image)
+        return num_examples(self.image)
 
     def place(self, row: int) -> str:
         """Returns the file and row of an example, "" if unknown."""
@@ -150,6 +152,17 @@ def require_labels(
             raise ValueError(
                 f"{place} has no {noun} {key!r} for task {task.name!r}{nearest(key, available)}"
             )
+
+
+def require_one_image(source: Source) -> None:
+    """Raises ValueError unless each example has one image [H, W, C], as the trunks take."""
+    image = source.train[0]["image"]
+    if not hasattr(image, "ndim") or image.ndim != 3:
+        has = f"inputs of shape {image.shape}" if hasattr(image, "ndim") else "several inputs"
+        raise ValueError(
+            f"the trunks take one image [H, W, C] per example, but the data has {has}; use a model "
+            "of your own with mtljax.make_train_step"
+        )
 
 
 def require_classes(place: str, task: Task, count: int) -> None:

@@ -21,6 +21,7 @@ from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 from mtljax.tasks.base import SplitMetrics, TaskMetrics
+from mtljax.utils.tree import num_examples
 
 MAX_PREDICTION_BYTES = 2**30
 """Memory for the images, outputs and labels that reports draw; a mask of 512 x 512 pixels and 19
@@ -91,7 +92,7 @@ class Evaluator:
         tasks = [task for task in self.tasks if task.name in outputs]
 
         def run(outputs: PyTree, batch: PyTree) -> PyTree:
-            count = len(batch["image"])
+            count = num_examples(batch["image"])
             repeated = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), outputs)
             return jax.lax.with_sharding_constraint(
                 measure(tasks, repeated, batch), self._placement.replicated
@@ -108,7 +109,7 @@ class Evaluator:
             batch, outputs = jax.device_get(
                 jax.tree.map(_gather, (batch, self._run(state, batch)[1]))
             )
-            count = min(len(batch["image"]), self._size - start)
+            count = min(num_examples(batch["image"]), self._size - start)
             batch, outputs = jax.tree.map(lambda x, n=count: x[:n], (batch, outputs))
             yield Predictions(batch["image"], outputs, batch["labels"], batch["present"])
             start += count
@@ -158,7 +159,7 @@ class Evaluator:
     def _sample(self, max_examples: int, batch: PyTree, outputs: PyTree) -> Int[np.ndarray, " n"]:
         """Returns the rows of the examples to record, ascending; always the same."""
         size = sum(x.nbytes for x in jax.tree.leaves((batch, outputs)))
-        fitting = MAX_PREDICTION_BYTES * len(batch["image"]) // size
+        fitting = MAX_PREDICTION_BYTES * num_examples(batch["image"]) // size
         count = min(self._size, max_examples, max(1, fitting))
         return np.sort(np.random.default_rng(0).permutation(self._size)[:count])
 

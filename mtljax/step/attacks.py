@@ -102,6 +102,11 @@ def attack_batch(
     over which the batch is sharded. Absent labels have no effect.
     """
     axis = axis or Axis()
+    if not hasattr(batch["image"], "ndim"):
+        raise ValueError(
+            "an attack changes one array of images, but batch['image'] is a pytree of several "
+            "inputs; train without an attack"
+        )
 
     def loss(image: Array) -> Float[Array, ""]:
         outputs, total = predict(image), jnp.zeros(())

@@ -185,7 +185,9 @@ class BalancedGradient:
         assert shared is not None, "neither weights nor a direction"
         tasks = enumerate(self.objective.tasks)
         scales: dict[str | None, Array] = {task.name: scale[t] for t, task in tasks}
-        return shared, {path: scales[task_of(path)] * x for path, x in measured.specific.items()}
+        # A module of a task that is not trained has no gradient.
+        scale_of = lambda path: scales.get(task_of(path), 0.0)
+        return shared, {path: scale_of(path) * x for path, x in measured.specific.items()}
 
     def from_pullback(
         self, forward: Forward, rows: PyTree | None, balanced: BalancerOutput

@@ -6,7 +6,7 @@ from typing import TypedDict
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from mtljax.step.axis import Axis
 from mtljax.step.state import Batch, TrainState
@@ -54,7 +54,7 @@ def measure(
     return {task.name: measure_task(task) for task in tasks}
 
 
-def predict(model: nn.Module, state: TrainState, image: Array) -> dict[str, PyTree]:
+def predict(model: nn.Module, state: TrainState, image: PyTree) -> dict[str, PyTree]:
     """Returns {task: output} in evaluation mode and float32, by averaged parameters if any."""
     outputs = model.apply(state.variables, image, train=False)
     return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)

@@ -21,9 +21,11 @@ from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
 from mtljax.step.axis import Axis
 from mtljax.step.distillation import Distillation, TaskOutput
 from mtljax.tasks.base import Task
+from mtljax.utils.tree import num_examples
 
 Batch = Mapping[str, PyTree]
-"""`{"image": [B, ...], "labels": {task: array}, "present": {task: [B] bool}}`."""
+"""`{"image": [B, ...], "labels": {task: array}, "present": {task: [B] bool}}`; the image may be a
+pytree of arrays, for a model that takes one."""
 ByTask = Mapping[str, PyTree]
 """Task -> value."""
 ModelState = Mapping[str, PyTree]
@@ -215,7 +217,7 @@ class Objective:
     def _sums_and_counts(
         self, outputs: ByTask, batch: Batch, distances: Mapping[str, Float[Array, " B"]]
     ) -> tuple[list[Float[Array, ""]], Float[Array, " R"]]:
-        size = batch["image"].shape[0]
+        size = num_examples(batch["image"])
         sample_of = (self.axis.index() * size + jnp.arange(size)) % self.samples
         pairs = []
         for sample in range(self.samples):

@@ -17,8 +17,9 @@ from mtljax.models.partition import TRANSIENT_COLLECTIONS, join, partition
 from mtljax.step.axis import Axis
 from mtljax.step.distillation import Distillation
 from mtljax.step.objective import Batch, Level, Objective
+from mtljax.step.ownership import check_ownership
 from mtljax.tasks.base import Task
-from mtljax.utils.tree import replaced
+from mtljax.utils.tree import flatten, num_examples, replaced
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -74,13 +75,15 @@ def create_state(
         them; see `mtljax.transfer`.
 
     Raises:
-      ValueError: The batch lacks labels or the model an output of a task; a variable of `initial`
+      ValueError: The batch lacks labels or the model an output of a task; a task is not resolved;
+        a module `task_<name>` is of no task, or another task depends on it; a variable of `initial`
         or a name in `freeze` is unknown; there is nothing to balance; or a teacher does not fit.
     """
     _check_batch(tasks, example_batch)
     init_key, key = jax.random.split(key)
     image = example_batch["image"]
-    variables = _init_variables(init_key, model, tasks, image)
+    variables = _init_variables(init_key, model, image)
+    check_ownership(model, tasks, variables, image)
     if initial is not None:
         variables = replaced(variables, initial)
     if distill is not None:
@@ -116,25 +119,29 @@ def create_state(
 def _check_batch(tasks: Sequence[Task], batch: Batch) -> None:
     if not tasks:
         raise ValueError("no task: a step needs at least one")
+    for task in tasks:
+        if not getattr(task, "is_resolved", True):
+            raise ValueError(
+                f"task {task.name!r} has fields that are derived from the training labels; give "
+                "them, or call task.resolve(statistics) first"
+            )
     for part in ("labels", "present"):
         missing = [task.name for task in tasks if task.name not in batch[part]]
         if missing:
             names = ", ".join(batch[part]) or "nothing"
             raise ValueError(f"batch[{part!r}] has no {', '.join(missing)}; it has {names}")
+    sizes = {path: (*jnp.shape(leaf), 0)[0] for path, leaf in flatten(dict(batch)).items()}
+    if len(set(sizes.values())) > 1:
+        lengths = ", ".join(f"{path} {size}" for path, size in sizes.items())
+        raise ValueError(f"the arrays of a batch have different lengths: {lengths}")
 
 
-def _init_variables(
-    key: jax.Array, model: nn.Module, tasks: Sequence[Task], image: PyTree
-) -> dict[str, PyTree]:
+def _init_variables(key: jax.Array, model: nn.Module, image: PyTree) -> dict[str, PyTree]:
     def init(key: jax.Array, image: PyTree) -> PyTree:
         params_key, dropout_key = jax.random.split(key)
         return model.init({"params": params_key, "dropout": dropout_key}, image, train=False)
 
     variables = dict(jax.jit(init)(key, image))
-    outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
-    missing = [task.name for task in tasks if task.name not in outputs]
-    if missing:
-        raise ValueError(f"the model has no output named {', '.join(missing)}")
     return {name: x for name, x in variables.items() if name not in TRANSIENT_COLLECTIONS}
 
 
@@ -155,6 +162,6 @@ def step_keys(state: TrainState) -> StepKeys:
 
 def example_keys(key: jax.Array, batch: Batch, axis: Axis) -> jax.Array:
     """Returns a key per example, [B], independent of how the batch is sharded."""
-    size = batch["image"].shape[0]
+    size = num_examples(batch["image"])
     index = jnp.arange(size) + axis.index() * size
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)

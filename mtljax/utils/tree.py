@@ -24,6 +24,11 @@ def flatten(tree: PyTree, separator: str = "/") -> dict[str, PyTree]:
     return {name(path): leaf for path, leaf in leaves}
 
 
+def num_examples(tree: PyTree) -> int:
+    """Length of the first axis of the arrays of a pytree."""
+    return int(np.shape(jax.tree.leaves(tree)[0])[0])
+
+
 def unflatten(leaves: Mapping[str, Any], separator: str = "/") -> dict[str, PyTree]:
     """Inverse of `flatten` for nested dicts."""
     return unflatten_dict(dict(leaves), sep=separator)

@@ -17,7 +17,19 @@ Augment = Callable[[jax.Array, Batch], Batch]
 
 def per_image(change: Callable[[jax.Array, Image], Image]) -> Augment:
     """Returns an augmentation that applies a function of (key, image) and keeps the labels."""
-    return lambda keys, batch: {**batch, "image": jax.vmap(change)(keys, batch["image"])}
+    return lambda keys, batch: {**batch, "image": jax.vmap(change)(keys, images_of(batch))}
+
+
+def images_of(batch: Batch) -> Num[Array, "B H W C"]:
+    """Returns the images of a batch; ValueError unless each example has exactly one."""
+    image = batch["image"]
+    if getattr(image, "ndim", 0) != 4:
+        has = f"arrays of shape {image.shape}" if hasattr(image, "ndim") else "several inputs"
+        raise ValueError(
+            f"augmentations take one array of images [B, H, W, C], but batch['image'] has {has}; "
+            "leave augment out, or write your own function of (keys, batch)"
+        )
+    return image
 
 
 def map_labels(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from mtljax.data.augment.base import Augment, Image, map_labels, require_strength
+from mtljax.data.augment.base import Augment, Image, images_of, map_labels, require_strength
 from mtljax.data.base import Batch
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Mirror, Pixels, Turn, Warp, Window
@@ -21,7 +21,10 @@ def warp_augment(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task
         labels = map_labels(labels, tasks, lambda task, label, _: task.warp(label, warp))
         return {"image": warp.smooth(image), "labels": labels}
 
-    return lambda keys, batch: {**batch, **jax.vmap(change)(keys, batch["image"], batch["labels"])}
+    return lambda keys, batch: {
+        **batch,
+        **jax.vmap(change)(keys, images_of(batch), batch["labels"]),
+    }
 
 
 def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = ()) -> Augment:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mtljax.data.augment.base import Augment, Image, map_labels, require_strength
+from mtljax.data.augment.base import Augment, Image, images_of, map_labels, require_strength
 from mtljax.data.augment.color import region
 from mtljax.data.base import Batch
 from mtljax.tasks import Task
@@ -80,7 +80,7 @@ def _with_previous(
             pair = lambda task, label, name: combine_labels(task, label, other["labels"][name])
             return {"image": image, "labels": map_labels(one["labels"], tasks, pair)}
 
-        part = lambda examples: {"image": examples["image"], "labels": examples["labels"]}
+        part = lambda examples: {"image": images_of(examples), "labels": examples["labels"]}
         combined = jax.vmap(change)(keys, part(batch), part(previous))
         present = {n: mask & previous["present"][n] for n, mask in batch["present"].items()}
         return {**batch, **combined, "present": present}

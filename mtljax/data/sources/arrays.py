@@ -1,15 +1,16 @@
 """Source of images and labels in memory, or in an `.npz` file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Num, PyTree
 
 from mtljax.data.base import Arrays, Source
 from mtljax.utils.bounded_reading import read_npz
+from mtljax.utils.tree import flatten, num_examples
 
 
 def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
@@ -34,7 +35,7 @@ def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0)
 
 
 def from_arrays(
-    image: Num[np.ndarray, "N H W C"],
+    image: PyTree[Num[np.ndarray, "N ..."]],
     labels: Mapping[str, Any],
     present: Mapping[str, np.ndarray] | None = None,
     *,
@@ -45,7 +46,10 @@ def from_arrays(
     """Returns a source of arrays in memory, split at random.
 
     Args:
-      image: Images, uint8, or floating-point with black 0 and white the largest training value.
+      image: Images [N, H, W, C] or clips [N, T, H, W, C]. Black is 0; white is the largest value of
+        an unsigned integer type, and the largest training value of another type. Or a dict (or
+        NamedTuple) of arrays [N, ...], for a model of your own that takes one: statistics, black
+        and white are then those of each array.
       labels: Name -> labels with the examples along the first axis.
       present: Name -> [N] bool, True for examples that carry the label; default: all.
       validation, test: Share of these examples.
@@ -60,44 +64,90 @@ def from_arrays(
       >>> len(source.train), len(source.validation), len(source.test)
       (7, 1, 2)
     """
-    image = np.asarray(image)
-    if image.ndim != 4 or image.dtype.kind not in "uif":
-        raise ValueError(
-            f"images of shape {image.shape} and type {image.dtype}; must be [N, H, W, C] numbers"
-        )
-    image = image if image.dtype == np.uint8 else image.astype(np.float32)
+    image = _as_inputs(image)
+    count, dtypes = num_examples(image), jax.tree.map(lambda x: x.dtype, image)
+    image = jax.tree.map(_as_float if hasattr(image, "ndim") else _in_32_bits, image)
     labels = jax.tree.map(np.asarray, dict(labels))
-    masks = {name: np.ones(len(image), bool) for name in labels}
+    masks = {name: np.ones(count, bool) for name in labels}
     masks |= {name: np.asarray(mask, bool) for name, mask in (present or {}).items()}
     leaves = [(name, leaf) for name, label in labels.items() for leaf in jax.tree.leaves(label)]
     for name, leaf in [*leaves, *masks.items()]:
-        if len(leaf) != len(image):
-            raise ValueError(f"{len(leaf)} labels {name!r} for {len(image)} images")
+        if len(leaf) != count:
+            raise ValueError(f"{len(leaf)} labels {name!r} for {count} images")
 
-    order = np.random.default_rng(seed).permutation(len(image))
+    order = np.random.default_rng(seed).permutation(count)
     splits = [
         Arrays(*jax.tree.map(lambda x, rows=np.sort(rows): x[rows], (image, labels, masks)))
         for rows in split_rows(order, validation, test)
     ]
-    high = 255.0 if image.dtype == np.uint8 else float(splits[0].image.max())
-    return source_of_arrays(*splits, low=0.0, high=high)
+    high = jax.tree.map(_white, splits[0].image, dtypes)
+    return source_of_arrays(*splits, low=jax.tree.map(lambda _: 0.0, dtypes), high=high)
+
+
+def _as_inputs(image: Any) -> PyTree[np.ndarray]:
+    """Returns an array of images, or a pytree of arrays; raises ValueError for other types."""
+    is_tree = isinstance(image, Mapping) or hasattr(image, "_fields")
+    try:
+        image = jax.tree.map(np.asarray, dict(image) if isinstance(image, Mapping) else image)
+        image = image if is_tree else np.asarray(image)
+    except ValueError:
+        raise ValueError(
+            "images of different shapes; must be one array [N, H, W, C], or a dict of arrays"
+        ) from None
+    leaves = flatten(image) if is_tree else {"": image}
+    count = len(next(iter(leaves.values()), ()))
+    for name, leaf in leaves.items():
+        if leaf.dtype.kind not in "uifb" or (not is_tree and leaf.ndim not in (4, 5)):
+            rule = "[N, ...]" if is_tree else "[N, H, W, C], or clips [N, T, H, W, C], of"
+            place = f"images {name!r}" if name else "images"
+            raise ValueError(
+                f"{place} of shape {leaf.shape} and type {leaf.dtype}; must be {rule} numbers"
+            )
+        if not leaf.ndim or len(leaf) != count:
+            sizes = ", ".join(f"{key} {np.shape(x)}" for key, x in leaves.items())
+            raise ValueError(f"the inputs have different numbers of examples: {sizes}")
+    if not count:
+        raise ValueError("there are no images")
+    return image
+
+
+def _as_float(image: np.ndarray) -> np.ndarray:
+    return image if image.dtype == np.uint8 else image.astype(np.float32)
+
+
+def _in_32_bits(x: np.ndarray) -> np.ndarray:
+    """Returns an input that may be no image, such as class indices, in a type that JAX has."""
+    narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+    return x.astype(narrow.get(x.dtype, x.dtype))
+
+
+def _white(image: np.ndarray, dtype: np.dtype) -> float:
+    """Returns the value of white: the maximum of an unsigned type, else the largest value."""
+    return float(np.iinfo(dtype).max if dtype.kind == "u" else image.max())
 
 
 def source_of_arrays(
     train: Arrays, validation: Arrays, test: Arrays, *, low: float, high: float
 ) -> Source:
     """Returns a source of splits in memory; a constant channel has standard deviation 1."""
-    mean, std = (f((0, 1, 2), dtype=np.float64) for f in (train.image.mean, train.image.std))
-    std = tuple(float(s) if s > 0 else 1.0 for s in std)
+    mean, std = (jax.tree.map(lambda x, f=f: _moment(x, f), train.image) for f in (np.mean, np.std))
+    std = jax.tree.map(lambda s: s if s > 0 else 1.0, std)
     return Source(
         train=train,
         validation=validation,
         test=test,
-        mean=tuple(map(float, mean)),
+        mean=mean,
         std=std,
         low=low,
         high=high,
     )
+
+
+def _moment(x: np.ndarray, moment: Callable[..., Any]) -> float | tuple[float, ...]:
+    """Returns the mean or standard deviation of each channel, or of an array of numbers."""
+    axes = tuple(range(x.ndim - 1)) or (0,)
+    value = np.asarray(moment(x, axes, dtype=np.float64))
+    return tuple(map(float, value)) if value.ndim else float(value)
 
 
 def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.ndarray]:
