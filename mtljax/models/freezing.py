@@ -1,12 +1,8 @@
-"""Selection of frozen parameters by name, and frozen batch statistics."""
+"""Selection of frozen parameters by name."""
 
-import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
-
-import flax.linen as nn
 
 from mtljax.models.partition import Flat
 from mtljax.utils.registry import nearest
@@ -29,7 +25,9 @@ def split_frozen(params: Mapping, freeze: Sequence[str]) -> tuple[Flat, Flat]:
     leaves = flatten(params)
     for name in freeze:
         if not any(path_matches(path, name) for path in leaves):
-            raise ValueError(f"freeze: unknown module {name!r}{nearest(name, module_names(leaves))}")
+            raise ValueError(
+                f"freeze: unknown module {name!r}{nearest(name, module_names(leaves))}"
+            )
     frozen = {p: x for p, x in leaves.items() if any(path_matches(p, name) for name in freeze)}
     if freeze and len(frozen) == len(leaves):
         raise ValueError(f"freeze={tuple(freeze)} leaves no trainable parameter; freeze less")
@@ -58,24 +56,3 @@ def module_names(paths: Iterable[str]) -> set[str]:
     """Returns the names of the modules of the two outermost levels, with and without numbers."""
     names = {name for path in paths for name in STAGE_COPY.sub(r"\1", path).split("/")[:-1][:2]}
     return names | {re.sub(r"_\d+$", "", name) for name in names}
-
-
-@contextlib.contextmanager
-def frozen_statistics() -> Iterator[None]:
-    """Context in which batch normalization uses its running statistics and does not update them.
-
-    It applies in training mode too, so that fine-tuning can preserve pretrained statistics.
-    """
-    with nn.intercept_methods(_use_running_average):
-        yield
-
-
-def _use_running_average(
-    next_fun: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any
-) -> Any:
-    module = context.module
-    if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
-        # The module is a copy created for this call, and its mode is one of its fields.
-        object.__setattr__(module, "use_running_average", True)
-        args, kwargs = args[:1], {k: x for k, x in kwargs.items() if k != "use_running_average"}
-    return next_fun(*args, **kwargs)

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from mtljax.models import cpu_ops
 
 NormKind = Literal["batch", "group", "layer", "none"]
+MOMENTUM = 0.9
+"""Default decay of the running statistics of batch normalization."""
 
 
 def he_normal(groups: int = 1) -> nn.initializers.Initializer:
@@ -34,19 +36,22 @@ class Norm(nn.Module):
       axis_name: Axis to average the statistics of `batch` over inside `pmap` or `shard_map`; not
         needed under `jit`, where the batch is global.
       epsilon: Added to the variance; None for Flax's default (1e-5 for `batch`, else 1e-6).
-      momentum: Decay of the running statistics of `batch`.
+      momentum: Decay of the running statistics of `batch`, in [0, 1); PyTorch counts the other way
+        around (0.9 is its 0.1). `make_train_step` warms it up; see `warmed_up_statistics`.
     """
 
     kind: NormKind
     axis_name: str | None = None
     epsilon: float | None = None
-    momentum: float = 0.99
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         default = 1e-5 if self.kind == "batch" else 1e-6
         epsilon = default if self.epsilon is None else self.epsilon
         if self.kind == "batch":
+            if not 0 <= self.momentum < 1:
+                raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
             return nn.BatchNorm(
                 not train, momentum=self.momentum, epsilon=epsilon, axis_name=self.axis_name
             )(x)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mtljax.models.freezing import frozen_statistics
+from mtljax.models.batch_statistics import frozen_statistics
 from mtljax.models.multitask import FEATURES, without_pooling
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
 from mtljax.step.axis import Axis

@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from mtljax.balancing.base import Balancer, Needs
+from mtljax.models.batch_statistics import warmed_up_statistics
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, join, partition
 from mtljax.step.attacks import Attack, attack_batch
@@ -84,7 +85,8 @@ def make_train_step(
       axis_name: Axis of the enclosing `pmap` or `shard_map` (with `check_vma=False`) over which the
         batch is sharded. None under plain `jit`, also over a mesh.
       microbatches: Number of parts to process one after the other, to save memory. Gradients are
-        accumulated per task before balancing, so the result is that of the full batch.
+        accumulated per task before balancing, so the result is that of the full batch, except
+        with batch normalization, which uses the statistics of each part, and with dropout.
       ema_decay: Decay of the average of parameters, with a warm-up from 0.1; needs a state created
         with `ema=True`.
       dtype: Compute dtype of the model (`jnp.bfloat16`); parameters, losses and balancing stay
@@ -171,7 +173,9 @@ class _TrainStep:
 
         trainable, frozen = split_frozen(state.params, self.freeze)
         balanced_gradient = self.gradient.with_constants(frozen, state.teachers)
-        parts, balanced, model_state = balanced_gradient(partition(trainable), state, batch, keys)
+        parts, microbatches = partition(trainable), self.gradient.options.microbatches
+        with warmed_up_statistics(state.step - state.skipped, microbatches=microbatches):
+            parts, balanced, model_state = balanced_gradient(parts, state, batch, keys)
         gradient, before = join(*parts), join(trainable)
         norm = optax.tree.norm(gradient)
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtljax.models.freezing import frozen_statistics, path_matches, split_frozen
+from mtljax.models.batch_statistics import frozen_statistics
+from mtljax.models.freezing import path_matches, split_frozen
 
 PARAMS = {
     "fusion": {

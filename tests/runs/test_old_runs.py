@@ -18,6 +18,7 @@ from safetensors.numpy import load
 from support.tiers import full_except
 
 from mtljax.main import main
+from mtljax.models import batch_statistics, cnn
 
 OLD = Path(__file__).parents[1] / "fixtures" / "old_runs"
 
@@ -190,7 +191,17 @@ def test_a_comparison_shows_the_same_table_and_trains_nothing(copy, capsys):
     assert all(row["method"] in shown for row in expected)
 
 
+@pytest.fixture
+def old_running_averages(monkeypatch):
+    """Updates the statistics of batch normalization as that code did; see CHANGELOG.md."""
+    monkeypatch.setattr(batch_statistics, "WARM_UP", 0)
+    defaults = cnn.__wrapped__.__defaults__
+    assert defaults[-1] == 0.9
+    monkeypatch.setattr(cnn.__wrapped__, "__defaults__", (*defaults[:-1], 0.99))
+
+
 @pytest.mark.full
+@pytest.mark.usefixtures("old_running_averages")
 def test_an_interrupted_comparison_goes_on_side_by_side(copy):
     folder, expected = copy("joint"), read(OLD / "joint" / "expected.json")
     (config,) = folder.glob("members/pcgrad-*/seed-0/config.json")

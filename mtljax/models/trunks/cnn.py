@@ -4,7 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from mtljax.models.cpu_ops import max_pool, small_conv
-from mtljax.models.layers import Norm, NormKind
+from mtljax.models.layers import MOMENTUM, Norm, NormKind
 from mtljax.models.trunks.base import Stages, with_spec
 
 
@@ -14,6 +14,7 @@ def cnn(
     blocks: int = 2,
     norm: NormKind = "group",
     stride: int = 1,
+    momentum: float = MOMENTUM,
 ) -> Stages:
     """Plain convolutional network for small images, with one stage per resolution.
 
@@ -22,6 +23,7 @@ def cnn(
       blocks: 3x3 convolutions, each with normalization and ReLU, per stage.
       norm: Normalization after each convolution.
       stride: Stride of the first convolution, at least 1; 2 saves time at half the resolution.
+      momentum: Decay of the running statistics of `norm="batch"`.
 
     Returns:
       Stages: [B, H, W, C] -> [B, H, W, widths[0]] -> [B, H/2, W/2, widths[1]] -> ..., with all
@@ -30,7 +32,14 @@ def cnn(
     if stride < 1:
         raise ValueError(f"cnn: stride must be >= 1, not {stride}")
     return tuple(
-        ConvStage(width=w, blocks=blocks, norm=norm, halve=i > 0, stride=1 if i else stride)
+        ConvStage(
+            width=w,
+            blocks=blocks,
+            norm=norm,
+            halve=i > 0,
+            stride=1 if i else stride,
+            momentum=momentum,
+        )
         for i, w in enumerate(widths)
     )
 
@@ -46,6 +55,7 @@ class ConvStage(nn.Module):
     norm: NormKind
     halve: bool
     stride: int
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -59,5 +69,5 @@ class ConvStage(nn.Module):
                 use_bias=self.norm == "none",
                 conv_general_dilated=small_conv,
             )(x)
-            x = nn.relu(Norm(self.norm)(x, train))
+            x = nn.relu(Norm(self.norm, momentum=self.momentum)(x, train))
         return x

@@ -1,9 +1,12 @@
 """ConvNeXt."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 from jaxtyping import Array
 
-from mtljax.models.layers import DropPath, Norm, NormKind, conv, patches
+from mtljax.models.layers import MOMENTUM, DropPath, Norm, NormKind, conv, patches
 from mtljax.models.trunks.base import Stages, drop_path_rates, with_spec
 
 
@@ -15,6 +18,7 @@ def convnext_t(
     drop_path: float = 0.0,
     patch: int = 4,
     axis_name: str | None = None,
+    momentum: float = MOMENTUM,
 ) -> Stages:
     """ConvNeXt-T: convolutional network with the proportions of a transformer, in four stages.
 
@@ -27,6 +31,7 @@ def convnext_t(
       drop_path: Rate of stochastic depth at the last block, linear from 0; 0.1 in the original.
       patch: Stride of the first convolution; 1 or 2 for small images.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      momentum: Decay of the running statistics of `norm="batch"`.
 
     Returns:
       Stages: [B, H, W, 3] -> [B, H/4, W/4, 96] -> [B, H/8, W/8, 192] -> [B, H/16, W/16, 384] -> ...
@@ -44,6 +49,7 @@ def convnext_t(
             rates=rates[i],
             norm=norm,
             axis_name=axis_name,
+            momentum=momentum,
         )
         for i in range(len(depths))
     )
@@ -59,32 +65,32 @@ class ConvNeXtStage(nn.Module):
     rates: tuple[float, ...]
     norm: NormKind
     axis_name: str | None
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        norm = lambda name: Norm(self.norm, self.axis_name, epsilon=1e-6, name=name)
+        norm = functools.partial(Norm, self.norm, self.axis_name, 1e-6, self.momentum)
         downsample = patches(self.width, self.patch)
         if self.first:
-            x = norm("patches_norm")(downsample(x), train)
+            x = norm(name="patches_norm")(downsample(x), train)
         else:
-            x = downsample(norm("patches_norm")(x, train))
+            x = downsample(norm(name="patches_norm")(x, train))
         for i, rate in enumerate(self.rates):
-            x = ConvNeXtBlock(rate, self.norm, self.axis_name, name=f"block_{i}")(x, train)
-        return norm("norm")(x, train) if self.last else x
+            x = ConvNeXtBlock(rate, norm, name=f"block_{i}")(x, train)
+        return norm(name="norm")(x, train) if self.last else x
 
 
 class ConvNeXtBlock(nn.Module):
     """x + scale * (7x7 depthwise convolution, normalization, 4x wider, GELU, narrow)."""
 
     rate: float
-    norm: NormKind
-    axis_name: str | None
+    norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         width, init = x.shape[-1], nn.initializers.lecun_normal()
         y = conv(width, 7, feature_group_count=width, kernel_init=init, name="filter")(x)
-        y = Norm(self.norm, self.axis_name, epsilon=1e-6, name="norm")(y, train)
+        y = self.norm(name="norm")(y, train)
         y = nn.gelu(conv(4 * width, 1, kernel_init=init, name="widen")(y), approximate=False)
         y = conv(width, 1, kernel_init=init, name="narrow")(y)
         scale = self.param("scale", nn.initializers.constant(1e-6), (width,))

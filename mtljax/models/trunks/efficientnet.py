@@ -26,6 +26,7 @@ def efficientnet_lite0(
     drop_path: float = 0.0,
     head_width: int = 1280,
     axis_name: str | None = None,
+    momentum: float = 0.99,
 ) -> Stages:
     """EfficientNet-Lite0: inverted bottlenecks without squeeze-and-excitation, in five stages.
 
@@ -38,6 +39,7 @@ def efficientnet_lite0(
       drop_path: Rate of stochastic depth at the last block, linear from 0; 0.2 in the original.
       head_width: Channels of the 1x1 convolution at the end of the last stage.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      momentum: Decay of the running statistics of `norm="batch"`.
 
     Returns:
       Stages: [B, H, W, 3] -> [B, H/2, W/2, 16] -> [B, H/4, W/4, 24] -> [B, H/8, W/8, 40] ->
@@ -57,6 +59,7 @@ def efficientnet_lite0(
             rates=tuple(rates[sum(counts[:i]) : sum(counts[: i + 1])]),
             norm=norm,
             axis_name=axis_name,
+            momentum=momentum,
         )
         for i, groups in enumerate(plan)
     )
@@ -71,10 +74,13 @@ class LiteStage(nn.Module):
     rates: tuple[float, ...]
     norm: NormKind
     axis_name: str | None
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        layer = functools.partial(ConvNorm, norm=self.norm, axis_name=self.axis_name)
+        layer = functools.partial(
+            ConvNorm, norm=self.norm, axis_name=self.axis_name, momentum=self.momentum
+        )
         if self.stem is not None:
             x = nn.relu6(layer(self.stem, 3, stride=2, name="stem")(x, train))
         rates = iter(self.rates)
@@ -127,9 +133,11 @@ class ConvNorm(nn.Module):
     groups: int = 1
     norm: NormKind = "batch"
     axis_name: str | None = None
+    momentum: float = 0.99
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         options = {"feature_group_count": self.groups, "use_bias": self.norm == "none"}
         x = conv(self.width, self.size, strides=self.stride, **options)(x)
-        return Norm(self.norm, self.axis_name, epsilon=1e-3)(x, train)
+        norm = Norm(self.norm, self.axis_name, epsilon=1e-3, momentum=self.momentum)
+        return norm(x, train)

@@ -5,7 +5,7 @@ from typing import Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from mtljax.models.layers import Norm, NormKind
+from mtljax.models.layers import MOMENTUM, Norm, NormKind
 from mtljax.models.trunks.base import Stages, with_spec
 
 Activation = Literal["relu", "gelu", "tanh"]
@@ -17,6 +17,7 @@ def mlp(
     norm: NormKind = "layer",
     dropout: float = 0.0,
     activation: Activation = "relu",
+    momentum: float = MOMENTUM,
 ) -> Stages:
     """Multi-layer perceptron over the flattened image, with one stage per layer.
 
@@ -25,12 +26,14 @@ def mlp(
       norm: Normalization before each activation.
       dropout: Dropout rate after each activation.
       activation: Nonlinearity; `gelu` and `tanh` make the loss smooth.
+      momentum: Decay of the running statistics of `norm="batch"`.
 
     Returns:
       Stages: [B, H, W, C] -> [B, widths[0]] -> ... -> [B, widths[-1]].
     """
     return tuple(
-        DenseStage(width=w, norm=norm, dropout=dropout, activation=activation) for w in widths
+        DenseStage(width=w, norm=norm, dropout=dropout, activation=activation, momentum=momentum)
+        for w in widths
     )
 
 
@@ -41,9 +44,10 @@ class DenseStage(nn.Module):
     norm: NormKind
     dropout: float
     activation: Activation
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "B ..."], train: bool) -> Float[Array, "B F"]:
         x = nn.Dense(self.width)(x.reshape(x.shape[0], -1))
-        x = getattr(nn, self.activation)(Norm(self.norm)(x, train))
+        x = getattr(nn, self.activation)(Norm(self.norm, momentum=self.momentum)(x, train))
         return nn.Dropout(self.dropout, deterministic=not train)(x)

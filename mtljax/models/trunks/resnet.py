@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from mtljax.models.cpu_ops import overlapping_max_pool
-from mtljax.models.layers import Norm, NormKind, conv
+from mtljax.models.layers import MOMENTUM, Norm, NormKind, conv
 from mtljax.models.trunks.base import Stages, preset
 
 Stem = Literal["imagenet", "small"]
@@ -22,6 +22,7 @@ def resnet(
     norm: NormKind = "batch",
     width: int = 64,
     axis_name: str | None = None,
+    momentum: float = MOMENTUM,
 ) -> Stages:
     """Residual network, with one stage per resolution.
 
@@ -37,6 +38,7 @@ def resnet(
       norm: Normalization after each convolution.
       width: Channels of the first stage; they double at each further stage.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      momentum: Decay of the running statistics of `norm="batch"`.
 
     Returns:
       Stages: [B, H, W, 3] -> [B, H/4, W/4, width] -> [B, H/8, W/8, 2 * width] -> ...; with
@@ -67,6 +69,7 @@ def resnet(
                 dilation=dilation,
                 norm=norm,
                 axis_name=axis_name,
+                momentum=momentum,
             )
         )
     return tuple(stages)
@@ -104,10 +107,11 @@ class ResNetStage(nn.Module):
     dilation: int
     norm: NormKind
     axis_name: str | None
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        norm = functools.partial(Norm, self.norm, self.axis_name, momentum=0.9)
+        norm = functools.partial(Norm, self.norm, self.axis_name, momentum=self.momentum)
         options: dict[str, Any] = {"padding": "SAME", "use_bias": self.norm == "none"}
         if self.stem == "imagenet":
             options["padding"] = 3

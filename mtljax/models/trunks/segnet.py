@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.cpu_ops import max_pool
-from mtljax.models.layers import Norm, NormKind, conv
+from mtljax.models.layers import MOMENTUM, Norm, NormKind, conv
 from mtljax.models.trunks.base import Activations, Carry, Stages, features_of, with_spec
 
 
@@ -19,6 +19,7 @@ def segnet(
     depths: tuple[int, ...] = (2, 2, 3, 3, 3),
     norm: NormKind = "batch",
     axis_name: str | None = None,
+    momentum: float = MOMENTUM,
 ) -> Stages:
     """SegNet: the convolutions of VGG-16 as encoder, and a mirrored decoder to full resolution.
 
@@ -31,6 +32,7 @@ def segnet(
       depths: 3x3 convolutions of each encoder stage, and of its decoder stage.
       norm: Normalization after each convolution.
       axis_name: Axis of `norm="batch"` inside `pmap` or `shard_map`; see `Norm`.
+      momentum: Decay of the running statistics of `norm="batch"`.
 
     Returns:
       Stages, `len(widths)` down and as many up: [B, H, W, 3] -> [B, H/2, W/2, 64] -> ... ->
@@ -42,7 +44,7 @@ def segnet(
     References:
       Badrinarayanan et al., 2015, arXiv:1511.00561; Liu et al., 2018, arXiv:1803.10704
     """
-    stage = functools.partial(SegNetStage, norm=norm, axis_name=axis_name)
+    stage = functools.partial(SegNetStage, norm=norm, axis_name=axis_name, momentum=momentum)
     outputs = (widths[0], *widths[:-1])
     down = [stage("down", (w,) * n) for w, n in zip(widths, depths, strict=True)]
     up = [stage("up", (w,) * n) for w, n in zip(outputs, depths, strict=True)]
@@ -59,6 +61,7 @@ class SegNetStage(nn.Module):
     widths: tuple[int, ...]
     norm: NormKind
     axis_name: str | None
+    momentum: float
 
     @nn.compact
     def __call__(self, x: Activations, train: bool) -> Carry:
@@ -68,7 +71,8 @@ class SegNetStage(nn.Module):
             features, masks = unpool(features, masks[-1]), masks[:-1]
         for width in self.widths:
             features = conv(width, 3)(features)
-            features = nn.relu(Norm(self.norm, self.axis_name, momentum=0.9)(features, train))
+            norm = Norm(self.norm, self.axis_name, momentum=self.momentum)
+            features = nn.relu(norm(features, train))
         if self.way == "down":
             features, mask = pool(features)
             masks = (*masks, mask)
