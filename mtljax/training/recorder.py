@@ -14,7 +14,7 @@ from mtljax.runs.records import LogRecord, TrainRecord, ValidationRecord, proces
 from mtljax.step.telemetry import summary
 from mtljax.tasks.base import SplitMetrics
 from mtljax.training.progress import Reporter
-from mtljax.training.stopping import Stopped
+from mtljax.training.stopping import Stopped, failure_cause
 from mtljax.utils.optional import require
 from mtljax.utils.tree import flatten_json
 
@@ -103,9 +103,11 @@ class Recorder:
         self._write(record)
         self._reporter.train(record)
         if in_row.max() >= self._experiment.max_skipped:
+            last = jax.tree.map(lambda x: float(x[in_row.argmax()]), values)
+            cause = failure_cause(self._experiment.balancer, last["loss"], last.get("weight"))
             raise Stopped(
                 f"{in_row.max()} consecutive updates up to step {step} were not finite and were "
-                "skipped; lower learning_rate, set clip_norm, or check the data for NaN"
+                f"skipped: {cause}"
             )
 
     def validation(self, step: int, metrics: SplitMetrics, score: float) -> None:

@@ -1,11 +1,15 @@
 """Early end of training: on SIGTERM, with the state saved, or because training has failed."""
 
 import contextlib
+import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
+
+LARGE_WEIGHT = 1e10
+"""A weight of this size makes the gradient overflow."""
 
 
 class Stopped(Exception):
@@ -14,6 +18,44 @@ class Stopped(Exception):
     def __init__(self, message: str, status: int = 1):
         super().__init__(message)
         self.status = status
+
+
+def failure_cause(
+    balancer: str, losses: Mapping[str, float], weights: Mapping[str, float] | None
+) -> str:
+    """Returns the cause of an update that was not finite, and what to do: one line.
+
+    Args:
+      balancer: Text of the balancer, as in an experiment.
+      losses, weights: Task -> loss and weight in that update; None for a balancer without weights.
+    """
+    name = balancer.partition(":")[0]
+    values = ", ".join(f"{task} {loss:.4g}" for task, loss in losses.items())
+    broken = [task for task, loss in losses.items() if not math.isfinite(loss)]
+    if broken:
+        return (
+            f"the loss of task {broken[0]!r} is {losses[broken[0]]} (losses: {values}); lower "
+            "learning_rate, set clip_norm, or check its labels and the images for NaN"
+        )
+    lowest, largest = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
+    has_broken_weights = any(not abs(x) < LARGE_WEIGHT for x in (weights or {}).values())
+    if losses[lowest] < 0 and (has_broken_weights or weights is None):
+        return (
+            f"balancer {name} gave no finite direction at the negative loss of task {lowest!r} "
+            f"(losses: {values}); use a balancer that takes negative losses, such as ew, or a loss "
+            ">= 0"
+        )
+    if has_broken_weights:
+        given = ", ".join(f"{task} {weight:.4g}" for task, weight in (weights or {}).items())
+        return (
+            f"balancer {name} gave the weights {given} at the losses {values}, of which that of "
+            f"task {largest!r} is too large for it; scale this loss (a regression by center and "
+            "scale), lower learning_rate or use another balancer"
+        )
+    return (
+        f"the gradient is not finite at the losses {values}, of which that of task {largest!r} is "
+        "the largest; lower learning_rate, set clip_norm, or check the data for NaN"
+    )
 
 
 @contextlib.contextmanager
