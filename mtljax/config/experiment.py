@@ -133,8 +133,8 @@ class Experiment:
     decay_biases: bool = False
     """Also apply weight decay to biases and normalization parameters."""
     microbatches: int = 1
-    """Number of parts that a batch is processed in to save memory. The result is the same, except with
-    batch normalization, whose statistics are then those of each part, and with dropout."""
+    """Number of parts that a batch is processed in to save memory. The result is the same, except
+    with batch normalization, whose statistics are then those of each part, and with dropout."""
     ema: float | None = None
     """Decay of the parameters' moving average, which is then evaluated. none: no average."""
     dtype: Literal["float32", "bfloat16"] = "float32"
