@@ -1,5 +1,6 @@
 """Export of a trained run, encrypted if the run is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ def export(
     to: str,
     output: Path | str | None = None,
     *,
+    tasks: Sequence[str] = (),
     encrypt: bool = False,
     verify: Path | None = None,
 ) -> Exported:
@@ -34,12 +36,14 @@ def export(
       run: Run folder, or the result of `load_run`.
       to: Name of the format.
       output: Output file; None: NAME.FORMAT in the run folder. `.age` is added if encrypted.
+      tasks: Names of the tasks to export; (): all.
       encrypt: Encrypt in the age format. Exports of encrypted runs are always encrypted.
       verify: File with a public key, whose owner must have signed the run folder.
 
     Raises:
-      ValueError: The format is unknown or does not support the network, the run cannot be loaded, a
-        package is missing, the file cannot be written, or a loaded model lacks `output`.
+      ValueError: A task or the format is unknown, the format does not support the network, the run
+        cannot be loaded, a package is missing, the file cannot be written, or a loaded model lacks
+        `output`.
     """
     if to not in EXPORTS:
         raise ValueError(f"unknown format {to!r}{nearest(to, EXPORTS)}")
@@ -56,7 +60,7 @@ def export(
         plain = plain.with_suffix("")
     path_of = lambda suffix: plain.with_name(f"{plain.name}{suffix}{ending}")
     check_output(path_of(""))
-    model = model_of(trained)
+    model = model_of(trained, tasks)
     files = {path_of(suffix): content for suffix, content in EXPORTS[to](model).items()}
     for path, data in files.items():
         if keys is None:

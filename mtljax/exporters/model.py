@@ -1,10 +1,12 @@
 """Exportable form of a trained model: a function of images, its weights and a description."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.interpreters import partial_eval
 from jaxtyping import Array, Num, PyTree
 
 import mtljax
@@ -13,7 +15,8 @@ from mtljax.runs.load import TrainedModel
 from mtljax.step.eval_step import predict
 from mtljax.tasks import Task
 from mtljax.utils.files import json_text
-from mtljax.utils.tree import flatten
+from mtljax.utils.registry import nearest
+from mtljax.utils.tree import flatten, unflatten
 
 INPUT, BATCH = "image", "b"
 """Names of the input and of its batch axis."""
@@ -33,26 +36,69 @@ class Model(NamedTuple):
     """JSON for users of the exported file; see `describe`."""
 
 
-def model_of(trained: TrainedModel) -> Model:
-    """Returns the exportable form of a trained run."""
-    experiment, state = trained.experiment, trained.state
+def model_of(trained: TrainedModel, names: Sequence[str] = ()) -> Model:
+    """Returns the exportable form of a trained run.
+
+    Args:
+      names: Tasks to export, without the variables that only other tasks use; (): all.
+
+    Raises:
+      ValueError: The run has no such task.
+    """
+    tasks = _select(trained.experiment.tasks, names)
     image = jax.ShapeDtypeStruct(trained.shape, trained.dtype)
 
-    def outputs(image: Num[Array, "b H W C"]) -> dict[str, Array]:
+    def apply(variables: Mapping[str, PyTree], image: Array) -> dict[str, Array]:
+        rest = {name: tree for name, tree in variables.items() if name != "params"}
+        state = trained.state.replace(params=variables["params"], model_state=rest, ema=None)
         raw = predict(trained.model, state, image)
         return flatten(
-            {
-                task.name: {"output": raw[task.name], "prediction": task.decode(raw[task.name])}
-                for task in experiment.tasks
-            }
+            {t.name: {"output": raw[t.name], "prediction": t.decode(raw[t.name])} for t in tasks}
         )
 
-    description = describe(trained, outputs, image)
-    return Model(experiment.name, outputs, image, state.variables, description)
+    leaves = flatten(trained.state.variables)
+    used = leaves
+    if len(tasks) < len(trained.experiment.tasks):
+        used = _used_leaves(apply, leaves, image)
+
+    def outputs(image: Num[Array, "b H W C"]) -> dict[str, Array]:
+        # Zeros are computed in the exported program, which therefore has no other weights.
+        zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+        variables = {path: used[path] if path in used else zeros(x) for path, x in leaves.items()}
+        return apply(unflatten(variables), image)
+
+    description = describe(trained, tasks, outputs, image)
+    return Model(trained.experiment.name, outputs, image, unflatten(used), description)
+
+
+def _select(tasks: Sequence[Task], names: Sequence[str]) -> tuple[Task, ...]:
+    """Returns the tasks with these names, in the order of the run; all of them for ()."""
+    known = [task.name for task in tasks]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"the run has no task {name!r}{nearest(name, known)}")
+    return tuple(task for task in tasks if not names or task.name in names)
+
+
+def _used_leaves(
+    apply: Callable[[Mapping[str, PyTree], Array], PyTree],
+    leaves: Mapping[str, Array],
+    image: jax.ShapeDtypeStruct,
+) -> dict[str, Array]:
+    """Returns the variables, by path, that the outputs depend on."""
+    images = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
+    run = lambda values, images: apply(unflatten(dict(zip(leaves, values, strict=True))), images)
+    traced = jax.make_jaxpr(run)(list(leaves.values()), images).jaxpr
+    _, used = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    paths = [path for path, is_used in zip(leaves, used, strict=False) if is_used]
+    return {path: leaves[path] for path in paths}
 
 
 def describe(
-    trained: TrainedModel, outputs: Callable[[Array], dict[str, Array]], image: jax.ShapeDtypeStruct
+    trained: TrainedModel,
+    tasks: Sequence[Task],
+    outputs: Callable[[Array], dict[str, Array]],
+    image: jax.ShapeDtypeStruct,
 ) -> dict[str, Any]:
     """Describes the input and outputs of a model.
 
@@ -74,7 +120,7 @@ def describe(
             "white": trained.high,
         },
         "outputs": {name: with_batch(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()},
-        "tasks": {task.name: _meaning(task) for task in trained.experiment.tasks},
+        "tasks": {task.name: _meaning(task) for task in tasks},
         "config": to_json(trained.experiment),
     }
 

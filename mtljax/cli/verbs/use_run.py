@@ -64,6 +64,9 @@ class ExportFlags(_RunFlags):
 
     to: Literal["stablehlo", "onnx", "safetensors"]
     """Format; `list exports` describes them."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to export, separated by commas, such as a,b; weights that only other tasks use are left
+    out. If omitted, all."""
     output: Path | None = None
     """File to write; if omitted, RUN/NAME.FORMAT. If encrypted, .age is appended."""
     encrypt: bool = False
@@ -164,7 +167,14 @@ def export_verb(arguments: list[str]) -> int:
     from mtljax.exporters.export import export
     from mtljax.utils.terminal import console
 
-    exported = export(flags.run, flags.to, flags.output, encrypt=flags.encrypt, verify=flags.verify)
+    exported = export(
+        flags.run,
+        flags.to,
+        flags.output,
+        tasks=[name for part in flags.tasks for name in part.split(",") if name],
+        encrypt=flags.encrypt,
+        verify=flags.verify,
+    )
     console.print(export_table(exported.description))
     for file in exported.files:
         print(f"written to {file}")
