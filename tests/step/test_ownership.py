@@ -164,6 +164,17 @@ def test_a_task_name_that_makes_shared_modules_look_specific_is_refused(fusion):
     check(model, tasks)
 
 
+class Unresolved(Squared):
+    """A task with a field that is derived from the training labels."""
+
+    is_resolved = False
+
+
+def test_a_task_that_is_not_resolved_is_refused():
+    with pytest.raises(ValueError, match="task 'b' has fields that are derived from the training"):
+        create(Neck("neck"), tasks=(Squared(name="a"), Unresolved(name="b")))
+
+
 def test_the_arrays_of_a_batch_must_have_one_length():
     batch = squared_batch()
     batch["labels"]["b"] = batch["labels"]["b"][:-1]
