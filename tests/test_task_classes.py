@@ -110,6 +110,13 @@ def test_a_file_that_this_user_never_trained_with_is_not_executed(weighted, reco
     assert read_config(recorded).tasks[0].factors == (2.0,)
 
 
+def test_training_says_how_to_load_a_run_without_a_home_folder(weighted, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(weighted))  # a file, so nothing can be written there
+    with RunFolder(weighted.parent / "run", find_experiment("weighted.py")):
+        pass
+    assert f"MTLJAX_TRUSTED_CODE={weighted}" in "".join(capsys.readouterr().out.split("\n"))
+
+
 def test_a_copy_in_a_downloaded_run_is_not_executed(weighted, recorded):
     config = json.loads(recorded.read_text())
     shutil.copy(weighted, recorded.with_name("evil.py"))

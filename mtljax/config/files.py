@@ -13,7 +13,8 @@ from mtljax.tasks import TASKS, Task
 from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import null_for_nan
 from mtljax.utils.registry import convert, nearest
-from mtljax.utils.trust import trust
+from mtljax.utils.terminal import print_line
+from mtljax.utils.trust import VARIABLE, trust
 
 KINDS = {cls: kind for kind, cls in TASKS.items()}
 CODE = "code"
@@ -73,8 +74,11 @@ def run_config(experiment: Experiment) -> dict[str, Any]:
 
 def trust_code(experiment: Experiment) -> None:
     """Records the users' files with an experiment's task classes as trusted by this user."""
-    for path, _ in code_digests(_classes(experiment)).values():
-        trust(path)
+    for path in {path for path, _ in code_digests(_classes(experiment)).values()}:
+        if not trust(path):
+            print_line(
+                f"warning: the home folder is read-only; to load this run, set {VARIABLE}={path}"
+            )
 
 
 def changed_code(experiment: Experiment, config: Mapping[str, Any]) -> list[Path]:

@@ -21,13 +21,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def trust(path: Path) -> None:
-    """Records that this user executes a file; without effect if the home folder is read-only."""
-    with contextlib.suppress(OSError, RuntimeError):
+def trust(path: Path) -> bool:
+    """Records that this user executes a file; returns False if the home folder is read-only."""
+    try:
         file, trusted = _store(), _trusted()
         if trusted.get(str(path)) != (sha256 := digest(path)):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, {**trusted, str(path): sha256})
+    except (OSError, RuntimeError):
+        return False
+    return True
 
 
 def find_trusted(path: Path, sha256: str | None) -> Path | None:

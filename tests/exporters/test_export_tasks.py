@@ -1,15 +1,20 @@
 """Export of some tasks of a run: the others leave no outputs and no weights."""
 
+import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from support.exporters import NETWORKS, assert_equal, used_alone
+from support.own_models import Squared
 
 import mtljax
+from mtljax import models
 from mtljax.config import Data, Experiment
 from mtljax.data import from_arrays
+from mtljax.exporters import EXPORTS
 from mtljax.exporters.model import model_of
 from mtljax.main import main
 from mtljax.runs.load import load_run
@@ -101,3 +106,31 @@ def test_the_description_lists_the_exported_tasks(run, tmp_path, capsys):
 def test_an_unknown_task_is_refused_with_the_nearest(run, capsys):
     assert main(["export", "--run", str(run), "--to", "safetensors", "--tasks", "kind,widht"]) == 2
     assert "no task 'widht'; did you mean 'width'?" in capsys.readouterr().err
+
+
+class FixedSize(nn.Module):
+    """A head that needs to know the number of images."""
+
+    @nn.compact
+    def __call__(self, features, *, size, train):
+        return nn.Dense(1)(features[-1].reshape(len(features[-1]), -1))[:, 0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FixedSizeTask(Squared):
+    def head(self):
+        return FixedSize()
+
+
+def test_a_head_that_needs_the_batch_size_is_refused_in_one_line(run):
+    trained = load_run(run)
+    head = FixedSizeTask(name="kind")
+    model = models.build(trained.model.fusion.trunk, models.FUSIONS["none"], [head])
+    variables = model.init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32), train=False)
+    state = trained.state.replace(
+        params=variables["params"], model_state={"constants": variables["constants"]}
+    )
+    experiment = dataclasses.replace(trained.experiment, tasks=(head,))
+    changed = model_of(trained._replace(experiment=experiment, model=model, state=state))
+    with pytest.raises(ValueError, match=r"cannot be exported for every batch size .* len\(x\)"):
+        EXPORTS["stablehlo"](changed)
