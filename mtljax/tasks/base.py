@@ -3,8 +3,8 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -137,6 +137,39 @@ class Task(abc.ABC):
         default = MetricSpec(name.replace("_", " "), higher_is_better=dict(self.compared).get(name))
         return self.metric_specs.get(name, default)
 
+    def __post_init__(self) -> None:  # noqa: B027  # not abstract
+        """Raises ValueError for invalid fields."""
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Fields that are to be derived from the training labels; see `resolve`."""
+        return ()
+
+    @property
+    def is_resolved(self) -> bool:
+        """True if the task can be trained: it lacks no field that only the data has."""
+        return not self.derived
+
+    def classes_in(self, value: Any) -> Iterable[str]:
+        """Returns the classes that a raw label mentions, as text, for tasks with classes."""
+        return ()
+
+    def with_classes(self, names: Sequence[str]) -> Self:
+        """Returns the task with the classes of the data, by index, unless it has its own.
+
+        Raises:
+          ValueError: The number of classes is another one.
+        """
+        return self
+
+    def resolve(self, labels: Any) -> Self:
+        """Returns the task with the fields in `derived` computed from training labels.
+
+        Args:
+          labels: NumPy arrays [N, ...], N >= 1, without missing labels.
+        """
+        return self
+
     @property
     def compared(self) -> tuple[tuple[str, bool], ...]:
         """Metrics by which methods are compared: (name, True if higher is better)."""
@@ -199,6 +232,17 @@ class Task(abc.ABC):
           ValueError: The value is invalid; one line, without the name of the task.
         """
         return np.asarray(value)
+
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
+        """Returns a parsed label without what an image of this size cannot have, and counts.
+
+        Args:
+          label: Result of `parse`, in the pixels of the image file.
+
+        Returns:
+          The label, and {description in the plural: number of values that were changed}.
+        """
+        return label, {}
 
     def placeholder(self, size: Pixels) -> Any:
         """Returns the label array for a missing label of an image of this height and width."""

@@ -37,6 +37,9 @@ def require_choice(task: Task, field: str, choices: Any) -> None:
 def require_classes(task: Any, least: int) -> None:
     """Raises ValueError unless `num_classes` >= `least` and `class_names` is empty or matches."""
     require_least(task, least, "num_classes")
+    repeated = [name for name in task.class_names if task.class_names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"task {task.name!r}: two classes have the name {repeated[0]!r}")
     if task.class_names and len(task.class_names) != task.num_classes:
         names = len(task.class_names)
         raise ValueError(f"task {task.name!r}: {names} class_names for {task.num_classes} classes")
@@ -61,9 +64,12 @@ def require_finite(name: str, labels: np.ndarray) -> None:
 def require_class_indices(
     name: str, labels: np.ndarray, count: int, special: int | None = None, meaning: str = ""
 ) -> None:
-    """Raises ValueError unless labels are integers in 0..count - 1, or `special` for `meaning`."""
-    valid = (labels >= 0) & (labels < count) & (labels == np.floor(labels))
-    rule = f"a class must be an integer in 0..{count - 1}"
+    """Raises ValueError unless labels are integers in 0..count - 1, or `special` for `meaning`.
+
+    If `count` is 0, there is no maximum.
+    """
+    valid = (labels >= 0) & (labels < (count or np.inf)) & (labels == np.floor(labels))
+    rule = f"a class must be an integer in 0..{count - 1}" if count else "a class must be >= 0"
     if special is not None:
         valid |= labels == special
         rule += f", or {special} for {meaning}"

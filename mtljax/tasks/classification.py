@@ -1,6 +1,7 @@
 """Classification: one class per image."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies, masked_sum
 from mtljax.tasks.warps import Pixels
@@ -21,19 +23,17 @@ Logits = Float[Array, "B C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification(Task):
+class Classification(ClassTask):
     """One of `num_classes` per image. Output: logits [B, C]. Labels: integers [B].
 
     `loss` also accepts distributions over the classes, [B, C], as labels of mixed images.
     """
 
-    num_classes: int
     label_smoothing: float = 0.0
     """Fraction of the target that is spread uniformly over the classes, in [0, 1). The validation
     and test loss includes it: compare losses only between equal settings."""
-    class_names: tuple[str, ...] = ()
-    """Names of the classes in reports; their indices if empty."""
 
+    fewest_classes = 2
     main_metric = "accuracy"
     metric_specs = {
         "accuracy": MetricSpec("accuracy", higher_is_better=True, percent=True),
@@ -42,7 +42,7 @@ class Classification(Task):
     }
 
     def __post_init__(self) -> None:
-        checks.require_classes(self, 2)
+        super().__post_init__()
         checks.require_setting(self, "label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
 
     def head(self) -> nn.Module:
@@ -70,6 +70,10 @@ class Classification(Task):
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
         """Logarithms of the class frequencies: minimum loss, and the most frequent class."""
         return log_frequencies(labels, self.num_classes)
+
+    def classes_in(self, value: Any) -> Iterable[str]:
+        text = parsing.class_text(value)
+        return () if text is None else (text,)
 
     def parse(self, value: Any) -> np.int32:
         return np.int32(parsing.class_index(value, self.class_names))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import detections, focal_loss, targets
+from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.coco import THRESHOLDS, average_precision
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
@@ -28,7 +29,7 @@ Maps = Float[Array, "B h w c"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Detection(DenseTask):
+class Detection(ClassTask, DenseTask):
     """Boxes and their classes, without anchors: every object is the point at its centre.
 
     Labels: `{"boxes": [B, N, 4], "classes": [B, N]}`, boxes as (y0, x0, y1, x1) in pixels (row
@@ -51,13 +52,10 @@ class Detection(DenseTask):
       large ones. Law & Deng, 2018, arXiv:1808.01244, for the focal loss and the Gaussian's radius.
     """
 
-    num_classes: int
     stride: int = 4
     """Pixels per position of the heat map, along each side."""
     most: int = 100
     """Maximum number of detections per image, and of boxes in a label that is read from files."""
-    class_names: tuple[str, ...] = ()
-    """Names of the classes in reports; their indices if empty."""
 
     main_metric = "map"
     metric_specs = {
@@ -69,7 +67,6 @@ class Detection(DenseTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.require_classes(self, 1)
         checks.require_least(self, 1, "stride", "most")
 
     def head(self) -> nn.Module:

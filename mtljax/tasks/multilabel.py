@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels
@@ -22,7 +23,7 @@ Logits = Float[Array, "B C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiLabel(Task):
+class MultiLabel(ClassTask):
     """Any subset of `num_classes` per image. Output: logits [B, C]. Labels: 0 or 1, [B, C].
 
     Loss: cross entropy, its mean over classes. Metrics: `f1`, the mean over classes of
@@ -31,9 +32,6 @@ class MultiLabel(Task):
     examples, ranked by score, of precision times gain in recall, equal scores counted at once.
     """
 
-    num_classes: int
-    class_names: tuple[str, ...] = ()
-    """Names of the classes in reports and tables; their indices if empty."""
     negative: int = 0
     """Number in tables for a class that does not apply: 0, or -1 as in CelebA."""
 
@@ -45,7 +43,7 @@ class MultiLabel(Task):
     }
 
     def __post_init__(self) -> None:
-        checks.require_classes(self, 1)
+        super().__post_init__()
         checks.require_setting(self, "negative", self.negative in (0, -1), "0 or -1")
 
     def head(self) -> nn.Module:

@@ -1,6 +1,7 @@
 """Parsing of values of data sources: numbers, class names and maps. Errors are ValueError."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from mtljax.utils.registry import nearest
 
 COLOR_PLACES = np.asarray([65536, 256, 1], np.int64)
 """Weights of red, green and blue in one number."""
+WHOLE_NUMBER = re.compile(r"-?\d+\.0+", re.ASCII)
+"""Text of a whole number as tables write it if the column also has empty cells."""
 
 
 def number(value: Any) -> float:
@@ -38,9 +41,9 @@ def class_index(value: Any, names: Sequence[str]) -> int:
 
     If names are numbers, a value is a name only, so that 1 is the same class in all file formats.
     """
-    if isinstance(value, bytes):
-        value = value.decode()
-    text = _class_text(value)
+    text = class_text(value)
+    if isinstance(value, str) and value.strip() in names:
+        return names.index(value.strip())
     if text in names:
         return names.index(text)
     if text and any(map(_is_number, names)):
@@ -59,10 +62,13 @@ def class_index(value: Any, names: Sequence[str]) -> int:
     return int(index)
 
 
-def _class_text(value: Any) -> str | None:
+def class_text(value: Any) -> str | None:
     """Returns a cell as it would be written in a table; None if it is not a single value."""
     if isinstance(value, str):
-        return unicodedata.normalize("NFC", value.strip())
+        text = unicodedata.normalize("NFC", value.strip())
+        return text.split(".")[0] if WHOLE_NUMBER.fullmatch(text) else text
+    if isinstance(value, bytes):
+        return class_text(value.decode())
     if np.ndim(value) or isinstance(value, (bool, np.bool_)):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():

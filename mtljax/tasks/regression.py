@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,10 +27,12 @@ class Regression(Task):
 
     size: int = 1
     """Number of values per image."""
-    center: float = 0.0
-    """Typical label, in the label's unit; the prediction of an untrained network."""
-    scale: float = 1.0
-    """Typical distance from `center`, in the label's unit."""
+    center: float | tuple[float, ...] | None = None
+    """Typical label, in the label's unit, one or one per value; the prediction of an untrained
+    network. none: mean of the training labels, or 0 without such."""
+    scale: float | tuple[float, ...] | None = None
+    """Typical distance from `center`, likewise. none: standard deviation of the training labels, or
+    1 without such."""
     kind: Kind = "l2"
     """Loss of the scaled error e: e^2, |e|, or huber: e^2 / 2 up to |e| = 1, then |e| - 1/2."""
     threshold: float | None = None
@@ -46,24 +48,46 @@ class Regression(Task):
 
     def __post_init__(self) -> None:
         checks.require_least(self, 1, "size")
-        checks.require_positive(self, "scale")
+        for field in ("center", "scale"):
+            value = getattr(self, field)
+            counts = np.ndim(value) == 0 or len(value) == self.size
+            checks.require_setting(self, field, counts, f"one number, or {self.size}")
+        positive = self.scale is None or all(0 < x < np.inf for x in np.ravel(self.scale))
+        checks.require_setting(self, "scale", positive, "> 0")
         checks.require_choice(self, "kind", Kind)
         finite = self.threshold is None or math.isfinite(self.threshold)
         checks.require_setting(self, "threshold", finite, "finite")
 
     def head(self) -> nn.Module:
         return VectorHead(
-            outputs=self.size, squeeze=self.size == 1, center=self.center, scale=self.scale
+            outputs=self.size,
+            squeeze=self.size == 1,
+            center=_number(self.center, 0.0),
+            scale=_number(self.scale, 1.0),
         )
 
     def loss(self, output: Array, label: Array, present: Present) -> SumAndCount:
-        error = (output - fill_absent(label, present)) / self.scale
+        error = (output - fill_absent(label, present)) / jnp.asarray(_number(self.scale, 1.0))
         losses = {
             "l2": lambda: error**2,
             "l1": lambda: jnp.abs(error),
             "huber": lambda: jnp.where(jnp.abs(error) < 1, error**2 / 2, jnp.abs(error) - 0.5),
         }[self.kind]()
         return masked_sum(losses.reshape(losses.shape[0], -1).mean(-1), present)
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        return tuple(name for name in ("center", "scale") if getattr(self, name) is None)
+
+    @property
+    def is_resolved(self) -> bool:
+        return True
+
+    def resolve(self, labels: Any) -> Self:
+        moments = {"center": labels.mean(0, np.float64), "scale": labels.std(0, np.float64)}
+        moments["scale"] = np.where(moments["scale"] > 0, moments["scale"], 1.0)
+        values = {name: _rounded(moments[name]) for name in self.derived}
+        return dataclasses.replace(self, **values)  # type: ignore[arg-type]  # by field name
 
     @property
     def metrics(self) -> Metrics:
@@ -122,6 +146,19 @@ class Regression(Task):
         )
 
 
+def _number(value: Any, default: float) -> Any:
+    """Returns one number or a tuple of them, `default` for None."""
+    if value is None:
+        return default
+    return tuple(map(float, value)) if np.ndim(value) else float(value)
+
+
+def _rounded(values: Float[np.ndarray, "..."]) -> float | tuple[float, ...]:
+    """Returns numbers with six significant digits, which read well in config.json."""
+    rounded = [float(f"{value:.6g}") for value in np.ravel(values)]
+    return tuple(rounded) if np.ndim(values) else rounded[0]
+
+
 class _Errors(Metrics):
     """Sums of errors and labels and their squares over examples and components.
 
@@ -145,7 +182,7 @@ class _Errors(Metrics):
         if task.threshold is not None:
             same = (output >= task.threshold) == (label >= task.threshold)
             same_side = same_side + (same.reshape(shape) & known).sum()
-        label = jnp.where(known, label.reshape(shape) - task.center, 0.0)
+        label = jnp.where(known, label.reshape(shape) - jnp.asarray(_number(task.center, 0.0)), 0.0)
         errors = precise_sum(jnp.stack([jnp.abs(error), error**2]))
         labels = precise_sum(jnp.concatenate([label, label**2], 1).T)
         return {

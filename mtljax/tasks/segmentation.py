@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
+from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.streaming import ConfusionMatrix, has_class, log_frequencies
@@ -20,7 +21,7 @@ Logits = Float[Array, "B H W C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Segmentation(PixelTask):
+class Segmentation(ClassTask, PixelTask):
     """One of `num_classes` per pixel. Output: logits [B, H, W, C]. Labels: integers [B, H, W].
 
     Loss: cross entropy, its mean over all labelled pixels. Metrics, from one confusion matrix over
@@ -29,13 +30,10 @@ class Segmentation(PixelTask):
     in `iou`), and `pixel_accuracy`, the fraction of labelled pixels in the right class.
     """
 
-    num_classes: int
     ignore: int | None = 255
     """Label of pixels that do not count."""
     first: int = 0
     """Value of class 0 in masks that are read from files; 1 if they count from 1."""
-    class_names: tuple[str, ...] = ()
-    """Names of the classes in reports; their indices if empty."""
     values: tuple[int, ...] = ()
     """Value of each class in masks that are read from files, such as 0 255; replaces `first`."""
     colors: tuple[tuple[int, int, int], ...] = ()
@@ -43,6 +41,7 @@ class Segmentation(PixelTask):
     ignored_colors: tuple[tuple[int, int, int], ...] = ()
     """Further colors, of pixels that do not count."""
 
+    fewest_classes = 2
     one_file_type = False
     main_metric = "miou"
     metric_specs = {
@@ -52,8 +51,9 @@ class Segmentation(PixelTask):
     }
 
     def __post_init__(self) -> None:
+        if not (self.num_classes or self.class_names):
+            object.__setattr__(self, "num_classes", len(self.values or self.colors))
         super().__post_init__()
-        checks.require_classes(self, 2)
         for field in ("values", "colors"):
             codes = getattr(self, field)
             rule = f"one different entry for each of {self.num_classes} classes"

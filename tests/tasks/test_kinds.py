@@ -260,7 +260,7 @@ def test_psnr_of_a_known_error():
         (Segmentation, {"num_classes": 3, "class_names": ("a",)}, "1 class_names for 3"),
         (Segmentation, {"num_classes": 3, "decoder": "unet"}, "linear, fpn, aspp, not 'unet'"),
         (Segmentation, {"num_classes": 3, "levels": 0}, "levels must be >= 1, not 0"),
-        (MultiLabel, {"num_classes": 0}, "num_classes must be >= 1, not 0"),
+        (MultiLabel, {"num_classes": -1}, "num_classes must be >= 1, not -1"),
         (Depth, {"kind": "l3"}, "l1, berhu, silog, not 'l3'"),
         (Depth, {"floor": 0.0}, "floor must be > 0"),
         (Edges, {"positive_weight": 1.0}, "in .0, 1., not 1.0"),

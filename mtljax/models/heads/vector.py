@@ -15,8 +15,9 @@ class VectorHead(nn.Module):
     Attributes:
       outputs: Outputs per image.
       squeeze: Remove the last axis, for one output per image.
-      center: Added to the scaled outputs, so that they are in the unit of the label.
-      scale: Factor of the outputs.
+      center: Added to the scaled outputs, so that they are in the unit of the label: one number, or
+        one per output.
+      scale: Factor of the outputs, likewise.
       pools: True for global average pooling; False in a subclass that reads positions.
     """
 
@@ -24,8 +25,8 @@ class VectorHead(nn.Module):
 
     outputs: int
     squeeze: bool = False
-    center: float = 0.0
-    scale: float = 1.0
+    center: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
 
     @nn.compact
     def __call__(
@@ -33,5 +34,6 @@ class VectorHead(nn.Module):
     ) -> Float[Array, "B ..."]:
         del size, train
         x = global_average_pool(features[-1])
-        out = self.center + self.scale * nn.Dense(self.outputs)(x)
+        out = nn.Dense(self.outputs)(x)
+        out = jnp.asarray(self.center, out.dtype) + jnp.asarray(self.scale, out.dtype) * out
         return jnp.squeeze(out, -1) if self.squeeze else out
