@@ -166,6 +166,42 @@ def test_a_moved_file_that_was_trained_with_is_found(weighted, recorded, tmp_pat
         read_config(recorded)
 
 
+def test_a_renamed_file_may_be_given_if_its_content_is_the_same(weighted, recorded, monkeypatch):
+    renamed = weighted.rename(weighted.parent / "renamed.py")
+    monkeypatch.setenv("MTLJAX_TRUSTED_CODE", str(renamed))
+    assert read_config(recorded).tasks[0].factors == (2.0,)
+    renamed.write_text(FILE + "# changed\n")
+    later(monkeypatch)
+    with pytest.raises(ValueError, match=r"a changed file must have the same name"):
+        read_config(recorded)
+
+
+def test_a_run_is_resumed_with_its_moved_file(weighted, recorded, monkeypatch, capsys):
+    copy = weighted.parent / "copy.py"
+    shutil.copy(weighted, copy)
+    with RunFolder(recorded.parent, find_experiment("copy.py")):
+        pass
+    copy.write_text(FILE + "# changed\n")
+    later(monkeypatch)
+    with pytest.raises(ValueError, match="holds a run with tasks.0.task=file:"):
+        check_folder(recorded.parent, find_experiment("copy.py"))
+    weighted.unlink()
+    capsys.readouterr()
+    check_folder(recorded.parent, find_experiment("copy.py"))
+    assert "has changed since" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("guard", ["", 'if __name__ != "__main__":\n    '])
+def test_a_file_that_trains_when_it_is_loaded_is_refused(weighted, guard, tmp_path):
+    train = f"import mtljax\n{guard}mtljax.train(experiment, {str(tmp_path / 'again')!r})\n"
+    weighted.write_text(FILE + train)
+    with pytest.raises(ValueError, match=r"weighted.py: line .*put it under `if __name__ =="):
+        find_experiment("weighted.py")
+    assert not (tmp_path / "again").exists()
+    weighted.write_text(FILE + 'if __name__ == "__main__":\n    raise KeyError\n')
+    find_experiment("weighted.py")
+
+
 def test_a_changed_file_is_reported_or_refused(weighted, recorded, monkeypatch, capsys):
     read_config(recorded, exact=True)
     assert capsys.readouterr().out == ""
@@ -244,15 +280,27 @@ class OfModule(Regression):
     """A class of an ordinary module."""
 
 
+TASK_OF_MODULE = OfModule(name="a")
+
+
 def test_a_class_of_an_imported_module_is_recorded():
     data = Data(source="arrays", batch_size=8)
     experiment = Experiment(name="e", tasks=(OfModule(name="a"),), data=data)
     assert from_json(to_json(experiment)) == experiment
 
 
-def test_a_class_of_a_notebook_is_given_when_the_run_is_loaded(tmp_path, monkeypatch):
+def test_a_class_that_was_defined_again_is_refused(monkeypatch):
+    again = type("OfModule", (Regression,), {"__module__": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "OfModule", again)
+    data = Data(source="arrays", batch_size=8)
+    with pytest.raises(ValueError, match="OfModule has been defined again .* create the task"):
+        to_json(Experiment(name="e", tasks=(TASK_OF_MODULE,), data=data))
+
+
+@pytest.mark.parametrize("file", [None, "<stdin>"])
+def test_a_class_of_a_notebook_is_given_when_the_run_is_loaded(file, tmp_path, monkeypatch):
     notebook = sys.modules["__main__"]
-    monkeypatch.delattr(notebook, "__file__", raising=False)
+    monkeypatch.setattr(notebook, "__file__", file, raising=False)
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(
         type("InNotebook", (Regression,), {"__module__": "__main__"})
     )

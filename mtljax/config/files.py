@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.config.experiment import Data, Experiment
-from mtljax.config.task_classes import class_of, code_digests, execute, find_class, type_hints
+from mtljax.config.task_classes import (
+    FILE,
+    class_of,
+    code_digests,
+    execute,
+    find_class,
+    type_hints,
+)
 from mtljax.tasks import TASKS, Task
 from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import null_for_nan
@@ -86,6 +93,25 @@ def changed_code(experiment: Experiment, config: Mapping[str, Any]) -> list[Path
     recorded = config.get(CODE) or {}
     files = code_digests(_classes(experiment)).items()
     return list({path: 0 for task, (path, new) in files if recorded.get(task, new) != new})
+
+
+def moved_code(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of config.json with the present paths of users' files.
+
+    A file counts as moved if the recorded one does not exist, or both have the same content.
+    """
+    recorded, listed = config.get(CODE) or {}, config.get("tasks")
+    files = code_digests(_classes(experiment))
+    tasks = list(listed) if isinstance(listed, list) else []
+    for i, fields in enumerate(tasks):
+        name = str(fields.get("name")) if isinstance(fields, dict) else ""
+        old = str(fields.get("task")) if name in files else ""
+        place, _, qualname = old.removeprefix(FILE).rpartition("#")
+        path, sha256 = files.get(name, (None, ""))
+        new = f"{FILE}{path}#{qualname}"
+        if old.startswith(FILE) and (recorded.get(name) == sha256 or not Path(place).is_file()):
+            tasks[i] = {**fields, "task": new}
+    return {**config, **({"tasks": tasks} if tasks else {})}
 
 
 def _classes(experiment: Experiment) -> dict[str, type[Task]]:

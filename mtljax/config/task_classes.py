@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import sysconfig
 import traceback
@@ -25,6 +26,8 @@ from mtljax.utils.trust import VARIABLE, digest, find_trusted
 
 FILE = "file:"
 NOTEBOOK = "__main__"
+PREFIX = "mtljax_experiment_"
+"""Start of the module names of executed files."""
 _executed: dict[str, types.ModuleType] = {}
 """Executed files by module name. They are not in `sys.modules`, so that the processes that read
 data get their classes by value."""
@@ -46,7 +49,7 @@ def execute(path: Path) -> types.ModuleType:
       ValueError: The file cannot be read or raises an exception; the message has the line.
     """
     shown, path = path, path.resolve()
-    name = f"mtljax_experiment_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     module = types.ModuleType(name)
     module.__file__ = str(path)
     try:
@@ -64,6 +67,16 @@ def execute(path: Path) -> types.ModuleType:
     module.__dict__["__sha256__"] = hashlib.sha256(text.encode()).hexdigest()
     _executed[name] = module
     return module
+
+
+def require_not_executing() -> None:
+    """Raises ValueError if a file is being executed for its definitions, which must not train."""
+    for name in list(sys.modules):
+        if name.startswith(PREFIX):
+            raise ValueError(
+                "training must not start when the file is loaded for its definitions; put it under "
+                '`if __name__ == "__main__":`'
+            )
 
 
 @contextlib.contextmanager
@@ -92,13 +105,19 @@ def class_of(cls: type[Task]) -> UserClass:
     """
     name, qualname = cls.__module__, cls.__qualname__
     module = _executed.get(name) or sys.modules.get(name)
-    if "<locals>" in qualname or module is None or _member(module, qualname) is not cls:
+    member = None if "<locals>" in qualname or module is None else _member(module, qualname)
+    if module is None or member is None:
         raise ValueError(
             f"task class {qualname} cannot be recorded in config.json: define it at the top level "
             "of the experiment file or of a module, not in a function, so that a run can be loaded"
         )
-    file = getattr(module, "__file__", None)
-    path = None if file is None else Path(file).resolve()
+    if member is not cls:
+        raise ValueError(
+            f"task class {qualname} has been defined again since the task was created, so it "
+            "cannot be recorded in config.json; create the task again"
+        )
+    file = _file(module)
+    path = None if file is None else file.resolve()
     if path is not None and "." not in name and not _is_installed(path):
         return UserClass(f"{FILE}{path}#{qualname}", path)
     return UserClass(f"{name}:{qualname}", path)
@@ -132,7 +151,6 @@ def find_class(
     else:
         module = sys.modules.get(place) or _import(place, sha256, qualname)
     member = _member(module, qualname)
-    file = getattr(module, "__file__", None)
     if isinstance(member, type) and issubclass(member, Task):
         _check_content(module, sha256, exact=exact)
         return member
@@ -141,7 +159,13 @@ def find_class(
             f"task class {qualname} was defined in a notebook: load the run by "
             f"mtljax.load_run(PATH, tasks=[{qualname}])"
         )
-    raise ValueError(f"{file or place} defines no task class {qualname!r}")
+    raise ValueError(f"{_file(module) or place} defines no task class {qualname!r}")
+
+
+def _file(module: types.ModuleType) -> Path | None:
+    """Returns the file of a module; None in a notebook, whose `__file__` may be "<stdin>"."""
+    file = getattr(module, "__file__", None)
+    return None if file is None or not os.path.isfile(file) else Path(file)
 
 
 def _member(module: types.ModuleType, qualname: str) -> Any:
@@ -154,7 +178,7 @@ def _member(module: types.ModuleType, qualname: str) -> Any:
 def _loaded(path: Path) -> types.ModuleType | None:
     """Returns the module of a file that this process has executed already."""
     for module in [*_executed.values(), *sys.modules.values()]:
-        file = getattr(module, "__file__", None)
+        file = getattr(module, "__file__", None)  # of hundreds of modules: no access to the disk
         if file and Path(file).name == path.name and Path(file).resolve() == path:
             return module
     return None
@@ -167,7 +191,7 @@ def _trusted(path: Path, sha256: str | None, qualname: str) -> Path:
     if not path.is_file():
         raise ValueError(
             f"task class {qualname} was defined in {path}, which does not exist; put the file "
-            f"back, or set {VARIABLE} to its new path"
+            f"back, or set {VARIABLE} to its new path (a changed file must have the same name)"
         )
     raise ValueError(
         f"task class {qualname} is defined in {path}, which this user never trained with on this "
@@ -205,10 +229,10 @@ def _is_installed(path: Path) -> bool:
 
 
 def _check_content(module: types.ModuleType, sha256: str | None, *, exact: bool) -> None:
-    file = getattr(module, "__file__", None)
+    file = _file(module)
     if sha256 is None or file is None:
         return
-    current = getattr(module, "__sha256__", None) or digest(Path(file))
+    current = getattr(module, "__sha256__", None) or digest(file)
     if current != sha256:
         message = f"{file} has changed since this run was trained with it"
         if exact:

@@ -25,7 +25,8 @@ import filelock
 import numpy as np
 
 from mtljax.config import Data, Experiment, to_json
-from mtljax.config.files import CODE, changed_code, defaults, run_config, trust_code
+from mtljax.config.files import CODE, changed_code, defaults, moved_code, run_config, trust_code
+from mtljax.config.task_classes import require_not_executing
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
@@ -80,6 +81,7 @@ def check_folder(
       ValueError: The path is not a folder, holds another experiment or other files, is damaged, or
         contains a link that leads out of it; or the experiment cannot be recorded.
     """
+    require_not_executing()
     config, requested = path / CONFIG, null_for_nan(to_json(experiment))
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
@@ -95,6 +97,7 @@ def check_folder(
         stored = _read(config)
         for file in changed_code(experiment, stored):
             print_line(f"warning: {file} has changed since {path} was started")
+        stored = moved_code(experiment, stored)
         if may_continue and (shorter := _shorter(path, stored, experiment)) is not None:
             stored |= {name: requested[name] for name in CONTINUED}
         _require_same(_completed(stored, experiment), requested, path)
@@ -154,7 +157,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists():
                 write_json(path / CONFIG, run_config(experiment))
-                trust_code(experiment)
+            trust_code(experiment)
             self._lock = acquire_lock(path / LOCK)
 
     def __exit__(self, *_: Any) -> None:

@@ -64,7 +64,7 @@ class Setup:
 
         The teachers are left out: a program that returned them would have to contain them.
         """
-        zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+        zeros = lambda x: jnp.zeros(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # int64
         state = create_state(
             key,
             self.parts.model,

@@ -52,7 +52,7 @@ def find_trusted(path: Path, sha256: str | None) -> Path | None:
         named = [other for other in listed if other.name == path.name and other.is_file()]
         if named:
             return named[0]
-        moved = (Path(other) for other in stored if stored[other] == sha256)
+        moved = [*listed, *(Path(other) for other in stored if stored[other] == sha256)]
         return next((other for other in moved if other.is_file() and digest(other) == sha256), None)
     return None
 
