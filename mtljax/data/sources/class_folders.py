@@ -1,12 +1,20 @@
 """Source of images in one folder per class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from mtljax.data.base import LabelRequest, Source, require_classes, require_labels
-from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.images import FILES
+from mtljax.data.layouts import find_images, listed, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
-from mtljax.data.sources.arguments import find_folder, read_size
+from mtljax.data.notes import NoteCounter
+from mtljax.data.sources.arguments import find_folder
+from mtljax.data.sources.entries import Entry, Opening
+from mtljax.data.tables import normalized
+from mtljax.tasks import Task
+from mtljax.utils.registry import did_you_mean, nearest
+
+EXPECTED = "CLASS/*.jpg, or train/CLASS/*.jpg, val/CLASS/*.jpg and test/CLASS/*.jpg"
 
 
 def class_folders(
@@ -19,31 +27,141 @@ def class_folders(
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
-    """Folders of images, one per class: label `class`, the index in alphabetical order.
+    """Folders of images, one per class (as ImageNet): label `class`, the name of the folder.
+
+    Classes are in alphabetical order. Images may be in subfolders of a class. The class folders may
+    be in folders of splits: train, val and test, or valid, validation, dev, training, testing. A
+    split that is absent is cut from train. With `class_names`, other folders are left out.
 
     Args:
       path: Folder of the class folders, relative to the working directory or `$MTLJAX_DATA`.
       size: (height, width) to resize images to; if omitted, all images must have one size.
       channels: 3 for color, 1 for gray, or the number of bands of TIFF and npy files.
-      validation, test: Share of these images, selected by a hash of the file name.
-      seed: Seed of the split.
+      validation, test: Share of the images of a split without a folder, selected by a hash of the
+        file name.
+      seed: Seed of this selection.
     """
-    root = find_folder(path)
-    image_size = read_size(size, "class_folders")
-    names = sorted(child.name for child in root.iterdir() if child.is_dir())
-    files, classes = [], []
-    for index, name in enumerate(names):
-        images = [f for f in sorted((root / name).iterdir()) if f.suffix.lower() in FILES]
-        files += images
-        classes += [index] * len(images)
-    if not files:
-        raise ValueError(f"{root} has no folders of images, one per class")
+    opening = Opening(size, channels, validation, test, seed)
+    root, notes = find_folder(path), NoteCounter()
     require_labels("source class_folders", requests, ["class"])
-    tasks = tasks_of(requests)
-    for task in tasks:
-        require_classes(str(root), task, len(names))
-    numbers, columns = tuple(range(1, len(files) + 1)), (tuple(classes),) * len(requests)
-    examples = FileExamples(root, tuple(files), numbers, columns, tasks, channels, image_size)
-    examples.check()
-    keys = [f"{file.parent.name}/{file.name}" for file in files]
-    return source_of_files(examples, split_by_hash(keys, validation, test, seed))
+    folders = _find_class_folders(root, notes)
+    names = sorted({name for inside in folders.values() for name in inside})
+    tasks = [_with_folders(root, task, names, notes) for task in tasks_of(requests)]
+    wanted = {name for task in tasks for name in _classes(task, names)}
+    entries, seen = [], {name: set[str]() for name in names}
+    for split, inside in folders.items():
+        for name, folder in inside.items():
+            images = find_images(folder, notes)
+            if images:
+                seen[name].add(split)
+            if name not in wanted:
+                what = f"images of folder {name!r}, which is not in class_names"
+                notes.add("dropped", what, str(folder), len(images))
+                continue
+            values = tuple(name if name in _classes(task, names) else None for task in tasks)
+            entries += [Entry(image, values, split or None) for image in images]
+    if not entries:
+        raise ValueError(f"{root} has no images in folders of classes; expected {EXPECTED}")
+    _note_absences(root, list(folders), seen, notes)
+    return opening.source(root, entries, tasks, notes)
+
+
+def _with_folders(root: Path, task: Task, names: Sequence[str], notes: NoteCounter) -> Task:
+    """Returns the task with the classes of the folders."""
+    for name in getattr(task, "class_names", ()):
+        if name not in names:
+            raise ValueError(
+                f"{root} has no folder {name!r}, which is in class_names of task "
+                f"{task.name!r}{nearest(name, names)}"
+            )
+    if len(names) == 1:
+        raise ValueError(
+            f"{root} has one class only, the folder {names[0]}; if it contains the class folders, "
+            f"write class_folders:{root / names[0]}"
+        )
+    return task.with_classes(names)
+
+
+def _classes(task: Task, names: Sequence[str]) -> Sequence[str]:
+    """Returns the classes of a task; all if it has no such field."""
+    return getattr(task, "class_names", names)
+
+
+def _find_class_folders(root: Path, notes: NoteCounter) -> dict[str, dict[str, Path]]:
+    """Returns the folder of each class in each split; the split "" if there are no splits."""
+    children = subfolders(root)
+    if not children:
+        raise ValueError(f"{root} has no folders; expected {EXPECTED}")
+    splits = {"": root}
+    if all(split_name(child.name) for child in children):
+        splits = unique_splits(children)
+    else:
+        _require_classes(root, children)
+    inner = {split: _innermost(folder, split) for split, folder in splits.items()}
+    for place in dict.fromkeys([root, *splits.values(), *inner.values()]):
+        _note_outside(place, notes)
+    return {split: _by_name(folder) for split, folder in inner.items()}
+
+
+def _innermost(folder: Path, split: str) -> Path:
+    """Returns the only subfolder if it has the name of the split too, as in some archives."""
+    inside = subfolders(folder)
+    is_repeated = len(inside) == 1 and split_name(inside[0].name) == split
+    return inside[0] if is_repeated else folder
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for child in subfolders(folder):
+        name = normalized(child.name)
+        if name in found:
+            raise ValueError(
+                f"{folder} has two folders {name!r}, which differ in white space or Unicode form "
+                "only; merge them"
+            )
+        found[name] = child
+    return found
+
+
+def _require_classes(root: Path, children: Sequence[Path]) -> None:
+    """Raises ValueError if folders that should be classes contain, or are, splits."""
+    inner = {child: {normalized(folder.name) for folder in subfolders(child)} for child in children}
+    for child, names in inner.items():
+        splits = sorted(name for name in names if split_name(name))
+        if len({split_name(name) for name in splits}) > 1:
+            raise ValueError(
+                f"class folder {child} contains the splits {listed(splits)}; expected {EXPECTED}"
+            )
+    named = [child for child in children if split_name(child.name)]
+    for child in named:
+        for other in children:
+            if other not in named and inner[child] & inner[other]:
+                raise ValueError(
+                    f"{root} has the folders {child.name} and {other.name} with the same "
+                    f"subfolders ({listed(sorted(inner[child] & inner[other]))}), but "
+                    f"{other.name!r} is not the name of a split; expected {EXPECTED}"
+                )
+
+
+def _note_outside(folder: Path, notes: NoteCounter) -> None:
+    """Counts images that are in no class folder."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in FILES and file.is_file() and not file.name.startswith("."):
+            notes.add("dropped", "images outside of the class folders", str(file))
+
+
+def _note_absences(
+    root: Path, splits: Sequence[str], seen: Mapping[str, set[str]], notes: NoteCounter
+) -> None:
+    """Warns of classes without images, entirely or in some split."""
+    for name, present in seen.items():
+        absent = [split for split in splits if split not in present]
+        if not present:
+            notes.add("warning", f"class {name!r} has no images in {root}")
+        elif "train" in absent:
+            others = [other for other, inside in seen.items() if "train" in inside]
+            hint = did_you_mean(name, others)
+            where = " and ".join(sorted(present))
+            notes.add("warning", f"class {name!r} is in {where}, but not in train{hint}")
+        elif absent:
+            notes.add("warning", f"class {name!r} is not in {' and '.join(absent)}")

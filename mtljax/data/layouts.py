@@ -1,0 +1,157 @@
+"""Layouts of data sets in folders: splits as folders, and files that belong to an image by name."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mtljax.data.images import FILES
+from mtljax.data.notes import NoteCounter
+from mtljax.data.tables import normalized
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Split of each name that tables, folders and files have for it, in lower case."""
+FILLERS = {"set", "split", "data", "images", "image", "imgs", "img", "labels"}
+"""Words that may stand beside the name of a split in the name of a folder: `training_set`."""
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+"""Names, in lower case, of files and folders that operating systems add."""
+SHOWN = 6
+
+
+def split_name(text: str) -> str | None:
+    """Returns the split that a folder or file is named after, such as "test" for `Test2017`."""
+    words = [word for word in re.split(r"[^a-z]+|\d+", text.lower()) if word]
+    found = {SPLITS.get(word) for word in words if word not in FILLERS}
+    return found.pop() if len(found) == 1 else None
+
+
+def is_hidden(name: str) -> bool:
+    """Returns True for names that start with a dot, and for files of the operating system."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the visible folders in a folder, sorted by name."""
+    inside = [child for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name)]
+    return sorted(inside, key=lambda child: normalized(child.name))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields the visible files in a folder and its subfolders, also linked ones, in sorted order.
+
+    Raises:
+      ValueError: A folder cannot be read, or links to a folder that contains it.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in folders:
+            inner = Path(place, name)
+            if inner.is_symlink() and Path(place).resolve().is_relative_to(inner.resolve()):
+                raise ValueError(f"{inner} is a link to a folder that contains it")
+        yield from (Path(place, name) for name in sorted(files) if not is_hidden(name))
+
+
+def find_images(folder: Path, notes: NoteCounter) -> list[Path]:
+    """Returns the images in a folder and its subfolders; `notes` counts the other files."""
+    images = []
+    for file in walk(folder):
+        if file.suffix.lower() in FILES:
+            images.append(file)
+        else:
+            notes.add("dropped", f"files that are no images ({extension(file)})", str(file))
+    return images
+
+
+def extension(file: Path) -> str:
+    """Returns a file's extension for messages."""
+    return file.suffix.lower() or "no extension"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns at most six names as text."""
+    names = list(names)
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def unique_splits(folders: Sequence[Path]) -> dict[str, Path]:
+    """Returns the folder of each split, among folders that are all named after one.
+
+    Raises:
+      ValueError: Two folders are named after one split, or there is none for training.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        name = split_name(folder.name)
+        if name in found:
+            raise ValueError(
+                f"{folder.parent} has two folders for the {name} split, {found[name].name} and "
+                f"{folder.name}; merge or remove one"
+            )
+        if name is not None:
+            found[name] = folder
+    if "train" not in found:
+        names = listed(folder.name for folder in folders)
+        raise ValueError(f"{folders[0].parent} has the splits {names}, but no folder train")
+    return found
+
+
+class Pairs(NamedTuple):
+    """Images and the files that belong to them by name."""
+
+    files: dict[Path, list[Path]]
+    """Image -> files with its name, in the same folder or in a corresponding one."""
+    unmatched: list[Path]
+    """Files without an image."""
+    rivals: dict[Path, Path]
+    """Image -> another image with its name and another extension."""
+
+
+def pair(
+    root: Path, images: Sequence[Path], files: Sequence[Path], ignored: frozenset[str]
+) -> Pairs:
+    """Matches files with images by their paths in `root`, without extension.
+
+    Args:
+      ignored: Names of folders, in lower case, that are left out of the comparison, so that
+        labels/train/1.txt belongs to images/train/1.jpg, and train/labels/1.txt to
+        train/images/1.jpg.
+    """
+
+    def key(file: Path) -> tuple[str, ...]:
+        *folders, _ = file.relative_to(root).parts
+        kept = [normalized(name) for name in folders if name.lower() not in ignored]
+        return (*kept, normalized(file.stem))
+
+    by_key: dict[tuple[str, ...], list[Path]] = {}
+    for image in images:
+        by_key.setdefault(key(image), []).append(image)
+    matched: dict[Path, list[Path]] = {image: [] for image in images}
+    unmatched = []
+    for file in files:
+        owners = by_key.get(key(file), [])
+        for image in owners:
+            matched[image].append(file)
+        if not owners:
+            unmatched.append(file)
+    rivals = {
+        image: group[group[0] == image]
+        for group in by_key.values()
+        if len(group) > 1
+        for image in group
+    }
+    return Pairs(matched, unmatched, rivals)

@@ -1,0 +1,128 @@
+"""Images with their labels, as listed by a data set, and the source that contains them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtljax.data.base import Source
+from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.notes import NoteCounter
+from mtljax.data.sources.arguments import read_size
+from mtljax.data.tables import normalized
+from mtljax.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Image with the raw label of each task.
+
+    Attributes:
+      image: Image file.
+      values: Raw label of each task; None for a missing one.
+      split: "train", "validation" or "test"; None if the data set does not say.
+      fault: Reason why the labels cannot be used; "" if they can.
+    """
+
+    image: Path
+    values: tuple[Any, ...]
+    split: str | None = None
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """Arguments that sources of image files share; see `class_folders`."""
+
+    size: tuple[int, ...] | None
+    channels: int
+    validation: float
+    test: float
+    seed: int
+
+    def source(
+        self, root: Path, entries: Sequence[Entry], tasks: Sequence[Task], notes: NoteCounter
+    ) -> Source:
+        """Returns a source of all entries, with the splits of the data set, or else by a hash.
+
+        Raises:
+          ValueError: A split or a task has no images, or an argument is invalid.
+        """
+        if self.channels < 1:
+            raise ValueError(f"{root}: channels must be >= 1, not {self.channels}")
+        entries = drop_without_split(entries, notes)
+        names = [relative_name(root, entry.image) for entry in entries]
+        rows = self.split(names, [entry.split for entry in entries], notes)
+        for i, task in enumerate(tasks):
+            if all(entries[row].values[i] is None for row in rows["train"]):
+                raise ValueError(f"{root}: task {task.name!r} has no label in any training image")
+        examples = FileExamples(
+            table=root,
+            images=tuple(entry.image for entry in entries),
+            numbers=tuple(range(1, len(entries) + 1)),
+            columns=tuple(tuple(e.values[i] for e in entries) for i in range(len(tasks))),
+            tasks=tuple(tasks),
+            channels=self.channels,
+            size=read_size(self.size, root.name),
+        )
+        examples.check()
+        return dataclasses.replace(source_of_files(examples, rows), notes=notes.notes())
+
+    def split(
+        self, names: Sequence[str], splits: Sequence[str | None], notes: NoteCounter
+    ) -> Mapping[str, Sequence[int]]:
+        """Returns the rows of each split; a split that is absent is cut from the training rows."""
+        if not any(splits):
+            return split_by_hash(names, self.validation, self.test, self.seed)
+        rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+        for row, name in enumerate(splits):
+            rows[str(name)].append(row)
+        absent = {
+            name: share
+            for name, share in (("validation", self.validation), ("test", self.test))
+            if not rows[name]
+        }
+        if absent and rows["train"]:
+            train = rows["train"]
+            cut = split_by_hash(
+                [names[row] for row in train], self.validation, self.test, self.seed
+            )
+            for name, share in absent.items():
+                rows[name] = [train[i] for i in cut[name]]
+                what = (
+                    f"training images to the {name} split, which the data set lacks: {share:.0%}, "
+                    f"by a hash of the file name ({name}=SHARE changes the share)"
+                )
+                first = names[rows[name][0]] if rows[name] else ""
+                notes.add("converted", what, first, len(rows[name]))
+            held_out = {row for name in absent for row in rows[name]}
+            rows["train"] = [row for row in train if row not in held_out]
+        return rows
+
+
+def drop_without_split(entries: Sequence[Entry], notes: NoteCounter) -> list[Entry]:
+    """Returns the entries that have a split, or all if none has one."""
+    if not any(entry.split for entry in entries):
+        return list(entries)
+    for entry in entries:
+        if not entry.split:
+            notes.add("dropped", "images outside of the splits", str(entry.image))
+    return [entry for entry in entries if entry.split]
+
+
+def drop_unlabelled(entries: Sequence[Entry], notes: NoteCounter) -> list[Entry]:
+    """Returns the entries that have a label of any task, or a fault."""
+    for entry in entries:
+        if not _is_useful(entry):
+            notes.add("dropped", "images without a label of any task", str(entry.image))
+    return [entry for entry in entries if _is_useful(entry)]
+
+
+def _is_useful(entry: Entry) -> bool:
+    return bool(entry.fault) or any(value is not None for value in entry.values)
+
+
+def relative_name(root: Path, file: Path) -> str:
+    """Returns the normalised path of a file in a folder, or its entire path outside of it."""
+    inside = file.is_relative_to(root)
+    return normalized((file.relative_to(root) if inside else file).as_posix())
