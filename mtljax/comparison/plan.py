@@ -26,8 +26,13 @@ from mtljax.config.files import defaults
 from mtljax.runs.selection import check_select, select_of_task
 
 FOLDER = "members"
-ADDED_FIELDS = frozenset({"learning_rate_scales", "patience"})
-"""Fields of experiments, data and tasks that version 0.1.0 did not have."""
+ADDED_FIELDS = frozenset(
+    {
+        *("learning_rate_scales", "patience"),
+        *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
+    }
+)
+"""Fields, of all classes or of one, that version 0.1.0 did not have."""
 STL = "STL"
 """Name of the row of single-task baselines."""
 Kind = Literal["stl", "method", "front"]
@@ -61,7 +66,8 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     classes = (Experiment, Data, *map(type, experiment.tasks))
     for cls, part in zip(classes, (config, config["data"], *config["tasks"]), strict=True):
         for name, value in defaults(cls).items():
-            if name in ADDED_FIELDS and part[name] == value:
+            is_added = bool(ADDED_FIELDS & {name, f"{cls.__name__}.{name}"})
+            if is_added and part[name] == value:
                 del part[name]
     return config
 

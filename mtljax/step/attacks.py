@@ -113,7 +113,8 @@ def attack_batch(
         for task in tasks:
             label, present = batch["labels"][task.name], batch["present"][task.name]
             task_sum, count = task.loss(outputs[task.name], label, present)
-            total += task_sum / jnp.maximum(axis.psum(jax.lax.stop_gradient(count)), 1)
+            count = axis.psum(jax.lax.stop_gradient(count))  # below 1 with small class weights
+            total += task_sum / jnp.where(count > 0, count, 1.0)
         return total
 
     return {**batch, "image": attack(loss, batch["image"], keys)}

@@ -8,13 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
-from mtljax.tasks.classes import ClassTask
+from mtljax.tasks.class_losses import SoftmaxTask, softmax_losses
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies, masked_sum
 from mtljax.tasks.warps import Pixels
@@ -23,15 +22,12 @@ Logits = Float[Array, "B C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification(ClassTask):
+class Classification(SoftmaxTask):
     """One of `num_classes` per image. Output: logits [B, C]. Labels: integers [B].
 
+    Loss: cross entropy, its mean over images, with the options of `mtljax.tasks.class_losses`.
     `loss` also accepts distributions over the classes, [B, C], as labels of mixed images.
     """
-
-    label_smoothing: float = 0.0
-    """Fraction of the target that is spread uniformly over the classes, in [0, 1). The validation
-    and test loss includes it: compare losses only between equal settings."""
 
     fewest_classes = 2
     main_metric = "accuracy"
@@ -41,10 +37,6 @@ class Classification(ClassTask):
         "confusion": MetricSpec("confusion matrix"),
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.require_setting(self, "label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
-
     def head(self) -> nn.Module:
         return VectorHead(outputs=self.num_classes)
 
@@ -52,9 +44,8 @@ class Classification(ClassTask):
         target = fill_absent(label, present)
         if target.ndim == 1:
             target = jax.nn.one_hot(target, self.num_classes)
-        if self.label_smoothing:
-            target = optax.smooth_labels(target, self.label_smoothing)
-        return masked_sum(optax.softmax_cross_entropy(output, target), present)
+        losses, weights = softmax_losses(output, target, self.loss_settings)
+        return masked_sum(losses, present, weights)
 
     def distance(self, output: Logits, target: Logits, temperature: float) -> Float[Array, " B"]:
         return softmax_distance(output, target, temperature)

@@ -10,24 +10,32 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
-from mtljax.tasks.classes import ClassTask
+from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.class_losses import SoftmaxTask, dice_losses, softmax_losses
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
-from mtljax.tasks.streaming import ConfusionMatrix, has_class, log_frequencies
+from mtljax.tasks.streaming import (
+    ConfusionMatrix,
+    fill_absent,
+    has_class,
+    log_frequencies,
+    masked_sum,
+    of_rank,
+)
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B H W C"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Segmentation(ClassTask, PixelTask):
+class Segmentation(SoftmaxTask, PixelTask):
     """One of `num_classes` per pixel. Output: logits [B, H, W, C]. Labels: integers [B, H, W].
 
-    Loss: cross entropy, its mean over all labelled pixels. Metrics, from one confusion matrix over
-    all pixels of the data set: IoU of a class = true and predicted / (true or predicted), `miou`
-    its mean over the classes that are true or predicted anywhere (other classes have no IoU, NaN
-    in `iou`), and `pixel_accuracy`, the fraction of labelled pixels in the right class.
+    Loss: cross entropy, its mean over all labelled pixels, with the options of
+    `mtljax.tasks.class_losses`. Metrics, from one confusion matrix over all pixels of the data set:
+    IoU of a class = true and predicted / (true or predicted), `miou` its mean over the classes that
+    are true or predicted anywhere (other classes have no IoU, NaN in `iou`), and `pixel_accuracy`,
+    the fraction of labelled pixels in the right class.
     """
 
     ignore: int | None = 255
@@ -40,6 +48,10 @@ class Segmentation(ClassTask, PixelTask):
     """Red, green and blue of each class in masks that are read from files, as in CamVid."""
     ignored_colors: tuple[tuple[int, int, int], ...] = ()
     """Further colors, of pixels that do not count."""
+    dice: float = 0.0
+    """Weight of the Dice loss, such as 1, which is added to the cross entropy: the mean over images
+    and their classes of 1 - 2 sum p t / (sum p^2 + sum t^2). Images count in proportion to their
+    labelled pixels (with `class_weights`, to their sum of weights)."""
 
     fewest_classes = 2
     one_file_type = False
@@ -59,6 +71,7 @@ class Segmentation(ClassTask, PixelTask):
             rule = f"one different entry for each of {self.num_classes} classes"
             complete = len(codes) == len(set(codes)) == self.num_classes
             checks.require_setting(self, field, not codes or complete, rule)
+        checks.require_setting(self, "dice", 0 <= self.dice < np.inf, ">= 0")
         rule = "left out without `ignore`, the label of their pixels"
         is_valid = self.ignore is not None or not self.ignored_colors
         checks.require_setting(self, "ignored_colors", is_valid, rule)
@@ -75,7 +88,19 @@ class Segmentation(ClassTask, PixelTask):
     def _has_class(self, label: Any) -> Bool[Array, "..."]:
         return has_class(label, self.num_classes, self._ignored)
 
+    def loss(self, output: Logits, label: Array, present: Present) -> SumAndCount:
+        label = fill_absent(label, present)
+        mask = self._has_class(label) & of_rank(present, label.ndim)
+        target = jax.nn.one_hot(jnp.where(mask, label, 0), self.num_classes)
+        losses, weights = softmax_losses(output, target, self.loss_settings)
+        total, count = masked_sum(losses, mask, weights)
+        if self.dice:
+            of_image = jnp.where(mask, weights, 0.0).sum((1, 2))
+            total += self.dice * (of_image * dice_losses(output, target, mask)).sum()
+        return total, count
+
     def pixel_losses(self, output: Logits, label: Array) -> PixelLosses:
+        """Returns the cross entropy of each pixel, without options."""
         valid = self._has_class(label)
         # By comparison, not by index: the gradient of an index is a scatter, slow on CPUs.
         classes = jnp.arange(self.num_classes).reshape(1, 1, 1, -1)

@@ -24,9 +24,17 @@ def of_rank(x: Array, ndim: int) -> Array:
     return x.reshape(x.shape + (1,) * (ndim - x.ndim))
 
 
-def masked_sum(losses: Float[Array, "..."], mask: Bool[Array, "..."]) -> SumAndCount:
-    """Returns the sum of the losses in the mask and their number."""
-    return jnp.where(mask, losses, 0.0).sum(), mask.sum().astype(jnp.float32)
+def masked_sum(
+    losses: Float[Array, "..."],
+    mask: Bool[Array, "..."],
+    weights: Float[Array, "..."] | None = None,
+) -> SumAndCount:
+    """Returns the sum of the losses in the mask and their number, or the sum of their weights.
+
+    Losses are weighted already.
+    """
+    count = mask.sum() if weights is None else jnp.where(mask, weights, 0.0).sum()
+    return jnp.where(mask, losses, 0.0).sum(), count.astype(jnp.float32)
 
 
 def masked_mean(losses: Float[Array, "B ..."], mask: Bool[Array, "B ..."]) -> Float[Array, " B"]:
