@@ -58,14 +58,14 @@ def check_files(path: Path) -> None:
 
 def read_npy(path: Path) -> np.ndarray:
     """Maps the array in a `.npy` file into memory, read-only."""
+    check_bytes(path.stat().st_size, stored_bytes(path))
     try:
-        check_bytes(path.stat().st_size, stored_bytes(path))
         with np.errstate(over="ignore"):  # sizes that overflow are refused
             return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError):
+    except OSError:
         raise
-    except Exception as error:  # NumPy raises anything on damaged headers
-        raise ValueError(f"no array: {error}") from None
+    except Exception:  # NumPy raises anything on damaged headers, and quotes their content
+        raise ValueError("no npy file of numbers, or a damaged one") from None
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -88,10 +88,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_member(file: IO[bytes], member: zipfile.ZipInfo) -> np.ndarray:
-    version = np.lib.format.read_magic(file)
-    if version not in HEADERS:
-        raise ValueError(f"{member.filename} has a header of unsupported version {version}")
-    shape, fortran, dtype = HEADERS[version](file)
+    try:
+        shape, fortran, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+    except OSError:
+        raise
+    except Exception:  # NumPy raises anything on damaged headers, and quotes their content
+        raise ValueError(f"{member.filename} is no npy file, or a damaged one") from None
     if dtype.hasobject:
         raise ValueError(f"{member.filename} holds Python objects, which are never loaded")
     size = math.prod(shape) * dtype.itemsize
