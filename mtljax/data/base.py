@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mtljax.data.notes import Note
+from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
 from mtljax.utils.tree import num_examples
@@ -29,8 +30,8 @@ class LabelRequest(NamedTuple):
 class Split(Protocol):
     """Labeled images with random access.
 
-    Optional methods: `take(rows [n]) -> batch`, if faster, and `place(row) -> str`, the file and
-    row of an example.
+    Optional methods: `take(rows [n]) -> batch`, if faster; `place(row) -> str`, the file and row of
+    an example; and `membership(row) -> Membership`, its group and stratum for cross-validation.
     """
 
     def __len__(self) -> int: ...
@@ -44,6 +45,12 @@ def place_of(split: Split, row: int) -> str:
     return place(row) if place else ""
 
 
+def membership_of(split: Split, row: int) -> Membership:
+    """Returns the group and the stratum of an example; both empty if its split has none."""
+    membership = getattr(split, "membership", None)
+    return membership(row) if membership else Membership()
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrays:
     """Split in memory: NumPy arrays with the examples along the first axis."""
@@ -54,6 +61,8 @@ class Arrays:
     present: Mapping[str, np.ndarray]
     origin: Split | None = None
     """Split that the arrays were read from."""
+    members: tuple[Membership, ...] = ()
+    """Group and stratum of each example; empty: those of `origin`."""
 
     def __len__(self) -> int:
         return num_examples(self.image)
@@ -61,6 +70,12 @@ class Arrays:
     def place(self, row: int) -> str:
         """Returns the file and row of an example, "" if unknown."""
         return "" if self.origin is None else place_of(self.origin, row)
+
+    def membership(self, row: int) -> Membership:
+        """Returns the group and the stratum of an example."""
+        if self.members or self.origin is None:
+            return self.members[row] if self.members else Membership()
+        return membership_of(self.origin, row)
 
     def __getitem__(self, index: int | slice) -> Example:
         """Returns one example, or a batch for a slice."""
@@ -81,6 +96,8 @@ class Source:
       std: Standard deviation of the training images, likewise.
       low, high: Values of black and white in that unit.
       notes: Values that were dropped, clipped, converted or not matched.
+      fixed_splits: Reason why examples must remain in their splits, so that the source has no
+        folds; empty if they may be divided in another way.
     """
 
     train: Split
@@ -91,6 +108,7 @@ class Source:
     low: float
     high: float
     notes: tuple[Note, ...] = ()
+    fixed_splits: str = ""
 
     def splits(self) -> dict[str, Split]:
         """Returns the three splits by name."""
@@ -115,6 +133,10 @@ class SelectedLabels:
         """Returns the file and row of an example, "" if unknown."""
         return place_of(self.split, row)
 
+    def membership(self, row: int) -> Membership:
+        """Returns the group and the stratum of an example."""
+        return membership_of(self.split, row)
+
     def _select(self, examples: Batch) -> Example:
         pick = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
         return {**examples, "labels": pick("labels"), "present": pick("present")}
@@ -136,7 +158,8 @@ def select_labels(source: Source, requests: Sequence[LabelRequest], name: str) -
     def select(split: Split) -> Split:
         if isinstance(split, Arrays):
             pick = lambda part: {name: part[key] for name, key in keys.items()}
-            return Arrays(split.image, pick(split.labels), pick(split.present), split.origin)
+            labels, present = pick(split.labels), pick(split.present)
+            return dataclasses.replace(split, labels=labels, present=present)
         return (SelectedLabelBatches if hasattr(split, "take") else SelectedLabels)(split, keys)
 
     return map_splits(source, select)

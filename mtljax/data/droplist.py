@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Arrays, Batch, Example, Source, Split, place_of
+from mtljax.data.base import Arrays, Batch, Example, Source, Split, membership_of, place_of
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.notes import Kind, NoteCounter
 from mtljax.data.pool import ExampleId, Pool, image_digest
+from mtljax.data.splitting import Membership
 from mtljax.utils.bounded_reading import read_text
 
 
@@ -134,6 +135,10 @@ class MaskedLabels:
         """Returns the file and row of an example, "" if unknown."""
         return place_of(self.split, row)
 
+    def membership(self, row: int) -> Membership:
+        """Returns the group and the stratum of an example."""
+        return membership_of(self.split, row)
+
 
 class MaskedLabelBatches(MaskedLabels):
     """`MaskedLabels` of a split with `take`."""
@@ -160,5 +165,6 @@ def _without_rows(name: str, split: Split, dropped: Collection[ExampleId]) -> Sp
     if isinstance(split, Arrays):
         origin = None if split.origin is None else Pool({name: split.origin}, places)
         rows = np.array([place.row for place in places], int)
-        return Arrays(**split.take(rows), origin=origin)
+        members = tuple(split.members[row] for row in rows) if split.members else ()
+        return Arrays(**split.take(rows), origin=origin, members=members)
     return Pool({name: split}, places)

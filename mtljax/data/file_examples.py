@@ -1,7 +1,6 @@
 """Raw examples in files: one image per row, with labels in table cells or in files."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from mtljax.data.base import Source
 from mtljax.data.images import image_size, read_image, read_label_map, storage_format
 from mtljax.data.lazy import LazySplit, RawExample, error_prefix, read_label, source_of_splits
+from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 
@@ -25,6 +25,7 @@ class FileExamples:
       tasks: Task of each column.
       channels: Number of channels of the images.
       size: Height and width that images are resized to; None if all have one size.
+      members: Group and stratum of each row; empty without groups and strata.
     """
 
     table: Path
@@ -34,6 +35,7 @@ class FileExamples:
     tasks: tuple[Task, ...]
     channels: int
     size: Pixels | None
+    members: tuple[Membership, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,7 +45,14 @@ class FileExamples:
         images, numbers, *columns = (
             tuple(values[i] for i in index) for values in (self.images, self.numbers, *self.columns)
         )
-        return dataclasses.replace(self, images=images, numbers=numbers, columns=tuple(columns))
+        members = tuple(self.members[i] for i in index) if self.members else ()
+        return dataclasses.replace(
+            self, images=images, numbers=numbers, columns=tuple(columns), members=members
+        )
+
+    def membership(self, index: int) -> Membership:
+        """Returns the group and the stratum of a row."""
+        return self.members[index] if self.members else Membership()
 
     def place(self, index: int) -> str:
         """Returns the table, row and image file of an example, for error messages."""
@@ -110,18 +119,3 @@ def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -
             )
     split = lambda index: LazySplit(examples.at(index), examples.tasks, examples.size)
     return source_of_splits({name: split(index) for name, index in rows.items()}, 0.0, 255.0)
-
-
-def split_by_hash(
-    names: Sequence[str], validation: float, test: float, seed: int
-) -> dict[str, list[int]]:
-    """Returns the rows of each split, by a hash of each row's name alone."""
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise ValueError(f"validation={validation} and test={test} must be > 0 and have a sum < 1")
-    rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for i, name in enumerate(names):
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        held_out = "validation" if share < test + validation else "train"
-        rows["test" if share < test else held_out].append(i)
-    return rows

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Example, LabelRequest, Source, Split
+from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels, Resize, resize_image
 
@@ -56,6 +57,11 @@ class LazySplit:
         """Returns the file and row of an example, "" if unknown."""
         place = getattr(self.examples, "place", None)
         return place(row) if place else ""
+
+    def membership(self, row: int) -> Membership:
+        """Returns the group and the stratum of an example."""
+        membership = getattr(self.examples, "membership", None)
+        return membership(row) if membership else Membership()
 
     def __getitem__(self, index: int) -> Example:
         """Returns one example; a ValueError names the file and row."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Example, Source, Split, place_of
+from mtljax.data.base import Example, Source, Split, membership_of, place_of
+from mtljax.data.splitting import Membership
 
 
 class ExampleId(NamedTuple):
@@ -38,6 +39,11 @@ class Pool:
         """Returns the file and row of an example, "" if unknown."""
         place = self.places[row]
         return place_of(self.splits[place.split], place.row)
+
+    def membership(self, row: int) -> Membership:
+        """Returns the group and the stratum of an example."""
+        place = self.places[row]
+        return membership_of(self.splits[place.split], place.row)
 
     def at(self, rows: Sequence[int] | np.ndarray) -> "Pool":
         """Returns the pool of the examples at `rows`."""

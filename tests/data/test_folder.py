@@ -27,7 +27,7 @@ from mtljax.build import load_source
 from mtljax.config import Data, Experiment
 from mtljax.data import Arrays, make_source
 from mtljax.data.base import LabelRequest
-from mtljax.data.sources.folder import split_by_hash
+from mtljax.data.splitting import split_by_hash
 from mtljax.main import main
 
 

@@ -1,6 +1,7 @@
 """Source of images and labels in memory, or in an `.npz` file."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,30 @@ import jax
 import numpy as np
 from jaxtyping import Num, PyTree
 
+from mtljax.data import splitting
 from mtljax.data.base import Arrays, Source
+from mtljax.data.notes import NoteCounter
+from mtljax.data.tables import Row
 from mtljax.utils.bounded_reading import read_npz
+from mtljax.utils.registry import nearest
 from mtljax.utils.tree import flatten, num_examples
 
 
-def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Source:
+def arrays(
+    file: str,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    group: str | None = None,
+    stratify: str | None = None,
+) -> Source:
     """NumPy arrays in an `.npz` file: `image` [N, H, W, C] and one array per label.
 
     For the split see `from_arrays`.
 
     Args:
       file: File written by `np.savez(file, image=..., digit=...)`.
+      group, stratify: Names of arrays [N] with the group and the class of each image.
     """
     path = Path(file).expanduser()
     try:
@@ -31,7 +44,14 @@ def arrays(file: str, validation: float = 0.1, test: float = 0.2, seed: int = 0)
     if "image" not in labels:
         raise ValueError(f"{path} has no array 'image'; it has {', '.join(labels) or 'no arrays'}")
     image = labels.pop("image")
-    return from_arrays(image, labels, validation=validation, test=test, seed=seed)
+    columns: dict[str, Any] = {}
+    for argument, name in (("group", group), ("stratify", stratify)):
+        if name is not None and name not in labels:
+            raise ValueError(
+                f"{path} has no array {name!r} for {argument}={name}{nearest(name, labels)}"
+            )
+        columns[argument] = None if name is None else labels[name]
+    return from_arrays(image, labels, validation=validation, test=test, seed=seed, **columns)
 
 
 def from_arrays(
@@ -42,6 +62,8 @@ def from_arrays(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    group: Any = None,
+    stratify: Any = None,
 ) -> Source:
     """Returns a source of arrays in memory, split at random.
 
@@ -54,9 +76,11 @@ def from_arrays(
       present: Name -> [N] bool, True for examples that carry the label; default: all.
       validation, test: Share of these examples.
       seed: Seed of the split.
+      group: Group [N] of each example, such as a patient: all of a group are in one split or fold.
+      stratify: Class [N] of each example that each split and fold has in proportion.
 
     Raises:
-      ValueError: The arrays have different lengths, or the shares leave a split empty.
+      ValueError: The arrays have different lengths, a group is missing, or a split is empty.
 
     Example:
       >>> image = np.zeros((10, 4, 4, 1), np.uint8)
@@ -75,13 +99,48 @@ def from_arrays(
         if len(leaf) != count:
             raise ValueError(f"{len(leaf)} labels {name!r} for {count} images")
 
-    order = np.random.default_rng(seed).permutation(count)
-    splits = [
-        Arrays(*jax.tree.map(lambda x, rows=np.sort(rows): x[rows], (image, labels, masks)))
-        for rows in split_rows(order, validation, test)
-    ]
+    members, notes = _members(count, group, stratify), NoteCounter()
+    splits = []
+    for rows in _rows_of_splits(count, members, validation, test, seed, notes):
+        of_split = tuple(members[row] for row in rows) if members else ()
+        select = lambda tree, rows=rows: jax.tree.map(lambda x: x[rows], tree)
+        splits.append(Arrays(select(image), select(labels), select(masks), members=of_split))
     high = jax.tree.map(_white, splits[0].image, dtypes)
-    return source_of_arrays(*splits, low=jax.tree.map(lambda _: 0.0, dtypes), high=high)
+    source = source_of_arrays(*splits, low=jax.tree.map(lambda _: 0.0, dtypes), high=high)
+    return dataclasses.replace(source, notes=notes.notes())
+
+
+def _rows_of_splits(
+    count: int,
+    members: Sequence[splitting.Membership],
+    validation: float,
+    test: float,
+    seed: int,
+    notes: NoteCounter,
+) -> list[np.ndarray]:
+    """Returns the rows of each split, in ascending order."""
+    if not members:
+        order = np.random.default_rng(seed).permutation(count)
+        return [np.sort(rows) for rows in split_rows(order, validation, test)]
+    names = list(map(str, range(count)))
+    parts = splitting.split_rows(names, members, validation, test, seed, notes)
+    if not all(parts.values()):
+        raise _cannot_split(count, validation, test)
+    return [np.array(parts[name], int) for name in splitting.SPLITS]
+
+
+def _members(count: int, group: Any, stratify: Any) -> list[splitting.Membership]:
+    """Returns the group and the stratum of each example; an empty list without both."""
+    columns = {"group": group, "stratify": stratify}
+    columns = {name: np.asarray(x) for name, x in columns.items() if x is not None}
+    for name, column in columns.items():
+        if column.shape != (count,):
+            raise ValueError(f"{name} has the shape {column.shape}; must be ({count},)")
+    if not columns:
+        return []
+    rows = [Row(i, {name: x[i] for name, x in columns.items()}) for i in range(count)]
+    names = (name if name in columns else None for name in ("group", "stratify"))
+    return splitting.members_of_table("the arrays", rows, *names)
 
 
 def _as_inputs(image: Any) -> PyTree[np.ndarray]:
@@ -154,7 +213,11 @@ def split_rows(order: np.ndarray, validation: float, test: float) -> list[np.nda
     """Cuts rows into training, validation and test."""
     counts = [round(len(order) * share) for share in (validation, test)]
     if not all(c > 0 for c in counts) or sum(counts) >= len(order):
-        shares = f"validation={validation}, test={test} and training examples"
-        rule = "each split needs at least one"
-        raise ValueError(f"{len(order)} examples cannot be split into {shares}: {rule}")
+        raise _cannot_split(len(order), validation, test)
     return np.split(order, [len(order) - sum(counts), len(order) - counts[1]])
+
+
+def _cannot_split(count: int, validation: float, test: float) -> ValueError:
+    shares = f"validation={validation}, test={test} and training examples"
+    rule = "each split needs at least one"
+    return ValueError(f"{count} examples cannot be split into {shares}: {rule}")

@@ -10,6 +10,7 @@ from mtljax.data.lazy import tasks_of
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
+from mtljax.data.splitting import Membership
 from mtljax.data.tables import normalized
 from mtljax.tasks import Task
 from mtljax.utils.registry import did_you_mean, nearest
@@ -24,6 +25,7 @@ def class_folders(
     validation: float = 0.2,
     test: float = 0.2,
     seed: int = 0,
+    stratify: bool = False,
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
@@ -40,6 +42,8 @@ def class_folders(
       validation, test: Share of the images of a split without a folder, selected by a hash of the
         file name.
       seed: Seed of this selection.
+      stratify: Select images of each class in proportion, also for folds. Additional images may
+        then move others to another split.
     """
     opening = Opening(size, channels, validation, test, seed)
     root, notes = find_folder(path), NoteCounter()
@@ -59,7 +63,8 @@ def class_folders(
                 notes.add("dropped", what, str(folder), len(images))
                 continue
             values = tuple(name if name in _classes(task, names) else None for task in tasks)
-            entries += [Entry(image, values, split or None) for image in images]
+            member = Membership(stratum=name if stratify else "")
+            entries += [Entry(image, values, split or None, member=member) for image in images]
     if not entries:
         raise ValueError(f"{root} has no images in folders of classes; expected {EXPECTED}")
     _note_absences(root, list(folders), seen, notes)

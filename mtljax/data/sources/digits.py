@@ -43,6 +43,7 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
         std=float(images[train].std()),
         low=0.0,
         high=16.0,
+        fixed_splits="" if per_class is None else "per_class limits its training split only",
     )
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.data.base import Source
-from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import read_size
+from mtljax.data.splitting import Membership, require_whole_groups, split_rows
 from mtljax.data.tables import normalized
 from mtljax.tasks import Task
 
@@ -22,12 +23,14 @@ class Entry:
       values: Raw label of each task; None for a missing one.
       split: "train", "validation" or "test"; None if the data set does not say.
       fault: Reason why the labels cannot be used; "" if they can.
+      member: Group and stratum of the image.
     """
 
     image: Path
     values: tuple[Any, ...]
     split: str | None = None
     fault: str = ""
+    member: Membership = Membership()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Opening:
             raise ValueError(f"{root}: channels must be >= 1, not {self.channels}")
         entries = drop_without_split(entries, notes)
         names = [relative_name(root, entry.image) for entry in entries]
-        rows = self.split(names, [entry.split for entry in entries], notes)
+        members = tuple(entry.member for entry in entries)
+        rows = self.split(names, members, [entry.split for entry in entries], notes)
+        require_whole_groups(str(root), rows, members)
         for i, task in enumerate(tasks):
             if all(entries[row].values[i] is None for row in rows["train"]):
                 raise ValueError(f"{root}: task {task.name!r} has no label in any training image")
@@ -64,16 +69,21 @@ class Opening:
             tasks=tuple(tasks),
             channels=self.channels,
             size=read_size(self.size, root.name),
+            members=members,
         )
         examples.check()
         return dataclasses.replace(source_of_files(examples, rows), notes=notes.notes())
 
     def split(
-        self, names: Sequence[str], splits: Sequence[str | None], notes: NoteCounter
+        self,
+        names: Sequence[str],
+        members: Sequence[Membership],
+        splits: Sequence[str | None],
+        notes: NoteCounter,
     ) -> Mapping[str, Sequence[int]]:
         """Returns the rows of each split; a split that is absent is cut from the training rows."""
         if not any(splits):
-            return split_by_hash(names, self.validation, self.test, self.seed)
+            return split_rows(names, members, self.validation, self.test, self.seed, notes)
         rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
         for row, name in enumerate(splits):
             rows[str(name)].append(row)
@@ -84,8 +94,13 @@ class Opening:
         }
         if absent and rows["train"]:
             train = rows["train"]
-            cut = split_by_hash(
-                [names[row] for row in train], self.validation, self.test, self.seed
+            cut = split_rows(
+                [names[row] for row in train],
+                [members[row] for row in train],
+                self.validation,
+                self.test,
+                self.seed,
+                notes,
             )
             for name, share in absent.items():
                 rows[name] = [train[i] for i in cut[name]]

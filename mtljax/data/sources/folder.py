@@ -7,11 +7,12 @@ from typing import Any
 
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.coco import match_images, read_boxes
-from mtljax.data.file_examples import FileExamples, source_of_files, split_by_hash
+from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.images import FILES
 from mtljax.data.lazy import tasks_of
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder, read_size
+from mtljax.data.splitting import members_of_table, require_whole_groups, split_rows
 from mtljax.data.tables import Row, find_table, read_table
 from mtljax.utils.registry import nearest
 
@@ -31,6 +32,8 @@ def folder(
     table: str | None = None,
     image: str = "image",
     split: str = "split",
+    group: str | None = None,
+    stratify: str | None = None,
     size: tuple[int, ...] | None = None,
     channels: int = 3,
     validation: float = 0.1,
@@ -51,6 +54,10 @@ def folder(
       image: Column with the images' file names, relative to the subfolder `images` or the folder.
       split: Column with train, validation or test. Without it, rows are split by a hash of the file
         name, which does not change when rows are added or removed.
+      group: Column with the patient, scene or video of an image; all of a group are in one split or
+        fold. Rows are then split by a hash of the group.
+      stratify: Column with the classes that each split and fold has in proportion. Additional rows
+        may then move others to another split.
       size: (height, width) to resize images and labels to; if omitted, all sizes must be equal.
       channels: 3 for color, 1 for gray, or the number of bands of TIFF and npy files.
       validation, test: Share of these rows, without a split column.
@@ -66,13 +73,15 @@ def folder(
     notes = NoteCounter()
     columns = tuple(_labels(root, file, rows, images, request, notes) for request in requests)
     tasks, image_size = tasks_of(requests), read_size(size, "folder")
-    examples = FileExamples(file, images, numbers, columns, tasks, channels, image_size)
+    members = tuple(members_of_table(str(file), rows, group, stratify))
+    examples = FileExamples(file, images, numbers, columns, tasks, channels, image_size, members)
     examples.check()
     if any(split in row.cells for row in rows):
         parts = _split_by_column(file, rows, split)
+        require_whole_groups(str(file), parts, members)
     else:
         names = [str(row.cells[image]) for row in rows]
-        parts = split_by_hash(names, validation, test, seed)
+        parts = split_rows(names, members, validation, test, seed, notes)
     for task, column in zip(examples.tasks, examples.columns, strict=True):
         if all(column[i] is None for i in parts["train"]):
             raise ValueError(f"{file}: task {task.name!r} has no label in any training row")

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Batch, Example, LabelRequest, Source, Split, place_of
+from mtljax.data.base import Batch, Example, LabelRequest, Source, Split, membership_of, place_of
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.pipeline import read_batch
+from mtljax.data.splitting import Membership
 
 
 def join(
@@ -61,7 +62,11 @@ def join_sources(
     if len(ranges) > 1:
         raise ValueError(f"source join: images of different ranges, {sorted(ranges)}")
     notes = tuple(note for source in sources.values() for note in source.notes)
-    return dataclasses.replace(source_of_splits(joined, *ranges.pop()), notes=notes)
+    fixed = [source.fixed_splits for source in sources.values() if source.fixed_splits]
+    if proportions is not None:
+        fixed.append("the proportions of join repeat training examples")
+    joined_source = source_of_splits(joined, *ranges.pop())
+    return dataclasses.replace(joined_source, notes=notes, fixed_splits="; ".join(fixed))
 
 
 def _index(sizes: Sequence[int], weights: Sequence[float] | None) -> Int[np.ndarray, "N 2"]:
@@ -103,6 +108,12 @@ class JoinedSplit:
         """Returns the file and row of an example, "" if unknown."""
         domain, position = self.index[row]
         return place_of(self.splits[domain], int(position))
+
+    def membership(self, row: int) -> Membership:
+        """Returns the group and the stratum of an example, which differ between domains."""
+        domain, position = map(int, self.index[row])
+        names = membership_of(self.splits[domain], position)
+        return Membership(*(f"{domain}/{name}" if name else "" for name in names))
 
     def take(self, rows: np.ndarray) -> Batch:
         """Returns the examples at `rows`, read per domain."""

@@ -1,5 +1,6 @@
 """Source of images with two items each, such as Multi-MNIST."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,8 @@ def overlay(
         rng = np.random.default_rng([seed, number])
         rows = _repeated_rows(rng, len(one), count), _repeated_rows(rng, len(two), count)
         splits.append(_compose(one, two, rows, canvas))
-    return source_of_arrays(*splits, low=left.low, high=left.high)
+    source = source_of_arrays(*splits, low=left.low, high=left.high)
+    return dataclasses.replace(source, fixed_splits="the images of a split of multi share items")
 
 
 def _items(source: Source, split: Split, reference: Source) -> Arrays:
