@@ -30,6 +30,7 @@ ADDED_FIELDS = frozenset(
     {
         *("learning_rate_scales", "patience"),
         *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
+        *("positive_weights", "uncertain"),
     }
 )
 """Fields, of all classes or of one, that version 0.1.0 did not have."""

@@ -22,24 +22,27 @@ class LabelStatistics:
     Attributes:
       present: Number of examples with a label.
       missing: Number of examples without one.
+      unknown: Number of parts of the labels that are not known, such as classes or points.
       classes: Class -> number of occurrences, for labels that are classes.
       count: Number of values, for labels that are numbers, with the sum `total` and the bounds.
     """
 
     present: int = 0
     missing: int = 0
+    unknown: int = 0
     classes: dict[int, int] = dataclasses.field(default_factory=dict)
     count: int = 0
     total: float = 0.0
     low: float = np.inf
     high: float = -np.inf
 
-    def add(self, contents: np.ndarray | None) -> None:
+    def add(self, contents: np.ndarray | None, unknown: int = 0) -> None:
         """Adds one label, as returned by `Task.label_values`; None for a missing one."""
         if contents is None:
             self.missing += 1
             return
         self.present += 1
+        self.unknown += unknown
         if contents.dtype.kind in "biu":
             for name, count in zip(*np.unique(contents, return_counts=True), strict=True):
                 self.classes[int(name)] = self.classes.get(int(name), 0) + int(count)
@@ -52,6 +55,8 @@ class LabelStatistics:
     def as_json(self, task: Task) -> dict[str, Any]:
         """Returns plain numbers; classes by name if the task has class names."""
         values: dict[str, Any] = {"present": self.present, "missing": self.missing}
+        if self.unknown:
+            values["unknown"] = self.unknown
         if self.classes:
             names = dict(enumerate(getattr(task, "class_names", ())))
             counts = sorted(self.classes.items())
@@ -62,12 +67,12 @@ class LabelStatistics:
 
     def summary(self, task: Task) -> str:
         """Returns a short description for the user."""
-        values = self.as_json(task)
+        values, text = self.as_json(task), "none"
         if "classes" in values:
-            return _shares(values["classes"])
-        if "mean" in values:
-            return f"{values['min']:.4g} .. {values['max']:.4g}, mean {values['mean']:.4g}"
-        return "none"
+            text = _shares(values["classes"])
+        elif "mean" in values:
+            text = f"{values['min']:.4g} .. {values['max']:.4g}, mean {values['mean']:.4g}"
+        return f"{text}; {self.unknown} not known" if self.unknown else text
 
 
 def _shares(classes: dict[str, int]) -> str:
@@ -94,7 +99,9 @@ def label_statistics(tasks: tuple[Task, ...], split: Split) -> dict[str, LabelSt
     for example in iterate_examples(split):
         for task in tasks:
             present, label = (example[part][task.name] for part in ("present", "labels"))
-            statistics[task.name].add(np.asarray(task.label_values(label)) if present else None)
+            values = np.asarray(task.label_values(label)) if present else None
+            unknown = task.num_unknown(label) if present else 0
+            statistics[task.name].add(values, unknown)
     return statistics
 
 

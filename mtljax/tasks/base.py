@@ -287,6 +287,10 @@ class Task(abc.ABC):
         """Returns the values [n] of one label for label statistics: class indices or numbers."""
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(label)])
 
+    def num_unknown(self, label: Any) -> int:
+        """Returns the number of parts of one label that are not known, for label statistics."""
+        return 0
+
     def decode(self, output: Any) -> Any:
         """Returns the prediction in the form of a label: classes, numbers in its unit, boxes."""
         return output

@@ -1,39 +1,61 @@
 """Multi-label classification: any number of classes per image."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
-from mtljax.tasks import checks, drawing, parsing
+from mtljax.tasks import checks, class_lists, drawing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.class_losses import (
+    ClassLoss,
+    Weights,
+    balanced_positive_weights,
+    check_weights,
+    given_weights,
+    sigmoid_losses,
+)
 from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.distances import sigmoid_distance
-from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
+from mtljax.tasks.streaming import PerExample, fill_absent, masked_mean, masked_sum
 from mtljax.tasks.warps import Pixels
 
 Logits = Float[Array, "B C"]
+Uncertain = Literal["error", "missing", "negative", "positive"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiLabel(ClassTask):
-    """Any subset of `num_classes` per image. Output: logits [B, C]. Labels: 0 or 1, [B, C].
+    """Any subset of `num_classes` per image. Output: logits [B, C]. Labels: [B, C], 1 for a class
+    that applies, 0 for one that does not, -1 where that is not known.
 
-    Loss: cross entropy, its mean over classes. Metrics: `f1`, the mean over classes of
-    2 TP / (2 TP + FP + FN) at probability 1/2, of classes that are true or predicted anywhere; and
-    `map`, the mean over classes that are true anywhere of average precision: the sum over
-    examples, ranked by score, of precision times gain in recall, equal scores counted at once.
+    Loss: cross entropy, its mean over all known classes of all images, with the options of
+    `mtljax.tasks.class_losses`. Metrics: `f1`, the mean over classes of 2 TP / (2 TP + FP + FN) at
+    probability 1/2, of classes that are true or predicted anywhere; and `map`, the mean over
+    classes that are true anywhere of average precision: the sum over examples, ranked by score, of
+    precision times gain in recall, equal scores counted at once. For each class, images where it is
+    not known are left out.
     """
 
     negative: int = 0
     """Number in tables for a class that does not apply: 0, or -1 as in CelebA."""
+    uncertain: Uncertain = "error"
+    """Meaning of -1 in tables (of 0 if `negative` is -1), as for uncertain findings in CheXpert: an
+    error, a class that is not known (`missing`), or `negative` or `positive`."""
+    positive_weights: Weights = ()
+    """Weight of the images to which a class applies, for each class, such as 3 20; `balanced`:
+    negatives / positives among the training labels. Empty: 1. The validation and test loss
+    includes it."""
+    focal: float = 0.0
+    """Exponent g of the focal loss, such as 2: a label of predicted probability p counts with the
+    factor (1 - p)^g. 0 is cross entropy. The validation and test loss includes it."""
 
     main_metric = "map"
     metric_specs = {
@@ -45,12 +67,37 @@ class MultiLabel(ClassTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.require_setting(self, "negative", self.negative in (0, -1), "0 or -1")
+        checks.require_choice(self, "uncertain", Uncertain)
+        checks.require_setting(self, "focal", 0 <= self.focal < np.inf, ">= 0")
+        check_weights(self, "positive_weights")
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        balanced = ("positive_weights",) if self.positive_weights == "balanced" else ()
+        return (*super().derived, *balanced)
+
+    def classes_in(self, value: Any) -> Iterable[str]:
+        return class_lists.names_in(value)
+
+    def resolve(self, labels: Int[np.ndarray, "N C"]) -> Self:
+        fields: dict[str, Any] = {"num_classes": self.num_classes or labels.shape[1]}
+        if self.positive_weights == "balanced":
+            counts = ((labels == which).sum(0) for which in (1, 0))
+            fields["positive_weights"] = balanced_positive_weights(*counts)
+        return dataclasses.replace(self, **fields)
 
     def head(self) -> nn.Module:
         return VectorHead(outputs=self.num_classes)
 
     def loss(self, output: Logits, label: Array, present: Present) -> SumAndCount:
-        return masked_sum(self.error(output, fill_absent(label, present)), present)
+        label = fill_absent(label, present)
+        return masked_sum(self._losses(output, label), (label >= 0) & present[:, None])
+
+    def _losses(self, output: Logits, label: Array) -> Logits:
+        """Returns the loss of each class, finite also where it is not known."""
+        target = jnp.maximum(label, 0).astype(output.dtype)
+        weights = given_weights(self, "positive_weights")
+        return sigmoid_losses(output, target, ClassLoss(weights, self.focal))
 
     def distance(self, output: Logits, target: Logits, temperature: float) -> Float[Array, " B"]:
         return sigmoid_distance(output, target, temperature)
@@ -60,50 +107,59 @@ class MultiLabel(ClassTask):
         return _Rankings()
 
     def check(self, labels: np.ndarray) -> None:
-        checks.require_shape(self.name, labels, (self.num_classes,))
-        checks.require(self.name, (labels == 0) | (labels == 1), labels, "must be 0 or 1")
+        checks.require_shape(self.name, labels, (self.num_classes or None,))
+        valid = (labels == 0) | (labels == 1) | (labels == -1)
+        rule = "must be 0 or 1, or -1 for a class that is not known"
+        checks.require(self.name, valid, labels, rule)
+        if len(labels) > 1 and (labels == -1).any() and not (labels == 0).any():
+            raise ValueError(
+                f"task {self.name!r}: the labels have -1 and 1, but no 0; -1 is a class that is "
+                "not known: write 0 for no"
+            )
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
         """Log odds of each class, with one added to the counts of positives and negatives."""
-        positive = (labels != 0).sum(0)
-        return np.log((positive + 1) / (len(labels) - positive + 1)).astype(np.float32)
+        positive, negative = ((labels == which).sum(0) for which in (1, 0))
+        return np.log((positive + 1) / (negative + 1)).astype(np.float32)
 
     def parse(self, value: Any) -> Int[np.ndarray, " C"]:
-        """Parses `negative` or 1 of each class, {class name: number}, or "cat;dog"."""
-        if isinstance(value, str) and self.class_names and value.strip("01-. "):
-            names = filter(str.strip, value.split(";"))
-            classes = {parsing.class_index(name, self.class_names) for name in names}
-            value = [i in classes for i in range(self.num_classes)]
-        if isinstance(value, Mapping):
-            if not self.class_names:
-                raise ValueError("values by class name, but the task has no class_names: set them")
-            missing = [name for name in self.class_names if name not in value]
-            if missing:
-                raise ValueError(f"no value for {', '.join(missing)}")
-            value = [value[name] for name in self.class_names]
-        if isinstance(value, (list, tuple)):
-            value = [parsing.number(x) for x in value]
-        values = parsing.numbers(value)
-        if values.size != self.num_classes:
-            raise ValueError(f"{values.size} numbers for {self.num_classes} classes")
-        valid = (values == self.negative) | (values == 1)
-        if not valid.all():
-            wrong, other = values[~valid][0], -1 - self.negative
-            hint = f"; set negative={other} if {other} means no" if wrong == other else ""
-            raise ValueError(
-                f"{wrong:g}; must be {self.negative} or 1, or the entire label empty if it is not "
-                f"known{hint}"
-            )
-        return (values > 0).astype(np.int32)
+        """Parses `negative` or 1 of each class, {class name: number}, "cat;dog" or class names.
+
+        In numbers for each class, a cell that is empty, None or NaN is a class that is not known.
+        """
+        cells = class_lists.cells_of_classes(value, self.class_names, self.num_classes)
+        return np.asarray([self._state(cell) for cell in cells], np.int32)
+
+    def _state(self, cell: Any) -> int:
+        """Returns 1, 0, or -1 for a class that is not known."""
+        number = class_lists.flag(cell)
+        if number is None or number == 1:
+            return -1 if number is None else 1
+        other = -1 - self.negative
+        if number == self.negative:
+            return 0
+        if number == other and self.uncertain != "error":
+            return {"missing": -1, "negative": 0, "positive": 1}[self.uncertain]
+        hint = f"; set negative={other} if {other} means no, or uncertain=missing (or negative, "
+        hint += "positive) if it means uncertain"
+        raise ValueError(
+            f"{number:g}; must be {self.negative} or 1, or empty if it is not known"
+            f"{hint if number == other else ''}"
+        )
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, " C"]:
         return np.zeros(self.num_classes, np.int32)
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Float[Array, " C"]:
-        return weight * label.astype(weight.dtype) + (1 - weight) * other.astype(weight.dtype)
+        known = (label >= 0) & (other >= 0)
+        mixed = weight * label.astype(weight.dtype) + (1 - weight) * other.astype(weight.dtype)
+        return jnp.where(known, mixed, -1.0)
 
     def label_values(self, label: np.ndarray) -> Int[np.ndarray, " n"]:
-        return np.flatnonzero(label)
+        return np.flatnonzero(label == 1)
+
+    def num_unknown(self, label: np.ndarray) -> int:
+        return int((label < 0).sum())
 
     def decode(self, output: Logits) -> Int[Array, "B C"]:
         """Returns 1 where the probability is above 1/2, else 0."""
@@ -113,15 +169,17 @@ class MultiLabel(ClassTask):
         return jax.nn.sigmoid(output / temperature)
 
     def error(self, output: Logits, label: Array) -> Float[Array, " B"]:
-        return optax.sigmoid_binary_cross_entropy(output, label.astype(output.dtype)).mean(-1)
+        target = jnp.maximum(label, 0).astype(output.dtype)
+        return masked_mean(optax.sigmoid_binary_cross_entropy(output, target), label >= 0)
 
     def text(self, value: Any) -> str:
-        names = self.class_names or range(self.num_classes)
-        return ", ".join(str(name) for name, on in zip(names, value, strict=True) if on) or "none"
+        names = self.class_names or range(len(value))
+        pairs = list(zip(names, value, strict=True))
+        unknown = [f"{name}?" for name, state in pairs if state < 0]
+        return ", ".join([str(name) for name, state in pairs if state > 0] + unknown) or "none"
 
     def draw(self, axis: Any, outputs: np.ndarray, labels: np.ndarray) -> str | None:
-        precision = average_precision(np.asarray(jax.device_get(outputs)), np.asarray(labels) != 0)
-        return self._draw_precision(axis, precision)
+        return self._draw_precision(axis, average_precision(np.asarray(outputs), labels))
 
     def draw_metrics(self, axis: Any, metrics: TaskMetrics) -> str | None:
         precision = np.asarray(metrics.get("average_precision", ()), float)
@@ -140,14 +198,14 @@ class _Rankings(PerExample):
     names = ("map", "f1", "average_precision")
 
     def describe(self, output: Logits, label: Array) -> dict[str, Array]:
-        return {"score": output, "truth": label != 0}
+        return {"score": output, "label": label.astype(jnp.int8)}
 
     def compute_from_rows(self, rows: dict[str, np.ndarray]) -> TaskMetrics:
-        score, truth = rows["score"], rows["truth"]
-        predicted = score > 0
+        score, label = rows["score"], rows["label"]
+        predicted, truth = (score > 0) & (label >= 0), label == 1
         hits, total = (truth & predicted).sum(0), truth.sum(0) + predicted.sum(0)
         f1 = 2 * hits[total > 0] / total[total > 0]
-        precision = average_precision(score, truth)
+        precision = average_precision(score, label)
         finite = precision[np.isfinite(precision)]
         return {
             "map": float(finite.mean()) if finite.size else float("nan"),
@@ -157,15 +215,16 @@ class _Rankings(PerExample):
 
 
 def average_precision(
-    score: Float[np.ndarray, "N C"], truth: Bool[np.ndarray, "N C"]
+    score: Float[np.ndarray, "N C"], label: Int[np.ndarray, "N C"]
 ) -> Float[np.ndarray, " C"]:
     """Returns the average precision of each class; NaN without positive examples."""
     result = np.full(score.shape[1], np.nan)
-    for i, (s, t) in enumerate(zip(score.T, truth.T, strict=True)):
+    for i, (s, t) in enumerate(zip(score.T, label.T, strict=True)):
+        s, t = s[t >= 0], t[t >= 0]  # only where the class is known
         order = np.argsort(-s, kind="stable")
-        s, hits = s[order], np.cumsum(t[order])
+        s, hits = s[order], np.cumsum(t[order] == 1)
         last = np.flatnonzero(np.append(s[1:] != s[:-1], True))  # of each group of equal scores
-        if hits[-1]:
+        if len(hits) and hits[-1]:
             gain = np.diff(hits[last], prepend=0) / hits[-1]
             result[i] = (hits[last] / (last + 1) * gain).sum()
     return result

@@ -40,13 +40,12 @@ def regression(task, outputs, labels):
 
 
 def multilabel(task, outputs, labels):
-    p, t = sigmoid(outputs), labels
-    some = np.flatnonzero(t.any(0))
-    seen = np.flatnonzero(t.any(0) | (outputs > 0).any(0))
-    precisions = [sklearn.metrics.average_precision_score(t[:, c], outputs[:, c]) for c in some]
-    f1 = [sklearn.metrics.f1_score(t[:, c], outputs[:, c] > 0) for c in seen]
+    p, known = sigmoid(outputs), labels >= 0
+    of_class = [(labels[known[:, c], c], outputs[known[:, c], c]) for c in range(labels.shape[1])]
+    precisions = [sklearn.metrics.average_precision_score(t, x) for t, x in of_class if t.any()]
+    f1 = [sklearn.metrics.f1_score(t, x > 0) for t, x in of_class if t.any() or (x > 0).any()]
     return {
-        "loss": -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean(),
+        "loss": -np.log(np.where(labels == 1, p, 1 - p)[known]).mean(),
         "map": np.mean(precisions),
         "f1": np.mean(f1),
     }

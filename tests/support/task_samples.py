@@ -70,10 +70,14 @@ def _regression(rng, n):
 def _multilabel(rng, n):
     labels = (rng.random((n, 4)) < (0.5, 0.2, 0.05, 0)).astype(np.int32)
     labels[0, :3] = 1
+    labels[1:][rng.random((n - 1, 4)) < 0.1] = -1  # not known
     outputs = np.round(_normal(rng, n, 4) + labels, 1).astype(np.float32)  # some are equal
-    perfect = np.where(labels, 20, -20).astype(np.float32)
+    perfect = np.where(labels == 1, 20, -20).astype(np.float32)
     scores = {"loss": 0, "map": 1, "f1": 1}
-    bad = [(changed(labels, 2), r"example 3 is 2 at \(0,\); must be 0 or 1")]
+    bad = [
+        (changed(labels, 2), r"example 3 is 2 at \(0,\); must be 0 or 1"),
+        (np.where(labels == 0, -1, labels), "-1 and 1, but no 0"),
+    ]
     return {"num_classes": 4}, outputs, labels, perfect, scores, bad
 
 
