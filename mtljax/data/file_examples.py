@@ -7,7 +7,14 @@ from typing import Any
 
 from mtljax.data.base import Source
 from mtljax.data.images import image_size, read_image, read_label_map, storage_format
-from mtljax.data.lazy import LazySplit, RawExample, error_prefix, read_label, source_of_splits
+from mtljax.data.lazy import (
+    LazySplit,
+    RawExample,
+    StoredLabel,
+    error_prefix,
+    read_label,
+    source_of_splits,
+)
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
@@ -103,10 +110,12 @@ def _read_value(task: Task, value: Any, size: Pixels) -> Any:
     if isinstance(value, Path):
         with error_prefix(value.name):
             return read_label_map(task, value)
-    if isinstance(value, Mapping) and value.get("size", size) != size:
-        expected, actual = (" x ".join(map(str, pair)) for pair in (value["size"], size))
-        raise ValueError(f"has boxes for {expected} pixels, but the image is {actual}")
-    return value
+    stated = value.size if isinstance(value, StoredLabel) else size
+    stated = value.get("size", size) if isinstance(value, Mapping) else stated
+    if stated != size:
+        expected, actual = (" x ".join(map(str, pair)) for pair in (stated, size))
+        raise ValueError(f"has labels for {expected} pixels, but the image is {actual}")
+    return value.read() if isinstance(value, StoredLabel) else value
 
 
 def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -> Source:

@@ -1,5 +1,6 @@
 """Splits whose examples are read, validated and resized on access."""
 
+import abc
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,17 @@ class RawExample(NamedTuple):
     """File and row of the example, for error messages."""
     size: Pixels | None = None
     """Height and width in whose pixels the labels are; None: those of `image`."""
+
+
+class StoredLabel(abc.ABC):
+    """Raw label that is decoded when it is read."""
+
+    size: Pixels
+    """Height and width of the image that it belongs to."""
+
+    @abc.abstractmethod
+    def read(self) -> Any:
+        """Returns the argument of `Task.parse`."""
 
 
 class RawExamples(Protocol):

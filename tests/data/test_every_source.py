@@ -49,6 +49,8 @@ def root(tmp_path_factory):
             for i in range(4):
                 pixels = rng.integers(0, 256, (9, 7 + i, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / domain / f"class{kind}" / f"{i}.png")
+    make_folder(root / "coco")
+    (root / "coco" / "labels.csv").unlink()
     make_elpv(root / "packages")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root / "packages")
@@ -68,6 +70,7 @@ SAMPLES = {
         },
     ),
     "class_folders": ("class_folders:{root}/Art,size=(8,8)", {"class": class_of("kind")}),
+    "coco": ("coco:{root}/coco", {"boxes": Detection(name="boxes", most=3)}),
     "npy_folders": (
         "npy_folders:{root}/cityscapes,validation=0.2,size=(16,32)",
         {

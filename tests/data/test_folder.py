@@ -292,7 +292,7 @@ MISTAKES = {
     ),
     "box of another image size": (
         lambda f: (f / "boxes.json").write_text(json.dumps(coco(size=(24, 32)))),
-        r"row \d+ .\d+.png.: has boxes for 24 x 32 pixels, but the image is 12 x 16",
+        r"row \d+ .\d+.png.: has labels for 24 x 32 pixels, but the image is 12 x 16",
     ),
     "too many boxes": (
         boxes(lambda c: c["annotations"].extend([{**c["annotations"][0]}] * 3)),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from mtljax.data.base import LabelRequest, Source, select_labels
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.class_folders import class_folders
+from mtljax.data.sources.coco import coco
 from mtljax.data.sources.digits import digits
 from mtljax.data.sources.elpv import elpv
 from mtljax.data.sources.folder import folder
@@ -24,6 +25,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "idx": idx,
     "folder": folder,
     "class_folders": class_folders,
+    "coco": coco,
     "npy_folders": npy_folders,
     "scenes": scenes,
     "tfds": tfds,

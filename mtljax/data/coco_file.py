@@ -1,0 +1,195 @@
+"""Reader of COCO annotation files."""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtljax.data.coco import normalized_path
+from mtljax.data.notes import NoteCounter
+from mtljax.data.tables import normalized
+from mtljax.tasks.warps import Pixels
+from mtljax.utils.bounded_reading import read_text
+
+Annotation = Mapping[str, Any]
+"""Annotation as in the file: a box, a mask, keypoints."""
+
+
+class CocoImage(NamedTuple):
+    """Image entry with its annotations."""
+
+    size: Pixels
+    annotations: tuple[Annotation, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoFile:
+    """Content of a COCO file.
+
+    Attributes:
+      images: File name, with forward slashes -> image.
+      categories: Id -> name, in the order of the ids.
+      keypoints: Names of the points of all categories that have such.
+      faults: File name -> reason why the image's annotations cannot be used.
+    """
+
+    path: Path
+    images: Mapping[str, CocoImage]
+    categories: Mapping[Any, str]
+    keypoints: tuple[str, ...]
+    faults: Mapping[str, str]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the categories, by their ids; equal names once."""
+        return tuple(dict.fromkeys(self.categories.values()))
+
+
+def read_coco(path: Path, notes: NoteCounter) -> CocoFile:
+    """Reads a COCO file; `notes` counts annotations and entries that are left out.
+
+    Raises:
+      ValueError: The file is not a COCO file. An invalid image or annotation is a fault of its
+        image only.
+    """
+    content = _load(path)
+    categories, keypoints = _read_categories(path, content["categories"], notes)
+    faults: dict[str, str] = {}
+    names, sizes = _read_images(path, content["images"], faults, notes)
+    annotations: dict[Any, list[Annotation]] = {image: [] for image in names}
+    for position, annotation in enumerate(content["annotations"]):
+        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if _is_key(image) and image in annotations:
+            annotations[image].append(annotation)
+        else:
+            place = f"{path} annotation {position}"
+            notes.add("dropped", "annotations of images that the file does not list", place)
+    if content["annotations"] and not any(annotations.values()):
+        raise ValueError(
+            f"{path}: no annotation has the id of an image as image_id; are both numbers?"
+        )
+    images = _merge(path, names, sizes, annotations, faults, notes)
+    return CocoFile(path, images, categories, keypoints, faults)
+
+
+def _load(path: Path) -> Mapping[str, list]:
+    try:
+        content = json.loads(read_text(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a COCO file: {error}") from None
+    parts = ("images", "annotations", "categories")
+    missing = [p for p in parts if not isinstance(content, dict) or not _has_list(content, p)]
+    if missing:
+        raise ValueError(f"{path} is not a COCO file: it has no list {missing[0]!r}")
+    return content
+
+
+def _has_list(content: Mapping[str, Any], part: str) -> bool:
+    return isinstance(content.get(part), list)
+
+
+def _is_key(value: Any) -> bool:
+    """Returns True for an id: a number or a text."""
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+
+
+def _read_categories(
+    path: Path, entries: Sequence[Any], notes: NoteCounter
+) -> tuple[dict[Any, str], tuple[str, ...]]:
+    """Returns the names by id, and the names of the keypoints."""
+    categories: dict[Any, str] = {}
+    keypoints: dict[tuple[str, ...], None] = {}
+    for position, entry in enumerate(entries):
+        key, name = (
+            entry.get(part) if isinstance(entry, dict) else None for part in ("id", "name")
+        )
+        if not _is_key(key) or not isinstance(name, (str, int)):
+            raise ValueError(f"{path} category {position}: must have an id and a name")
+        if categories.setdefault(key, normalized(str(name))) != normalized(str(name)):
+            raise ValueError(f"{path}: two categories have the id {key!r}")
+        points = entry.get("keypoints")
+        if isinstance(points, list) and points:
+            keypoints[tuple(map(str, points))] = None
+    if len(keypoints) > 1:
+        raise ValueError(f"{path}: categories have different keypoints; must be the same for all")
+    by_id = {key: categories[key] for key in sorted(categories, key=_order)}
+    for name, count in collections.Counter(by_id.values()).items():
+        if count > 1:
+            what = f"{count} categories have the name {name!r} and are one class"
+            notes.add("warning", f"{path.name}: {what}")
+    return by_id, next(iter(keypoints), ())
+
+
+def _order(key: Any) -> tuple[bool, Any]:
+    return isinstance(key, str), key
+
+
+def _read_images(
+    path: Path, entries: Sequence[Any], faults: dict[str, str], notes: NoteCounter
+) -> tuple[dict[Any, str], dict[Any, Pixels]]:
+    """Returns the file names and the sizes by id."""
+    names: dict[Any, str] = {}
+    sizes: dict[Any, Pixels] = {}
+    for position, entry in enumerate(entries):
+        entry = entry if isinstance(entry, dict) else {}
+        key, name = entry.get("id"), entry.get("file_name")
+        if not _is_key(key) or not isinstance(name, str) or not name.strip():
+            what = "image entries without an id and a file_name"
+            notes.add("dropped", what, f"{path} image {position}")
+            continue
+        name, size = normalized_path(name), (1, 1)
+        if _is_length(entry.get("height")) and _is_length(entry.get("width")):
+            size = int(entry["height"]), int(entry["width"])
+        else:
+            faults[name] = f"{path} image {name}: must have height and width in pixels"
+        if key in names and (names[key], sizes[key]) != (name, size):
+            for other in (names[key], name):
+                faults[other] = f"{path} image {other}: two images have the id {key!r}"
+        names[key], sizes[key] = name, size
+    return names, sizes
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 1 <= value <= 2**31 and value == int(value)
+
+
+def _merge(
+    path: Path,
+    names: Mapping[Any, str],
+    sizes: Mapping[Any, Pixels],
+    annotations: Mapping[Any, Sequence[Annotation]],
+    faults: dict[str, str],
+    notes: NoteCounter,
+) -> dict[str, CocoImage]:
+    """Returns the images by file name; entries that repeat one are dropped if they are equal."""
+    keys: dict[str, list[Any]] = {}
+    for key, name in names.items():
+        keys.setdefault(name, []).append(key)
+    images: dict[str, CocoImage] = {}
+    for name, (first, *others) in keys.items():
+        images[name] = CocoImage(sizes[first], tuple(annotations[first]))
+        place = f"{path} image {name}"
+        for other in others:
+            if sizes[other] != sizes[first] or not _same(annotations[first], annotations[other]):
+                faults[name] = (
+                    f"{place}: two entries, with the ids {first!r} and {other!r}, have this "
+                    "file_name, but different annotations; correct one"
+                )
+            else:
+                notes.add("dropped", "repeated entries of an image, with equal annotations", place)
+    return images
+
+
+def _same(a: Sequence[Annotation], b: Sequence[Annotation]) -> bool:
+    """Returns True if annotations are equal except for their ids."""
+
+    def contents(annotations: Sequence[Annotation]) -> list[str]:
+        own = ("id", "image_id")
+        kept = [{k: v for k, v in part.items() if k not in own} for part in annotations]
+        return sorted(json.dumps(part, sort_keys=True) for part in kept)
+
+    return contents(a) == contents(b)

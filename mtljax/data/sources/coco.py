@@ -1,0 +1,237 @@
+"""Source of images with COCO annotation files."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mtljax.data.base import LabelRequest, Source
+from mtljax.data.coco_file import CocoFile, read_coco
+from mtljax.data.coco_labels import KINDS, Labels, label_name, read_labels, with_categories
+from mtljax.data.layouts import SPLITS, listed, split_name, walk
+from mtljax.data.notes import NoteCounter
+from mtljax.data.sources.arguments import find_folder
+from mtljax.data.sources.entries import Entry, Opening, drop_unlabelled
+from mtljax.tasks import Keypoints, Task
+
+PREFERRED = ("instances", "annotations coco")
+"""Names of annotation files with boxes and masks, without split and year, of COCO and Roboflow."""
+PREFERRED_KEYPOINTS = ("person keypoints", *PREFERRED)
+SAMPLE = 100
+"""Number of images that are searched to find the folder of the images."""
+
+
+def coco(
+    path: str,
+    annotations: str | None = None,
+    images: str | None = None,
+    size: tuple[int, ...] | None = None,
+    channels: int = 3,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    *,
+    requests: Sequence[LabelRequest],
+) -> Source:
+    """Images with COCO files: boxes, masks, keypoints and categories, without a table.
+
+    Reads annotations/instances_train2017.json with train2017/ or images/train2017/ (and so on for
+    val and test), train/_annotations.coco.json (Roboflow), or one file for all images. Each task
+    reads the label of its kind: boxes (Detection), masks (Segmentation; class 0 is the background),
+    keypoints (Keypoints; images with one object only) or classes (MultiLabel: categories in the
+    image). Classes are the categories, or the `class_names` of the task, a part of them.
+
+    Args:
+      path: Folder, or annotation file, relative to the working directory or `$MTLJAX_DATA`.
+      annotations: Start of the names of the annotation files; by default instances, for keypoints
+        person_keypoints, or the only name. `data.labels` sets it for one task.
+      images: Folder of the images in the data set; if omitted, it is searched.
+      size: (height, width) to resize images and labels to; if omitted, all sizes must be equal.
+      channels: 3 for color, 1 for gray, or the number of bands of TIFF and npy files.
+      validation, test: Share of the images of a split without a file, by a hash of the file name.
+      seed: Seed of this selection.
+    """
+    opening, notes = Opening(size, channels, validation, test, seed), NoteCounter()
+    root, candidates = _annotation_files(path)
+    chosen = [_select(root, candidates, request, annotations) for request in requests]
+    paths = dict.fromkeys(itertools.chain.from_iterable(files.values() for files in chosen))
+    opened = {file: read_coco(file, notes) for file in paths}
+    tasks = []
+    for request, files in zip(requests, chosen, strict=True):
+        names = dict.fromkeys(n for file in files.values() for n in opened[file].class_names)
+        tasks.append(with_categories(request.task, list(names), root))
+    entries: list[Entry] = []
+    for split in dict.fromkeys(split for files in chosen for split in files):
+        present = [opened[files[split]] if split in files else None for files in chosen]
+        entries += _entries(root, split, present, tasks, images, notes)
+    _require_disjoint(root, entries)
+    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes)
+
+
+def _annotation_files(path: str) -> tuple[Path, list[Path]]:
+    """Returns the folder of the data set and its JSON files."""
+    if path.lower().endswith(".json"):
+        name = Path(path).name
+        folder = find_folder(str(Path(path).parent))
+        if not (folder / name).is_file():
+            raise ValueError(f"there is no file {name} in {folder}")
+        inner = folder.name.lower() == "annotations"
+        return folder.parent if inner else folder, [folder / name]
+    root = find_folder(path)
+    files = [file for file in walk(root) if file.suffix.lower() == ".json"]
+    if not files:
+        raise ValueError(
+            f"{root} has no COCO file; expected annotations/instances_train.json, "
+            "train/_annotations.coco.json, or another .json file"
+        )
+    return root, files
+
+
+def _select(
+    root: Path, files: Sequence[Path], request: LabelRequest, annotations: str | None
+) -> dict[str, Path]:
+    """Returns the annotation file of each split, "" without splits, for a task."""
+    task, key = request
+    label = label_name(root, task, list(KINDS.values()))
+    start = annotations if key in (task.name, label) else key
+    if start is not None:
+        found = [f for f in files if _starts(root, f, start)]
+    else:
+        by_kind: dict[str, list[Path]] = {}
+        for file in files:
+            by_kind.setdefault(_kind(file), []).append(file)
+        preferred = PREFERRED_KEYPOINTS if isinstance(task, Keypoints) else PREFERRED
+        kinds = [kind for kind in preferred if kind in by_kind] or list(by_kind)
+        if len(kinds) > 1 and not any(kind in by_kind for kind in preferred):
+            names = listed(file.name for file in files)
+            raise ValueError(
+                f"{root} has several COCO files ({names}); select those of task {task.name!r} by "
+                "annotations=START-OF-THE-NAME"
+            )
+        found = by_kind[kinds[0]]
+    if not found:
+        names = listed(str(file.relative_to(root)) for file in files)
+        raise ValueError(
+            f"{root} has no .json file that starts with {start!r}, for task {task.name!r}; it has "
+            f"{names}"
+        )
+    splits: dict[str, Path] = {}
+    for file in found:
+        split = _split(root, file)
+        if split in splits or ("" in splits) != (split == "") and splits:
+            other = next(iter(splits.values())).relative_to(root)
+            raise ValueError(
+                f"{root}: {other} and {file.relative_to(root)} are both for task {task.name!r}; "
+                "select one by annotations=NAME, or name them after their splits"
+            )
+        splits[split] = file
+    return splits
+
+
+def _starts(root: Path, file: Path, start: str) -> bool:
+    return file.name.startswith(start) or file.relative_to(root).as_posix() == start
+
+
+def _words(file: Path) -> list[str]:
+    return [word for word in re.split(r"[^a-z]+", file.stem.lower()) if word]
+
+
+def _kind(file: Path) -> str:
+    """Returns a file name without split and year, such as "person keypoints"."""
+    return " ".join(word for word in _words(file) if word not in SPLITS)
+
+
+def _split(root: Path, file: Path) -> str:
+    """Returns the split in the name of a file or of its folder, "" if there is none."""
+    found = dict.fromkeys(SPLITS[word] for word in _words(file) if word in SPLITS)
+    if len(found) > 1:
+        raise ValueError(
+            f"{file} is named after several splits; rename it, or set annotations=NAME"
+        )
+    folders = [split_name(name) for name in reversed(file.relative_to(root).parts[:-1])]
+    return next(iter([*found, *filter(None, folders)]), "")
+
+
+def _entries(
+    root: Path,
+    split: str,
+    files: Sequence[CocoFile | None],
+    tasks: Sequence[Task],
+    images: str | None,
+    notes: NoteCounter,
+) -> list[Entry]:
+    """Returns the images of a split with their labels."""
+    labels = [
+        Labels({}, {}) if file is None else read_labels(file, task, notes)
+        for file, task in zip(files, tasks, strict=True)
+    ]
+    given = [file for file in files if file is not None]
+    names = dict.fromkeys(name for file in given for name in file.images)
+    paths = _find_images(root, split, given[0], list(names), images)
+    entries = []
+    for name in names:
+        values = tuple(label.values.get(name) for label in labels)
+        fault = next((label.faults[name] for label in labels if name in label.faults), "")
+        entries.append(Entry(paths[name], values, split or None, fault))
+    return entries
+
+
+def _find_images(
+    root: Path, split: str, file: CocoFile, names: Sequence[str], images: str | None
+) -> Mapping[str, Path]:
+    """Returns the path of each image: by its name in the folder that contains most of them.
+
+    Names that lead out of the folder, as absolute ones do, are replaced by their base name if it
+    is unique.
+    """
+    folders = _image_folders(root, split, file, images)
+    bases = [name.rpartition("/")[2] for name in names]
+    counts: dict[str, int] = {}
+    for base in bases:
+        counts[base] = counts.get(base, 0) + 1
+
+    def path(folder: Path, name: str, base: str) -> Path:
+        is_inside = not name.startswith("/") and ".." not in name.split("/") and ":" not in name
+        full = folder / name if is_inside else folder / base
+        if is_inside and (full.is_file() or counts[base] > 1):
+            return full
+        return folder / base if (folder / base).is_file() and counts[base] == 1 else full
+
+    step = max(1, len(names) // SAMPLE)
+    for chosen in (slice(None, None, step), slice(None)):
+        pairs = list(zip(names[chosen], bases[chosen], strict=True))
+        hits = [sum(path(folder, *pair).is_file() for pair in pairs) for folder in folders]
+        if any(hits):
+            break
+    else:
+        raise ValueError(
+            f"{file.path}: none of its images exists, such as {names[0] if names else 'none'}, in "
+            f"{listed(map(str, folders))}; images=FOLDER names their folder"
+        )
+    folder = folders[hits.index(max(hits))]
+    return {name: path(folder, name, base) for name, base in zip(names, bases, strict=True)}
+
+
+def _image_folders(root: Path, split: str, file: CocoFile, images: str | None) -> list[Path]:
+    """Returns the folders that may contain the images of an annotation file."""
+    bases = [root / "images", root] if images is None else [root / images, Path(images)]
+    found = [] if images else [file.path.parent]
+    for base in bases:
+        if base.is_dir():
+            inside = sorted(child for child in base.iterdir() if child.is_dir())
+            same = [child for child in inside if file.path.stem.endswith(child.name)]
+            of_split = [child for child in inside if split and split_name(child.name) == split]
+            found += [*same, *of_split, *(child / "images" for child in of_split), base]
+    return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+
+
+def _require_disjoint(root: Path, entries: Sequence[Entry]) -> None:
+    """Raises ValueError if an image is in two splits."""
+    splits: dict[Path, str | None] = {}
+    for entry in entries:
+        other = splits.setdefault(entry.image, entry.split)
+        if other != entry.split:
+            raise ValueError(
+                f"{root}: image {entry.image.relative_to(root)} is in the {other} and the "
+                f"{entry.split} split; leave it out of one"
+            )
