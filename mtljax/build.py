@@ -18,6 +18,7 @@ from mtljax.config import Experiment
 from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_source, pipeline
 from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
 from mtljax.data.droplist import drop_examples
+from mtljax.data.folds import fold_source, moved_places, parse_fold
 from mtljax.data.lazy import error_prefix
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
@@ -95,10 +96,14 @@ def open_source(experiment: Experiment, source: Source | None = None) -> Source:
     else:
         require_one_image(source)
         source = select_labels(source, requests, data.source)
+    moved = None
+    if data.fold is not None:
+        source = fold_source(source, parse_fold(data.fold))
+        moved = moved_places(source.splits())
     if data.drop is None:
         return source
     names = [task.name for task in tasks]
-    return drop_examples(source, Path(data.drop).expanduser(), names)
+    return drop_examples(source, Path(data.drop).expanduser(), names, moved)
 
 
 def check_labels(tasks: Sequence[Task], split: Arrays) -> None:

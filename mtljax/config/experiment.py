@@ -43,6 +43,9 @@ class Data:
     differs from the task's name."""
     drop: str | None = None
     """File that lists examples and labels to leave out, written by `screen --drop FILE`."""
+    fold: str | None = None
+    """Fold of a cross-validation, such as 2/5: one fifth of the examples of all splits is the test
+    split, the others are for training and validation. `compare --folds 5` trains all folds."""
     batch_size: int = 64
     """Examples per step, over all devices and processes."""
     augment: tuple[str, ...] = ()

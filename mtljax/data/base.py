@@ -98,6 +98,7 @@ class Source:
       notes: Values that were dropped, clipped, converted or not matched.
       fixed_splits: Reason why examples must remain in their splits, so that the source has no
         folds; empty if they may be divided in another way.
+      folds: Hash of the division into folds, if test is one fold of a cross-validation.
     """
 
     train: Split
@@ -109,6 +110,7 @@ class Source:
     high: float
     notes: tuple[Note, ...] = ()
     fixed_splits: str = ""
+    folds: str = ""
 
     def splits(self) -> dict[str, Split]:
         """Returns the three splits by name."""

@@ -51,13 +51,21 @@ def read_drop_list(path: Path) -> list[DropEntry]:
     return entries
 
 
-def drop_examples(source: Source, path: Path, tasks: Collection[str]) -> Source:
+def drop_examples(
+    source: Source,
+    path: Path,
+    tasks: Collection[str],
+    moved: Mapping[ExampleId, ExampleId] | None = None,
+) -> Source:
     """Returns the source without the listed examples, and with the listed labels missing.
 
     The statistics are those of the remaining examples; the notes count what was left out, and the
-    listed labels of tasks that are not in `tasks`.
+    listed labels of tasks that are not in `tasks`. `moved` has the place in `source` of the listed
+    places, if it differs.
     """
     entries, splits = read_drop_list(path), source.splits()
+    if moved is not None:
+        entries = [e._replace(place=moved.get(e.place, ExampleId("", -1))) for e in entries]
     _require_same_images(path, entries, splits)
     rows = {entry.place for entry in entries if entry.task is None}
     labels = {(e.task, e.place) for e in entries if e.task is not None and e.place not in rows}

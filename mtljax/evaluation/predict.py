@@ -155,9 +155,14 @@ def open_split(trained: TrainedModel, split: str, source: Source | str | None = 
         raise ValueError(f"unknown split {split!r}{nearest(split, (*SPLITS, ALL))}")
     experiment = trained.experiment
     if isinstance(source, str):
-        data = dataclasses.replace(experiment.data, source=source, drop=None)
+        data = dataclasses.replace(experiment.data, source=source, drop=None, fold=None)
         experiment, source = dataclasses.replace(experiment, data=data), None
     opened = open_source(experiment, source)
+    if opened.folds and opened.folds != trained.folds:
+        raise ValueError(
+            f"the examples of fold {experiment.data.fold} are not those of the training: the data "
+            "has changed, or has examples with labels of other tasks only, as in comparisons"
+        )
     shape = np.shape(opened.test[0]["image"])
     if experiment is not trained.experiment and shape != tuple(trained.shape):
         height, width, channels = trained.shape

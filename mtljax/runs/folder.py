@@ -27,6 +27,7 @@ import numpy as np
 from mtljax.config import Data, Experiment, to_json
 from mtljax.config.files import CODE, changed_code, defaults, moved_code, run_config, trust_code
 from mtljax.config.task_classes import require_not_executing
+from mtljax.data.folds import require_same_folds
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
@@ -55,6 +56,8 @@ class ImageSpec(NamedTuple):
     """Value of black."""
     high: float
     """Value of white."""
+    folds: str = ""
+    """Hash of the division of the data into folds, in a cross-validation."""
 
 
 def default_workdir(experiment: Experiment) -> Path:
@@ -164,11 +167,14 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         if self._lock is not None:
             release_lock(self._lock, self.path / LOCK)
 
-    def describe_input(self, image: np.ndarray, low: float, high: float) -> None:
-        """Writes input.json for images like this one, with black at `low` and white at `high`."""
-        if self._writes:
-            spec = ImageSpec(image.shape, str(image.dtype), low, high)
-            write_json(self.path / INPUT, spec._asdict())
+    def describe_input(self, spec: ImageSpec) -> None:
+        """Writes input.json; raises ValueError if the folder holds a run with other folds."""
+        if not self._writes:
+            return
+        if spec.folds and (self.path / INPUT).exists():
+            require_same_folds(str(self.path), read_input(self.path).folds, spec.folds)
+        values = {name: value for name, value in spec._asdict().items() if value != ""}
+        write_json(self.path / INPUT, values)
 
     def history(self) -> list[LogRecord]:
         """Returns the records of metrics.jsonl, without a line that a crash has cut off."""
@@ -202,7 +208,8 @@ def read_input(path: Path) -> ImageSpec:
         height, width, channels = map(int, spec["shape"])
         # Runs of version 0.1.0 have no dtype; their networks take any.
         dtype = str(np.dtype(spec.get("dtype", "float32")))
-        return ImageSpec((height, width, channels), dtype, float(spec["low"]), float(spec["high"]))
+        low, high, folds = float(spec["low"]), float(spec["high"]), str(spec.get("folds", ""))
+        return ImageSpec((height, width, channels), dtype, low, high, folds)
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path / INPUT} lacks shape, low or high; {REMEDY}") from None
 

@@ -33,6 +33,8 @@ class TrainedModel(NamedTuple):
     low: float
     high: float
     """Values of black and white."""
+    folds: str = ""
+    """Hash of the division of the data into folds, in a cross-validation."""
 
 
 def load_run(

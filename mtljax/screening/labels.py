@@ -14,6 +14,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.data.base import Source
+from mtljax.data.folds import fold_rows
 from mtljax.data.lazy import estimate_moments
 from mtljax.data.pool import ExampleId, Pool
 from mtljax.evaluation.predictions import Predictions
@@ -83,13 +84,14 @@ def out_of_fold(
     Yields:
       For each fold, batches of (examples, their predictions).
     """
-    order = np.random.default_rng(experiment.seed).permutation(len(places))
     pool = Pool(source.splits(), places)
     mean, std = estimate_moments(pool)  # without the broken images
     source = dataclasses.replace(source, mean=mean, std=std)
-    size = len(places) - -(-len(places) // folds)  # equal sizes, so one program fits all folds
-    for fold in range(folds):
-        held_out, rest = order[fold::folds], np.delete(order, np.s_[fold::folds])[:size]
+    parts = fold_rows(pool, folds)
+    size = len(places) - max(map(len, parts))  # equal sizes, so one program fits all folds
+    rng = np.random.default_rng(experiment.seed)
+    for held_out in parts:
+        rest = rng.permutation(np.setdiff1d(np.arange(len(places)), held_out))[:size]
         part = dataclasses.replace(
             source, train=pool.at(rest), validation=pool.at(held_out), test=pool.at(held_out)
         )

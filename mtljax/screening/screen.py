@@ -1,5 +1,6 @@
 """Screening of an experiment's data: all checks, combined in one list of findings."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,7 +142,8 @@ def screen_to_folder(
         ) from None
     for path in (output / "findings.json", *([drop] if drop else [])):
         check_output(path)
-    source = open_source(experiment)
+    data = dataclasses.replace(experiment.data, fold=None)  # the drop list has the source's splits
+    source = open_source(dataclasses.replace(experiment, data=data))
     screening = screen(experiment, source, folds=folds, progress=progress)
     findings = screening.findings
     write_json(

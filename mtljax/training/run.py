@@ -20,7 +20,7 @@ from mtljax.models.freezing import split_frozen
 from mtljax.optim.schedules import with_or_without_plateau
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.folder import RunFolder, earlier_results
+from mtljax.runs.folder import ImageSpec, RunFolder, earlier_results
 from mtljax.runs.records import TrainRecord, total_seconds
 from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score
@@ -75,7 +75,9 @@ class Run:
         writes = jax.process_index() == 0
         self._folder = stack.enter_context(RunFolder(workdir, experiment, writes))
         source = programs.setup.source
-        self._folder.describe_input(source.train[0]["image"], source.low, source.high)
+        image = source.train[0]["image"]
+        spec = ImageSpec(image.shape, str(image.dtype), source.low, source.high, source.folds)
+        self._folder.describe_input(spec)
         self.checkpoints = Checkpoints(workdir, keys=keys)
         stack.callback(self.checkpoints.close)
         self._earlier_results = earlier_results(workdir)

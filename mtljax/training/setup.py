@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,11 +16,13 @@ from mtljax.build import Parts, build, compute_dtype, freeze_options, load_sourc
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.data.pipeline import BatchSampler
+from mtljax.runs.folder import CONFIG
 from mtljax.runs.selection import check_select
 from mtljax.step.distillation import Distillation
 from mtljax.step.state import TrainState, create_state
 from mtljax.step.telemetry import ProbePoint, make_probe
 from mtljax.training.teachers import load_teachers
+from mtljax.utils.bounded_reading import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +116,7 @@ def set_up(
     """
     batch_size = experiment.data.batch_size
     placement = parallel.place(batch_size, devices)
+    _require_unseen_fold(experiment)
     if source is None:
         source = load_source(experiment)
     BatchSampler(seed=0, size=len(source.train), batch_size=batch_size)  # checks the size
@@ -120,6 +124,23 @@ def set_up(
     check_select(experiment)
     distillation = load_teachers(experiment, parts.distill, source)
     return Setup(experiment, source, placement, parts, distillation)
+
+
+def _require_unseen_fold(experiment: Experiment) -> None:
+    """Raises ValueError for a teacher or initial weights that learned the examples of the fold."""
+    if experiment.data.fold is None:
+        return
+    for run in (*experiment.teachers.values(), experiment.init):
+        config = Path(run or "").expanduser() / CONFIG
+        if run is None or not config.is_file():
+            continue
+        data = read_json(config).get("data", {})
+        is_other_fold = data.get("fold") != experiment.data.fold
+        if data.get("source") == experiment.data.source and is_other_fold:
+            raise ValueError(
+                f"{run} was trained on examples that fold {experiment.data.fold} tests: train it "
+                f"with --data.fold {experiment.data.fold} too"
+            )
 
 
 def _statistics(experiment: Experiment, source: Source) -> tuple[Any, Any]:
