@@ -31,6 +31,7 @@ ADDED_FIELDS = frozenset(
         *("learning_rate_scales", "patience", "fold"),
         *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
         *("positive_weights", "uncertain"),
+        *("unit", "Depth.ignore", "max_value"),
     }
 )
 """Fields, of all classes or of one, that version 0.1.0 did not have."""

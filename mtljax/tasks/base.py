@@ -240,7 +240,8 @@ class Task(abc.ABC):
           label: Result of `parse`, in the pixels of the image file.
 
         Returns:
-          The label, and {description in the plural: number of values that were changed}.
+          The label, None if it is missing because nothing of it is left, and {description in the
+          plural: number of values that were changed}.
         """
         return label, {}
 

@@ -13,12 +13,14 @@ from jaxtyping import Array, Bool, Float, Int
 from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import sigmoid_distance
-from mtljax.tasks.warps import Pixels, Warp
+from mtljax.tasks.warps import Pixels, Resize, Warp
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinaryMap(PixelTask):
     """Binary label per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
+
+    Where labels are reduced in size, a pixel is positive if any of its old pixels is.
 
     Loss: cross entropy with weight 2w, w = `positive_weight`, for positive pixels, else 2(1 - w).
     """
@@ -74,7 +76,7 @@ class BinaryMap(PixelTask):
         return np.zeros(size, np.int32)
 
     def warp(self, label: Array, warp: Warp) -> Array:
-        return warp.plane(label)
+        return warp.largest(label) if isinstance(warp, Resize) else warp.plane(label)
 
     def decode(self, output: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
         return jax.nn.sigmoid(output)

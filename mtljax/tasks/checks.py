@@ -77,12 +77,9 @@ def require_class_indices(
 
 
 def require_pixel(name: str, valid: Bool[np.ndarray, " N"], what: str) -> None:
-    """Raises ValueError with the first example that is not `valid`: it has no labelled pixel."""
-    if not valid.all():
-        raise ValueError(
-            f"task {name!r}: label of example {int(valid.argmin())} has no pixel with {what} "
-            "(mark a missing one in `present`)"
-        )
+    """Raises ValueError if no example is `valid`: none has a labelled pixel."""
+    if len(valid) and not valid.any():
+        raise ValueError(f"task {name!r}: no label has a pixel with {what}")
 
 
 def require_shape(name: str, labels: np.ndarray, shape: tuple[int | None, ...]) -> None:

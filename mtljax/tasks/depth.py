@@ -1,6 +1,7 @@
 """Depth: one distance per pixel."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -24,7 +25,8 @@ Mask = Bool[Array, "B H W"]
 class Depth(PixelTask):
     """A distance per pixel. Output and labels: [B, H, W], in the label's unit.
 
-    Labels count where finite and > 0. Over such pixels, with prediction p >= `floor` and truth t:
+    Labels count where finite and > 0; a map in a file without such a pixel is a missing label. Over
+    such pixels, with prediction p >= `floor` and truth t:
 
         abs_err   mean |p - t|              abs_rel  mean |p - t| / t
         rmse      sqrt(mean (p - t)^2)      log_rmse sqrt(mean (ln p - ln t)^2)
@@ -51,6 +53,13 @@ class Depth(PixelTask):
     """Typical distance from `center`."""
     floor: float = 0.01
     """Lower limit of predictions in metrics, for which logarithms are finite."""
+    unit: float = 1.0
+    """Depth of the value 1 in files, in the unit of labels: 0.001 for a PNG in millimetres and
+    labels in metres, 0.00390625 (1 / 256) for KITTI."""
+    ignore: tuple[float, ...] = ()
+    """Values in files for "not measured", such as 65535; 0, negative and NaN always are."""
+    max_value: float | None = None
+    """Largest measured depth, in the unit of labels: larger ones are not measured."""
 
     main_metric = "rmse"
     metric_specs = {
@@ -64,7 +73,9 @@ class Depth(PixelTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.require_choice(self, "kind", Kind)
-        checks.require_positive(self, "center", "scale", "floor")
+        checks.require_positive(self, "center", "scale", "floor", "unit")
+        if self.max_value is not None:
+            checks.require_positive(self, "max_value")
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True, center=self.center, scale=self.scale)
@@ -99,7 +110,18 @@ class Depth(PixelTask):
         return np.full(size, labels.mean(dtype=np.float64, where=has_depth(labels)), np.float32)
 
     def parse(self, value: Any) -> Float[np.ndarray, "H W"]:
-        return parsing.plane(value).astype(np.float32)
+        """Parses a map of distances in `unit`; pixels that are not measured become 0."""
+        stored = parsing.plane(value)
+        depth = (stored * np.float64(self.unit)).astype(np.float32)
+        measured = has_depth(depth) & ~np.isin(stored, self.ignore)
+        if self.max_value is not None:
+            measured &= depth <= np.float32(self.max_value)
+        return np.where(measured, depth, np.float32(0))
+
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
+        if has_depth(label).any():
+            return label, {}
+        return None, {"depth maps without a measured pixel": 1}
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W"]:
         return np.zeros(size, np.float32)

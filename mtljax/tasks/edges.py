@@ -17,7 +17,7 @@ from mtljax.tasks.streaming import PerExample
 class Edges(BinaryMap):
     """Edge or not, per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
 
-    Loss: that of `BinaryMap`.
+    Loss and changes of size: those of `BinaryMap`.
 
     Metrics: for each threshold, predicted edge pixels are matched one to one with true ones at most
     `tolerance` away, as many as possible; with matches m, predictions p and truths t,

@@ -1,6 +1,7 @@
 """Surface normals: one direction per pixel."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -102,6 +103,11 @@ class Normals(PixelTask):
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         known = (values != 0).any(-1, keepdims=True) & (length > MIN_LENGTH)
         return np.where(known, vectors / np.where(known, length, 1.0), 0.0) * signs
+
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
+        if has_normal(label).any():
+            return label, {}
+        return None, {"maps without a normal": 1}
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W 3"]:
         return np.zeros((*size, 3), np.float32)

@@ -16,7 +16,7 @@ BETA_SQUARED = 0.3
 class Saliency(BinaryMap):
     """Salient or not, per pixel. Output: logits [B, H, W]. Labels: 0 or 1, [B, H, W].
 
-    Loss: that of `BinaryMap`.
+    Loss and changes of size: those of `BinaryMap`.
 
     Metrics: at each of 15 thresholds 0.20, 0.25, ... 0.90, precision P, recall R and IoU of each
     image, each averaged over images; `max_f` is the largest (1 + b) P R / (b P + R), b = 0.3, and

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
 Pixels = tuple[int, int]
 """Height and width."""
@@ -65,11 +65,26 @@ class Resize(Warp):
     def plane(self, values: np.ndarray, fill: Any = None) -> np.ndarray:
         if self.old == self.size:
             return values
-        rows, columns = (
-            np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
-            for old, new in zip(self.old, self.size, strict=True)
-        )
-        return values[rows[:, None], columns]
+        return values[self._nearest(0)[:, None], self._nearest(1)]
+
+    def _nearest(self, axis: int) -> Int[np.ndarray, " n"]:
+        """Returns the old row of the middle of each new row, or of each column."""
+        old, new = self.old[axis], self.size[axis]
+        return np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+
+    def largest(self, values: Any) -> Any:
+        """Returns the map [H, W] with the largest value in each new pixel: no line vanishes.
+
+        Each old pixel belongs to one new pixel, so that a line becomes no wider than it was.
+        """
+        for axis in (0, 1):
+            old, new = self.old[axis], self.size[axis]
+            if new < old:
+                starts = -(-np.arange(new) * old // new)
+                values = np.maximum.reduceat(values, starts, axis)
+            elif new > old:
+                values = values.take(self._nearest(axis), axis)
+        return values
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
         """Averages where the map shrinks, interpolates where it grows."""

@@ -263,7 +263,7 @@ MISTAKES = {
     ),
     "no depth": (
         picture("depth/005.png", np.zeros((H, W), np.uint16)),
-        ROW5 + "task 'depth': label has no pixel with a finite depth",
+        ROW5 + "task 'depth': no label has a pixel with a finite depth",
     ),
     "normals of two numbers": (
         array("normals/005.npy", np.zeros((H, W, 2), np.float32)),

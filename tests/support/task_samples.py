@@ -102,8 +102,7 @@ def _depth(rng, n):
     labels[rng.random(labels.shape) < 0.1] = 0
     labels[rng.random(labels.shape) < 0.05] = np.inf
     perfect = np.where(np.isfinite(labels) & (labels > 0), labels, 1)
-    empty = labels.copy()
-    empty[3] = 0
+    empty = np.zeros_like(labels)
     zeros = dict.fromkeys(("loss", "rmse", "abs_err", "abs_rel", "log_rmse"), 0)
     scores = {**zeros, **dict.fromkeys(("delta_1", "delta_2", "delta_3"), 1)}
     return (
@@ -113,7 +112,7 @@ def _depth(rng, n):
         perfect,
         scores,
         [
-            (empty, "example 3 has no pixel"),
+            (empty, "no label has a pixel"),
             (labels[..., None], "shape"),
         ],
     )
@@ -124,11 +123,10 @@ def _normals(rng, n):
     labels /= np.linalg.norm(labels, axis=-1, keepdims=True)
     outputs = 3 * (labels + 0.3 * _normal(rng, n, *SIZE, 3))
     labels[rng.random(labels.shape[:-1]) < 0.1] = 0
-    empty = labels.copy()
-    empty[3] = 0
+    empty = np.zeros_like(labels)
     within = dict.fromkeys(("within_11.25", "within_22.5", "within_30"), 1)
     scores = {**dict.fromkeys(("loss", "mean", "rmse"), 0), **within}
-    bad = [(empty, "example 3 has no pixel"), (changed(labels, np.nan), "example 3 is nan")]
+    bad = [(empty, "no label has a pixel"), (changed(labels, np.nan), "example 3 is nan")]
     return {}, outputs, labels, np.where(labels == 0, 1, labels), scores, bad
 
 

@@ -1,0 +1,98 @@
+"""Maps as files have them: markers of unknown pixels, units, and thin lines in smaller images."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import ndimage
+
+from mtljax.tasks import Depth, Edges, Normals, Saliency
+from mtljax.tasks.warps import Resize
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
+def test_markers_of_pixels_that_are_not_measured_become_0(dtype):
+    stored = np.asarray([[0, 500, 65535], [12345, 9000, 10001]]).astype(dtype)
+    task = Depth(name="d", unit=0.001, ignore=(65535, 12345), max_value=10.0)
+    found = task.parse(stored)
+    np.testing.assert_allclose(found, [[0, 0.5, 0], [0, 9, 0]], rtol=1e-6)
+    assert found.dtype == np.float32
+    plain = Depth(name="d").parse(stored)
+    np.testing.assert_array_equal(plain, stored.astype(np.float32))
+
+
+def test_what_is_never_a_depth_is_not_measured():
+    stored = np.asarray([[np.nan, -1.0, np.inf, 2.0]], np.float32)
+    assert Depth(name="d").parse(stored).tolist() == [[0, 0, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("task", "empty", "one"),
+    [
+        (Depth(name="m"), np.zeros((2, 3), np.uint16), np.eye(2, 3, dtype=np.uint16)),
+        (Depth(name="m", ignore=(7,)), np.full((2, 3), 7), np.arange(6).reshape(2, 3) + 4),
+        (Normals(name="m"), np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 255, np.uint8)),
+    ],
+)
+def test_a_map_without_a_measured_pixel_is_missing_and_counted(task, empty, one):
+    label, counts = task.clean(task.parse(empty), (2, 3))
+    assert label is None
+    assert [*counts.values()] == [1]
+    label, counts = task.clean(task.parse(one), (2, 3))
+    assert label is not None
+    assert not counts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"unit": 0.0}, "unit must be > 0"), ({"max_value": -1.0}, "max_value must be > 0")],
+)
+def test_markers_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Depth(name="d", **options)
+
+
+TASKS = [Edges(name="e"), Saliency(name="s")]
+
+
+def reduced(task, label, size):
+    return task.warp(label, Resize(old=label.shape, size=size))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("line", ["row", "column", "diagonal"])
+@pytest.mark.parametrize("offset", range(4))
+def test_thin_lines_survive_a_reduction_by_4(task, line, offset):
+    label = np.zeros((64, 96), np.int32)
+    label |= {
+        "row": np.arange(64)[:, None] == 20 + offset,
+        "column": np.arange(96) == 40 + offset,
+        "diagonal": np.arange(64)[:, None] == np.arange(96) - offset,
+    }[line]
+    small = reduced(task, label, (16, 24))
+    assert ndimage.label(small, np.ones((3, 3)))[1] == 1  # one line, without gaps
+    length = {"row": 24, "column": 16, "diagonal": 16}[line]
+    assert length <= small.sum() <= 2 * length
+    if line != "diagonal":
+        assert small.sum() == length  # no wider than one pixel
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_positive_pixel_vanishes_and_none_appears(data):
+    sizes = st.tuples(st.integers(1, 13), st.integers(1, 13))
+    old, new = data.draw(sizes), data.draw(sizes)
+    label = data.draw(arrays.arrays(np.int32, old, elements=st.integers(0, 1)))
+    found = reduced(TASKS[0], label, new)
+    assert found.shape == new
+    # By definition: the new pixels that a pixel covers, or that take their value from it.
+    expected = np.zeros(new, np.int32)
+    maps = []
+    for a, b in zip(old, new, strict=True):
+        larger = [(int((j + 0.5) * a / b), j) for j in range(b)]
+        maps.append([(i, i * b // a) for i in range(a)] if b <= a else larger)
+    for y, new_y in maps[0]:
+        for x, new_x in maps[1]:
+            expected[new_y, new_x] |= label[y, x]
+    np.testing.assert_array_equal(found, expected)
