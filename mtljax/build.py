@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,7 +19,7 @@ from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_sourc
 from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
 from mtljax.data.droplist import drop_examples
 from mtljax.data.folds import fold_source, moved_places, parse_fold
-from mtljax.data.lazy import error_prefix
+from mtljax.data.problems import known_problems, require_no_problems, without_problems
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
@@ -30,6 +30,7 @@ from mtljax.step.state import Batch, TrainState
 from mtljax.step.train_step import StepLogs, make_train_step
 from mtljax.tasks import Segmentation, Task
 from mtljax.utils.registry import choose
+from mtljax.utils.text import error_prefix
 
 FUSION_HIDDEN = tuple(inspect.signature(Fusion).parameters)
 """Arguments of a fusion that the model sets, not the user."""
@@ -61,7 +62,24 @@ def load_source(experiment: Experiment, source: Source | None = None) -> Source:
       ValueError: The source is unknown, has no labels for a task, or has labels that are invalid
         for their task.
     """
-    return load_resident(experiment, open_source(experiment, source))
+    return load_resident(experiment, usable(experiment, open_source(experiment, source)))
+
+
+def usable(
+    experiment: Experiment, source: Source, parts: Collection[str] = ("train", "validation", "test")
+) -> Source:
+    """Returns the source without the examples that cannot be used, if `data.on_error` is skip.
+
+    Args:
+      parts: Splits that are needed.
+
+    Raises:
+      ValueError: An example is known to be unusable, without reading images, and is to be reported.
+    """
+    if experiment.data.on_error == "skip":
+        return without_problems(source, parts)
+    require_no_problems([p for p in known_problems(source) if p.place.split in parts])
+    return source
 
 
 def load_resident(experiment: Experiment, source: Source) -> Source:

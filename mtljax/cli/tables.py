@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtljax.cli.catalog import Entry
-from mtljax.config import Experiment
 from mtljax.data.statistics import LabelStatistics
+from mtljax.tasks import Task
 
 
 def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
@@ -48,16 +48,16 @@ def export_table(description: Mapping[str, Any]) -> Table:
 
 
 def survey_table(
-    experiment: Experiment, statistics: Mapping[str, Mapping[str, LabelStatistics]]
+    name: str, tasks: Sequence[Task], statistics: Mapping[str, Mapping[str, LabelStatistics]]
 ) -> Table:
-    """Statistics, {split: {task: statistics}}, with one row per task and split."""
-    table = Table(title=f"data of {experiment.name}", title_justify="left", box=box.SIMPLE_HEAD)
+    """Statistics of an experiment's data, {split: {task: statistics}}, with a row for each."""
+    table = Table(title=f"data of {name}", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("task", "split"):
         table.add_column(name, no_wrap=True)
     for name in ("labels", "missing"):
         table.add_column(name, justify="right")
     table.add_column("values")
-    for task in experiment.tasks:
+    for task in tasks:
         for split, per_task in statistics.items():
             labels = per_task[task.name]
             percent = 100 * labels.missing / max(labels.present + labels.missing, 1)

@@ -28,7 +28,7 @@ from mtljax.runs.selection import check_select, select_of_task
 FOLDER = "members"
 ADDED_FIELDS = frozenset(
     {
-        *("learning_rate_scales", "patience", "fold"),
+        *("learning_rate_scales", "patience", "fold", "on_error"),
         *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
         *("positive_weights", "uncertain"),
         *("unit", "Depth.ignore", "max_value"),

@@ -46,6 +46,9 @@ class Data:
     fold: str | None = None
     """Fold of a cross-validation, such as 2/5: one fifth of the examples of all splits is the test
     split, the others are for training and validation. `compare --folds 5` trains all folds."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """Examples that cannot be used, such as missing or damaged files: report them as an error, or
+    leave them out and count them, which reads all files once before training."""
     batch_size: int = 64
     """Examples per step, over all devices and processes."""
     augment: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ def _kind(task: Task) -> str:
     for name, value in dataclasses.asdict(task).items():
         try:
             stored = json.loads(json.dumps(null_for_nan(value)))
-            same = convert(_tuples(stored), type_hints(type(task))[name]) == getattr(task, name)
+            same = convert(as_tuples(stored), type_hints(type(task))[name]) == getattr(task, name)
         except (TypeError, ValueError):
             same = False
         if not same:
@@ -157,7 +157,7 @@ def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
         if name not in known:
             raise ValueError(f"{what} has no field {name!r}{nearest(name, known)}")
         try:
-            values[name] = convert(_tuples(value), hints[name])
+            values[name] = convert(as_tuples(value), hints[name])
         except TypeError as error:
             raise ValueError(f"{what}: {name} must be {error}, not {value!r}") from None
     for name, field in known.items():
@@ -166,8 +166,9 @@ def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
     return cls(**values)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    """Returns a value of JSON with tuples in place of lists."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def experiment_folder() -> Path:

@@ -1,5 +1,6 @@
 """Interface of data sources: splits of labeled images, and statistics of the training split."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +12,7 @@ from mtljax.data.notes import Note
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 from mtljax.utils.tree import num_examples
 
 Example = Mapping[str, Any]
@@ -31,7 +33,8 @@ class Split(Protocol):
     """Labeled images with random access.
 
     Optional methods: `take(rows [n]) -> batch`, if faster; `place(row) -> str`, the file and row of
-    an example; and `membership(row) -> Membership`, its group and stratum for cross-validation.
+    an example; `membership(row) -> Membership`, its group and stratum for cross-validation; and
+    `faults() -> {row: message}`, examples that are known to raise ValueError if read.
     """
 
     def __len__(self) -> int: ...
@@ -49,6 +52,20 @@ def membership_of(split: Split, row: int) -> Membership:
     """Returns the group and the stratum of an example; both empty if its split has none."""
     membership = getattr(split, "membership", None)
     return membership(row) if membership else Membership()
+
+
+def faults_of(split: Split) -> Mapping[int, str]:
+    """Returns the examples that are known to be unusable: {row: message with the place}."""
+    faults = getattr(split, "faults", None)
+    return faults() if faults else {}
+
+
+def first_usable(split: Split) -> Example:
+    """Returns the first example that can be read; raises the ValueError of the first if none."""
+    for row in range(len(split)):
+        with contextlib.suppress(ValueError):
+            return split[row]
+    return split[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +116,8 @@ class Source:
       fixed_splits: Reason why examples must remain in their splits, so that the source has no
         folds; empty if they may be divided in another way.
       folds: Hash of the division into folds, if test is one fold of a cross-validation.
+      tasks: The requested tasks, with what was derived from the data, in the order of the requests;
+        empty for a source without requests.
     """
 
     train: Split
@@ -111,6 +130,7 @@ class Source:
     notes: tuple[Note, ...] = ()
     fixed_splits: str = ""
     folds: str = ""
+    tasks: tuple[Task, ...] = ()
 
     def splits(self) -> dict[str, Split]:
         """Returns the three splits by name."""
@@ -139,6 +159,10 @@ class SelectedLabels:
         """Returns the group and the stratum of an example."""
         return membership_of(self.split, row)
 
+    def faults(self) -> Mapping[int, str]:
+        """Returns the examples that are known to be unusable."""
+        return faults_of(self.split)
+
     def _select(self, examples: Batch) -> Example:
         pick = lambda part: {name: examples[part][key] for name, key in self.keys.items()}
         return {**examples, "labels": pick("labels"), "present": pick("present")}
@@ -154,7 +178,7 @@ class SelectedLabelBatches(SelectedLabels):
 
 def select_labels(source: Source, requests: Sequence[LabelRequest], name: str) -> Source:
     """Returns the source `name` with the requested labels only, named after their tasks."""
-    require_labels(f"source {name!r}", requests, source.train[0]["labels"])
+    require_labels(f"source {name!r}", requests, first_usable(source.train)["labels"])
     keys = {request.task.name: request.key for request in requests}
 
     def select(split: Split) -> Split:
@@ -164,7 +188,8 @@ def select_labels(source: Source, requests: Sequence[LabelRequest], name: str) -
             return dataclasses.replace(split, labels=labels, present=present)
         return (SelectedLabelBatches if hasattr(split, "take") else SelectedLabels)(split, keys)
 
-    return map_splits(source, select)
+    tasks = tuple(request.task for request in requests)
+    return dataclasses.replace(map_splits(source, select), tasks=tasks)
 
 
 def require_labels(
@@ -181,7 +206,7 @@ def require_labels(
 
 def require_one_image(source: Source) -> None:
     """Raises ValueError unless each example has one image [H, W, C], as the trunks take."""
-    image = source.train[0]["image"]
+    image = first_usable(source.train)["image"]
     if not hasattr(image, "ndim") or image.ndim != 3:
         has = f"inputs of shape {image.shape}" if hasattr(image, "ndim") else "several inputs"
         raise ValueError(
@@ -190,13 +215,23 @@ def require_one_image(source: Source) -> None:
         )
 
 
-def require_classes(place: str, task: Task, count: int) -> None:
-    """Raises ValueError if the task has another number of classes."""
-    declared = getattr(task, "num_classes", None)
-    if declared not in (None, count):
-        raise ValueError(
-            f"{place} has {count} classes, but task {task.name!r} has num_classes={declared}"
-        )
+def named_classes(
+    place: object, requests: Iterable[LabelRequest], names: Callable[[LabelRequest], Iterable[str]]
+) -> tuple[LabelRequest, ...]:
+    """Returns the requests, with the classes that the data has for each; see `Task.with_classes`.
+
+    Args:
+      place: Data set, for error messages.
+      names: Function that returns the names for a request; without any, the task is not changed.
+    """
+    named = []
+    for request in requests:
+        found = tuple(names(request))
+        with error_prefix(place):
+            named.append(
+                request._replace(task=request.task.with_classes(found)) if found else request
+            )
+    return tuple(named)
 
 
 def map_splits(source: Source, change: Callable[[Split], Split]) -> Source:

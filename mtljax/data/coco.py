@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtljax.data.notes import NoteCounter
+from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 
 
 class Boxes(TypedDict):
@@ -23,13 +25,14 @@ class Boxes(TypedDict):
     size: Pixels
 
 
-def read_boxes(path: Path, class_names: Sequence[str], notes: NoteCounter) -> dict[str, Boxes]:
+def read_boxes(path: Path, task: Task, notes: NoteCounter) -> tuple[Task, dict[str, Boxes]]:
     """Reads the boxes of each image, by image file name with forward slashes.
 
     An image that is listed without annotations has no boxes; an image that is not listed has no
-    label. Classes are indices into `class_names`, or, if it is empty, follow the category ids.
-    Boxes are clipped to their image. Boxes without area, crowd regions (`iscrowd`), which mark many
-    objects at once, and boxes of categories outside `class_names` are dropped; `notes` counts all.
+    label. Classes are indices into the task's `class_names`, which are the categories by id if it
+    has none of its own. Boxes are clipped to their image. Boxes without area, crowd regions
+    (`iscrowd`), which mark many objects at once, and boxes of categories outside `class_names` are
+    dropped; `notes` counts all.
     """
     try:
         content = json.loads(read_text(path))
@@ -43,7 +46,9 @@ def read_boxes(path: Path, class_names: Sequence[str], notes: NoteCounter) -> di
         raise ValueError(f"{path} is not a COCO file: {error}") from None
     except KeyError as error:
         raise ValueError(f"{path} is not a COCO file: it has no {error.args[0]!r}") from None
-    classes = _class_indices(path, categories, class_names)
+    with error_prefix(path):
+        task = task.with_classes([categories[key] for key in sorted(categories)])
+    classes = _class_indices(path, categories, getattr(task, "class_names", ()))
     rows: dict[Any, list] = {image: [] for image in names}
     for position, annotation in enumerate(annotations):
         place = f"{path} annotation {annotation.get('id', position)}"
@@ -68,7 +73,7 @@ def read_boxes(path: Path, class_names: Sequence[str], notes: NoteCounter) -> di
         table = np.asarray(rows[image], np.float64).reshape(-1, 5)
         boxes, labels = table[:, :4], table[:, 4].astype(int)
         by_name[name] = {"boxes": boxes, "classes": labels, "size": sizes[image]}
-    return by_name
+    return task, by_name
 
 
 def _class_indices(

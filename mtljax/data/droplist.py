@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Arrays, Batch, Example, Source, Split, membership_of, place_of
+from mtljax.data.base import (
+    Arrays,
+    Batch,
+    Example,
+    Source,
+    Split,
+    faults_of,
+    membership_of,
+    place_of,
+)
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.notes import Kind, NoteCounter
 from mtljax.data.pool import ExampleId, Pool, image_digest
@@ -77,7 +86,7 @@ def drop_examples(
             )
             for task in tasks
         }
-        remaining[name] = _without_rows(name, _without_labels(split, missing), rows)
+        remaining[name] = without_rows(name, _without_labels(split, missing), rows)
         if not len(remaining[name]):
             raise ValueError(f"{path} leaves the {name} split empty")
     notes = NoteCounter()
@@ -86,16 +95,13 @@ def drop_examples(
     for task, place in sorted(labels):
         kind: Kind = "dropped" if task in tasks else "unmatched"
         notes.add(kind, f"labels of task {task!r} that are listed in {path.name}", str(place))
-    moments = source_of_splits(remaining, source.low, source.high)
-    return dataclasses.replace(
-        source,
-        train=remaining["train"],
-        validation=remaining["validation"],
-        test=remaining["test"],
-        mean=moments.mean,
-        std=moments.std,
-        notes=(*source.notes, *notes.notes()),
-    )
+    return with_splits(source, remaining, notes)
+
+
+def with_splits(source: Source, splits: Mapping[str, Split], notes: NoteCounter) -> Source:
+    """Returns the source with other splits, their statistics and further notes."""
+    changed = source_of_splits(splits, source.low, source.high, source.tasks)
+    return dataclasses.replace(changed, notes=(*source.notes, *notes.notes()))
 
 
 def _require_same_images(
@@ -147,6 +153,10 @@ class MaskedLabels:
         """Returns the group and the stratum of an example."""
         return membership_of(self.split, row)
 
+    def faults(self) -> Mapping[int, str]:
+        """Returns the examples that are known to be unusable."""
+        return faults_of(self.split)
+
 
 class MaskedLabelBatches(MaskedLabels):
     """`MaskedLabels` of a split with `take`."""
@@ -166,7 +176,8 @@ def _without_labels(split: Split, missing: Mapping[str, frozenset[int]]) -> Spli
     return (MaskedLabelBatches if hasattr(split, "take") else MaskedLabels)(split, missing)
 
 
-def _without_rows(name: str, split: Split, dropped: Collection[ExampleId]) -> Split:
+def without_rows(name: str, split: Split, dropped: Collection[ExampleId]) -> Split:
+    """Returns the split `name` without the listed examples."""
     places = [place for row in range(len(split)) if (place := ExampleId(name, row)) not in dropped]
     if len(places) == len(split):
         return split

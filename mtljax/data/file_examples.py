@@ -1,5 +1,6 @@
 """Raw examples in files: one image per row, with labels in table cells or in files."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,17 +8,12 @@ from typing import Any
 
 from mtljax.data.base import Source
 from mtljax.data.images import image_size, read_image, read_label_map, storage_format
-from mtljax.data.lazy import (
-    LazySplit,
-    RawExample,
-    StoredLabel,
-    error_prefix,
-    read_label,
-    source_of_splits,
-)
+from mtljax.data.lazy import LazySplit, RawExample, StoredLabel, clean_label, source_of_splits
+from mtljax.data.notes import NoteCounter
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
+from mtljax.utils.text import error_prefix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +29,7 @@ class FileExamples:
       channels: Number of channels of the images.
       size: Height and width that images are resized to; None if all have one size.
       members: Group and stratum of each row; empty without groups and strata.
+      unusable: Rows that cannot be used, which raise ValueError if they are read: {row: message}.
     """
 
     table: Path
@@ -43,6 +40,7 @@ class FileExamples:
     channels: int
     size: Pixels | None
     members: tuple[Membership, ...] = ()
+    unusable: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,19 +51,31 @@ class FileExamples:
             tuple(values[i] for i in index) for values in (self.images, self.numbers, *self.columns)
         )
         members = tuple(self.members[i] for i in index) if self.members else ()
+        known = self.unusable
         return dataclasses.replace(
-            self, images=images, numbers=numbers, columns=tuple(columns), members=members
+            self,
+            images=images,
+            numbers=numbers,
+            columns=tuple(columns),
+            members=members,
+            unusable={new: known[old] for new, old in enumerate(index) if old in known},
         )
 
     def membership(self, index: int) -> Membership:
         """Returns the group and the stratum of a row."""
         return self.members[index] if self.members else Membership()
 
+    def faults(self) -> Mapping[int, str]:
+        """Returns the examples that are known to be unusable."""
+        return self.unusable
+
     def place(self, index: int) -> str:
         """Returns the table, row and image file of an example, for error messages."""
         return f"{self.table} row {self.numbers[index]} ({self.images[index].name})"
 
     def __getitem__(self, index: int) -> RawExample:
+        if index in self.unusable:
+            raise ValueError(self.unusable[index])
         place = self.place(index)
         with error_prefix(place):
             image = read_image(self.images[index], self.channels, self.size)
@@ -76,33 +86,74 @@ class FileExamples:
             }
         return RawExample(image, labels, place, size)
 
-    def check(self) -> None:
-        """Raises ValueError, naming the row, for an invalid cell or unequal file types or sizes."""
+    def checked(self, notes: NoteCounter) -> "FileExamples":
+        """Returns the examples with all rows in `unusable` that are so without reading images.
+
+        These are rows with a missing image, an invalid cell, or a file of another type or size than
+        most. `notes` counts what `Task.clean` changes in cells.
+        """
+        unusable = dict(self.unusable)
+        for column in (self.images, *self.columns):
+            for i, file in enumerate(column):
+                if i not in unusable and isinstance(file, Path) and not file.is_file():
+                    unusable[i] = f"{self.place(i)}: there is no file {file}"
         for task, column in zip(self.tasks, self.columns, strict=True):
-            checked = set()
-            for i, value in enumerate(column):
-                if isinstance(value, (str, int, float, bool)) and value not in checked:
-                    checked.add(value)
-                    read_label(task, value, (1, 1), self.place(i))
+            self._check_cells(task, column, unusable, notes)
             if task.one_file_type:
-                self._require_equal(column, storage_format)
+                self._require_equal(column, storage_format, unusable)
         if self.size is None:
             size = lambda image: "{} x {}".format(*image_size(image))
-            self._require_equal(self.images, size, "; give size=(height,width)")
+            self._require_equal(self.images, size, unusable, "; give size=(height,width)")
+        return dataclasses.replace(self, unusable=unusable)
+
+    def _check_cells(
+        self, task: Task, column: Sequence[Any], unusable: dict[int, str], notes: NoteCounter
+    ) -> None:
+        """Adds the rows with an invalid cell to `unusable`."""
+        is_cleaned = type(task).clean is not Task.clean
+        valid = set()
+        for i, value in enumerate(column):
+            if value is None or isinstance(value, (Path, StoredLabel)) or i in unusable:
+                continue
+            if not is_cleaned and isinstance(value, (str, int, float, bool)) and value in valid:
+                continue
+            try:
+                size = image_size(self.images[i]) if is_cleaned else (1, 1)
+                _, changed = clean_label(task, value, size, self.place(i))
+            except ValueError as error:
+                unusable[i] = str(error)
+                continue
+            for what, count in changed.items():
+                notes.add("dropped", f"{what} of task {task.name!r}", self.place(i), count)
+            if isinstance(value, (str, int, float, bool)):
+                valid.add(value)
 
     def _require_equal(
-        self, values: Sequence[Any], read: Callable[[Path], str], hint: str = ""
+        self,
+        values: Sequence[Any],
+        read: Callable[[Path], str],
+        unusable: dict[int, str],
+        hint: str = "",
     ) -> None:
-        """Raises ValueError unless `read` returns the same for all files among the values."""
-        first: tuple[int, str] | None = None
+        """Adds the rows whose file is described otherwise than most, by `read`, to `unusable`."""
+        found: dict[int, str] = {}
         for i, file in enumerate(values):
-            if isinstance(file, Path):
-                with error_prefix(f"{self.place(i)}: {file.name}"):
-                    description = read(file)
-                first = first or (i, description)
-                if description != first[1]:
-                    other = f"that of row {self.numbers[first[0]]} is {first[1]}{hint}"
-                    raise ValueError(f"{self.place(i)}: {file.name} is {description}, but {other}")
+            if isinstance(file, Path) and i not in unusable:
+                try:
+                    with error_prefix(f"{self.place(i)}: {file.name}"):
+                        found[i] = read(file)
+                except ValueError as error:
+                    unusable[i] = str(error)
+        if len(set(found.values())) < 2:
+            return
+        usual, _ = collections.Counter(found.values()).most_common(1)[0]
+        other = next(i for i, description in found.items() if description == usual)
+        for i, description in found.items():
+            if description != usual:
+                unusable[i] = (
+                    f"{self.place(i)}: {values[i].name} is {description}, but that of row "
+                    f"{self.numbers[other]} is {usual}{hint}"
+                )
 
 
 def _read_value(task: Task, value: Any, size: Pixels) -> Any:
@@ -118,8 +169,14 @@ def _read_value(task: Task, value: Any, size: Pixels) -> Any:
     return value.read() if isinstance(value, StoredLabel) else value
 
 
-def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -> Source:
-    """Returns a source of image files, from all examples and the rows of each split."""
+def source_of_files(
+    examples: FileExamples, rows: Mapping[str, Sequence[int]], notes: NoteCounter
+) -> Source:
+    """Returns a source of image files, from all examples and the rows of each split.
+
+    The examples are checked; see `FileExamples.checked`.
+    """
+    examples = examples.checked(notes)
     for name, index in rows.items():
         if not index:
             raise ValueError(
@@ -127,4 +184,6 @@ def source_of_files(examples: FileExamples, rows: Mapping[str, Sequence[int]]) -
                 "splits in a column, or give other shares (validation=..., test=...)"
             )
     split = lambda index: LazySplit(examples.at(index), examples.tasks, examples.size)
-    return source_of_splits({name: split(index) for name, index in rows.items()}, 0.0, 255.0)
+    splits = {name: split(index) for name, index in rows.items()}
+    source = source_of_splits(splits, 0.0, 255.0, examples.tasks)
+    return dataclasses.replace(source, notes=notes.notes())

@@ -1,16 +1,15 @@
 """Splits whose examples are read, validated and resized on access."""
 
 import abc
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jaxtyping import Num
 
-from mtljax.data.base import Example, LabelRequest, Source, Split
+from mtljax.data.base import Example, LabelRequest, Source, Split, faults_of
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels, Resize, resize_image
@@ -59,6 +58,7 @@ class LazySplit:
     """
 
     examples: RawExamples
+    """Raw examples; optional methods: `place` and `faults`, see `Split`."""
     tasks: tuple[Task, ...]
     size: Pixels | None
 
@@ -74,6 +74,10 @@ class LazySplit:
         """Returns the group and the stratum of an example."""
         membership = getattr(self.examples, "membership", None)
         return membership(row) if membership else Membership()
+
+    def faults(self) -> Mapping[int, str]:
+        """Returns the examples that are known to be unusable."""
+        return faults_of(self.examples)  # type: ignore[arg-type]  # by its optional method
 
     def __getitem__(self, index: int) -> Example:
         """Returns one example; a ValueError names the file and row."""
@@ -98,19 +102,15 @@ def tasks_of(requests: Sequence[LabelRequest]) -> tuple[Task, ...]:
     return tuple(request.task for request in requests)
 
 
-@contextlib.contextmanager
-def error_prefix(place: object) -> Iterator[None]:
-    """Context that puts `place` in front of the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
 def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
     """Returns a raw value as a valid label of an image of this size."""
+    return clean_label(task, value, size, place)[0]
+
+
+def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, Mapping[str, int]]:
+    """Returns a raw value as a valid label, and what was changed in it; see `Task.clean`."""
     try:
-        label = task.parse(value)
+        label, changed = task.clean(task.parse(value), size)
         leaves = jax.tree.leaves(label), jax.tree.leaves(task.placeholder(size))
         for leaf, expected in zip(*leaves, strict=True):
             if np.shape(leaf) != np.shape(expected):
@@ -120,10 +120,12 @@ def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
     except ValueError as error:
         reason = str(error).removeprefix(f"task {task.name!r}: ").replace(" of example 0", "")
         raise ValueError(f"{place}: task {task.name!r}: {reason}") from None
-    return label
+    return label, changed
 
 
-def source_of_splits(splits: Mapping[str, Split], low: float, high: float) -> Source:
+def source_of_splits(
+    splits: Mapping[str, Split], low: float, high: float, tasks: tuple[Task, ...] = ()
+) -> Source:
     """Returns a source of the splits "train", "validation" and "test", with estimated moments."""
     mean, std = estimate_moments(splits["train"])
     train, validation, test = (splits[name] for name in ("train", "validation", "test"))
@@ -135,6 +137,7 @@ def source_of_splits(splits: Mapping[str, Split], low: float, high: float) -> So
         std=std,
         low=low,
         high=high,
+        tasks=tasks,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Batch, Split
+from mtljax.data.base import Batch, Split, first_usable
 
 READER_THREADS = 8
 """Threads that read an entire split."""
@@ -77,7 +77,9 @@ def read_split(split: Split) -> Batch:
 
 def size_in_bytes(split: Split) -> int:
     """Returns the size of the entire split on a device."""
-    return len(split) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(split[0]))
+    return len(split) * sum(
+        np.asarray(leaf).nbytes for leaf in jax.tree.leaves(first_usable(split))
+    )
 
 
 def _prefetched(batch: Callable[[int], PyTree], start: int, stop: int) -> grain.IterDataset:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtljax.data.base import Example, Source, Split, membership_of, place_of
+from mtljax.data.base import Example, Source, Split, faults_of, membership_of, place_of
 from mtljax.data.splitting import Membership
 
 
@@ -44,6 +44,15 @@ class Pool:
         """Returns the group and the stratum of an example."""
         place = self.places[row]
         return membership_of(self.splits[place.split], place.row)
+
+    def faults(self) -> Mapping[int, str]:
+        """Returns the examples that are known to be unusable."""
+        known = {name: faults_of(split) for name, split in self.splits.items()}
+        return {
+            row: known[split][index]
+            for row, (split, index) in enumerate(self.places)
+            if index in known[split]
+        }
 
     def at(self, rows: Sequence[int] | np.ndarray) -> "Pool":
         """Returns the pool of the examples at `rows`."""

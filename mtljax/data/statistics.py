@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from mtljax.data.base import Example, Split
+from mtljax.data.base import Split
 from mtljax.data.notes import Note
-from mtljax.data.pipeline import READER_THREADS
+from mtljax.data.problems import read_examples
 from mtljax.tasks import Task
 
 MAX_CLASSES_SHOWN = 6
@@ -85,24 +84,26 @@ def _shares(classes: dict[str, int]) -> str:
     return f"{len(classes)} classes: {', '.join(shares)}" if len(classes) > 1 else shares[0]
 
 
-def iterate_examples(split: Split) -> Iterator[Example]:
-    """Iterates over all examples in order, read ahead by several threads."""
-    with ThreadPoolExecutor(READER_THREADS) as pool:
-        for start in range(0, len(split), 64):
-            rows = range(start, min(start + 64, len(split)))
-            yield from pool.map(split.__getitem__, rows)
+def label_statistics(
+    tasks: tuple[Task, ...], split: Split
+) -> tuple[dict[str, LabelStatistics], dict[int, str]]:
+    """Reads an entire split.
 
-
-def label_statistics(tasks: tuple[Task, ...], split: Split) -> dict[str, LabelStatistics]:
-    """Reads an entire split and returns the statistics of each task's labels."""
+    Returns:
+      The statistics of each task's labels, and the examples that cannot be used: {row: message}.
+    """
     statistics = {task.name: LabelStatistics() for task in tasks}
-    for example in iterate_examples(split):
+    unusable: dict[int, str] = {}
+    for row, example in enumerate(read_examples(split)):
+        if isinstance(example, ValueError):
+            unusable[row] = str(example)
+            continue
         for task in tasks:
             present, label = (example[part][task.name] for part in ("present", "labels"))
             values = np.asarray(task.label_values(label)) if present else None
             unknown = task.num_unknown(label) if present else 0
             statistics[task.name].add(values, unknown)
-    return statistics
+    return statistics, unusable
 
 
 def unseen_classes(

@@ -4,11 +4,13 @@ import codecs
 import csv
 import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
 from mtljax.utils.optional import require
 
@@ -53,6 +55,27 @@ def read_table(path: Path) -> list[Row]:
     if not rows:
         raise ValueError(f"{path} is empty: it has no rows")
     return rows
+
+
+def table_classes(task: Task, mentioned: Iterable[str]) -> tuple[str, ...]:
+    """Returns the classes that the cells of a task mention, in natural order.
+
+    None if the task has its own, if all are indices below its number of classes, or if one is a
+    fraction, which is no class.
+    """
+    texts = set(mentioned)
+    count = getattr(task, "num_classes", 0)
+    are_indices = all(text.isdecimal() and int(text) < count for text in texts)
+    has_fraction = any(_FRACTION.fullmatch(text) for text in texts)
+    if getattr(task, "class_names", ()) or are_indices or has_fraction:
+        return ()
+    return tuple(sorted(texts, key=natural_key))
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Returns a sort key by which 9 precedes 10, and img9 precedes img10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def _row(number: int, cells: Mapping[str, Any]) -> Row:
@@ -128,5 +151,6 @@ def _read_parquet(path: Path) -> Iterable[Row]:
     yield from map(_row, itertools.count(1), rows)
 
 
+_FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+(e[-+]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 _READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 _EXTENSIONS = ", ".join(_READERS)

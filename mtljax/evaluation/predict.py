@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Num, PyTree
 
-from mtljax.build import check_labels, open_source
+from mtljax.build import check_labels, open_source, usable
 from mtljax.data import Arrays, Source, Split
-from mtljax.data.lazy import error_prefix
+from mtljax.data.base import first_usable
 from mtljax.data.pool import pool_of
 from mtljax.evaluation.evaluator import Evaluator
 from mtljax.evaluation.predict_files import predict_each
@@ -24,6 +24,7 @@ from mtljax.step.state import TrainState, example_keys
 from mtljax.tasks import Task
 from mtljax.tasks.base import SplitMetrics
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"
@@ -157,13 +158,14 @@ def open_split(trained: TrainedModel, split: str, source: Source | str | None = 
     if isinstance(source, str):
         data = dataclasses.replace(experiment.data, source=source, drop=None, fold=None)
         experiment, source = dataclasses.replace(experiment, data=data), None
-    opened = open_source(experiment, source)
+    needed = (split,) if split in SPLITS else SPLITS
+    opened = usable(experiment, open_source(experiment, source), needed)
     if opened.folds and opened.folds != trained.folds:
         raise ValueError(
             f"the examples of fold {experiment.data.fold} are not those of the training: the data "
             "has changed, or has examples with labels of other tasks only, as in comparisons"
         )
-    shape = np.shape(opened.test[0]["image"])
+    shape = np.shape(first_usable(opened.splits()[needed[0]])["image"])
     if experiment is not trained.experiment and shape != tuple(trained.shape):
         height, width, channels = trained.shape
         raise ValueError(

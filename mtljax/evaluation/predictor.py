@@ -12,11 +12,11 @@ from jaxtyping import Float, Num, PyTree
 from mtljax.compilation import compiler_options
 from mtljax.data.base import Batch, Split
 from mtljax.data.images import image_size, read_content, read_image_array
-from mtljax.data.lazy import error_prefix
 from mtljax.data.pipeline import READER_THREADS, read_batch
 from mtljax.runs.load import TrainedModel
 from mtljax.step import eval_step
 from mtljax.tasks.warps import Pixels, resize_image
+from mtljax.utils.text import error_prefix
 
 BATCH_SIZE = 64
 """Maximum number of images in one forward pass."""

@@ -25,9 +25,18 @@ import filelock
 import numpy as np
 
 from mtljax.config import Data, Experiment, to_json
-from mtljax.config.files import CODE, changed_code, defaults, moved_code, run_config, trust_code
+from mtljax.config.files import (
+    CODE,
+    as_tuples,
+    changed_code,
+    defaults,
+    moved_code,
+    run_config,
+    trust_code,
+)
 from mtljax.config.task_classes import require_not_executing
 from mtljax.data.folds import require_same_folds
+from mtljax.data.resolve import complete
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
@@ -85,7 +94,8 @@ def check_folder(
         contains a link that leads out of it; or the experiment cannot be recorded.
     """
     require_not_executing()
-    config, requested = path / CONFIG, null_for_nan(to_json(experiment))
+    config = path / CONFIG
+    to_json(experiment)  # checks that it can be recorded
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
     if not path.is_dir():
@@ -98,6 +108,7 @@ def check_folder(
             raise ValueError(f"{inside} is a link that leads out of the run folder; remove it")
     if config.exists():
         stored = _read(config)
+        requested = null_for_nan(to_json(_with_tasks(stored, experiment)))
         for file in changed_code(experiment, stored):
             print_line(f"warning: {file} has changed since {path} was started")
         stored = moved_code(experiment, stored)
@@ -110,6 +121,18 @@ def check_folder(
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
     _read_lines(path / METRICS)
     return shorter
+
+
+def with_recorded_tasks(path: Path, experiment: Experiment) -> Experiment:
+    """Returns the experiment with what its run in this folder derived from the data."""
+    return _with_tasks(_read(path / CONFIG), experiment) if (path / CONFIG).exists() else experiment
+
+
+def _with_tasks(config: dict[str, Any], experiment: Experiment) -> Experiment:
+    recorded = {t.get("name"): t for t in config.get("tasks") or () if isinstance(t, dict)}
+    fields = lambda task: {k: as_tuples(x) for k, x in recorded.get(task.name, {}).items()}
+    tasks = tuple(complete(task, fields(task)) for task in experiment.tasks)
+    return dataclasses.replace(experiment, tasks=tasks)
 
 
 def _shorter(path: Path, config: dict[str, Any], experiment: Experiment) -> RunResult | None:

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from mtljax.build import open_source, require_learnable
 from mtljax.config import Experiment
-from mtljax.data.base import Example, Source
+from mtljax.data.base import Example, Source, Split
 from mtljax.data.notes import Note
+from mtljax.data.pool import ExampleId
+from mtljax.data.problems import Problem
+from mtljax.data.resolve import resolve_tasks
 from mtljax.data.statistics import LabelStatistics, label_statistics, unseen_classes
 from mtljax.screening.appearance import to_pil
 from mtljax.tasks import Task
@@ -21,18 +25,32 @@ COLUMNS = 8
 """Maximum number of pictures per row, unless one example has more."""
 
 
-def survey(
-    experiment: Experiment, output: Path, samples: int
-) -> tuple[dict[str, dict[str, LabelStatistics]], tuple[Note, ...]]:
-    """Writes statistics.json and samples.png, and returns {split: {task: statistics}} and notes.
+class Survey(NamedTuple):
+    """Summary of an experiment's data."""
+
+    tasks: tuple[Task, ...]
+    """The tasks, with what was derived from the data."""
+    statistics: dict[str, dict[str, LabelStatistics]]
+    """{split: {task: statistics}}."""
+    notes: tuple[Note, ...]
+    problems: list[Problem]
+    """Examples that cannot be used."""
+
+
+def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
+    """Reads all examples, and writes statistics.json, samples.png and, if any, problems.json.
 
     Raises:
-      ValueError: A label is invalid, or the folder cannot be written to.
+      ValueError: The data cannot be opened, or the folder cannot be written to.
     """
     if samples < 1:
         raise ValueError(f"--samples must be >= 1, not {samples}")
-    source, tasks = open_source(experiment), experiment.tasks
-    statistics = {name: label_statistics(tasks, split) for name, split in source.splits().items()}
+    source = open_source(experiment)
+    tasks = resolve_tasks(experiment.tasks, source)
+    statistics, problems = {}, []
+    for name, split in source.splits().items():
+        statistics[name], unusable = label_statistics(tasks, split)
+        problems += [Problem(ExampleId(name, row), text) for row, text in unusable.items()]
     content = {
         name: {
             "examples": len(source.splits()[name]),
@@ -43,6 +61,9 @@ def survey(
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "statistics.json", content)
+        if problems:
+            listed = [{**place._asdict(), "message": text} for place, text in problems]
+            write_json(output / "problems.json", listed)
         draw_sheet(tasks, source, output / "samples.png", samples)
     except OSError as error:
         raise ValueError(
@@ -53,7 +74,7 @@ def survey(
         require_learnable(tasks, source.train)
     except ValueError as error:  # stops training
         notes.append(Note("warning", str(error), 1, ""))
-    return statistics, tuple(notes)
+    return Survey(tasks, statistics, tuple(notes), problems)
 
 
 def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) -> None:
@@ -66,15 +87,18 @@ def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) ->
 
     size = len(source.train)
     rows = np.unique(np.linspace(0, size - 1, min(count, size)).astype(int))
-    examples = [source.train[int(row)] for row in rows]
+    read = [(row, example) for row in rows if (example := _read(source.train, int(row)))]
+    if not read:
+        return
     images = [
         np.asarray(to_pil(example["image"], source.low, source.high).convert("RGB"))
-        for example in examples
+        for _, example in read
     ]
+    examples = [example for _, example in read]
     pictured = [task for task in tasks if _can_draw(task, examples, images)]
     as_text = [task for task in tasks if task not in pictured]
     cells = []
-    for row, example, image in zip(rows, examples, images, strict=True):
+    for (row, example), image in zip(read, images, strict=True):
         captions = [Caption("", f"training example {row}")]
         captions += [Caption(task.name, _text(task, example)) for task in as_text]
         cells.append(GridCell(image, captions))
@@ -87,6 +111,14 @@ def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) ->
     grid = ImageGrid(cells=cells, columns=columns, width=CELL * columns, dpi=DPI)
     plot = grid.render(path.stem, "Evenly spaced training examples with their labels")
     path.write_bytes(plot.png)
+
+
+def _read(split: Split, row: int) -> Example | None:
+    """Returns an example, None if it cannot be used."""
+    try:
+        return split[row]
+    except ValueError:
+        return None
 
 
 def _can_draw(

@@ -1,6 +1,7 @@
 """The training loop: steps, records, evaluations, checkpoints, and the result at the end."""
 
 import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.evaluation.tables import result_table
 from mtljax.runs.continuation import continue_run
-from mtljax.runs.folder import REPORT, check_folder, read_result
+from mtljax.runs.folder import REPORT, check_folder, read_result, with_recorded_tasks
 from mtljax.runs.result import RunResult
 from mtljax.training.executors import Cost
 from mtljax.training.group import RunGroup, resume_step
@@ -63,6 +64,7 @@ def train(
     start = time.perf_counter()
     workdir, quiet = Path(workdir), quiet or jax.process_index() > 0
     shorter = check_folder(workdir, experiment, may_continue=True)
+    experiment = with_recorded_tasks(workdir, experiment)
     if source is not None:
         source = load_source(experiment, source)
     result = read_result(workdir) if shorter is None else None
@@ -141,12 +143,14 @@ def train_group(
       ValueError: A folder cannot be used.
       Stopped: SIGTERM was received; the states are saved.
     """
+    tasks = programs.setup.experiment.tasks
+    experiments = [dataclasses.replace(experiment, tasks=tasks) for experiment in experiments]
     experiment = experiments[0]
     seeds = [experiment.seed for experiment in experiments]
     step, cost = resume_step(workdirs, seeds), Cost()
     # The initial weights are read before anything is written.
     messages = [f"resuming from step {step}"] if step else programs.setup.initial.report
-    messages = [*map(str, programs.setup.source.notes), *messages]
+    messages = [*map(str, programs.setup.source.notes), *programs.setup.derived, *messages]
     with contextlib.ExitStack() as stack:
         stop_received = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)

@@ -16,6 +16,7 @@ from mtljax.build import Parts, build, compute_dtype, freeze_options, load_sourc
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.data.pipeline import BatchSampler
+from mtljax.data.resolve import derivations, resolve_tasks
 from mtljax.runs.folder import CONFIG
 from mtljax.runs.selection import check_select
 from mtljax.step.distillation import Distillation
@@ -30,12 +31,14 @@ class Setup:
     """An experiment with all that it names loaded and checked; valid for any seed."""
 
     experiment: Experiment
-    """The seed is ignored."""
+    """The experiment with resolved tasks; the seed is ignored."""
     source: Source
     placement: parallel.Placement
     """Placement of one run, with its batches spread over the devices."""
     parts: Parts
     distillation: Distillation | None
+    derived: tuple[str, ...]
+    """Lines on fields of tasks that were derived from the data."""
 
     @functools.cached_property
     def initial(self) -> transfer.InitialVariables:
@@ -119,11 +122,14 @@ def set_up(
     _require_unseen_fold(experiment)
     if source is None:
         source = load_source(experiment)
+    given = experiment.tasks
+    experiment = dataclasses.replace(experiment, tasks=resolve_tasks(given, source))
     BatchSampler(seed=0, size=len(source.train), batch_size=batch_size)  # checks the size
     parts = build(experiment, *_statistics(experiment, source), source.low, source.high)
     check_select(experiment)
     distillation = load_teachers(experiment, parts.distill, source)
-    return Setup(experiment, source, placement, parts, distillation)
+    derived = tuple(derivations(given, experiment.tasks))
+    return Setup(experiment, source, placement, parts, distillation, derived)
 
 
 def _require_unseen_fold(experiment: Experiment) -> None:

@@ -1,7 +1,8 @@
 """Text formatting."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -26,3 +27,12 @@ def first_line(error: Exception) -> str:
 def count(amount: int, noun: str) -> str:
     """Formats a count: `1 image`, `2 images`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+
+
+@contextlib.contextmanager
+def error_prefix(place: object) -> Iterator[None]:
+    """Context that puts `place` in front of the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None

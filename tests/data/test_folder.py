@@ -212,7 +212,7 @@ MISTAKES = {
     ),
     "a cell too many": (text(lambda t: t.rstrip() + ",1\n"), "labels.csv row 25: 14 cells, but"),
     "two columns alike": (text(lambda t: t.replace("kind", "weight", 1)), "row 1: two columns"),
-    "missing image": (lambda f: (f / "images/005.png").unlink(), "row 7: there is no file 005.png"),
+    "missing image": (lambda f: (f / "images/005.png").unlink(), ROW5 + "there is no file"),
     "image cut off": (cut_off, ROW5 + "005.png: cannot be read as an image"),
     "image of another size": (
         picture("images/005.png", np.zeros((9, 9, 3), np.uint8)),
@@ -244,7 +244,7 @@ MISTAKES = {
     ),
     "half a label": (edit(5, x1=""), "row 7: x1 is empty, but y0"),
     "point outside": (edit(5, y0="-3"), ROW5 + "task 'eyes': label is -3.0"),
-    "missing mask": (edit(5, mask="mask/none.png"), "row 7: there is no file mask/none.png"),
+    "missing mask": (edit(5, mask="mask/none.png"), ROW5 + "there is no file .*mask/none.png"),
     "mask of another size": (
         picture("mask/005.png", np.zeros((9, 9), np.uint8)),
         ROW5 + r"task 'mask': a label of shape .9, 9. for an image of 12 x 16",

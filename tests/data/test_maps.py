@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtljax.build import load_source, open_source
+from mtljax.build import load_source
 from mtljax.config import Data, Experiment
 from mtljax.tasks import Depth, Edges, Keypoints, Normals, Reconstruction, Segmentation
 
@@ -196,7 +196,7 @@ def test_the_bits_of_depth_maps_are_their_unit_and_must_be_equal(tmp_path):
         for i in range(4)
     }
     with pytest.raises(ValueError, match="1.png is an image of mode L, but that of row 2"):
-        open_source(write_folder(tmp_path / "data", Depth(name="d"), files))
+        load_source(write_folder(tmp_path / "data", Depth(name="d"), files))
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])

@@ -14,8 +14,10 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.statistics import label_statistics, unseen_classes
 from mtljax.data.tables import read_table
 from mtljax.screening.survey import survey
-from mtljax.tasks import Classification, MultiLabel, Segmentation
+from mtljax.tasks import Classification, Detection, MultiLabel, Segmentation
 from mtljax.tasks.parsing import class_index
+
+CATS, ANY = Detection(name="boxes", class_names=("cat",)), Detection(name="boxes")
 
 
 def write_coco(path, annotations, names=("a.png",), categories=("cat", "dog")):
@@ -43,7 +45,7 @@ def write_coco(path, annotations, names=("a.png",), categories=("cat", "dog")):
 def test_boxes_that_are_changed_are_counted(annotation, boxes, note, tmp_path):
     notes = NoteCounter()
     path = write_coco(tmp_path / "boxes.json", [annotation, {"bbox": [1, 1, 2, 2]}])
-    found = read_boxes(path, ("cat",), notes)["a.png"]["boxes"].tolist()
+    found = read_boxes(path, CATS, notes)[1]["a.png"]["boxes"].tolist()
     assert found == [*boxes, [1, 1, 3, 3]]
     (text,) = map(str, notes.notes())
     assert text.startswith(note)
@@ -63,7 +65,7 @@ def test_boxes_that_are_changed_are_counted(annotation, boxes, note, tmp_path):
 def test_images_are_matched_by_path_and_else_by_a_unique_name(names, images, expected, tmp_path):
     boxes = [{"bbox": [1, 1, 2 + i, 2], "image_id": i} for i in range(len(names))]
     path, notes = write_coco(tmp_path / "boxes.json", boxes, names), NoteCounter()
-    found = match_images(path, read_boxes(path, (), notes), images, notes)
+    found = match_images(path, read_boxes(path, ANY, notes)[1], images, notes)
     assert [None if b is None else int(b["boxes"][0, 3] - 3) for b in found] == expected
     assert [n.kind for n in notes.notes()] == (["missing"] if None in expected else [])
 
@@ -75,7 +77,7 @@ def test_images_are_matched_by_path_and_else_by_a_unique_name(names, images, exp
 def test_an_ambiguous_name_is_an_error(names, images, tmp_path):
     path = write_coco(tmp_path / "boxes.json", [], names)
     with pytest.raises(ValueError, match="base name only, which is not unique"):
-        match_images(path, read_boxes(path, (), NoteCounter()), images, NoteCounter())
+        match_images(path, read_boxes(path, ANY, NoteCounter())[1], images, NoteCounter())
 
 
 @pytest.mark.parametrize("value", ["3", 3, 3.0, np.int64(3), b"3"])
@@ -142,13 +144,13 @@ def test_masks_of_0_and_255_are_an_error(tmp_path):
 
 def test_the_data_page_says_what_stops_training(tmp_path):
     experiment = folder_of_masks(tmp_path / "bad", [255])
-    _, notes = survey(experiment, tmp_path / "survey", 2)
+    notes = survey(experiment, tmp_path / "survey", 2).notes
     assert any("set values=(0, 255)" in str(note) for note in notes)
 
 
 def test_a_class_without_a_training_label_is_a_warning(tmp_path):
     experiment = folder_of_masks(tmp_path / "data", [0])
-    statistics = label_statistics(experiment.tasks, open_source(experiment).train)
+    statistics, _ = label_statistics(experiment.tasks, open_source(experiment).train)
     (note,) = unseen_classes(experiment.tasks, statistics)
     assert str(note) == "warning: task 'mask': no training label has class 1"
     other = Classification(name="mask", num_classes=2, class_names=("sky", "tree"))

@@ -139,7 +139,7 @@ WANT_MARK = [LabelRequest(Classification(name="mark", num_classes=2), "marks/a")
         (
             ",size=(8,8)",
             [LabelRequest(Classification(name="kind", num_classes=5), "label")],
-            "label has 3 classes, but task 'kind' has num_classes=5",
+            "task 'kind' has num_classes=5, but the data has 3 classes",
         ),
         (
             ",size=(8,8)",

@@ -71,7 +71,8 @@ def test_a_label_that_is_wrong_is_named(tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "labels.csv row 9 (007.png): task 'mask': label is 9 at (0, 0)" in said[0]
-    assert not (tmp_path / "out").exists()
+    (problem,) = json.loads((tmp_path / "out" / "problems.json").read_text())
+    assert problem["message"] in said[0]
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
 
+MAX_PROBLEMS = 20
+"""Maximum number of unusable examples that `data` prints."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags(ExperimentFlags):
@@ -43,15 +46,25 @@ def data_verb(arguments: list[str]) -> int:
     """Runs `data` and returns the exit status."""
     flags, experiment = read_experiment(arguments, "data", "Summarizes the data of", DataFlags)
     from mtljax.cli.tables import survey_table
+    from mtljax.data.problems import require_no_problems
+    from mtljax.data.resolve import derivations
     from mtljax.screening.survey import survey
     from mtljax.utils.terminal import console, print_line
+    from mtljax.utils.text import count
 
     folder = flags.output or Path("runs") / f"data-{experiment.name}"
-    statistics, notes = survey(experiment, folder, flags.samples)
-    console.print(survey_table(experiment, statistics))
-    for note in notes:
-        print_line(str(note))
+    found = survey(experiment, folder, flags.samples)
+    console.print(survey_table(experiment.name, found.tasks, found.statistics))
+    for line in [*derivations(experiment.tasks, found.tasks), *map(str, found.notes)]:
+        print_line(line)
+    for problem in found.problems[:MAX_PROBLEMS]:
+        print_line(f"cannot be used: {problem.message}")
+    rest = len(found.problems) - MAX_PROBLEMS
+    if rest > 0:
+        print_line(f"... and {count(rest, 'further example')}: see {folder / 'problems.json'}")
     print(f"written to {folder}")
+    if experiment.data.on_error == "fail":
+        require_no_problems(found.problems)
     return 0
 
 

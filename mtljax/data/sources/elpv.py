@@ -7,6 +7,7 @@ from pathlib import Path
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.lazy import tasks_of
+from mtljax.data.notes import NoteCounter
 from mtljax.utils.bounded_reading import read_text
 
 PACKAGE = "elpv_dataset"
@@ -45,8 +46,8 @@ def elpv(size: int = 160, *, requests: Sequence[LabelRequest]) -> Source:
     numbers = tuple(range(1, len(names) + 1))
     columns = tuple(labels[request.key] for request in requests)
     examples = FileExamples(table, images, numbers, columns, tasks_of(requests), 1, (size, size))
-    examples.check()
-    return source_of_files(examples, _stratified_split(list(zip(*labels.values(), strict=True))))
+    parts = _stratified_split(list(zip(*labels.values(), strict=True)))
+    return source_of_files(examples, parts, NoteCounter())
 
 
 def _find_table() -> Path:

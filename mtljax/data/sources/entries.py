@@ -71,8 +71,7 @@ class Opening:
             size=read_size(self.size, root.name),
             members=members,
         )
-        examples.check()
-        return dataclasses.replace(source_of_files(examples, rows), notes=notes.notes())
+        return source_of_files(examples, rows, notes)
 
     def split(
         self,

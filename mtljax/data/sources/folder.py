@@ -1,7 +1,7 @@
 """Source of the user's own data: a folder of images and a table of their labels."""
 
-import dataclasses
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,13 @@ from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.coco import match_images, read_boxes
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.images import FILES
-from mtljax.data.lazy import tasks_of
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.splitting import members_of_table, require_whole_groups, split_rows
-from mtljax.data.tables import Row, find_table, read_table
+from mtljax.data.tables import Row, find_table, read_table, table_classes
+from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 
 SPLITS = {
     "training": "train",
@@ -71,11 +72,22 @@ def folder(
     images = _images(root, file, rows, image)
     numbers = tuple(row.number for row in rows)
     notes = NoteCounter()
-    columns = tuple(_labels(root, file, rows, images, request, notes) for request in requests)
-    tasks, image_size = tasks_of(requests), read_size(size, "folder")
+    columns, tasks = [], []
+    for request in requests:
+        task, column = _labels(root, file, rows, images, request, notes)
+        tasks.append(task)
+        columns.append(column)
     members = tuple(members_of_table(str(file), rows, group, stratify))
-    examples = FileExamples(file, images, numbers, columns, tasks, channels, image_size, members)
-    examples.check()
+    examples = FileExamples(
+        table=file,
+        images=images,
+        numbers=numbers,
+        columns=tuple(columns),
+        tasks=tuple(tasks),
+        channels=channels,
+        size=read_size(size, "folder"),
+        members=members,
+    )
     if any(split in row.cells for row in rows):
         parts = _split_by_column(file, rows, split)
         require_whole_groups(str(file), parts, members)
@@ -85,7 +97,7 @@ def folder(
     for task, column in zip(examples.tasks, examples.columns, strict=True):
         if all(column[i] is None for i in parts["train"]):
             raise ValueError(f"{file}: task {task.name!r} has no label in any training row")
-    return dataclasses.replace(source_of_files(examples, parts), notes=notes.notes())
+    return source_of_files(examples, parts, notes)
 
 
 def _split_by_column(file: Path, rows: Sequence[Row], column: str) -> dict[str, list[int]]:
@@ -110,7 +122,10 @@ def _images(root: Path, file: Path, rows: Sequence[Row], column: str) -> tuple[P
     numbers: dict[Path, int] = {}
     for row in rows:
         place = f"{file} row {row.number}"
-        path = _find_file(root, place, row.cells.get(column), "images")
+        name = row.cells.get(column)
+        if not isinstance(name, str):
+            raise ValueError(f"{place}: must have the name of an image file, not {name!r}")
+        path = _find_file(root, name, "images")
         if path in numbers:
             raise ValueError(f"{place}: {path.name} is in row {numbers[path]} already")
         numbers[path] = row.number
@@ -121,14 +136,10 @@ def _columns(rows: Sequence[Row]) -> set[str]:
     return {name for row in rows for name in row.cells}
 
 
-def _find_file(root: Path, place: str, name: Any, subfolder: str) -> Path:
-    """Returns the file named in a cell, in a subfolder or in the folder itself."""
-    if not isinstance(name, str):
-        raise ValueError(f"{place}: must have the name of an image file, not {name!r}")
-    for path in (root / subfolder / name, root / name):
-        if path.is_file():
-            return path
-    raise ValueError(f"{place}: there is no file {name} in {root / subfolder} or {root}")
+def _find_file(root: Path, name: str, subfolder: str) -> Path:
+    """Returns the file named in a cell, in a subfolder or, also if missing, in the folder."""
+    inside = root / subfolder / name
+    return inside if inside.is_file() else root / name
 
 
 def _labels(
@@ -138,17 +149,21 @@ def _labels(
     images: Sequence[Path],
     request: LabelRequest,
     notes: NoteCounter,
-) -> tuple[Any, ...]:
-    """Returns the task's raw label of each row."""
+) -> tuple[Task, tuple[Any, ...]]:
+    """Returns the task, with the classes of the data, and its raw label of each row."""
     task, key = request
     if key.endswith(".json"):
-        boxes = read_boxes(root / key, getattr(task, "class_names", ()), notes)
+        task, boxes = read_boxes(root / key, task, notes)
         names = [_relative(root, image) for image in images]
-        return tuple(match_images(root / key, boxes, names, notes))
+        return task, tuple(match_images(root / key, boxes, names, notes))
     known = _columns(rows)
     columns = [key] if key in known else [name.strip() for name in key.split(",")]
     require_labels(str(file), [LabelRequest(task, name) for name in columns], known, "column")
-    return tuple(_cell(root, file, row, columns) for row in rows)
+    column = tuple(_cell(root, file, row, columns) for row in rows)
+    mentioned = [dict.fromkeys(columns)] if len(columns) > 1 else column
+    classes = table_classes(task, chain.from_iterable(map(task.classes_in, mentioned)))
+    with error_prefix(file):
+        return (task.with_classes(classes) if classes else task), column
 
 
 def _relative(root: Path, image: Path) -> str:
@@ -170,5 +185,5 @@ def _cell(root: Path, file: Path, row: Row, columns: Sequence[str]) -> Any:
         return None if empty else values
     value = row.cells.get(columns[0])
     if isinstance(value, str) and value.lower().endswith(FILES):
-        return _find_file(root, f"{file} row {row.number}", value, columns[0])
+        return _find_file(root, value, columns[0])
     return value

@@ -7,10 +7,21 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 
-from mtljax.data.base import Batch, Example, LabelRequest, Source, Split, membership_of, place_of
+from mtljax.data.base import (
+    Batch,
+    Example,
+    LabelRequest,
+    Source,
+    Split,
+    faults_of,
+    first_usable,
+    membership_of,
+    place_of,
+)
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.pipeline import read_batch
 from mtljax.data.splitting import Membership
+from mtljax.tasks import Task
 
 
 def join(
@@ -65,8 +76,21 @@ def join_sources(
     fixed = [source.fixed_splits for source in sources.values() if source.fixed_splits]
     if proportions is not None:
         fixed.append("the proportions of join repeat training examples")
-    joined_source = source_of_splits(joined, *ranges.pop())
+    joined_source = source_of_splits(joined, *ranges.pop(), tasks=_joined_tasks(sources))
     return dataclasses.replace(joined_source, notes=notes, fixed_splits="; ".join(fixed))
+
+
+def _joined_tasks(sources: Mapping[str, Source]) -> tuple[Task, ...]:
+    """Returns the tasks of all domains; those of one name must have the same classes."""
+    found = {task.name: task for source in sources.values() for task in source.tasks}
+    for domain, source in sources.items():
+        for task in source.tasks:
+            if task != found[task.name]:
+                raise ValueError(
+                    f"source join: task {task.name!r} has other classes in {domain} than in other "
+                    "domains; set class_names"
+                )
+    return tuple(found.values())
 
 
 def _index(sizes: Sequence[int], weights: Sequence[float] | None) -> Int[np.ndarray, "N 2"]:
@@ -85,7 +109,7 @@ class JoinedSplit:
 
     def __init__(self, splits: Mapping[str, Split], proportions: Mapping[str, float] | None = None):
         """Joins a split of each domain; without `proportions`, every example is read once."""
-        first = {domain: split[0] for domain, split in splits.items()}
+        first = {domain: first_usable(split) for domain, split in splits.items()}
         shapes = {domain: np.shape(example["image"]) for domain, example in first.items()}
         if len(set(shapes.values())) > 1:
             sizes = ", ".join(f"{domain} {shape}" for domain, shape in shapes.items())
@@ -114,6 +138,15 @@ class JoinedSplit:
         domain, position = map(int, self.index[row])
         names = membership_of(self.splits[domain], position)
         return Membership(*(f"{domain}/{name}" if name else "" for name in names))
+
+    def faults(self) -> Mapping[int, str]:
+        """Returns the examples that are known to be unusable."""
+        known = [faults_of(split) for split in self.splits]
+        return {
+            row: known[domain][position]
+            for row, (domain, position) in enumerate(self.index.tolist() if any(known) else ())
+            if position in known[domain]
+        }
 
     def take(self, rows: np.ndarray) -> Batch:
         """Returns the examples at `rows`, read per domain."""

@@ -8,9 +8,10 @@ import numpy as np
 
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.images import read_image, read_npy
-from mtljax.data.lazy import LazySplit, RawExample, error_prefix, source_of_splits, tasks_of
+from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import find_folder, hold_out, read_size
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 
 
 def npy_folders(
@@ -55,7 +56,7 @@ def npy_folders(
         "validation": split("train", [names[i] for i in held_out]),
         "test": split("val", _file_names(root / "val", image, requests)),
     }
-    return source_of_splits(splits, 0.0, 1.0)
+    return source_of_splits(splits, 0.0, 1.0, tasks_of(requests))
 
 
 def _file_names(folder: Path, image: str, requests: Sequence[LabelRequest]) -> list[str]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mtljax.data.base import LabelRequest, Source, require_classes, require_labels
+from mtljax.data.base import LabelRequest, Source, named_classes, require_labels
 from mtljax.data.images import image_size, read_image, read_label_map
-from mtljax.data.lazy import LazySplit, RawExample, error_prefix, source_of_splits, tasks_of
+from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import read_size
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 
 
 def tfds(
@@ -59,10 +60,8 @@ def tfds(
     new_size = read_size(size, "tfds")
     shape = features[image].shape
     require_labels(f"tfds {name}", requests, paths, noun="feature")
-    for task, key in requests:
-        count = getattr(_at(features, key), "num_classes", None)
-        if count is not None:
-            require_classes(f"tfds {name}: {key}", task, count)
+    names = lambda request: _class_names(_at(features, request.key))
+    requests = named_classes(f"tfds {name}", requests, names)
     if new_size is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
     settings = image, channels or shape[-1] or 3, new_size, tuple(requests), features
@@ -71,7 +70,13 @@ def tfds(
         data = _open_split(builder, split, name)
         examples = _TfdsExamples(data, f"tfds {name} {split}", *settings)
         splits[part] = LazySplit(examples, tasks_of(requests), new_size)
-    return source_of_splits(splits, 0.0, 255.0)
+    return source_of_splits(splits, 0.0, 255.0, tasks_of(requests))
+
+
+def _class_names(feature: Any) -> Sequence[str]:
+    """Returns the names of a feature's classes, which are numbers if it has only their count."""
+    names = getattr(feature, "names", None)
+    return [str(name) for name in names or range(getattr(feature, "num_classes", None) or 0)]
 
 
 def _open_builder(name: str, data_dir: str | None) -> Any:
