@@ -4,9 +4,10 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mtljax.data.base import Source
+from mtljax.data.encoded_images import ImageFile, opened
 from mtljax.data.images import image_size, read_image, read_label_map, storage_format
 from mtljax.data.lazy import LazySplit, RawExample, StoredLabel, clean_label, source_of_splits
 from mtljax.data.notes import NoteCounter
@@ -24,7 +25,7 @@ class FileExamples:
       table: Table or folder that lists the rows, for error messages.
       images: Image file of each row.
       numbers: Number of each row, for error messages.
-      columns: Value of each task and row: a number, a word, a list, the path of a file, or None.
+      columns: Value of each task and row: a number, a word, a list, a file, or None.
       tasks: Task of each column.
       channels: Number of channels of the images.
       size: Height and width that images are resized to; None if all have one size.
@@ -33,8 +34,8 @@ class FileExamples:
     """
 
     table: Path
-    images: tuple[Path, ...]
-    numbers: tuple[int, ...]
+    images: tuple[ImageFile, ...]
+    numbers: tuple[int | str, ...]
     columns: tuple[tuple[Any, ...], ...]
     tasks: tuple[Task, ...]
     channels: int
@@ -71,15 +72,17 @@ class FileExamples:
 
     def place(self, index: int) -> str:
         """Returns the table, row and image file of an example, for error messages."""
-        return f"{self.table} row {self.numbers[index]} ({self.images[index].name})"
+        name = self.images[index].name
+        return f"{self.table} row {self.numbers[index]}{f' ({name})' if name else ''}"
 
     def __getitem__(self, index: int) -> RawExample:
         if index in self.unusable:
             raise ValueError(self.unusable[index])
         place = self.place(index)
         with error_prefix(place):
-            image = read_image(self.images[index], self.channels, self.size)
-            size = image.shape[:2] if self.size is None else image_size(self.images[index])
+            file = opened(self.images[index])
+            image = read_image(file, self.channels, self.size)
+            size = image.shape[:2] if self.size is None else image_size(file)
             labels = {
                 task.name: _read_value(task, column[index], size)
                 for task, column in zip(self.tasks, self.columns, strict=True)
@@ -113,12 +116,12 @@ class FileExamples:
         is_cleaned = type(task).clean is not Task.clean
         valid = set()
         for i, value in enumerate(column):
-            if value is None or isinstance(value, (Path, StoredLabel)) or i in unusable:
+            if value is None or isinstance(value, ImageFile | StoredLabel) or i in unusable:
                 continue
             if not is_cleaned and isinstance(value, (str, int, float, bool)) and value in valid:
                 continue
             try:
-                size = image_size(self.images[i]) if is_cleaned else (1, 1)
+                size = image_size(opened(self.images[i])) if is_cleaned else (1, 1)
                 _, changed = clean_label(task, value, size, self.place(i))
             except ValueError as error:
                 unusable[i] = str(error)
@@ -131,17 +134,17 @@ class FileExamples:
     def _require_equal(
         self,
         values: Sequence[Any],
-        read: Callable[[Path], str],
+        read: Callable[[Path | BinaryIO], str],
         unusable: dict[int, str],
         hint: str = "",
     ) -> None:
         """Adds the rows whose file is described otherwise than most, by `read`, to `unusable`."""
         found: dict[int, str] = {}
         for i, file in enumerate(values):
-            if isinstance(file, Path) and i not in unusable:
+            if isinstance(file, ImageFile) and i not in unusable:
                 try:
                     with error_prefix(f"{self.place(i)}: {file.name}"):
-                        found[i] = read(file)
+                        found[i] = read(opened(file))
                 except ValueError as error:
                     unusable[i] = str(error)
         if len(set(found.values())) < 2:
@@ -158,9 +161,9 @@ class FileExamples:
 
 def _read_value(task: Task, value: Any, size: Pixels) -> Any:
     """Returns a cell, or the content of the file that it names."""
-    if isinstance(value, Path):
+    if isinstance(value, ImageFile):
         with error_prefix(value.name):
-            return read_label_map(task, value)
+            return read_label_map(task, opened(value))
     stated = value.size if isinstance(value, StoredLabel) else size
     stated = value.get("size", size) if isinstance(value, Mapping) else stated
     if stated != size:

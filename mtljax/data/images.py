@@ -21,6 +21,7 @@ from mtljax.data.tiff import inspect, is_tiff, read_bands
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
+from mtljax.utils.text import shortened
 
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".npy")
 """Extensions of image files and arrays, in lower case; a cell with one is a file name."""
@@ -185,9 +186,9 @@ def read_label_map(task: Task, path: Path | BinaryIO) -> np.ndarray:
     return read_map(path, is_lossy=task.accepts_lossy_files, has_colors=colors)
 
 
-def storage_format(path: Path) -> str:
+def storage_format(path: Path | BinaryIO) -> str:
     """Returns the number format of a label file, read without decoding it."""
-    if path.suffix.lower() == ".npy":
+    if isinstance(path, Path) and path.suffix.lower() == ".npy":
         return f"an array of {_map_npy(path).dtype}"
     with _reading(path, "an image"):
         if is_tiff(path):
@@ -235,4 +236,4 @@ def _reading(path: Path | BinaryIO, what: str) -> Iterator[None]:
 
 def _reason(error: Exception, path: Path | BinaryIO) -> str:
     text = " ".join(str(error).split()).replace(repr(str(path)), "it").replace(str(path), "it")
-    return text or type(error).__name__
+    return shortened(text, 200) or type(error).__name__

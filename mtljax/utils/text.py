@@ -1,8 +1,25 @@
-"""Text formatting."""
+"""Text formatting and normal forms."""
 
 import contextlib
 import math
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+
+OUTER_SPACE = re.compile("^[\\s\ufeff\u200b\u2060]+|[\\s\ufeff\u200b\u2060]+$")
+"""White space, byte order marks and spaces without width, at the ends of a text."""
+
+
+def normalized(text: str) -> str:
+    """Returns a text without outer white space, in Unicode normal form C."""
+    return unicodedata.normalize("NFC", OUTER_SPACE.sub("", text))
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """Returns a text in one line of at most `length` printable characters."""
+    line = " ".join(text[: 4 * length].split())
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def number(value: float | None, digits: int = 3) -> str:

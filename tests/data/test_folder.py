@@ -210,7 +210,7 @@ MISTAKES = {
         text(lambda t: t.replace("weight", "wait", 1)),
         "no column 'weight' for task",
     ),
-    "a cell too many": (text(lambda t: t.rstrip() + ",1\n"), "labels.csv row 25: 14 cells, but"),
+    "a cell too many": (text(lambda t: t.rstrip() + ",1\n"), "row 25 .023.png.: 14 cells, but"),
     "two columns alike": (text(lambda t: t.replace("kind", "weight", 1)), "row 1: two columns"),
     "missing image": (lambda f: (f / "images/005.png").unlink(), ROW5 + "there is no file"),
     "image cut off": (cut_off, ROW5 + "005.png: cannot be read as an image"),
@@ -222,9 +222,9 @@ MISTAKES = {
         lambda f: tifffile.imwrite(f / "images/005.png", np.full((H, W), -1, np.int16)),
         ROW5 + "values of type int16 in -1..-1",
     ),
-    "duplicate row": (edit(5, image="004.png"), "row 7: 004.png is in row 6 already"),
-    "unknown split": (edit(5, split="trian"), "row 7: split is 'trian'; must be train"),
-    "no split": (edit(5, split=""), "row 7: split is None; must be"),
+    "duplicate row": (edit(5, image="004.png"), r"row 6 .004.png.: 004.png is in row 7, too, with other labels"),
+    "unknown split": (edit(5, split="trian"), ROW5 + "split is 'trian'; must be train"),
+    "no split": (edit(5, split=""), ROW5 + "split is empty; must be"),
     "class misspelt": (
         edit(5, kind="cta"),
         ROW5 + "task 'kind': unknown class 'cta'; did you mean 'cat'",
@@ -235,16 +235,16 @@ MISTAKES = {
         ROW5 + "task 'weight': 'heavy' is not a list of numbers|task 'weight'",
     ),
     "not a number": (
-        edit(5, weight="nan"),
-        ROW5 + "task 'weight': label is nan; labels must be finite",
+        edit(5, weight="inf"),
+        ROW5 + "task 'weight': label is inf; labels must be finite",
     ),
     "no label at all": (
         lambda f: write_table(f, [{**r, "kind": ""} for r in rows_of()]),
         "task 'kind' has no label in any training row",
     ),
-    "half a label": (edit(5, x1=""), "row 7: x1 is empty, but y0"),
+    "half a label": (edit(5, x1=""), ROW5 + "x1 is empty, but y0"),
     "point outside": (edit(5, y0="-3"), ROW5 + "task 'eyes': label is -3.0"),
-    "missing mask": (edit(5, mask="mask/none.png"), ROW5 + "there is no file .*mask/none.png"),
+    "missing mask": (edit(5, mask="mask/none.png"), ROW5 + "task 'mask': there is no file mask/none"),
     "mask of another size": (
         picture("mask/005.png", np.zeros((9, 9), np.uint8)),
         ROW5 + r"task 'mask': a label of shape .9, 9. for an image of 12 x 16",
@@ -325,11 +325,14 @@ def test_the_same_mistakes_are_found_while_data_is_streamed(folder, tmp_path, ca
     assert "labels.csv row 7 (005.png): task 'mask': label is 9" in said[0]
 
 
-def test_a_json_line_that_is_none_is_named(folder, capsys, tmp_path):
+def test_a_json_line_that_is_none_is_named(folder):
     (folder / "labels.csv").unlink()
-    (folder / "labels.jsonl").write_text('{"image": "000.png"}\n{"image": \n')
-    with pytest.raises(ValueError, match="labels.jsonl row 2: invalid JSON"):
-        opened(folder, names=("kind",))
+    lines = [json.dumps(row) for row in rows_of()]
+    lines[1] = lines[1][:-1]
+    (folder / "labels.jsonl").write_text("\n".join(lines))
+    faults = opened(folder, names=("kind",)).train.faults()
+    assert list(faults) == [1]
+    assert re.search("labels.jsonl row 2: invalid JSON: Expecting ',' delimiter", faults[1])
 
 
 def test_no_folder(tmp_path, monkeypatch):

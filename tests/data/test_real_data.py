@@ -113,7 +113,7 @@ def test_tables_of_spreadsheets_are_equal(delimiter, encoding, tmp_path):
     lines = [["image", "kind"], ["a.png", nfd], ["", ""], ['"b, c; d.png"', " thé "]]
     text = "".join(delimiter.join(line) + "\r\n" for line in lines)
     (tmp_path / "t.csv").write_bytes(text.encode(encoding))
-    rows = [(row.number, row.cells) for row in read_table(tmp_path / "t.csv")]
+    rows = [(row.number, row.cells) for row in read_table(tmp_path / "t.csv").rows]
     assert rows == [
         (2, {"image": "a.png", "kind": "café"}),
         (4, {"image": "b, c; d.png", "kind": "thé"}),

@@ -1,0 +1,154 @@
+"""Search for the files that cells of a table name."""
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtljax.data.encoded_images import EncodedImage, ImageFile
+from mtljax.data.images import FILES
+from mtljax.data.notes import NoteCounter
+from mtljax.utils.text import normalized, shortened
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
+DRIVE = re.compile(r"[A-Za-z]:/")
+
+
+class FileFinder:
+    """Search for files by the names in cells, in some folders in this order.
+
+    A name is a path with slashes or backslashes, relative to a folder. It is compared in Unicode
+    normal form C, without the case of the extension, and may lack the extension if no other file
+    has this name. An absolute path that does not exist here is matched by its longest end that is a
+    file in a folder. Names with a converted form are counted in `notes`.
+    """
+
+    def __init__(self, folders: Sequence[Path], notes: NoteCounter) -> None:
+        self._folders, self._notes = tuple(folders), notes
+        self._listings: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, cell: Any, place: str) -> ImageFile:
+        """Returns the file that a cell names; raises ValueError if there is none, or are several.
+
+        Args:
+          cell: File name, id of an image, or encoded image.
+          place: File and row of the cell, for the notes.
+        """
+        if isinstance(cell, EncodedImage):
+            return cell
+        name = _name(cell)
+        try:
+            return self._find(str(cell), name, place)
+        except (OSError, ValueError) as error:  # too long, or with NUL characters
+            if isinstance(error, _NotFound):
+                raise ValueError(str(error)) from None
+            raise ValueError(f"{shortened(name)!r} cannot be a file name") from None
+
+    def _find(self, cell: str, name: str, place: str) -> Path:
+        for file in (folder / text for text in (cell, name) for folder in self._folders):
+            if file.is_file():
+                return file
+        for read, what in (
+            (self._by_normal_form, ""),
+            (self._by_stem, "image names without an extension"),
+        ):
+            if path := self._first(name, read):
+                self._notes.add("converted", what, place, bool(what))
+                return path
+        if name.startswith("/") or DRIVE.match(name):
+            parts = name.split("/")[1:]
+            for tail in ("/".join(parts[i:]) for i in range(len(parts))):
+                if path := self._first(tail, self._by_normal_form):
+                    what = "absolute paths that do not exist to files in the folder"
+                    self._notes.add("converted", what, place)
+                    return path
+        folders = " or ".join(dict.fromkeys(map(str, self._folders)))
+        raise _NotFound(f"there is no file {shortened(name)} in {folders}{self._hint(name)}")
+
+    def _first(self, name: str, read: Callable[[Path, str], list[Path]]) -> Path | None:
+        """Returns the only match in the first folder that has one."""
+        for folder in self._folders:
+            directory = folder
+            *parents, base = name.split("/")
+            for part in parents:
+                names = self._listing(directory).get(part, [part]) if part != ".." else [part]
+                directory = directory / names[0]
+            found = read(directory, base)
+            if len(found) > 1:
+                both = " and ".join(path.name for path in found[:2])
+                raise _NotFound(f"{shortened(name)} may be {both}: write the full name")
+            if found:
+                return found[0]
+        return None
+
+    def _by_normal_form(self, directory: Path, base: str) -> list[Path]:
+        names = self._listing(directory).get(_key(base), [])
+        return [path for path in map(directory.joinpath, names) if path.is_file()]
+
+    def _by_stem(self, directory: Path, base: str) -> list[Path]:
+        if base.lower().endswith(FILES):
+            return []
+        listing = self._listing(directory)
+        return [
+            directory / name for extension in FILES for name in listing.get(base + extension, ())
+        ]
+
+    def _hint(self, name: str) -> str:
+        """Returns a file whose name is the same number, such as 0001.jpg for 1."""
+        stem = posixpath.splitext(name)[0]
+        if stem.isdecimal():
+            for folder in self._folders:
+                for key, names in self._listing(folder).items():
+                    other = posixpath.splitext(key)[0]
+                    if other.isdecimal() and int(other) == int(stem) and key.endswith(FILES):
+                        return f"; did you mean {names[0]}? Names are text: write all zeros"
+        return ""
+
+    def _listing(self, directory: Path) -> dict[str, list[str]]:
+        """Returns the names in a directory by their normal form."""
+        if directory not in self._listings:
+            names: dict[str, list[str]] = {}
+            for name in sorted(os.listdir(directory)) if directory.is_dir() else ():
+                names.setdefault(_key(name), []).append(name)
+            self._listings[directory] = names
+        return self._listings[directory]
+
+    def unmatched(self, used: Sequence[Path]) -> list[Path]:
+        """Returns the image files beside the used files that are not used, in their directories."""
+        known = set(used)
+        return [
+            path
+            for directory in sorted({path.parent for path in used})
+            for names in self._listing(directory).values()
+            for path in (directory / name for name in names)
+            if path.suffix.lower() in FILES and path not in known
+        ]
+
+
+class _NotFound(ValueError):
+    """A name without a file, or with several; the message is complete."""
+
+
+def _key(name: str) -> str:
+    """Returns a file name in Unicode normal form C, with the extension in lower case."""
+    stem, extension = posixpath.splitext(normalized(name))
+    return stem + extension.lower()
+
+
+def _name(cell: Any) -> str:
+    """Returns the file name in a cell, with slashes."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)  # tables with empty cells store floating-point numbers
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        cell = str(cell)
+    if cell is None:
+        raise ValueError("the cell with the image's name is empty")
+    if not isinstance(cell, str):
+        raise ValueError(f"must have the name of an image file, not {shortened(repr(cell))}")
+    if URL.match(cell) and not DRIVE.match(cell):
+        raise ValueError(
+            f"{shortened(cell)!r} is a URL; download the images and write their file names"
+        )
+    return posixpath.normpath(cell.replace("\\", "/"))

@@ -1,0 +1,171 @@
+"""Reader of Parquet tables."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtljax.data.encoded_images import CACHE_BYTES, EncodedImage, open_parquet, read_group
+from mtljax.data.notes import NoteCounter
+from mtljax.data.rows import Row, Table, cell_value
+from mtljax.utils.bounded_reading import check_bytes, stored_bytes
+from mtljax.utils.text import normalized, shortened
+
+LARGE_GROUP = 2**27
+"""Size of a row group from which access to single images is slow."""
+
+
+class _Columns(NamedTuple):
+    """Columns of a file by the way in which they are read."""
+
+    plain: list[str]
+    """Columns whose cells become Python objects, as paths."""
+    images: dict[str, str]
+    """Column of image files -> path of its bytes."""
+    unusable: dict[str, str]
+    """Column -> type, of other columns with bytes."""
+
+
+def read_parquet(path: Path, notes: NoteCounter) -> Table:
+    """Reads all columns but image files, which are read on access.
+
+    Image files are columns of bytes, or structs of bytes and path as written by Hugging Face
+    `datasets`, whose class names are used as well.
+    """
+    with open_parquet(path) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+        names = [normalized(name) for name in schema.names]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"two columns have the name {shortened(min(repeated))!r}")
+        columns = _columns(schema)
+        _check_size(path, metadata, columns)
+        classes = _class_names(schema)
+        rows: list[Row] = []
+        for group in range(metadata.num_row_groups):
+            for cells in _read_group(path, file, group, columns):
+                for name in classes.keys() & cells.keys():
+                    cells[name] = _with_names(cells[name], classes[name])
+                cells = {normalized(name): cell_value(value) for name, value in cells.items()}
+                rows.append(Row(len(rows) + 1, cells, path))
+        _warn_of_large_groups(path, metadata, columns, notes)
+    return Table(
+        path,
+        tuple(rows),
+        tuple(names),
+        class_names={normalized(name): values for name, values in classes.items()},
+        unusable={normalized(name): kind for name, kind in columns.unusable.items()},
+    )
+
+
+def _columns(schema: Any) -> _Columns:
+    from pyarrow import types
+
+    is_bytes = lambda kind: (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or "binary_view" in str(kind)
+    )
+    columns = _Columns([], {}, {})
+    for field in schema:
+        inner = {
+            field.type.field(i).name: field.type.field(i).type for i in range(field.type.num_fields)
+        }
+        if is_bytes(field.type):
+            columns.images[field.name] = field.name
+        elif types.is_struct(field.type) and is_bytes(inner.get("bytes", field.type)):
+            columns.images[field.name] = f"{field.name}.bytes"
+            columns.plain.extend([f"{field.name}.path"] if "path" in inner else [])
+        elif "binary" in str(field.type):
+            columns.unusable[field.name] = shortened(str(field.type))
+        else:
+            columns.plain.append(field.name)
+    return columns
+
+
+def _check_size(path: Path, metadata: Any, columns: _Columns) -> None:
+    """Raises ValueError for a table that claims more cells than its file can hold."""
+    images = set(columns.images.values())
+    size = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
+        size += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema not in images)
+    # A cell becomes a Python object, even if it is stored in a few bits.
+    cells = metadata.num_rows * metadata.num_columns
+    check_bytes(max(size, 64 * cells), stored_bytes(path))
+
+
+def _read_group(path: Path, file: Any, group: int, columns: _Columns) -> list[dict[str, Any]]:
+    """Returns the cells of the rows of a row group."""
+    count = file.metadata.row_group(group).num_rows
+    rows = file.read_row_group(group, columns=columns.plain).to_pylist()
+    if len(rows) != count:
+        raise ValueError(f"row group {group} has {len(rows)} rows, but claims {count}")
+    for column, inner in columns.images.items():
+        has_bytes = _has_bytes(path, file, group, inner)
+        for index, row in enumerate(rows):
+            name = (row.get(column) or {}).get("path") if inner != column else None
+            if has_bytes is None or has_bytes[index]:
+                row[column] = EncodedImage(path, inner, group, index, name or column)
+            else:
+                row[column] = name
+    return rows
+
+
+def _has_bytes(path: Path, file: Any, group: int, column: str) -> Sequence[bool] | None:
+    """Returns whether each row has bytes; None if all have, which the metadata usually tells."""
+    metadata = file.metadata.row_group(group)
+    for chunk in map(metadata.column, range(metadata.num_columns)):
+        if chunk.path_in_schema == column:
+            statistics = chunk.statistics
+            if statistics is not None and statistics.has_null_count and not statistics.null_count:
+                return None
+    return read_group(path, column, group).is_valid().to_pylist()
+
+
+def _warn_of_large_groups(path: Path, metadata: Any, columns: _Columns, notes: NoteCounter) -> None:
+    """Notes row groups from which single images are read slowly."""
+    images = set(columns.images.values())
+    sizes = [
+        chunk.total_uncompressed_size
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for chunk in map(group.column, range(group.num_columns))
+        if chunk.path_in_schema in images
+    ]
+    if sum(sizes) > CACHE_BYTES and max(sizes) > LARGE_GROUP:
+        notes.add(
+            "warning",
+            f"{path.name} has up to {max(sizes) // 2**20} MiB of images in a row group, which is "
+            "read for each image: reading is slow; write it with row_group_size=100",
+        )
+
+
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Returns the class names that Hugging Face `datasets` recorded, by column."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        found = {name: _names_of(feature) for name, feature in features.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    return {name: names for name, names in found.items() if names and name in schema.names}
+
+
+def _names_of(feature: Any) -> tuple[str, ...]:
+    """Returns the names of a feature of classes, or of lists of classes; () for other features."""
+    feature = feature[0] if isinstance(feature, list) and len(feature) == 1 else feature
+    feature = feature.get("feature", feature)
+    names = feature.get("names") if feature.get("_type") == "ClassLabel" else ()
+    return tuple(normalized(str(name)) for name in names or ())
+
+
+def _with_names(value: Any, names: tuple[str, ...]) -> Any:
+    """Returns the name of a class index; {name: 0 or 1} of several. -1 is a missing label."""
+    if isinstance(value, list):
+        indices = set(value)
+        if all(isinstance(i, int) and 0 <= i < len(names) for i in indices):
+            return {name: int(i in indices) for i, name in enumerate(names)}
+        return value
+    if isinstance(value, int) and value < len(names):
+        return names[value] if value >= 0 else (None if value == -1 else value)
+    return value
