@@ -4,6 +4,7 @@ Balancers act on shared parameters; a task-specific one follows the loss of its 
 that are task-specific by name only would get a wrong gradient, or none.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,35 +67,41 @@ def _users(
 ) -> dict[str, list[str]]:
     """Returns {path of a task-specific module: tasks whose outputs have a gradient for it}.
 
-    The gradients of parameters are traced as a function of one factor per task; the factors that
-    they depend on are those of the tasks.
+    Each path from a module to an output counts first, which needs no trace of gradients, and is
+    sufficient for most models. Only if a module then has another user than its owner, the paths
+    without a gradient are left out.
     """
     shared, specific = partition(variables["params"])
+    modules = [_module(path) for path in sorted(specific)]  # the order of the leaves of a dict
     collections = {name: x for name, x in variables.items() if name != "params"}
 
-    def gradients(
-        factors: Sequence[Array], shared: PyTree, specific: PyTree, collections: PyTree, x: PyTree
-    ) -> list[Array]:
-        def totals(specific: PyTree) -> list[Array]:
-            # In evaluation mode, which needs neither keys nor a mapped axis.
-            applied = {"params": join(shared, specific), **collections}
-            outputs: Any = model.apply(applied, x, train=False)
-            missing = [name for name in names if name not in outputs]
-            if missing:
-                has = ", ".join(outputs) or "none"
-                raise ValueError(
-                    f"the model has no output named {', '.join(missing)}; it has {has}"
-                )
-            return [_total(outputs[name]) for name in names]
+    def totals(specific: PyTree, shared: PyTree, collections: PyTree, x: PyTree) -> list[Array]:
+        # In evaluation mode, which needs neither keys nor a mapped axis.
+        applied = {"params": join(shared, specific), **collections}
+        outputs: Any = model.apply(applied, x, train=False)
+        missing = [name for name in names if name not in outputs]
+        if missing:
+            has = ", ".join(outputs) or "none"
+            raise ValueError(f"the model has no output named {', '.join(missing)}; it has {has}")
+        return [_total(outputs[name]) for name in names]
 
-        _, pullback = jax.vjp(totals, specific)
+    def gradients(factors: Sequence[Array], specific: PyTree, *constants: PyTree) -> list[Array]:
+        _, pullback = jax.vjp(lambda specific: totals(specific, *constants), specific)
         return jax.tree.leaves(pullback(list(factors)))
 
+    inputs = specific, shared, collections, image
+    traced = jax.make_jaxpr(totals)(*inputs).jaxpr
+    users: dict[str, list[str]] = {module: [] for module in modules}
+    for name in names:
+        _, used = partial_eval.dce_jaxpr(traced, [other == name for other in names])
+        for module in dict.fromkeys(itertools.compress(modules, used)):
+            users[module].append(name)
+    if all(user == task_of(module) for module, found in users.items() for user in found):
+        return users
+    # The gradients as a function of one factor per task depend on the factors of their tasks.
     factors = [jax.ShapeDtypeStruct((), jnp.float32) for _ in names]
-    traced = jax.make_jaxpr(gradients)(factors, shared, specific, collections, image).jaxpr
-    modules = [_module(path) for path in sorted(specific)]  # the order of the leaves of a dict
-    users = {}
-    for module in dict.fromkeys(modules):
+    traced = jax.make_jaxpr(gradients)(factors, *inputs).jaxpr
+    for module in users:
         _, used = partial_eval.dce_jaxpr(traced, [other == module for other in modules])
         users[module] = [name for name, is_used in zip(names, used, strict=False) if is_used]
     return users

@@ -99,6 +99,39 @@ def test_a_head_that_reads_another_head_is_refused(model):
         create(model)
 
 
+class Head(nn.Module):
+    """A head with a layer of its own or of another module, and batch statistics."""
+
+    layer: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = (self.layer or nn.Dense(4))(x)
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        return nn.Dense(1)(x)[:, 0]
+
+
+class WithStatistics(nn.Module):
+    """Heads with batch statistics on a trunk with batch statistics; one layer may be in both."""
+
+    is_shared: bool = False
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(vector(image)))
+        layer = nn.Dense(4, parent=None) if self.is_shared else None
+        return {k: Head(layer, name="task_" + k)(x, train) for k in "ab"}
+
+
+def test_heads_with_batch_statistics_are_accepted():
+    create(WithStatistics())
+
+
+def test_a_layer_in_two_heads_is_refused():
+    with pytest.raises(ValueError, match="output of task 'b' depends on module 'task_a'"):
+        create(WithStatistics(is_shared=True))
+
+
 @pytest.mark.parametrize("model", [Neck("neck"), Cascade(stop=True), Cascade(name_of_head="both")])
 def test_the_fixes_that_the_message_names_are_accepted(model):
     create(model, cagrad())
@@ -152,6 +185,16 @@ def test_every_fusion_is_accepted(fusion):
         Regression(name="taskc", center=0.0, scale=1.0),
     )
     check(build(trunk, FUSIONS[fusion], tasks), tasks, (2, 32, 32, 3))
+
+
+def test_a_model_is_traced_once_unless_heads_are_coupled(monkeypatch):
+    traces, original = [], nn.Module.apply
+    count = lambda *args, **kwargs: traces.append(0) or original(*args, **kwargs)
+    monkeypatch.setattr(nn.Module, "apply", count)
+    check(Neck("neck"), TASKS)
+    assert len(traces) == 1
+    check(Cascade(stop=True), TASKS)
+    assert len(traces) == 3
 
 
 @pytest.mark.parametrize("fusion", ["independent", "cross_stitch", "ple"])
