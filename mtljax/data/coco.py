@@ -1,161 +1,185 @@
-"""Reader of bounding boxes in COCO annotation files."""
+"""Reader of COCO annotation files."""
 
+import collections
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
-
+from mtljax.data.annotation_labels import read_labels, with_categories
+from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
+from mtljax.data.matching import match_images, normalized_path
 from mtljax.data.notes import NoteCounter
+from mtljax.data.tables import normalized
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
-from mtljax.utils.registry import nearest
-from mtljax.utils.text import error_prefix
 
 
-class Boxes(TypedDict):
-    """Boxes of one image: (y0, x0, y1, x1) in pixels, their classes, and the image's size."""
-
-    boxes: Float[np.ndarray, "n 4"]
-    classes: Int[np.ndarray, " n"]
-    size: Pixels
-
-
-def read_boxes(path: Path, task: Task, notes: NoteCounter) -> tuple[Task, dict[str, Boxes]]:
-    """Reads the boxes of each image, by image file name with forward slashes.
-
-    An image that is listed without annotations has no boxes; an image that is not listed has no
-    label. Classes are indices into the task's `class_names`, which are the categories by id if it
-    has none of its own. Boxes are clipped to their image. Boxes without area, crowd regions
-    (`iscrowd`), which mark many objects at once, and boxes of categories outside `class_names` are
-    dropped; `notes` counts all.
-    """
-    try:
-        content = json.loads(read_text(path))
-        images, annotations = content["images"], content["annotations"]
-        sizes = {i["id"]: (int(i["height"]), int(i["width"])) for i in images}
-        names = {i["id"]: str(i["file_name"]) for i in images}
-        categories = {c["id"]: str(c["name"]) for c in content["categories"]}
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a COCO file: {error}") from None
-    except KeyError as error:
-        raise ValueError(f"{path} is not a COCO file: it has no {error.args[0]!r}") from None
-    with error_prefix(path):
-        task = task.with_classes([categories[key] for key in sorted(categories)])
-    classes = _class_indices(path, categories, getattr(task, "class_names", ()))
-    rows: dict[Any, list] = {image: [] for image in names}
-    for position, annotation in enumerate(annotations):
-        place = f"{path} annotation {annotation.get('id', position)}"
-        image, box, category = _read_annotation(place, annotation, sizes)
-        if category not in categories:
-            raise ValueError(f"{place}: unknown category {category!r}")
-        if category not in classes:
-            notes.add("dropped", f"boxes of category {categories[category]!r}", place)
-        elif annotation.get("iscrowd"):
-            notes.add("dropped", "crowd regions (iscrowd = 1)", place)
-        elif clipped := _clip(box, sizes[image]):
-            if clipped != box:
-                notes.add("clipped", "boxes that exceed their image", place)
-            rows[image].append((*clipped, classes[category]))
-        else:
-            notes.add("dropped", "boxes without area inside their image", place)
-    by_name: dict[str, Boxes] = {}
-    for image, name in names.items():
-        name = normalized_path(name)
-        if name in by_name:
-            raise ValueError(f"{path}: two images have the file name {name!r}")
-        table = np.asarray(rows[image], np.float64).reshape(-1, 5)
-        boxes, labels = table[:, :4], table[:, 4].astype(int)
-        by_name[name] = {"boxes": boxes, "classes": labels, "size": sizes[image]}
-    return task, by_name
-
-
-def _class_indices(
-    path: Path, categories: Mapping[Any, str], class_names: Sequence[str]
-) -> dict[Any, int]:
-    if not class_names:
-        return {key: i for i, key in enumerate(sorted(categories))}
-    missing = [name for name in class_names if name not in categories.values()]
-    if missing:
-        raise ValueError(
-            f"{path} has no category {missing[0]!r}{nearest(missing[0], categories.values())}"
-        )
-    indices = {name: i for i, name in enumerate(class_names)}
-    return {key: indices[name] for key, name in categories.items() if name in indices}
-
-
-def normalized_path(name: str) -> str:
-    """Returns a file name with forward slashes, in Unicode normal form C, without "./"."""
-    return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
-
-
-def match_images(
-    path: Path, by_name: Mapping[str, Boxes], images: Sequence[str], notes: NoteCounter
-) -> list[Boxes | None]:
-    """Returns the boxes of each image, by relative path, or by base name if that is unique.
-
-    Args:
-      path: COCO file, for messages.
-      by_name: Boxes by the file name in the COCO file.
-      images: Relative path of each image.
+def read_coco(path: Path, notes: NoteCounter) -> AnnotationSet:
+    """Reads a COCO file; `notes` counts annotations and entries that are left out.
 
     Raises:
-      ValueError: An image matches several entries by its base name, or an entry several images.
+      ValueError: The file is not a COCO file. An invalid image or annotation is a fault of its
+        image only.
     """
-    base = lambda name: name.rpartition("/")[2]
-    entries, files = (
-        {key: [name for name in names if base(name) == key] for key in map(base, names)}
-        for names in (list(by_name), list(map(normalized_path, images)))
-    )
-    found: list[str | None] = []
-    for image in map(normalized_path, images):
-        tails = [image.split("/", i)[-1] for i in range(image.count("/") + 1)]
-        name = next((tail for tail in tails[:-1] or tails if tail in by_name), None)
-        if name is None and (candidates := entries.get(base(image))):
-            if len(candidates) > 1 or len(files[base(image)]) > 1:
-                raise ValueError(
-                    f"{path}: image {image} matches {candidates[0]} by its base name only, which "
-                    "is not unique; write the same relative path in the table and in file_name"
-                )
-            name = candidates[0]
-        found.append(name)
-    used = {name for name in found if name is not None}
-    for name in by_name:
-        if name not in used:
-            notes.add("unmatched", f"images of {path.name} without a row in the table", name)
-    unlisted = [image for image, name in zip(images, found, strict=True) if name is None]
-    if unlisted:
-        notes.add("missing", f"labels: images not in {path.name}", unlisted[0], len(unlisted))
-    return [None if name is None else by_name[name] for name in found]
+    content = _load(path)
+    categories, keypoints = _read_categories(path, content["categories"], notes)
+    faults: dict[str, str] = {}
+    names, sizes = _read_images(path, content["images"], faults, notes)
+    annotations: dict[Any, list[Annotation]] = {image: [] for image in names}
+    for position, annotation in enumerate(content["annotations"]):
+        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if _is_key(image) and image in annotations:
+            annotations[image].append({"id": position, **annotation})
+        else:
+            place = f"{path} annotation {position}"
+            notes.add("dropped", "annotations of images that the file does not list", place)
+    if content["annotations"] and not any(annotations.values()):
+        raise ValueError(
+            f"{path}: no annotation has the id of an image as image_id; are both numbers?"
+        )
+    images = _merge(path, names, sizes, annotations, faults, notes)
+    return AnnotationSet(path, images, categories, keypoints, faults)
 
 
-def _clip(
-    box: tuple[float, float, float, float], size: Pixels
-) -> tuple[float, float, float, float] | None:
-    """Returns a box (y0, x0, y1, x1) clipped to its image; None if no area remains."""
-    y0, x0, y1, x1 = box
-    y0, x0, y1, x1 = max(y0, 0.0), max(x0, 0.0), min(y1, float(size[0])), min(x1, float(size[1]))
-    return (y0, x0, y1, x1) if y1 > y0 and x1 > x0 else None
+def read_column(
+    path: Path, task: Task, images: Sequence[str], notes: NoteCounter
+) -> tuple[Task, tuple[Any, ...], dict[int, str]]:
+    """Reads the labels of the images of a table from a COCO file.
+
+    Args:
+      images: Relative path of each row's image.
+
+    Returns:
+      The task, with the classes of the file; the raw label of each row; and the rows with invalid
+      annotations: {row: message}.
+    """
+    annotations = read_coco(path, notes)
+    task = with_categories(task, annotations.class_names, path)
+    labels = read_labels(annotations, task, notes)
+    names = match_images(path, annotations.images, images, notes)
+    column = tuple(None if name is None else labels.values.get(name) for name in names)
+    faults = {i: labels.faults[name] for i, name in enumerate(names) if name in labels.faults}
+    return task, column, faults
 
 
-def _read_annotation(
-    place: str, annotation: Mapping[str, Any], sizes: Mapping[Any, Pixels]
-) -> tuple[Any, tuple[float, float, float, float], Any]:
-    """Returns (image id, box, category id)."""
+def _load(path: Path) -> Mapping[str, list]:
     try:
-        image, category = annotation["image_id"], annotation["category_id"]
-        x, y, width, height = map(float, annotation["bbox"])
-    except (KeyError, TypeError, ValueError):
-        required = "image_id, category_id and bbox [x, y, width, height]"
-        raise ValueError(f"{place}: must have {required}") from None
-    if image not in sizes:
-        raise ValueError(f"{place}: unknown image {image!r}")
-    if not np.isfinite([x, y, width, height]).all() or width < 0 or height < 0:
-        raise ValueError(f"{place}: bbox must have finite numbers and no negative size")
-    return image, (y, x, y + height, x + width), category
+        content = json.loads(read_text(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a COCO file: {error}") from None
+    parts = ("images", "annotations", "categories")
+    missing = [p for p in parts if not isinstance(content, dict) or not _has_list(content, p)]
+    if missing:
+        raise ValueError(f"{path} is not a COCO file: it has no list {missing[0]!r}")
+    return content
+
+
+def _has_list(content: Mapping[str, Any], part: str) -> bool:
+    return isinstance(content.get(part), list)
+
+
+def _is_key(value: Any) -> bool:
+    """Returns True for an id: a number or a text."""
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+
+
+def _read_categories(
+    path: Path, entries: Sequence[Any], notes: NoteCounter
+) -> tuple[dict[Any, str], tuple[str, ...]]:
+    """Returns the names by id, and the names of the keypoints."""
+    categories: dict[Any, str] = {}
+    keypoints: dict[tuple[str, ...], None] = {}
+    for position, entry in enumerate(entries):
+        key, name = (
+            entry.get(part) if isinstance(entry, dict) else None for part in ("id", "name")
+        )
+        if not _is_key(key) or not isinstance(name, (str, int)):
+            raise ValueError(f"{path} category {position}: must have an id and a name")
+        if categories.setdefault(key, normalized(str(name))) != normalized(str(name)):
+            raise ValueError(f"{path}: two categories have the id {key!r}")
+        points = entry.get("keypoints")
+        if isinstance(points, list) and points:
+            keypoints[tuple(map(str, points))] = None
+    if len(keypoints) > 1:
+        raise ValueError(f"{path}: categories have different keypoints; must be the same for all")
+    by_id = {key: categories[key] for key in sorted(categories, key=_order)}
+    for name, count in collections.Counter(by_id.values()).items():
+        if count > 1:
+            what = f"{count} categories have the name {name!r} and are one class"
+            notes.add("warning", f"{path.name}: {what}")
+    return by_id, next(iter(keypoints), ())
+
+
+def _order(key: Any) -> tuple[bool, Any]:
+    return isinstance(key, str), key
+
+
+def _read_images(
+    path: Path, entries: Sequence[Any], faults: dict[str, str], notes: NoteCounter
+) -> tuple[dict[Any, str], dict[Any, Pixels]]:
+    """Returns the file names and the sizes by id."""
+    names: dict[Any, str] = {}
+    sizes: dict[Any, Pixels] = {}
+    for position, entry in enumerate(entries):
+        entry = entry if isinstance(entry, dict) else {}
+        key, name = entry.get("id"), entry.get("file_name")
+        if not _is_key(key) or not isinstance(name, str) or not name.strip():
+            what = "image entries without an id and a file_name"
+            notes.add("dropped", what, f"{path} image {position}")
+            continue
+        name, size = normalized_path(name), (1, 1)
+        if _is_length(entry.get("height")) and _is_length(entry.get("width")):
+            size = int(entry["height"]), int(entry["width"])
+        else:
+            faults[name] = f"{path} image {name}: must have height and width in pixels"
+        if key in names and (names[key], sizes[key]) != (name, size):
+            for other in (names[key], name):
+                faults[other] = f"{path} image {other}: two images have the id {key!r}"
+        names[key], sizes[key] = name, size
+    return names, sizes
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 1 <= value <= 2**31 and value == int(value)
+
+
+def _merge(
+    path: Path,
+    names: Mapping[Any, str],
+    sizes: Mapping[Any, Pixels],
+    annotations: Mapping[Any, Sequence[Annotation]],
+    faults: dict[str, str],
+    notes: NoteCounter,
+) -> dict[str, AnnotatedImage]:
+    """Returns the images by file name; entries that repeat one are dropped if they are equal."""
+    keys: dict[str, list[Any]] = {}
+    for key, name in names.items():
+        keys.setdefault(name, []).append(key)
+    images: dict[str, AnnotatedImage] = {}
+    for name, (first, *others) in keys.items():
+        place = f"{path} image {name}"
+        images[name] = AnnotatedImage(sizes[first], tuple(annotations[first]), place)
+        for other in others:
+            if sizes[other] != sizes[first] or not _same(annotations[first], annotations[other]):
+                faults[name] = (
+                    f"{place}: two entries, with the ids {first!r} and {other!r}, have this "
+                    "file_name, but different annotations; correct one"
+                )
+            else:
+                notes.add("dropped", "repeated entries of an image, with equal annotations", place)
+    return images
+
+
+def _same(a: Sequence[Annotation], b: Sequence[Annotation]) -> bool:
+    """Returns True if annotations are equal except for their ids."""
+
+    def contents(annotations: Sequence[Annotation]) -> list[str]:
+        own = ("id", "image_id")
+        kept = [{k: v for k, v in part.items() if k not in own} for part in annotations]
+        return sorted(json.dumps(part, sort_keys=True) for part in kept)
+
+    return contents(a) == contents(b)

@@ -24,7 +24,7 @@ class FileExamples:
     Attributes:
       table: Table or folder that lists the rows, for error messages.
       images: Image file of each row.
-      numbers: Number of each row, for error messages.
+      numbers: Number of each row, for error messages; empty if the rows are in no table.
       columns: Value of each task and row: a number, a word, a list, a file, or None.
       tasks: Task of each column.
       channels: Number of channels of the images.
@@ -48,9 +48,10 @@ class FileExamples:
 
     def at(self, index: Sequence[int]) -> "FileExamples":
         """Returns the examples at `index`."""
-        images, numbers, *columns = (
-            tuple(values[i] for i in index) for values in (self.images, self.numbers, *self.columns)
+        images, *columns = (
+            tuple(values[i] for i in index) for values in (self.images, *self.columns)
         )
+        numbers = tuple(self.numbers[i] for i in index) if self.numbers else ()
         members = tuple(self.members[i] for i in index) if self.members else ()
         known = self.unusable
         return dataclasses.replace(
@@ -72,8 +73,10 @@ class FileExamples:
 
     def place(self, index: int) -> str:
         """Returns the table, row and image file of an example, for error messages."""
-        name = self.images[index].name
-        return f"{self.table} row {self.numbers[index]}{f' ({name})' if name else ''}"
+        image = self.images[index]
+        if not self.numbers:
+            return str(image)
+        return f"{self.table} row {self.numbers[index]}{f' ({image.name})' if image.name else ''}"
 
     def __getitem__(self, index: int) -> RawExample:
         if index in self.unusable:
@@ -151,11 +154,12 @@ class FileExamples:
             return
         usual, _ = collections.Counter(found.values()).most_common(1)[0]
         other = next(i for i, description in found.items() if description == usual)
+        first = f"row {self.numbers[other]}" if self.numbers else values[other].name
         for i, description in found.items():
             if description != usual:
                 unusable[i] = (
-                    f"{self.place(i)}: {values[i].name} is {description}, but that of row "
-                    f"{self.numbers[other]} is {usual}{hint}"
+                    f"{self.place(i)}: {values[i].name} is {description}, but that of {first} is "
+                    f"{usual}{hint}"
                 )
 
 

@@ -36,6 +36,18 @@ def split_name(text: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def folder_split(root: Path, file: Path) -> str | None:
+    """Returns the split of the first folder between a root and a file that is named after one."""
+    names = map(split_name, file.relative_to(root).parts[:-1])
+    return next((name for name in names if name), None)
+
+
+def relative_name(root: Path, file: Path) -> str:
+    """Returns the normalised path of a file in a folder, or its entire path outside of it."""
+    inside = file.is_relative_to(root)
+    return normalized((file.relative_to(root) if inside else file).as_posix())
+
+
 def is_hidden(name: str) -> bool:
     """Returns True for names that start with a dot, and for files of the operating system."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
@@ -119,6 +131,15 @@ class Pairs(NamedTuple):
     """Files without an image."""
     rivals: dict[Path, Path]
     """Image -> another image with its name and another extension."""
+
+    def require_unique(self, image: Path) -> None:
+        """Raises ValueError if another image has the same file, or the image has several."""
+        if image in self.rivals:
+            other = self.rivals[image]
+            raise ValueError(f"{image} and {other} have the same name: rename or remove one")
+        if len(self.files[image]) > 1:
+            first, second = self.files[image][:2]
+            raise ValueError(f"{image} has two label files, {first} and {second}: remove one")
 
 
 def pair(

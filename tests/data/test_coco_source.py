@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from mtljax.data import make_source
+from mtljax.data.annotation_labels import read_labels, with_categories
 from mtljax.data.base import LabelRequest
-from mtljax.data.coco_file import read_coco
-from mtljax.data.coco_labels import read_labels, with_categories
+from mtljax.data.coco import read_coco
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Segmentation
 
@@ -245,7 +245,7 @@ def test_pixels_of_a_crowd_and_of_two_classes_have_no_class(tmp_path):
     expected = np.zeros((H, W), int)
     expected[:6, :6], expected[3:9, 3:9], expected[3:6, 3:6], expected[0, 5] = 1, 2, 255, 255
     np.testing.assert_array_equal(found, expected)
-    assert notes[0].startswith("converted 1 pixels of crowd regions")
+    assert notes[0].startswith("converted 1 crowd regions (iscrowd = 1) to pixels without a class")
 
 
 def test_without_a_background_class_other_pixels_have_no_class(tmp_path):

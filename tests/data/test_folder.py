@@ -280,7 +280,7 @@ MISTAKES = {
     "no JSON": (lambda f: (f / "boxes.json").write_text("{"), "boxes.json is not a COCO file"),
     "no COCO": (
         boxes(lambda c: c.pop("categories")),
-        "boxes.json is not a COCO file: it has no 'categories'",
+        "boxes.json is not a COCO file: it has no list 'categories'",
     ),
     "unknown category": (
         boxes(lambda c: c["annotations"][0].update(category_id=3)),
@@ -288,7 +288,7 @@ MISTAKES = {
     ),
     "box of negative size": (
         boxes(lambda c: c["annotations"][0].update(bbox=[9, 2, -3, 5])),
-        "annotation 10: bbox must have finite numbers and no negative size",
+        "annotation 10: bbox must have no negative size",
     ),
     "box of another image size": (
         lambda f: (f / "boxes.json").write_text(json.dumps(coco(size=(24, 32)))),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mtljax.build import load_source, open_source
 from mtljax.config import Data, Experiment
-from mtljax.data.coco import match_images, read_boxes
+from mtljax.data.coco import read_column
 from mtljax.data.notes import NoteCounter
 from mtljax.data.statistics import label_statistics, unseen_classes
 from mtljax.data.tables import read_table
@@ -45,7 +45,7 @@ def write_coco(path, annotations, names=("a.png",), categories=("cat", "dog")):
 def test_boxes_that_are_changed_are_counted(annotation, boxes, note, tmp_path):
     notes = NoteCounter()
     path = write_coco(tmp_path / "boxes.json", [annotation, {"bbox": [1, 1, 2, 2]}])
-    found = read_boxes(path, CATS, notes)[1]["a.png"]["boxes"].tolist()
+    found = read_column(path, CATS, ["a.png"], notes)[1][0]["boxes"].tolist()
     assert found == [*boxes, [1, 1, 3, 3]]
     (text,) = map(str, notes.notes())
     assert text.startswith(note)
@@ -65,7 +65,7 @@ def test_boxes_that_are_changed_are_counted(annotation, boxes, note, tmp_path):
 def test_images_are_matched_by_path_and_else_by_a_unique_name(names, images, expected, tmp_path):
     boxes = [{"bbox": [1, 1, 2 + i, 2], "image_id": i} for i in range(len(names))]
     path, notes = write_coco(tmp_path / "boxes.json", boxes, names), NoteCounter()
-    found = match_images(path, read_boxes(path, ANY, notes)[1], images, notes)
+    found = read_column(path, ANY, images, notes)[1]
     assert [None if b is None else int(b["boxes"][0, 3] - 3) for b in found] == expected
     assert [n.kind for n in notes.notes()] == (["missing"] if None in expected else [])
 
@@ -77,7 +77,7 @@ def test_images_are_matched_by_path_and_else_by_a_unique_name(names, images, exp
 def test_an_ambiguous_name_is_an_error(names, images, tmp_path):
     path = write_coco(tmp_path / "boxes.json", [], names)
     with pytest.raises(ValueError, match="base name only, which is not unique"):
-        match_images(path, read_boxes(path, ANY, NoteCounter())[1], images, NoteCounter())
+        read_column(path, ANY, images, NoteCounter())
 
 
 @pytest.mark.parametrize("value", ["3", 3, 3.0, np.int64(3), b"3"])

@@ -11,11 +11,12 @@ from support import hostile
 
 from mtljax.config import read_config
 from mtljax.data import images
-from mtljax.data.coco import read_boxes
+from mtljax.data.coco import read_coco
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
 from mtljax.data.tables import read_table
+from mtljax.data.yolo import read_label_file, read_yolo_file
 from mtljax.evaluation.predictor import read_image
 from mtljax.runs import signing
 from mtljax.runs.encrypted_store import AgeStore
@@ -67,7 +68,9 @@ LOADERS = {
     "csv": ("labels.csv", read_table),
     "jsonl": ("labels.jsonl", read_table),
     "parquet": ("labels.parquet", read_table),
-    "coco": ("boxes.json", lambda path: read_boxes(path, (), NoteCounter())),
+    "coco": ("boxes.json", lambda path: read_coco(path, NoteCounter())),
+    "yolo": ("data.yaml", read_yolo_file),
+    "yolo labels": ("1.txt", lambda path: read_label_file(path, (9, 9), None, NoteCounter())),
     "configuration": ("config.json", read_config),
     "input": ("input.json", lambda path: read_input(path.parent)),
     "result": ("result.json", lambda path: read_result(path.parent)),

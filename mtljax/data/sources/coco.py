@@ -5,14 +5,15 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtljax.data.annotation_labels import label_name, with_categories
+from mtljax.data.annotations import AnnotationSet
 from mtljax.data.base import LabelRequest, Source
-from mtljax.data.coco_file import CocoFile, read_coco
-from mtljax.data.coco_labels import KINDS, Labels, label_name, read_labels, with_categories
+from mtljax.data.coco import read_coco
 from mtljax.data.layouts import SPLITS, listed, split_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
-from mtljax.data.sources.entries import Entry, Opening, drop_unlabelled
-from mtljax.tasks import Keypoints, Task
+from mtljax.data.sources.entries import Entry, Opening, annotated_entries, drop_unlabelled
+from mtljax.tasks import Keypoints
 
 PREFERRED = ("instances", "annotations coco")
 """Names of annotation files with boxes and masks, without split and year, of COCO and Roboflow."""
@@ -58,12 +59,16 @@ def coco(
     opened = {file: read_coco(file, notes) for file in paths}
     tasks = []
     for request, files in zip(requests, chosen, strict=True):
-        names = dict.fromkeys(n for file in files.values() for n in opened[file].class_names)
-        tasks.append(with_categories(request.task, list(names), root))
+        classes = dict.fromkeys(n for file in files.values() for n in opened[file].class_names)
+        tasks.append(with_categories(request.task, list(classes), root))
     entries: list[Entry] = []
     for split in dict.fromkeys(split for files in chosen for split in files):
         present = [opened[files[split]] if split in files else None for files in chosen]
-        entries += _entries(root, split, present, tasks, images, notes)
+        names = list(dict.fromkeys(n for part in present if part for n in part.images))
+        first = next(part for part in present if part)
+        found = _find_images(root, split, first, names, images)
+        in_split = dict.fromkeys(names, split or None)
+        entries += annotated_entries(present, tasks, found, in_split, notes)
     _require_disjoint(root, entries)
     return opening.source(root, drop_unlabelled(entries, notes), tasks, notes)
 
@@ -92,7 +97,7 @@ def _select(
 ) -> dict[str, Path]:
     """Returns the annotation file of each split, "" without splits, for a task."""
     task, key = request
-    label = label_name(root, task, list(KINDS.values()))
+    label = label_name(root, task)
     start = annotations if key in (task.name, label) else key
     if start is not None:
         found = [f for f in files if _starts(root, f, start)]
@@ -152,32 +157,8 @@ def _split(root: Path, file: Path) -> str:
     return next(iter([*found, *filter(None, folders)]), "")
 
 
-def _entries(
-    root: Path,
-    split: str,
-    files: Sequence[CocoFile | None],
-    tasks: Sequence[Task],
-    images: str | None,
-    notes: NoteCounter,
-) -> list[Entry]:
-    """Returns the images of a split with their labels."""
-    labels = [
-        Labels({}, {}) if file is None else read_labels(file, task, notes)
-        for file, task in zip(files, tasks, strict=True)
-    ]
-    given = [file for file in files if file is not None]
-    names = dict.fromkeys(name for file in given for name in file.images)
-    paths = _find_images(root, split, given[0], list(names), images)
-    entries = []
-    for name in names:
-        values = tuple(label.values.get(name) for label in labels)
-        fault = next((label.faults[name] for label in labels if name in label.faults), "")
-        entries.append(Entry(paths[name], values, split or None, fault))
-    return entries
-
-
 def _find_images(
-    root: Path, split: str, file: CocoFile, names: Sequence[str], images: str | None
+    root: Path, split: str, file: AnnotationSet, names: Sequence[str], images: str | None
 ) -> Mapping[str, Path]:
     """Returns the path of each image: by its name in the folder that contains most of them.
 
@@ -212,7 +193,7 @@ def _find_images(
     return {name: path(folder, name, base) for name, base in zip(names, bases, strict=True)}
 
 
-def _image_folders(root: Path, split: str, file: CocoFile, images: str | None) -> list[Path]:
+def _image_folders(root: Path, split: str, file: AnnotationSet, images: str | None) -> list[Path]:
     """Returns the folders that may contain the images of an annotation file."""
     bases = [root / "images", root] if images is None else [root / images, Path(images)]
     found = [] if images else [file.path.parent]

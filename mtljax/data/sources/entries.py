@@ -1,16 +1,19 @@
 """Images with their labels, as listed by a data set, and the source that contains them."""
 
+import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.base import Source
+from mtljax.data.annotation_labels import Labels, label_name, read_labels
+from mtljax.data.annotations import AnnotationSet
+from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
+from mtljax.data.layouts import relative_name
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import read_size
 from mtljax.data.splitting import Membership, require_whole_groups, split_rows
-from mtljax.data.tables import normalized
 from mtljax.tasks import Task
 
 
@@ -59,17 +62,22 @@ class Opening:
         rows = self.split(names, members, [entry.split for entry in entries], notes)
         require_whole_groups(str(root), rows, members)
         for i, task in enumerate(tasks):
-            if all(entries[row].values[i] is None for row in rows["train"]):
-                raise ValueError(f"{root}: task {task.name!r} has no label in any training image")
+            train = [entries[row] for row in rows["train"]]
+            if train and all(entry.values[i] is None for entry in train):
+                fault = next((f"; the first: {entry.fault}" for entry in train if entry.fault), "")
+                raise ValueError(
+                    f"{root}: task {task.name!r} has no label in any training image{fault}"
+                )
         examples = FileExamples(
             table=root,
             images=tuple(entry.image for entry in entries),
-            numbers=tuple(range(1, len(entries) + 1)),
+            numbers=(),
             columns=tuple(tuple(e.values[i] for e in entries) for i in range(len(tasks))),
             tasks=tuple(tasks),
             channels=self.channels,
             size=read_size(self.size, root.name),
             members=members,
+            unusable={row: entry.fault for row, entry in enumerate(entries) if entry.fault},
         )
         return source_of_files(examples, rows, notes)
 
@@ -136,7 +144,59 @@ def _is_useful(entry: Entry) -> bool:
     return bool(entry.fault) or any(value is not None for value in entry.values)
 
 
-def relative_name(root: Path, file: Path) -> str:
-    """Returns the normalised path of a file in a folder, or its entire path outside of it."""
-    inside = file.is_relative_to(root)
-    return normalized((file.relative_to(root) if inside else file).as_posix())
+def check_requests(place: object, requests: Sequence[LabelRequest]) -> None:
+    """Raises ValueError for a label that is neither the task's name nor the label of its kind."""
+    for task, key in requests:
+        require_labels(str(place), [LabelRequest(task, key)], (task.name, label_name(place, task)))
+
+
+def annotated_entries(
+    annotations: Sequence[AnnotationSet | None],
+    tasks: Sequence[Task],
+    images: Mapping[str, Path],
+    splits: Mapping[str, str | None],
+    notes: NoteCounter,
+) -> list[Entry]:
+    """Returns images with the label of each task.
+
+    Args:
+      annotations: Annotations with the labels of each task.
+      images: Name in the annotations -> image file.
+      splits: Name -> split.
+    """
+    labels = [
+        Labels({}, {}) if found is None else read_labels(found, task, notes)
+        for found, task in zip(annotations, tasks, strict=True)
+    ]
+    entries = []
+    for name, image in images.items():
+        values = tuple(label.values.get(name) for label in labels)
+        fault = next((label.faults[name] for label in labels if name in label.faults), "")
+        entries.append(Entry(image, values, splits[name], fault))
+    return entries
+
+
+def without_labels(
+    root: Path,
+    splits: Mapping[Path, str | None],
+    labelled: Collection[Path],
+    what: str,
+    notes: NoteCounter,
+) -> dict[Path, str | None]:
+    """Returns the images, without splits in which no image has a file with its labels.
+
+    Args:
+      labelled: Images with such a file.
+      what: Description of these files, for messages.
+
+    Raises:
+      ValueError: No training image has such a file.
+    """
+    sizes = collections.Counter(splits.values())
+    known = {split for image, split in splits.items() if image in labelled}
+    if ("train" if any(sizes) else None) not in known:
+        raise ValueError(f"{root}: no training image has a file with its labels: {what}")
+    for split in sizes.keys() - known - {None}:
+        text = f"images of the {split} split, none of which has a file with its labels"
+        notes.add("dropped", text, count=sizes[split])
+    return {image: split for image, split in splits.items() if split in known or split is None}

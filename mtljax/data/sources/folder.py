@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.cells import MISSING, MissingMarkers
-from mtljax.data.coco import match_images, read_boxes
+from mtljax.data.coco import read_column
 from mtljax.data.encoded_images import ImageFile
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.image_names import FileFinder
@@ -144,10 +144,8 @@ def _labels(
     """Returns the task's raw label of each row, of columns or a COCO file."""
     if not request.key.endswith(".json"):
         return read_labels(table, request, root, markers, notes)
-    file = root / request.key
-    task, boxes = read_boxes(file, request.task, notes)
     names = [_relative(root, image) for image in images]
-    return Labels(task, tuple(match_images(file, boxes, names, notes)), {})
+    return Labels(*read_column(root / request.key, request.task, names, notes))
 
 
 def _relative(root: Path, image: ImageFile) -> str:

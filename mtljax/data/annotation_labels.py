@@ -1,0 +1,210 @@
+"""Labels of tasks in annotations: boxes, keypoints, masks, and the classes in an image."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
+from mtljax.data.boxes import Boxes, BoxList, finite
+from mtljax.data.notes import NoteCounter
+from mtljax.data.stored_masks import UNKNOWN, StoredMask, read_region
+from mtljax.tasks import Detection, Keypoints, MultiLabel, Segmentation, Task
+from mtljax.utils.optional import require_installed
+from mtljax.utils.registry import nearest
+
+BACKGROUND = "background"
+"""Class 0 of masks: pixels of no object."""
+KINDS = {Detection: "boxes", Keypoints: "keypoints", Segmentation: "masks", MultiLabel: "classes"}
+"""Kind of task -> name of its label in annotations."""
+
+
+class Labels(NamedTuple):
+    """Raw labels of a task, by the file name of the image."""
+
+    values: dict[str, Any]
+    """Raw label; None if the image has none."""
+    faults: dict[str, str]
+    """Reason why the labels of an image cannot be used."""
+
+
+def label_name(place: object, task: Task) -> str:
+    """Returns the name of the label that a task reads from annotations, by its kind.
+
+    Raises:
+      ValueError: Annotations have no label of this kind.
+    """
+    for kind, name in KINDS.items():
+        if isinstance(task, kind):
+            return name
+    listed = ", ".join(f"{name} ({kind.__name__})" for kind, name in KINDS.items())
+    raise ValueError(
+        f"{place} has no label for task {task.name!r}, a {type(task).__name__}; it has {listed}"
+    )
+
+
+def with_categories(task: Task, names: Sequence[str], place: object) -> Task:
+    """Returns the task with the classes of annotations, unless it has `class_names`.
+
+    The masks of `Segmentation` have the additional class 0, the background.
+
+    Raises:
+      ValueError: A requested class does not exist, or the number of classes is another one.
+    """
+    if isinstance(task, Segmentation):
+        names = (BACKGROUND, *(name for name in names if name != BACKGROUND))
+    for name in getattr(task, "class_names", ()):
+        if name not in names:
+            raise ValueError(
+                f"{place} has no category {name!r}, which is in class_names of task "
+                f"{task.name!r}{nearest(name, names)}"
+            )
+    return task.with_classes(names)
+
+
+def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> Labels:
+    """Returns the labels of a task whose classes are set; see `with_categories`.
+
+    Boxes are clipped to their image. Boxes without area, crowd regions (`iscrowd`), which mark many
+    objects at once, and objects of other categories are dropped; `notes` counts all.
+    """
+    kind = label_name(annotations.path, task)
+    reader = _Reader(annotations, task, notes)
+    read = {
+        "boxes": reader.boxes,
+        "keypoints": reader.keypoints,
+        "masks": reader.mask,
+        "classes": reader.classes,
+    }[kind]
+    _require_settings(annotations, task)
+    labels = Labels({}, dict(annotations.faults))
+    for name, image in annotations.images.items():
+        if name not in labels.faults:
+            try:
+                labels.values[name] = read(image)
+            except ValueError as error:
+                labels.faults[name] = f"{image.place}: {error}"
+    return labels
+
+
+def _require_settings(annotations: AnnotationSet, task: Task) -> None:
+    """Raises ValueError if a task has settings that do not fit the annotations."""
+    count = len(annotations.keypoints)
+    if isinstance(task, Keypoints) and count not in (0, task.num_keypoints):
+        raise ValueError(
+            f"{annotations.path} has {count} keypoints per object, but task {task.name!r} has "
+            f"num_keypoints={task.num_keypoints}"
+        )
+    if isinstance(task, Segmentation):
+        if task.first or task.values or task.colors:
+            raise ValueError(
+                f"{annotations.path}: leave out first, values and colors of task {task.name!r}; "
+                "the classes are the names of the categories"
+            )
+        require_installed("pycocotools", "detection", f"task {task.name!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reader of the raw label of an image; each method raises ValueError for invalid objects."""
+
+    source: AnnotationSet
+    task: Any
+    notes: NoteCounter
+
+    def _which(self, annotation: Annotation) -> str:
+        return f"{self.source.noun} {annotation.get('id', '')}".rstrip()[:60]
+
+    def _category(self, annotation: Annotation) -> Any:
+        key = annotation.get("category_id")
+        if not isinstance(key, (int, float, str)) or key not in self.source.categories:
+            raise ValueError(f"{self._which(annotation)}: unknown category {repr(key)[:40]}")
+        return self.source.categories[key]
+
+    def boxes(self, image: AnnotatedImage) -> Boxes:
+        """Returns the boxes of the single objects of the task's classes."""
+        boxes = BoxList(image.size, self.task.class_names, self.notes)
+        for annotation in image.annotations:
+            category, place = (
+                self._category(annotation),
+                f"{image.place}, {self._which(annotation)}",
+            )
+            if annotation.get("iscrowd") and category in (self.task.class_names or (category,)):
+                self.notes.add("dropped", "crowd regions (iscrowd = 1)", place)
+            else:
+                boxes.add(self._box(annotation), category, place)
+        return boxes.label()
+
+    def _box(self, annotation: Annotation) -> tuple[float, float, float, float]:
+        box = annotation.get("bbox")
+        if not isinstance(box, list) or len(box) != 4:
+            raise ValueError(f"{self._which(annotation)}: must have bbox [x, y, width, height]")
+        try:
+            x, y, width, height = finite(box)
+        except ValueError as error:
+            raise ValueError(f"{self._which(annotation)}: bbox {error}") from None
+        if width < 0 or height < 0:
+            raise ValueError(f"{self._which(annotation)}: bbox must have no negative size")
+        return y, x, y + height, x + width
+
+    def classes(self, image: AnnotatedImage) -> list[float]:
+        """Returns 1 for each class of which the image has an object or a crowd, else `negative`."""
+        present = {self._category(annotation) for annotation in image.annotations}
+        for category in sorted(present - set(self.task.class_names)):
+            self.notes.add("dropped", f"occurrences of category {category!r}", image.place)
+        names = self.task.class_names
+        return [1.0 if name in present else float(self.task.negative) for name in names]
+
+    def keypoints(self, image: AnnotatedImage) -> list[float] | None:
+        """Returns the points of the only object, None if there is another number of objects.
+
+        A task has one set of points per image: those of one of several objects are ambiguous.
+        Crowd regions count as objects.
+        """
+        kinds = {a.get("category_id") for a in image.annotations if "keypoints" in a}
+        found = [a for a in image.annotations if a.get("category_id") in kinds]
+        if len(found) != 1 or found[0].get("iscrowd"):
+            number = "several objects (one set of points per image)" if found else "no object"
+            self.notes.add("missing", f"labels: images with {number}", image.place)
+            return None
+        (annotation,) = found
+        values, count = annotation.get("keypoints"), self.task.num_keypoints
+        if not isinstance(values, list) or len(values) != 3 * count:
+            raise ValueError(f"{self._which(annotation)}: must have x, y, v of {count} keypoints")
+        try:
+            points = np.asarray(finite(values)).reshape(-1, 3)
+        except ValueError as error:
+            raise ValueError(f"{self._which(annotation)}: keypoints {error}") from None
+        # 0 is not labelled; 1, labelled but occluded, and 2, visible, are both labelled.
+        points[:, 2] = points[:, 2] > 0
+        if not points[:, 2].any():
+            self.notes.add("missing", "labels: objects without a labelled point", image.place)
+            return None
+        order = [0, 1, 2] if getattr(self.task, "order", "yx") == "xy" else [1, 0, 2]
+        return points[:, order].ravel().tolist()
+
+    def mask(self, image: AnnotatedImage) -> StoredMask:
+        """Returns the mask of all objects; pixels of crowd regions have no class."""
+        names = self.task.class_names
+        unknown = -1 if self.task.ignore is None else self.task.ignore
+        regions = []
+        for annotation in image.annotations:
+            category, place = (
+                self._category(annotation),
+                f"{image.place}, {self._which(annotation)}",
+            )
+            if category not in names:
+                self.notes.add("dropped", f"masks of category {category!r}", place)
+                continue
+            index = names.index(category)
+            if annotation.get("iscrowd"):
+                what = "crowd regions (iscrowd = 1) to pixels without a class"
+                self.notes.add("converted", what, place)
+                index = UNKNOWN
+            try:
+                regions.append(read_region(index, annotation.get("segmentation"), image.size))
+            except ValueError as error:
+                raise ValueError(f"{self._which(annotation)}: {error}") from None
+        background = names.index(BACKGROUND) if BACKGROUND in names else unknown
+        return StoredMask(image.size, tuple(regions), background, unknown)
