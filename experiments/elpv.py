@@ -15,7 +15,7 @@ from mtljax.tasks import Classification, Regression
 experiment = Experiment(
     name="elpv",
     tasks=(
-        Regression(name="defect", center=0.33, scale=0.42, threshold=0.5),
+        Regression(name="defect", center=0.33, scale=0.42, threshold=0.5, mirror="keep"),
         Classification(name="type", num_classes=2, class_names=("mono", "poly")),
     ),
     data=Data(source="elpv", batch_size=32, augment=("flip", "flip:vertical=true")),

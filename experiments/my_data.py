@@ -15,7 +15,7 @@ experiment = Experiment(
     tasks=(
         # One column of labels.csv per task, with the name of the task; empty cells: no label.
         Classification(name="shape", num_classes=3, class_names=("circle", "square", "triangle")),
-        Regression(name="size", center=10.0, scale=3.0),
+        Regression(name="size", center=10.0, scale=3.0, mirror="keep"),
         # Cells with file names: here PNG masks with 0 for background and 1 for the object.
         Segmentation(name="mask", num_classes=2, class_names=("background", "thing")),
     ),

@@ -15,7 +15,14 @@ experiment = Experiment(
     name="scenes_objects",
     tasks=(
         Detection(name="objects", num_classes=len(KINDS), class_names=KINDS, most=20, **DECODER),
-        Keypoints(name="centers", num_keypoints=len(KINDS), stride=4, sigma=1.0, **DECODER),
+        Keypoints(
+            name="centers",
+            num_keypoints=len(KINDS),
+            stride=4,
+            sigma=1.0,
+            mirror="keep",
+            **DECODER,
+        ),
     ),
     data=Data(source="scenes:train=8192", batch_size=16, augment=("flip",)),
     trunk="cnn:widths=(16,32,64,128,128),norm=batch",

@@ -31,6 +31,7 @@ ADDED_FIELDS = frozenset(
         *("learning_rate_scales", "patience", "fold", "on_error"),
         *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
         *("positive_weights", "uncertain"),
+        *("mirror", "order"),
         *("unit", "Depth.ignore", "max_value"),
     }
 )
@@ -69,7 +70,7 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     for cls, part in zip(classes, (config, config["data"], *config["tasks"]), strict=True):
         for name, value in defaults(cls).items():
             is_added = bool(ADDED_FIELDS & {name, f"{cls.__name__}.{name}"})
-            if is_added and part[name] == value:
+            if is_added and part[name] in (value, getattr(cls, "former", {}).get(name, value)):
                 del part[name]
     return config
 

@@ -152,7 +152,7 @@ def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
         raise ValueError(f"{what} must be a JSON object, not {fields!r}")
     known = {field.name: field for field in dataclasses.fields(cls)}
     hints = type_hints(cls)
-    values = {}
+    values = dict(getattr(cls, "former", {}))
     for name, value in fields.items():
         if name not in known:
             raise ValueError(f"{what} has no field {name!r}{nearest(name, known)}")

@@ -124,7 +124,8 @@ class FileExamples:
             if not is_cleaned and isinstance(value, (str, int, float, bool)) and value in valid:
                 continue
             try:
-                size = image_size(opened(self.images[i])) if is_cleaned else (1, 1)
+                with error_prefix(f"{self.place(i)}: {self.images[i].name}"):
+                    size = image_size(opened(self.images[i])) if is_cleaned else (1, 1)
                 _, changed = clean_label(task, value, size, self.place(i))
             except ValueError as error:
                 unusable[i] = str(error)

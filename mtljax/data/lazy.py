@@ -87,11 +87,10 @@ class LazySplit:
         labels, present = {}, {}
         for task in self.tasks:
             value = raw.labels[task.name]
-            present[task.name] = np.bool_(value is not None)
+            label = None if value is None else read_label(task, value, old, raw.place)
+            present[task.name] = np.bool_(label is not None)
             labels[task.name] = (
-                task.placeholder(resize.size)
-                if value is None
-                else task.warp(read_label(task, value, old, raw.place), resize)
+                task.placeholder(resize.size) if label is None else task.warp(label, resize)
             )
         image = resize_image(raw.image, resize.size)
         return {"image": image, "labels": labels, "present": present}
@@ -103,7 +102,7 @@ def tasks_of(requests: Sequence[LabelRequest]) -> tuple[Task, ...]:
 
 
 def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
-    """Returns a raw value as a valid label of an image of this size."""
+    """Returns a raw value as a valid label of an image of this size, None if it is missing."""
     return clean_label(task, value, size, place)[0]
 
 
@@ -111,6 +110,8 @@ def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, 
     """Returns a raw value as a valid label, and what was changed in it; see `Task.clean`."""
     try:
         label, changed = task.clean(task.parse(value), size)
+        if label is None:
+            return None, changed
         leaves = jax.tree.leaves(label), jax.tree.leaves(task.placeholder(size))
         for leaf, expected in zip(*leaves, strict=True):
             if np.shape(leaf) != np.shape(expected):

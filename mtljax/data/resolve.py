@@ -50,12 +50,19 @@ def _resolve(task: Task, labels: Any, source: Source) -> Task:
         if not all(isinstance(split, Arrays) for split in splits):
             raise ValueError(f"task {task.name!r}: set num_classes or class_names")
         parts = [_present(split, task.name) for split in splits if isinstance(split, Arrays)]
-        labels = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        all_labels = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        if len(jax.tree.leaves(all_labels)[0]):
+            task = _with_number_of_classes(task, all_labels)
     if labels is None or not len(jax.tree.leaves(labels)[0]):
         if task.is_resolved:
             return task
         raise ValueError(f"task {task.name!r}: no training labels; set {', '.join(task.derived)}")
     return task.resolve(labels)
+
+
+def _with_number_of_classes(task: Any, labels: Any) -> Task:
+    """Returns the task with the classes of these labels, and no other derived field."""
+    return dataclasses.replace(task, num_classes=task.resolve(labels).num_classes)
 
 
 def _present(split: Arrays, name: str) -> Any:

@@ -12,7 +12,7 @@ from mtljax.data.image_names import FileFinder
 from mtljax.data.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
-from mtljax.tasks import MultiLabel, Task
+from mtljax.tasks import Task
 from mtljax.tasks.dense import PixelTask
 from mtljax.utils.text import error_prefix
 
@@ -59,6 +59,8 @@ def read_labels(
     cells = [_read_column(table, name, task, markers, notes) for name in columns]
     faults: dict[int, str] = {}
     if len(columns) > 1:
+        with error_prefix(f"{table.path}: task {task.name!r}"):
+            task.check_columns(columns)
         values = _joined(table, columns, cells, task, faults)
     else:
         finder = FileFinder((root / columns[0], root), notes)
@@ -93,7 +95,7 @@ def _joined(
     for i, parts in enumerate(zip(*cells, strict=True)):
         empty = [name for name, part in zip(columns, parts, strict=True) if part is None]
         values.append(None if len(empty) == len(columns) else list(parts))
-        if empty and values[-1] is not None and not isinstance(task, MultiLabel):
+        if empty and values[-1] is not None and not task.accepts_empty_columns:
             fault = f"{empty[0]} is empty, but {columns[0]}, ... are one label"
             faults[i] = f"{fault}: fill in all of them or none"
     return values

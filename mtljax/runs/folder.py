@@ -41,6 +41,7 @@ from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
+from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_json, read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.terminal import print_line
@@ -286,20 +287,25 @@ def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:
 def _completed(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Adds the defaults of fields that did not exist when a configuration was written.
 
-    Those of a task are added if the experiment has a task of its name.
+    Those of a task are added if the experiment has a task of its name. Fields that such a
+    configuration decides (`Task.former`) may also be requested with this value.
     """
-    classes = {task.name: type(task) for task in experiment.tasks}
+    tasks = {task.name: task for task in experiment.tasks}
     config = {**defaults(Experiment), **config}
     if isinstance(config.get("data"), dict):
         config["data"] = {**defaults(Data), **config["data"]}
     if isinstance(config.get("tasks"), list):
         config["tasks"] = [
-            {**defaults(classes[name]), **task}
-            if isinstance(task, dict) and (name := str(task.get("name"))) in classes
+            {**defaults(type(tasks[name])), **_requested_former(tasks[name]), **task}
+            if isinstance(task, dict) and (name := str(task.get("name"))) in tasks
             else task
             for task in config["tasks"]
         ]
     return {name: value for name, value in config.items() if name != CODE}
+
+
+def _requested_former(task: Task) -> dict[str, Any]:
+    return {name: value for name, value in task.former.items() if getattr(task, name) == value}
 
 
 def _require_same(stored: dict[str, Any], requested: dict[str, Any], path: Path) -> None:

@@ -119,6 +119,11 @@ class Task(abc.ABC):
     """True if all label files must have one number format, on which the unit depends."""
     accepts_lossy_files: ClassVar[bool] = False
     """True if labels may be JPEG files, whose compression changes values."""
+    accepts_empty_columns: ClassVar[bool] = False
+    """True if some of the columns of one label may be empty."""
+    former: ClassVar[Mapping[str, Any]] = {}
+    """Values of fields in configurations that were written before these fields existed, if they are
+    not the defaults."""
     metric_specs: ClassVar[Mapping[str, MetricSpec]] = {
         "loss": MetricSpec("loss", higher_is_better=False)
     }
@@ -232,6 +237,16 @@ class Task(abc.ABC):
           ValueError: The value is invalid; one line, without the name of the task.
         """
         return np.asarray(value)
+
+    def check_columns(self, columns: Sequence[str]) -> None:  # noqa: B027  # not abstract
+        """Raises ValueError if names of a label's columns contradict the order that is parsed."""
+
+    def check_mirror(self, *, vertical: bool) -> None:  # noqa: B027  # not abstract
+        """Raises ValueError if it is not known how a mirror image changes the labels.
+
+        Args:
+          vertical: True if top and bottom are exchanged, not left and right.
+        """
 
     def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
         """Returns a parsed label without what an image of this size cannot have, and counts.

@@ -1,7 +1,9 @@
 """Keypoints: positions of points in the image."""
 
 import dataclasses
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,6 +21,10 @@ from mtljax.tasks.warps import Pixels, Warp
 
 Maps = Float[Array, "B h w K"]
 Points = Float[Array, "B K 3"]
+Order = Literal["yx", "xy"]
+FAR = 0.1
+"""Distance from the image, as a fraction of its side, from which a point may have exchanged
+coordinates."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +58,17 @@ class Keypoints(DenseTask):
     auc_limit: float = 0.1
     """Upper limit of the distance in `auc`, as a fraction of the diagonal."""
     pairs: tuple[tuple[int, int], ...] = ()
-    """Pairs of points that a mirror image exchanges, such as the left and the right eye."""
+    """Pairs of points that a mirror image exchanges, such as the left and the right eye. Points
+    without a pair remain, such as the nose."""
+    mirror: Literal["keep"] | None = None
+    """`keep`: a mirror image exchanges no points. Without it, several points need `pairs` for
+    flips."""
+    order: Order = "yx"
+    """Order of coordinates in tables and files: `xy`, as in most, or `yx`. Arrays in memory, and
+    predictions, always have y first."""
 
+    accepts_empty_columns = True
+    former = {"mirror": "keep"}
     main_metric = "nme"
     metric_specs = {
         "nme": MetricSpec("normalised mean error", higher_is_better=False),
@@ -65,6 +80,12 @@ class Keypoints(DenseTask):
         super().__post_init__()
         checks.require_least(self, 1, "num_keypoints", "stride")
         checks.require_positive(self, "sigma", "limit", "auc_limit")
+        checks.require_choice(self, "order", Order)
+        one_rule = not (self.pairs and self.mirror)
+        checks.require_setting(self, "mirror", one_rule, "left out if pairs are given")
+        points = [point for pair in self.pairs for point in pair]
+        different = len(points) == len(set(points))
+        checks.require_setting(self, "pairs", different, "pairs of different points")
         for pair in self.pairs:
             if len(pair) != 2 or not all(0 <= point < self.num_keypoints for point in pair):
                 last = self.num_keypoints - 1
@@ -132,21 +153,81 @@ class Keypoints(DenseTask):
 
         return -(axis(0)[:, None] + axis(1)).astype(np.float32)
 
+    def check_columns(self, columns: Sequence[str]) -> None:
+        starts = range(0, len(columns), max(1, len(columns) // self.num_keypoints))
+        found = {"".join(map(_axis, columns[i : i + 2])) for i in starts}
+        other = "xy" if self.order == "yx" else "yx"
+        if found == {other}:
+            raise ValueError(
+                f"the columns {columns[0]}, {columns[1]} have {' before '.join(other)}, but "
+                f"order={self.order!r}: set order={other!r}"
+            )
+
     def parse(self, value: Any) -> Float[np.ndarray, "K 3"]:
-        """Parses y, x or y, x, visible of each point; NaN or an empty cell means not visible."""
+        """Parses two coordinates of each point, in `order`, or these and its visibility.
+
+        An empty point is not visible. Visibility is 0, or, as in COCO, 1 (occluded) or 2 (visible),
+        which are both visible here.
+        """
+        if isinstance(value, (list, tuple)):
+            value = [np.nan if isinstance(x, str) and not x.strip() else x for x in value]
         values = parsing.numbers(value)
         for width in (3, 2):
             if values.size == width * self.num_keypoints:
-                values = values.reshape(-1, width)
-                visible = np.isfinite(values[:, :2]).all(1)
-                if width == 3:
-                    visible &= values[:, 2] != 0
-                points = np.where(visible[:, None], values[:, :2], 0.0)
-                return np.concatenate([points, visible[:, None]], 1).astype(np.float32)
+                return self._label(values.reshape(-1, width))
+        first, second = self.order
         raise ValueError(
-            f"{values.size} numbers for {self.num_keypoints} points; each point needs y, x or "
-            "y, x, visible"
+            f"{values.size} numbers for {self.num_keypoints} points; each point needs {first}, "
+            f"{second} or {first}, {second}, visible"
         )
+
+    def _label(self, values: Float[np.ndarray, "K w"]) -> Float[np.ndarray, "K 3"]:
+        points = values[:, :2] if self.order == "yx" else values[:, 1::-1]
+        known = np.isfinite(points)
+        visible = known.any(1)
+        if values.shape[1] == 3:
+            marks = np.where(visible, values[:, 2], np.nan_to_num(values[:, 2]))
+            wrong = ~np.isin(marks, (0, 1, 2))
+            if wrong.any():
+                i = int(wrong.argmax())
+                raise ValueError(f"visibility of point {i} is {marks[i]:g}; must be 0, 1 or 2")
+            visible = marks > 0
+        lost = np.flatnonzero(visible & ~known.all(1))
+        if len(lost):
+            raise ValueError(f"point {lost[0]} has no y or no x; leave both empty if not known")
+        points = np.where(visible[:, None], points, 0.0)
+        return np.concatenate([points, visible[:, None]], 1).astype(np.float32)
+
+    def clean(self, label: Float[np.ndarray, "K 3"], size: Pixels) -> tuple[Any, Mapping[str, int]]:
+        """Marks points outside of the image as not visible.
+
+        Raises:
+          ValueError: They are far outside, but inside with y and x exchanged.
+        """
+        points, visible = label[:, :2], label[:, 2] > 0
+        sides = np.asarray(size, np.float32)
+        outside = visible & ((points < 0) | (points > sides)).any(1)
+        if not outside.any():
+            return label, {}
+        exchanged = points[visible, ::-1]
+        far = (points > (1 + FAR) * sides) | (points < -FAR * sides)
+        if (far.any(1) & visible).any() and ((exchanged >= 0) & (exchanged <= sides)).all():
+            y, x = points[outside][0]
+            order = "xy" if self.order == "yx" else "yx"
+            raise ValueError(
+                f"y = {y:g}, x = {x:g} is outside of the image of {size[0]} x {size[1]} pixels, "
+                f"but would be inside with order={order!r}"
+            )
+        kept = np.where(outside[:, None], np.float32(0), label)
+        return kept, {"points outside of their image": int(outside.sum())}
+
+    def check_mirror(self, *, vertical: bool) -> None:
+        if self.num_keypoints > 1 and not self.pairs and self.mirror is None:
+            raise ValueError(
+                f"task {self.name!r}: a mirror image may exchange points, such as the left and the "
+                "right eye: set pairs=((0, 1), ...), or mirror='keep' if it exchanges none, or "
+                "leave out flip"
+            )
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "K 3"]:
         return np.zeros((self.num_keypoints, 3), np.float32)
@@ -155,7 +236,7 @@ class Keypoints(DenseTask):
         """Points that leave the image become invisible."""
         xp = warp.xp
         points = warp.points(label[:, :2])
-        inside = ((points >= 0) & (points < np.asarray(warp.size))).all(-1)
+        inside = ((points >= 0) & (points <= np.asarray(warp.size))).all(-1)
         visible = xp.where(inside, label[:, 2], 0.0)[:, None]
         moved = xp.concatenate([xp.where(visible > 0, points, 0.0), visible], -1)
         moved = moved.astype(label.dtype)
@@ -171,6 +252,9 @@ class Keypoints(DenseTask):
 
     def label_values(self, label: np.ndarray) -> Float[np.ndarray, " n"]:
         return label[label[:, 2] > 0, :2].ravel()
+
+    def num_unknown(self, label: np.ndarray) -> int:
+        return int((label[:, 2] == 0).sum())
 
     def decode(self, output: Maps) -> Points:
         """Returns y, x, and the probability at the largest position of the heat map."""
@@ -194,6 +278,14 @@ class Keypoints(DenseTask):
             if known > 0:
                 drawing.draw_dot(rgb, np.asarray([y, x]), color)
         return rgb
+
+
+def _axis(column: str) -> str:
+    """Returns "x" or "y" if the name of a column says so, such as x, nose_x, x1 or X-nose."""
+    match = re.search(
+        r"(?:^|[^a-z])([xy])(?:$|[^a-z])", re.sub(r"[A-Z]", r" \g<0>", column).lower()
+    )
+    return match[1] if match else "?"
 
 
 def peaks(logits: Maps) -> tuple[Float[Array, "B K 2"], Float[Array, "B K 2"]]:

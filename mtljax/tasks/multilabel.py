@@ -1,7 +1,7 @@
 """Multi-label classification: any number of classes per image."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import flax.linen as nn
@@ -57,6 +57,7 @@ class MultiLabel(ClassTask):
     """Exponent g of the focal loss, such as 2: a label of predicted probability p counts with the
     factor (1 - p)^g. 0 is cross entropy. The validation and test loss includes it."""
 
+    accepts_empty_columns = True
     main_metric = "map"
     metric_specs = {
         "map": MetricSpec("mean average precision", higher_is_better=True),
@@ -121,6 +122,12 @@ class MultiLabel(ClassTask):
         """Log odds of each class, with one added to the counts of positives and negatives."""
         positive, negative = ((labels == which).sum(0) for which in (1, 0))
         return np.log((positive + 1) / (negative + 1)).astype(np.float32)
+
+    def check_columns(self, columns: Sequence[str]) -> None:
+        if set(columns) == set(self.class_names) and tuple(columns) != self.class_names:
+            raise ValueError(
+                f"the columns {', '.join(columns)} are in another order than class_names"
+            )
 
     def parse(self, value: Any) -> Int[np.ndarray, " C"]:
         """Parses `negative` or 1 of each class, {class name: number}, "cat;dog" or class names.

@@ -105,7 +105,7 @@ class Normals(PixelTask):
         return np.where(known, vectors / np.where(known, length, 1.0), 0.0) * signs
 
     def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
-        if has_normal(label).any():
+        if (label != 0).any():
             return label, {}
         return None, {"maps without a normal": 1}
 

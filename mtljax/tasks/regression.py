@@ -13,9 +13,10 @@ from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
 from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise_sum
-from mtljax.tasks.warps import Pixels
+from mtljax.tasks.warps import Pixels, Warp
 
 Kind = Literal["l2", "l1", "huber"]
+Rule = Literal["keep", "negate"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,11 @@ class Regression(Task):
     """Loss of the scaled error e: e^2, |e|, or huber: e^2 / 2 up to |e| = 1, then |e| - 1/2."""
     threshold: float | None = None
     """Adds the metric `accuracy`: fraction of outputs on their label's side of this threshold."""
+    mirror: Rule | tuple[Rule, ...] | None = None
+    """Values in a mirror image, one rule or one per value: `keep`, the same (an age); `negate`, the
+    opposite sign (a yaw angle, left and right only). Flips need it."""
 
+    former = {"mirror": "keep"}
     main_metric = "mae"
     metric_specs = {
         "mae": MetricSpec("mean absolute error", higher_is_better=False),
@@ -55,6 +60,10 @@ class Regression(Task):
         positive = self.scale is None or all(0 < x < np.inf for x in np.ravel(self.scale))
         checks.require_setting(self, "scale", positive, "> 0")
         checks.require_choice(self, "kind", Kind)
+        counts = isinstance(self.mirror, str) or len(self.mirror or self._rules) == self.size
+        checks.require_setting(self, "mirror", counts, f"one rule, or {self.size}")
+        known = {"keep", "negate"} >= set(self._rules)
+        checks.require_setting(self, "mirror", known, "keep or negate")
         finite = self.threshold is None or math.isfinite(self.threshold)
         checks.require_setting(self, "threshold", finite, "finite")
 
@@ -110,6 +119,31 @@ class Regression(Task):
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "..."]:
         values = np.zeros(self.size, np.float32)
         return values[0] if self.size == 1 else values
+
+    @property
+    def _rules(self) -> tuple[str, ...]:
+        """Rule of each value in a mirror image."""
+        rules = self.mirror or "keep"
+        return (rules,) * self.size if isinstance(rules, str) else rules
+
+    def check_mirror(self, *, vertical: bool) -> None:
+        place = f"task {self.name!r}: "
+        if self.mirror is None:
+            raise ValueError(
+                f"{place}a mirror image may have another value: set mirror='keep' if it has the "
+                "same (an age), 'negate' if the sign changes (a yaw angle), or leave out flip; for "
+                "boxes and points use Detection and Keypoints"
+            )
+        if vertical and "negate" in self._rules:
+            raise ValueError(
+                f"{place}mirror='negate' is for left and right; leave out flip:vertical=true"
+            )
+
+    def warp(self, label: Array, warp: Warp) -> Array:
+        if not warp.mirrored or "negate" not in self._rules:
+            return label
+        signs = np.asarray([-1 if rule == "negate" else 1 for rule in self._rules], np.float32)
+        return label * signs.astype(label.dtype).reshape(label.shape)
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Array:
         return weight * label + (1 - weight) * other

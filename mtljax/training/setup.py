@@ -15,6 +15,7 @@ from mtljax import parallel, transfer
 from mtljax.build import Parts, build, compute_dtype, freeze_options, load_source
 from mtljax.config import Experiment
 from mtljax.data import Source
+from mtljax.data.augment import require_mirror_rules
 from mtljax.data.pipeline import BatchSampler
 from mtljax.data.resolve import derivations, resolve_tasks
 from mtljax.runs.folder import CONFIG
@@ -120,10 +121,12 @@ def set_up(
     batch_size = experiment.data.batch_size
     placement = parallel.place(batch_size, devices)
     _require_unseen_fold(experiment)
+    require_mirror_rules(experiment.data.augment, experiment.tasks)
     if source is None:
         source = load_source(experiment)
     given = experiment.tasks
     experiment = dataclasses.replace(experiment, tasks=resolve_tasks(given, source))
+    require_mirror_rules(experiment.data.augment, experiment.tasks)  # classes have names now
     BatchSampler(seed=0, size=len(source.train), batch_size=batch_size)  # checks the size
     parts = build(experiment, *_statistics(experiment, source), source.low, source.high)
     check_select(experiment)

@@ -64,6 +64,41 @@ def test_every_kind_of_label_is_what_the_files_say(folder):
     assert source.train[5]["present"]["boxes"]
 
 
+def test_points_outside_and_unmeasured_maps_are_counted_and_do_not_stop_the_others(folder):
+    rows = list(rows_of())
+    rows[5] |= {"y0": "-3"}
+    rows[9] |= {"y0": "", "x0": ""}
+    write_table(folder, rows)
+    for name in ("depth/005.png", "depth/009.png"):
+        Image.fromarray(np.zeros((H, W), np.uint16)).save(folder / name)
+    np.save(folder / "normals/009.npy", np.zeros((H, W, 3), np.float32))
+    source = opened(folder)
+    fifth, ninth = source.train[3], source.train[5]
+    assert fifth["labels"]["eyes"].tolist() == [[0, 0, 0], [7, 9, 1]]
+    assert ninth["labels"]["eyes"].tolist() == [[0, 0, 0], [7, 9, 1]]
+    missing = [[name for name, here in x["present"].items() if not here] for x in (fifth, ninth)]
+    assert missing == [["depth"], ["depth", "normals"]]
+    (note,) = (note for note in source.notes if "points outside" in note.what)
+    assert (note.count, "row 7 (005.png)" in note.first) == (1, True)
+
+
+def test_classes_of_a_row_may_be_unknown(folder):
+    rows = list(rows_of())
+    rows[4] |= {"wild": ""}
+    write_table(folder, rows)
+    fourth = opened(folder, names=("traits",)).train[2]["labels"]["traits"]
+    assert fourth.tolist() == [-1, 0]
+
+
+def test_columns_in_another_order_than_the_task_are_refused(folder):
+    wanted = [LabelRequest(FOR["eyes"], "x0,y0,x1,y1")]
+    with pytest.raises(ValueError, match=r"task 'eyes': the columns x0, y0 have x before y"):
+        make_source(f"folder:'{folder}'", wanted)
+    wanted = [LabelRequest(FOR["traits"], "old,wild")]
+    with pytest.raises(ValueError, match="task 'traits': the columns old, wild are in another"):
+        make_source(f"folder:'{folder}'", wanted)
+
+
 def test_everything_is_brought_to_one_size(folder):
     small, large = opened(folder), opened(folder, ",size=(24,32)")
     before, after = small.validation[1]["labels"], large.validation[1]["labels"]
@@ -222,7 +257,10 @@ MISTAKES = {
         lambda f: tifffile.imwrite(f / "images/005.png", np.full((H, W), -1, np.int16)),
         ROW5 + "values of type int16 in -1..-1",
     ),
-    "duplicate row": (edit(5, image="004.png"), r"row 6 .004.png.: 004.png is in row 7, too, with other labels"),
+    "duplicate row": (
+        edit(5, image="004.png"),
+        r"row 6 .004.png.: 004.png is in row 7, too, with other labels",
+    ),
     "unknown split": (edit(5, split="trian"), ROW5 + "split is 'trian'; must be train"),
     "no split": (edit(5, split=""), ROW5 + "split is empty; must be"),
     "class misspelt": (
@@ -242,9 +280,11 @@ MISTAKES = {
         lambda f: write_table(f, [{**r, "kind": ""} for r in rows_of()]),
         "task 'kind' has no label in any training row",
     ),
-    "half a label": (edit(5, x1=""), ROW5 + "x1 is empty, but y0"),
-    "point outside": (edit(5, y0="-3"), ROW5 + "task 'eyes': label is -3.0"),
-    "missing mask": (edit(5, mask="mask/none.png"), ROW5 + "task 'mask': there is no file mask/none"),
+    "half a point": (edit(5, x1=""), ROW5 + "task 'eyes': point 1 has no y or no x"),
+    "missing mask": (
+        edit(5, mask="mask/none.png"),
+        ROW5 + "task 'mask': there is no file mask/none",
+    ),
     "mask of another size": (
         picture("mask/005.png", np.zeros((9, 9), np.uint8)),
         ROW5 + r"task 'mask': a label of shape .9, 9. for an image of 12 x 16",
@@ -260,10 +300,6 @@ MISTAKES = {
     "mixed bit depth": (
         picture("depth/005.png", np.full((H, W), 9, np.uint8)),
         ROW5 + "005.png is an image of mode L, but that of row 2 is an image of mode I;16",
-    ),
-    "no depth": (
-        picture("depth/005.png", np.zeros((H, W), np.uint16)),
-        ROW5 + "task 'depth': no label has a pixel with a finite depth",
     ),
     "normals of two numbers": (
         array("normals/005.npy", np.zeros((H, W, 2), np.float32)),

@@ -39,6 +39,15 @@ AUGMENTATIONS: dict[str, Callable[..., Augment | None]] = {
 set by the user, it also transforms labels, by methods of each task."""
 
 
+def require_mirror_rules(texts: Sequence[str], tasks: Sequence[Task]) -> None:
+    """Raises ValueError if images are mirrored and a task does not say how its labels change."""
+    for text in texts:
+        choice = choose("augmentation", text, AUGMENTATIONS, hidden=("tasks",))
+        if choice.factory is flip and choice.arguments.get("share", 1):
+            for task in tasks:
+                task.check_mirror(vertical=choice.arguments.get("vertical", False))
+
+
 def make_augment(texts: Sequence[str], tasks: Sequence[Task]) -> Augment | None:
     """Returns the composition of augmentations, each as in `name:argument=value`; None if none.
 
@@ -62,4 +71,4 @@ def make_augment(texts: Sequence[str], tasks: Sequence[Task]) -> Augment | None:
     return composition
 
 
-__all__ = ["AUGMENTATIONS", "Augment", "make_augment"]
+__all__ = ["AUGMENTATIONS", "Augment", "make_augment", "require_mirror_rules"]

@@ -30,6 +30,9 @@ def warp_augment(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task
 def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = ()) -> Augment:
     """Mirrors some of the images left to right; normals and paired keypoints are mirrored too.
 
+    Tasks whose labels may change in a mirror image must say how: see `mirror` of `Regression`,
+    `Keypoints` and classes named left or right. That is checked before training.
+
     Args:
       share: Share of the images.
       vertical: Mirror top to bottom instead, for images without an up direction.

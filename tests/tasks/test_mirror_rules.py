@@ -1,0 +1,97 @@
+"""Mirror images change some labels: a task says how, or flips are refused before training."""
+
+import jax
+import numpy as np
+import pytest
+
+from mtljax.config import Data, Experiment
+from mtljax.config.files import from_json, to_json
+from mtljax.data.augment import make_augment, require_mirror_rules
+from mtljax.tasks import Classification, Keypoints, Regression
+from mtljax.training.setup import set_up
+
+UNKNOWN = [
+    Keypoints(name="t", num_keypoints=2),
+    Regression(name="t"),
+    Regression(name="t", size=4),
+]
+KNOWN = [
+    Keypoints(name="t", num_keypoints=1),
+    Keypoints(name="t", num_keypoints=3, pairs=((0, 2),)),
+    Keypoints(name="t", num_keypoints=3, mirror="keep"),
+    Regression(name="t", mirror="keep"),
+    Regression(name="t", mirror="negate"),
+    Regression(name="t", size=2, mirror=("keep", "negate")),
+    Classification(name="t", num_classes=2),
+]
+
+
+@pytest.mark.parametrize("task", UNKNOWN)
+def test_flips_of_labels_without_a_rule_are_refused(task):
+    for text in ("flip", "flip:share=0.1", "flip:vertical=true"):
+        with pytest.raises(ValueError, match=r"task 't': a mirror image may .*mirror='keep'"):
+            require_mirror_rules(["shift", text], [task])
+    require_mirror_rules(["shift", "crop", "flip:share=0"], [task])
+
+
+@pytest.mark.parametrize("task", KNOWN)
+def test_flips_of_labels_with_a_rule_are_accepted(task):
+    require_mirror_rules(["flip"], [task])
+
+
+def test_top_and_bottom_have_no_rule_for_angles():
+    task = Regression(name="t", size=2, mirror=("keep", "negate"))
+    with pytest.raises(ValueError, match="for left and right; leave out flip:vertical=true"):
+        require_mirror_rules(["flip:vertical=true"], [task])
+
+
+@pytest.mark.parametrize(
+    ("mirror", "signs"),
+    [("keep", [1, 1]), ("negate", [-1, -1]), (("keep", "negate"), [1, -1])],
+)
+def test_values_are_kept_or_negated_in_mirror_images_only(mirror, signs):
+    task = Regression(name="t", size=2, mirror=mirror)
+    label = np.asarray([[1, 2], [3, 4], [5, 6]], np.float32)
+    image = np.zeros((3, 4, 4, 1), np.float32)
+    batch = {"image": image, "labels": {"t": label}, "present": {"t": np.ones(3, bool)}}
+    flipped = make_augment(["flip:share=1"], [task])
+    keys = jax.random.split(jax.random.key(0), 3)
+    np.testing.assert_array_equal(flipped(keys, batch)["labels"]["t"], label * signs)
+    moved = make_augment(["shift"], [task])(keys, batch)
+    np.testing.assert_array_equal(moved["labels"]["t"], label)
+
+
+def test_one_value_is_negated():
+    task = Regression(name="t", mirror="negate")
+    keys = jax.random.split(jax.random.key(0), 2)
+    batch = {
+        "image": np.zeros((2, 4, 4, 1), np.float32),
+        "labels": {"t": np.asarray([1.5, -2.0], np.float32)},
+        "present": {"t": np.ones(2, bool)},
+    }
+    found = make_augment(["flip:share=1"], [task])(keys, batch)["labels"]["t"]
+    assert found.tolist() == [-1.5, 2.0]
+
+
+def experiment(*tasks):
+    return Experiment(name="e", tasks=tasks, data=Data(source="-", augment=("flip",)))
+
+
+def test_training_is_refused_before_the_data_is_read():
+    with pytest.raises(ValueError, match="a mirror image may have another value"):
+        set_up(experiment(Regression(name="t")))
+
+
+def test_configurations_of_older_versions_keep_the_values_in_mirror_images():
+    tasks = Regression(name="angle"), UNKNOWN[0]
+    config = to_json(experiment(*tasks))
+    assert from_json(config).tasks == tasks
+    for task in config["tasks"]:
+        del task["mirror"]
+    assert [task.mirror for task in from_json(config).tasks] == ["keep", "keep"]
+
+
+@pytest.mark.parametrize("mirror", ["negated", ("keep",), ("keep", "keep", "keep"), ("keep", 1)])
+def test_invalid_rules_are_refused(mirror):
+    with pytest.raises(ValueError, match="mirror must be"):
+        Regression(name="t", size=2, mirror=mirror)
