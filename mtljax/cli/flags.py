@@ -23,6 +23,10 @@ OTHER_NAMES = {
     "--epochs": "--steps N",
     "--lr": "--learning-rate X",
     "--weight-decay": "--optimizer adamw:weight_decay=X",
+    **dict.fromkeys(
+        ("--folds", "--k-folds", "--kfold", "--cv", "--cross-validation"),
+        "--data.fold 1/N for one fold, or `compare --folds N` for all",
+    ),
     "--head-learning-rate": "--learning-rate-scales task_NAME FACTOR",
     "--head-lr": "--learning-rate-scales task_NAME FACTOR",
     "--trunk-learning-rate": "--learning-rate-scales trunk FACTOR",

@@ -6,6 +6,7 @@ from pathlib import Path
 from mtljax.balancing import Balancer
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
+from mtljax.comparison.cross_validation import cross_validation
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.results import collect
@@ -21,7 +22,8 @@ def compare(
     experiment: Experiment,
     workdir: Path | str,
     *,
-    seeds: int = 5,
+    seeds: int | None = None,
+    folds: int = 0,
     balancers: Sequence[str | Balancer] = (),
     fusions: Sequence[str | FusionFactory] = (),
     trunks: Sequence[str | Trunk] = (),
@@ -41,7 +43,8 @@ def compare(
     Args:
       experiment: Base experiment; its seed is the first.
       workdir: Folder for the tables, the page, and a run folder per member.
-      seeds: Number of consecutive seeds.
+      seeds: Number of consecutive seeds; None: 5, or 1 with folds.
+      folds: Number of folds of a cross-validation; 0: the splits of the data.
       devices: Number of devices to use; None: all.
       together: Train the seeds of a method in one program; auto: where that is faster.
       quiet: Show no progress.
@@ -53,6 +56,7 @@ def compare(
       ValueError: Invalid arguments; nothing was written.
       Stopped: SIGTERM was received; the same call resumes.
     """
+    seeds = (1 if folds else 5) if seeds is None else seeds
     if seeds < 1:
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
     workdir = Path(workdir)
@@ -66,11 +70,20 @@ def compare(
         front=front,
     )
     check_workdir(workdir, FOLDER, "comparison")
+    validation = cross_validation(experiment, folds, methods) if folds else None
+    if validation is not None:
+        validation.write(workdir)
     numbers = range(experiment.seed, experiment.seed + seeds)
     failures = run_members(
-        methods, numbers, workdir, devices=devices, together=together, quiet=quiet
+        methods,
+        numbers,
+        workdir,
+        validation=validation,
+        devices=devices,
+        together=together,
+        quiet=quiet,
     )
-    comparison = collect(experiment, methods, numbers, workdir)
+    comparison = collect(experiment, methods, numbers, workdir, folds)
     write(comparison, failures, workdir)
     return comparison, failures
 
@@ -102,6 +115,8 @@ def write(comparison: Comparison, failures: Sequence[Failure], workdir: Path) ->
 
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "results.csv", table.to_csv(comparison, table.result_columns(comparison)))
+    if comparison.folds:
+        write_text(workdir / "results_per_fold.csv", table.folds_to_csv(comparison))
     write_text(workdir / "costs.csv", table.to_csv(comparison, table.COST_COLUMNS))
     write_text(workdir / "results.md", table.to_markdown(comparison))
     write_text(workdir / "results.tex", table.to_latex(comparison))

@@ -4,7 +4,7 @@ import numpy as np
 
 from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, ComparisonRow, PairedTest
-from mtljax.comparison.statistics import Estimate, estimate
+from mtljax.comparison.statistics import Estimate
 from mtljax.utils.text import count, joined, number
 
 MOST = 3
@@ -16,7 +16,7 @@ def conclusions(comparison: Comparison) -> list[str]:
     methods = [row for row in comparison.rows_of("method") if row.has_results]
     if not methods:
         return ["No run of a method was completed, so there is nothing to compare."]
-    if not any(estimate(row.delta_m).seeds for row in comparison.rows_of("stl")):
+    if not any(row.improvement.seeds for row in comparison.rows_of("stl")):
         return ["The runs of the single-task baselines were not completed, so Δm is unknown."]
     sentences = [_against_baselines(comparison, methods)]
     if len(methods) > 1:
@@ -48,8 +48,8 @@ def _against_baselines(comparison: Comparison, methods: list[ComparisonRow]) -> 
         for relation, rows in groups.items()
         if rows
     ]
-    seeds = f" at {count(_seeds(comparison), 'seed')}" * bool(groups[undecided])
-    return f"Multi-task learning is {'; '.join(parts)}{seeds}."
+    samples = f" at {_samples(comparison)}" * bool(groups[undecided])
+    return f"Multi-task learning is {'; '.join(parts)}{samples}."
 
 
 def _against_first(comparison: Comparison, methods: list[ComparisonRow]) -> str:
@@ -65,14 +65,14 @@ def _against_first(comparison: Comparison, methods: list[ComparisonRow]) -> str:
     equal = [(row, test) for row, test in tests if test is None or not test.significant]
     if equal:
         different = f"significantly different from {first.name}"
-        seeds = f"at {count(_seeds(comparison), 'seed')}"
+        samples = f"at {_samples(comparison)}"
         if len(equal) == len(rest) > MOST:
             least = min((test for _, test in equal if test), key=lambda test: test.adjusted_p)
-            parts.append(f"No other method is {different} {seeds} (smallest {_p(least)})")
+            parts.append(f"No other method is {different} {samples} (smallest {_p(least)})")
         else:
             names = [f"{row.name} ({_p(test)})" for row, test in equal]
-            parts.append(f"{joined(names)} {_is(names)} not {different} {seeds}")
-    best = max(methods, key=lambda row: estimate(row.delta_m).mean)
+            parts.append(f"{joined(names)} {_is(names)} not {different} {samples}")
+    best = max(methods, key=lambda row: row.improvement.mean)
     return f"{'; '.join(parts)}. Highest mean Δm: {_with_delta_m([best])}."
 
 
@@ -113,7 +113,8 @@ def _against_front(comparison: Comparison, methods: list[ComparisonRow]) -> str:
         for relation, names in groups.items()
         if names
     ]
-    return f"Pareto dominance of the means over seeds, without a test: {'; '.join(parts)}."
+    unit = comparison.unit
+    return f"Pareto dominance of the means over {unit}s, without a test: {'; '.join(parts)}."
 
 
 def _tests(comparison: Comparison) -> str:
@@ -122,24 +123,31 @@ def _tests(comparison: Comparison) -> str:
     if not of_delta_m:
         return "No tests: one seed gives no variance estimate; train more with --seeds 5."
     separate = f" of Δm and, separately, {of_metrics} of single metrics"
+    scope = (
+        f"p values adjusted by Holm's method for {count(of_delta_m, 'comparison')}"
+        f"{separate * (len(comparison.metrics) > 1)}; 95 % confidence intervals by Student's t"
+    )
+    if comparison.folds:
+        return (
+            f"Corrected resampled t tests (Nadeau and Bengio, 2003), paired by fold, over "
+            f"{comparison.samples}, {scope} with the same correction. They cover the choice of "
+            "training and test examples, approximately: training sets of folds overlap."
+        )
     return (
-        f"Paired t tests over {count(_seeds(comparison), 'seed')}, p values adjusted by Holm's "
-        f"method for {count(of_delta_m, 'comparison')}{separate * (len(comparison.metrics) > 1)}; "
-        "95 % confidence intervals by Student's t. They cover the variance between training runs, "
-        "not the sampling of the test split."
+        f"Paired t tests over {_samples(comparison)}, {scope}. They cover the variance between "
+        "training runs, not the sampling of the test split."
     )
 
 
 def _with_delta_m(rows: list[ComparisonRow]) -> str:
     """Names with delta_m; of many methods only the range."""
     if len(rows) > MOST:
-        ordered = sorted(rows, key=lambda row: estimate(row.delta_m).mean)
+        ordered = sorted(rows, key=lambda row: row.improvement.mean)
         low, high = (
-            f"{format_percent(estimate(row.delta_m))} ({row.name})"
-            for row in (ordered[0], ordered[-1])
+            f"{format_percent(row.improvement)} ({row.name})" for row in (ordered[0], ordered[-1])
         )
         return f"{joined([row.name for row in rows])}, Δm from {low} to {high},"
-    return joined([f"{row.name} (Δm {format_percent(estimate(row.delta_m))})" for row in rows])
+    return joined([f"{row.name} (Δm {format_percent(row.improvement)})" for row in rows])
 
 
 def _direction(test: PairedTest) -> str:
@@ -160,7 +168,7 @@ def _tested(tests: tuple[PairedTest, ...]) -> int:
     return sum(not np.isnan(test.p) for test in tests)
 
 
-def _seeds(comparison: Comparison) -> int:
-    """Smallest number of finished seeds of a row that has any."""
-    seeds = [estimate(row.delta_m).seeds for row in comparison.rows]
-    return min(filter(None, seeds), default=0)
+def _samples(comparison: Comparison) -> str:
+    """Smallest number of finished seeds or folds of a row that has any."""
+    samples = [row.improvement.seeds for row in comparison.rows]
+    return count(min(filter(None, samples), default=0), comparison.unit)

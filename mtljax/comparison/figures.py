@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from mtljax.comparison import statistics
 from mtljax.comparison.conclusions import format_percent
 from mtljax.comparison.outcome import Comparison, ComparisonRow
-from mtljax.comparison.statistics import Estimate, estimate
+from mtljax.comparison.statistics import Estimate
 from mtljax.report.figures import BLUE, COLORS, GRAY, INK, ORANGE, Plot, make_plot, shorten
 from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
@@ -40,19 +40,19 @@ def comparison_plots(comparison: Comparison) -> list[Plot]:
 
 
 def plot_delta_m(comparison: Comparison, prefix: str = "") -> Plot | None:
-    """Bars of delta_m with intervals, and the seeds as dots; `prefix` is put before the title."""
-    rows = [row for row in comparison.rows[1:] if estimate(row.delta_m).seeds]
+    """Bars of delta_m with intervals, and samples as dots; `prefix` is put before the title."""
+    rows = [row for row in comparison.rows[1:] if row.improvement.seeds]
 
     def draw(axis: Axes) -> str | None:
         if not rows:
             return None
         for y, row in enumerate(reversed(rows)):
-            axis.barh(y, estimate(row.delta_m).mean, 0.62, color=_color(row), alpha=0.35, lw=0)
-        _draw_estimates(axis, rows, lambda row: estimate(row.delta_m), lambda row: row.delta_m)
+            axis.barh(y, row.improvement.mean, 0.62, color=_color(row), alpha=0.35, lw=0)
+        _draw_estimates(axis, rows, lambda row: row.improvement, lambda row: row.delta_m)
         axis.axvline(0, color=INK, lw=1)
         axis.set_xlabel("Δm against single-task networks, % (right is better)")
-        best = max(rows, key=lambda row: estimate(row.delta_m).mean)
-        return f"{prefix}Highest mean Δm: {best.name}, {format_percent(estimate(best.delta_m))}"
+        best = max(rows, key=lambda row: row.improvement.mean)
+        return f"{prefix}Highest mean Δm: {best.name}, {format_percent(best.improvement)}"
 
     return _row_plot("delta_m", draw, rows)
 
@@ -116,13 +116,13 @@ def _zoom_to(axis: Axes, points: Float[np.ndarray, "N 2"]) -> None:
 def plot_cost(comparison: Comparison) -> Plot | None:
     """Scatter plot of the time per step and delta_m."""
     rows = [comparison.reference, *comparison.rows_of("method")]
-    rows = [r for r in rows if estimate(r.delta_m).seeds and r.costs["ms_per_step"].seeds]
+    rows = [r for r in rows if r.improvement.seeds and r.costs["ms_per_step"].seeds]
 
     def draw(axis: Axes) -> str | None:
         if len(rows) < 2:
             return None
         for i, row in enumerate(rows):
-            x, y = row.costs["ms_per_step"].mean, estimate(row.delta_m)
+            x, y = row.costs["ms_per_step"].mean, row.improvement
             color = GRAY if row.kind == "stl" else COLORS[(i - 1) % len(COLORS)]
             marker, label = _MARKERS[i % len(_MARKERS)], shorten(row.name)
             axis.errorbar(
@@ -196,7 +196,7 @@ def plot_conflicts(comparison: Comparison) -> Plot | None:
 
 
 def plot_metric(comparison: Comparison, k: int) -> Plot | None:
-    """Means of a metric with intervals, and the seeds as dots."""
+    """Means of a metric with intervals, and seeds or folds as dots."""
     metric = comparison.metrics[k]
     spec = comparison.spec(metric)
     rows = [row for row in comparison.rows if _has(row, k)]
@@ -211,7 +211,8 @@ def plot_metric(comparison: Comparison, k: int) -> Plot | None:
         axis.set_xlabel(f"{spec.label} ({better} is better)")
         best = max(rows, key=lambda row: metric.sign * row.metric(k).mean)
         value = spec.format_tick(float(f"{best.metric(k).mean:.4g}"))
-        return f"{metric.task}: best {spec.label} {value}, mean over the seeds of {best.name}"
+        mean = f"mean over the {comparison.unit}s of {best.name}"
+        return f"{metric.task}: best {spec.label} {value}, {mean}"
 
     return _row_plot(f"metric_{k}", draw, rows)
 

@@ -11,6 +11,7 @@ from mtljax.comparison.plan import Kind
 from mtljax.comparison.statistics import Estimate, Metric, estimate
 from mtljax.config import Experiment
 from mtljax.tasks import MetricSpec
+from mtljax.utils.text import count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,9 @@ class ComparisonRow:
     settings: str
     """Grid point chosen on validation; empty without a grid."""
     values: Float[np.ndarray, "S K"]
-    """Test metrics per seed; NaN for a missing run."""
+    """Test metrics per sample, a seed or a fold; NaN for a missing run."""
     delta_m: Float[np.ndarray, " S"]
-    """delta_m in % per seed, relative to the comparison's first baselines."""
+    """delta_m in % per sample, relative to the comparison's first baselines."""
     costs: Mapping[str, Estimate]
     """Costs by the names in `mtljax.comparison.results.COSTS`; for baselines over all tasks."""
     telemetry: Mapping[str, Estimate]
@@ -33,10 +34,17 @@ class ComparisonRow:
     """MR among methods."""
     baseline: str = ""
     """Name of the row of baselines with the same settings."""
+    folds: int = 0
+    """Number of folds if the samples are the folds of a cross-validation."""
 
     def metric(self, index: int) -> Estimate:
-        """Estimate of a test metric over seeds."""
-        return estimate(self.values[:, index])
+        """Estimate of a test metric over the samples."""
+        return estimate(self.values[:, index], self.folds)
+
+    @property
+    def improvement(self) -> Estimate:
+        """Estimate of delta_m over the samples."""
+        return estimate(self.delta_m, self.folds)
 
     @property
     def has_results(self) -> bool:
@@ -46,7 +54,7 @@ class ComparisonRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """Paired t test over seeds between two rows."""
+    """Paired t test over seeds or folds between two rows."""
 
     first: str
     second: str
@@ -86,6 +94,21 @@ class Comparison:
     """Largest number of seeds that were trained in one program."""
     environment: Mapping[str, str]
     """Versions and devices of the runs; all values where runs differ."""
+    folds: int = 0
+    """Number of folds of a cross-validation; 0: the splits of the data."""
+
+    @property
+    def unit(self) -> str:
+        """Samples of means, intervals and tests: "seed" or "fold"."""
+        return "fold" if self.folds else "seed"
+
+    @property
+    def samples(self) -> str:
+        """Number of samples as text; the result of a fold is the mean over its seeds."""
+        seeds = count(len(self.seeds), "seed")
+        if not self.folds:
+            return seeds
+        return f"{self.folds} folds" + (f" with {seeds} each" if len(self.seeds) > 1 else "")
 
     def spec(self, metric: Metric) -> MetricSpec:
         """Label and number format of a metric."""

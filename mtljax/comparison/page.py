@@ -14,18 +14,18 @@ from mtljax.utils.files import write_text
 from mtljax.utils.text import count
 
 _CAPTIONS = {
-    "delta_m": "Bars: mean over seeds with its 95 % confidence interval. Dots: seeds. If the "
+    "delta_m": "Bars: mean over {unit}s with its 95 % confidence interval. Dots: {unit}s. If the "
     "interval contains 0, the effect of multi-task learning is not significant.",
-    "tasks": "Small markers: seeds; large markers: their mean. Dashed lines: single-task networks. "
-    "A method is competitive if it lies on or beyond the Pareto front of the fixed weightings; "
-    "distant weightings may be outside the figure.",
-    "cost": "Up is better, left is cheaper; with the 95 % confidence interval over seeds.",
-    "tests": "Paired t tests over seeds, p values adjusted by Holm's method. Blue: the method of "
+    "tasks": "Small markers: {unit}s; large markers: their mean. Dashed lines: single-task "
+    "networks. A method is competitive if it lies on or beyond the Pareto front of the fixed "
+    "weightings; distant weightings may be outside the figure.",
+    "cost": "Up is better, left is cheaper; with the 95 % confidence interval over {unit}s.",
+    "tests": "{test} over {unit}s, p values adjusted by Holm's method. Blue: the method of "
     "the row is better; red: it is worse; bold: significant.",
     "conflict": "Measured at intervals on training batches, with respect to the shared "
-    "parameters; with the 95 % confidence interval over seeds.",
-    "metric": "Test split. Large markers: mean over seeds with its 95 % confidence interval; "
-    "dots: seeds.",
+    "parameters; with the 95 % confidence interval over {unit}s.",
+    "metric": "Test {place}. Large markers: mean over {unit}s with its 95 % confidence interval; "
+    "dots: {unit}s.",
 }
 
 
@@ -45,8 +45,14 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
         has_grid=any(row.settings for row in comparison.rows),
         seeds_per_program=comparison.seeds_per_program,
         plots=plots,
-        caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")],
+        caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")].format(
+            unit=comparison.unit,
+            place="folds" if comparison.folds else "split",
+            test="Corrected resampled t tests" if comparison.folds else "Paired t tests",
+        ),
         seeds=comparison.seeds,
+        folds=comparison.folds,
+        unit=comparison.unit,
         settings=settings_text(comparison.experiment),
         environment=comparison.environment,
     )

@@ -2,7 +2,8 @@
 
 A *method* is one row of the comparison: the single-task baseline of a task, a balancer (with a
 fusion and a trunk), or a fixed weighting. Its *candidates* are the points of the grid; validation
-chooses one of them. A *member* is a candidate with a seed: one experiment, one run folder.
+chooses one of them. A *member* is a candidate with a seed, and with a fold in a cross-validation:
+one experiment, one run folder.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from mtljax.build import build
 from mtljax.comparison.overrides import Override, combinations, with_overrides
 from mtljax.config import Data, Experiment, to_json
 from mtljax.config.files import defaults
+from mtljax.data.folds import Fold
 from mtljax.runs.selection import check_select, select_of_task
 
 FOLDER = "members"
@@ -49,17 +51,24 @@ class Candidate:
     """Grid point as text, `learning_rate=0.001`; empty without a grid."""
     experiment: Experiment
 
-    def member(self, seed: int) -> Experiment:
-        """Experiment of a seed."""
-        return dataclasses.replace(self.experiment, seed=seed)
+    def member(self, seed: int, fold: Fold | None = None) -> Experiment:
+        """Experiment of a seed, and of a fold of a cross-validation."""
+        experiment = dataclasses.replace(self.experiment, seed=seed)
+        if fold is None:
+            return experiment
+        data = dataclasses.replace(experiment.data, fold=str(fold))
+        return dataclasses.replace(experiment, data=data)
 
-    def folder(self, workdir: Path, seed: int) -> Path:
+    def folder(self, workdir: Path, seed: int, fold: Fold | None = None) -> Path:
         """Run folder of a member; it depends on the member's experiment only."""
         config = _identity(self.experiment)
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
         tasks = "-".join(task.name for task in self.experiment.tasks)
         name = re.sub(r"[^\w.=-]+", "_", f"{self.experiment.balancer}-{tasks}")[:60].strip("_")
-        return workdir / FOLDER / f"{name}-{digest}" / f"seed-{seed}"
+        parent = workdir / FOLDER / f"{name}-{digest}"
+        if fold is not None:
+            parent /= f"fold-{fold.number}-of-{fold.total}"
+        return parent / f"seed-{seed}"
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,9 +15,11 @@ from mtljax.comparison.outcome import Comparison, ComparisonRow, PairedTest
 from mtljax.comparison.plan import Candidate, Method
 from mtljax.comparison.statistics import Estimate, Metric, estimate
 from mtljax.config import Experiment
+from mtljax.data.folds import Fold
 from mtljax.runs.folder import read_result
 from mtljax.runs.result import RunResult
 from mtljax.runs.selection import selection_score
+from mtljax.utils.text import joined
 
 COSTS: Mapping[str, Callable[..., np.ndarray]] = {
     "ms_per_step": np.sum,
@@ -30,9 +33,16 @@ SeedResults = Mapping[int, RunResult]
 
 
 def collect(
-    experiment: Experiment, methods: Sequence[Method], seeds: Sequence[int], workdir: Path
+    experiment: Experiment,
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    workdir: Path,
+    folds: int = 0,
 ) -> Comparison:
     """Reads the results of all members; validation chooses between the candidates of a method.
+
+    In a cross-validation each fold chooses by itself, since the validation examples of a fold are
+    test examples of others.
 
     Raises:
       ValueError: A result is damaged.
@@ -42,8 +52,11 @@ def collect(
         for task in experiment.tasks
         for name, higher in task.compared
     )
-    chosen = {method.name: _choose(method, seeds, workdir) for method in methods}
-    row = functools.partial(_row, chosen=chosen, metrics=metrics, seeds=seeds)
+    numbers: list[Fold | None] = [Fold(number, folds) for number in range(1, folds + 1)]
+    chosen = {
+        m.name: [_choose(m, seeds, workdir, fold) for fold in numbers or [None]] for m in methods
+    }
+    row = functools.partial(_row, chosen=chosen, metrics=metrics, seeds=seeds, folds=folds)
     rows = [
         row(name, [m for m in methods if m.kind == "stl" and m.baseline == name])
         for name in dict.fromkeys(method.baseline for method in methods)
@@ -51,7 +64,8 @@ def collect(
     rows += [row(m.name, [m]) for kind in ("method", "front") for m in methods if m.kind == kind]
     rows = _with_scores(rows, metrics)
     pairs = itertools.combinations([row for row in rows if row.kind != "front"], 2)
-    results = [result for _, by_seed in chosen.values() for result in by_seed.values()]
+    choices = itertools.chain.from_iterable(chosen.values())
+    results = [result for choice in choices for result in choice.results.values()]
     return Comparison(
         experiment=experiment,
         metrics=metrics,
@@ -61,6 +75,7 @@ def collect(
         metric_tests=_metric_tests(rows, metrics),
         seeds_per_program=max((result.together for result in results), default=1),
         environment=_merge_environments(results),
+        folds=folds,
     )
 
 
@@ -72,71 +87,106 @@ def _merge_environments(results: Sequence[RunResult]) -> dict[str, str]:
     return {name: ", ".join(distinct) for name, distinct in values.items()}
 
 
-def _choose(method: Method, seeds: Sequence[int], workdir: Path) -> tuple[Candidate, SeedResults]:
+class _Choice(NamedTuple):
+    """Candidate of a method, for all data or for one fold."""
+
+    candidate: Candidate
+    results: SeedResults
+
+
+def _choose(method: Method, seeds: Sequence[int], workdir: Path, fold: Fold | None) -> _Choice:
     """Candidate with the best mean validation score over seeds, and its results."""
 
     def read(candidate: Candidate) -> SeedResults:
-        results = {seed: read_result(candidate.folder(workdir, seed)) for seed in seeds}
+        results = {seed: read_result(candidate.folder(workdir, seed, fold)) for seed in seeds}
         return {seed: result for seed, result in results.items() if result is not None}
 
-    def score(pair: tuple[Candidate, SeedResults]) -> float:
-        candidate, results = pair
+    def score(choice: _Choice) -> float:
+        candidate, results = choice
         scores = [selection_score(candidate.experiment, r.validation) for r in results.values()]
         return float(np.mean(scores)) if scores else float("inf")
 
-    return min(((c, read(c)) for c in method.candidates), key=score)
+    return min((_Choice(c, read(c)) for c in method.candidates), key=score)
 
 
 def _row(
     name: str,
     methods: Sequence[Method],
-    chosen: Mapping[str, tuple[Candidate, SeedResults]],
+    chosen: Mapping[str, Sequence[_Choice]],
     metrics: Sequence[Metric],
     seeds: Sequence[int],
+    folds: int,
 ) -> ComparisonRow:
     """Row of one method, or of the single-task networks of all tasks."""
     kind = methods[0].kind
-    values = np.full((len(seeds), len(metrics)), np.nan)
+    values = np.full((folds or len(seeds), len(metrics)), np.nan)
     settings: list[str] = []
     costs: dict[str, list[np.ndarray]] = {cost: [] for cost in COSTS}
     telemetry: Mapping[str, Estimate] = {}
     for method in methods:
-        candidate, results = chosen[method.name]
-        for (s, seed), (k, metric) in itertools.product(enumerate(seeds), enumerate(metrics)):
-            if seed in results and metric.task in method.tasks:
-                values[s, k] = results[seed].test[metric.task].get(metric.name, np.nan)
+        choices = chosen[method.name]
+        for k, metric in enumerate(metrics):
+            if metric.task in method.tasks:
+                values[:, k] = _samples(choices, seeds, functools.partial(_test_metric, metric))
         for cost in COSTS:
-            costs[cost].append(_cost(cost, results, seeds))
+            costs[cost].append(_samples(choices, seeds, functools.partial(_cost, cost)))
         if kind != "stl":
-            telemetry = _telemetry(results)
-        if candidate.settings:
-            task = f"{method.tasks[0]}: " if kind == "stl" else ""
-            settings.append(task + candidate.settings)
+            telemetry = _telemetry(choices, seeds, folds)
+        if text := _settings(choices):
+            settings.append(f"{method.tasks[0]}: {text}" if kind == "stl" else text)
     return ComparisonRow(
         name=name,
         kind=kind,
         settings="; ".join(settings),
         values=values,
-        delta_m=np.full(len(seeds), np.nan),
-        costs={cost: estimate(reduce(costs[cost], 0)) for cost, reduce in COSTS.items()},
+        delta_m=np.full(len(values), np.nan),
+        costs={cost: estimate(reduce(costs[cost], 0), folds) for cost, reduce in COSTS.items()},
         telemetry=telemetry,
         baseline="" if kind == "stl" else methods[0].baseline,
+        folds=folds,
     )
 
 
-def _cost(name: str, results: SeedResults, seeds: Sequence[int]) -> Float[np.ndarray, " S"]:
-    values = [getattr(results.get(seed), name, None) for seed in seeds]
-    if name == "parameters":
-        values = [parameters and parameters.total for parameters in values]
-    return np.array(values, float)
+def _samples(
+    choices: Sequence[_Choice], seeds: Sequence[int], read: Callable[[RunResult], float | None]
+) -> Float[np.ndarray, " S"]:
+    """Value of each seed, or of each fold, as the mean over its seeds; NaN where it is unknown."""
+    values = [
+        [read(results[seed]) if seed in results else None for seed in seeds]
+        for _, results in choices
+    ]
+    table = np.array(values, float)
+    return table[0] if len(choices) == 1 else statistics.nanmean(table.T)
 
 
-def _telemetry(results: SeedResults) -> dict[str, Estimate]:
-    names = dict.fromkeys(name for result in results.values() for name in result.telemetry)
+def _test_metric(metric: Metric, result: RunResult) -> float:
+    return result.test[metric.task].get(metric.name, np.nan)
+
+
+def _cost(name: str, result: RunResult) -> float | None:
+    value = getattr(result, name)
+    return value.total if value is not None and name == "parameters" else value
+
+
+def _telemetry(choices: Sequence[_Choice], seeds: Sequence[int], folds: int) -> dict[str, Estimate]:
+    results = [result for choice in choices for result in choice.results.values()]
+    names = dict.fromkeys(name for result in results for name in result.telemetry)
+    read = lambda result, name: result.telemetry.get(name)
     return {
-        name: estimate(np.array([r.telemetry.get(name, np.nan) for r in results.values()], float))
+        name: estimate(_samples(choices, seeds, functools.partial(read, name=name)), folds)
         for name in names
     }
+
+
+def _settings(choices: Sequence[_Choice]) -> str:
+    """Chosen settings as text, with their folds if these chose different ones."""
+    folds: dict[str, list[str]] = {}
+    for number, (candidate, _) in enumerate(choices, 1):
+        folds.setdefault(candidate.settings, []).append(str(number))
+    if len(folds) == 1:
+        return choices[0].candidate.settings
+    names = {text: "folds" if len(parts) > 1 else "fold" for text, parts in folds.items()}
+    return ", ".join(f"{text} in {names[text]} {joined(p)}" for text, p in folds.items())
 
 
 def _with_scores(rows: Sequence[ComparisonRow], metrics: Sequence[Metric]) -> list[ComparisonRow]:
@@ -177,8 +227,8 @@ def _test(
     return PairedTest(
         first=first.name,
         second=second.name,
-        difference=estimate(a - b),
-        p=statistics.paired_t_test(a, b),
+        difference=estimate(a - b, first.folds),
+        p=statistics.paired_t_test(a, b, first.folds),
         metric=metric,
     )
 

@@ -1,6 +1,7 @@
 """Training of the unfinished runs of a comparison, seeds side by side where that is faster."""
 
 import contextlib
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,11 @@ from typing import Literal, NamedTuple
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mtljax.comparison.cross_validation import CrossValidation, labels_of
 from mtljax.comparison.plan import Candidate, Method
+from mtljax.config import Experiment
 from mtljax.data import Source
+from mtljax.data.folds import Fold
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result
 from mtljax.runs.joint_checkpoints import joint_step
@@ -30,12 +34,24 @@ class Member(NamedTuple):
     candidate: Candidate
     seed: int
     folder: Path
+    fold: Fold | None = None
+
+    @property
+    def experiment(self) -> Experiment:
+        """Experiment of the run."""
+        return self.candidate.member(self.seed, self.fold)
+
+    @property
+    def setting(self) -> str:
+        """Method, candidate and fold, for messages."""
+        settings = f" ({self.candidate.settings})" if self.candidate.settings else ""
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"{self.method.name}{settings}{fold}"
 
     @property
     def name(self) -> str:
         """Name for messages."""
-        settings = f" ({self.candidate.settings})" if self.candidate.settings else ""
-        return f"{self.method.name}{settings}, seed {self.seed}"
+        return f"{self.setting}, seed {self.seed}"
 
 
 class Failure(NamedTuple):
@@ -50,30 +66,32 @@ def run_members(
     seeds: Sequence[int],
     workdir: Path,
     *,
+    validation: CrossValidation | None = None,
     devices: int | None = None,
     together: Together = "auto",
     quiet: bool = False,
 ) -> list[Failure]:
-    """Trains the unfinished runs and returns those that failed.
+    """Trains the unfinished runs, fold by fold in a cross-validation; returns those that failed.
 
     Raises:
       Stopped: SIGTERM was received; the states are saved.
     """
     members = [
-        Member(method, candidate, seed, candidate.folder(workdir, seed))
+        Member(method, candidate, seed, candidate.folder(workdir, seed, fold), fold)
+        for fold in (validation.folds if validation else [None])
         for method in methods
         for candidate in method.candidates
         for seed in seeds
     ]
     pending = [member for member in members if not _is_finished(member)]
     failures: list[Failure] = []
-    sources: dict[str, Source] = {}
+    sources: dict[tuple[Fold | None, str], Source] = {}
     progress = ComparisonProgress(len(members), pending, quiet=quiet)
     with progress.bar or contextlib.nullcontext():
-        for _, same_candidate in itertools.groupby(pending, lambda member: id(member.candidate)):
-            group = list(same_candidate)
+        for _, same in itertools.groupby(pending, lambda m: (m.fold, id(m.candidate))):
+            group = list(same)
             try:
-                programs = _programs(group[0].candidate, devices, sources)
+                programs = _programs(group[0], devices, sources, validation)
                 side_by_side = together == "yes" or (
                     together == "auto" and programs.is_faster_stacked
                 )
@@ -87,18 +105,31 @@ def run_members(
 
 def _is_finished(member: Member) -> bool:
     try:
-        check_folder(member.folder, member.candidate.member(member.seed))
+        check_folder(member.folder, member.experiment)
         return read_result(member.folder) is not None
     except ValueError:
         return False  # reported when it is trained
 
 
-def _programs(candidate: Candidate, devices: int | None, sources: dict[str, Source]) -> Programs:
+def _programs(
+    member: Member,
+    devices: int | None,
+    sources: dict[tuple[Fold | None, str], Source],
+    validation: CrossValidation | None,
+) -> Programs:
     """Makes the programs of a candidate; candidates with the same data share its source."""
-    data = candidate.experiment.data
-    names = [task.name for task in candidate.experiment.tasks]
-    key = repr((data.source, data.labels, data.drop, data.keep_on_device, names))
-    setup = set_up(candidate.experiment, devices=devices, source=sources.get(key))
+    experiment = member.experiment
+    full = validation.with_all_tasks(experiment) if validation else experiment
+    data = dataclasses.replace(full.data, batch_size=1, augment=(), workers=0)
+    key = member.fold, repr((data, full.tasks))
+    if validation is not None:
+        for other in [key for key in sources if key[0] != member.fold]:
+            del sources[other]
+        if key not in sources:
+            sources[key] = validation.load(experiment)
+        source = labels_of(sources[key], experiment)
+        return Programs(set_up(experiment, devices=devices, source=source))
+    setup = set_up(experiment, devices=devices, source=sources.get(key))
     sources[key] = setup.source
     return Programs(setup)
 
@@ -126,7 +157,7 @@ def _train(
     progress.start(part)
     try:
         outcomes = train_group(
-            [member.candidate.member(member.seed) for member in part],
+            [member.experiment for member in part],
             [member.folder for member in part],
             programs,
             quiet=True,
@@ -173,7 +204,7 @@ class ComparisonProgress:
         self._runs, self._now = len(part), part[0].name
         if len(part) > 1:
             seeds = ", ".join(str(member.seed) for member in part)
-            self._now = f"{part[0].method.name}, seeds {seeds}"
+            self._now = f"{part[0].setting}, seeds {seeds}"
         self.step(0)
 
     def step(self, step: int) -> None:

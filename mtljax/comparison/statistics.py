@@ -1,7 +1,7 @@
-"""Statistics over seeds: relative change, delta_m, ranks, intervals and tests, in NumPy and SciPy.
+"""Statistics over seeds or folds: relative change, delta_m, ranks, intervals and tests.
 
-Values are arrays [S, K] of S seeds and K metrics, the metrics of all tasks concatenated. A missing
-run is a row of NaN, which every function ignores.
+Values are arrays [S, K] of S samples (seeds, or folds of a cross-validation) and K metrics, the
+metrics of all tasks concatenated. A missing run is a row of NaN, which every function ignores.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,12 @@ class Metric(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Mean over seeds and half width of its 95 % interval, NaN for fewer than two seeds."""
+    """Mean over samples and half width of its 95 % interval, NaN for fewer than two samples."""
 
     mean: float
     half_width: float
     seeds: int
+    """Number of samples: seeds, or folds of a cross-validation."""
 
     @property
     def low(self) -> float:
@@ -49,16 +50,38 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(np.nan, np.nan, 0)
 
 
-def estimate(samples: Float[np.ndarray, " S"]) -> Estimate:
-    """Mean and 95 % interval by Student's t over the samples that are not NaN."""
+def estimate(samples: Float[np.ndarray, " S"], folds: int = 0) -> Estimate:
+    """Mean and 95 % interval by Student's t over the samples that are not NaN.
+
+    `folds` is that of `standard_error`.
+    """
     known = samples[~np.isnan(samples)]
     if not len(known):
         return UNKNOWN
     half_width = np.nan
     if len(known) > 1:
-        error = known.std(ddof=1) / np.sqrt(len(known))
+        error = standard_error(known, folds)
         half_width = float(stats.t.ppf(1 - ALPHA / 2, len(known) - 1) * error)
     return Estimate(float(known.mean()), half_width, len(known))
+
+
+def standard_error(samples: Float[np.ndarray, " S"], folds: int = 0) -> float:
+    """Standard error of the mean of independent samples, or of the folds of a cross-validation.
+
+    Results of folds are correlated, because their training sets overlap. For them, the variance s^2
+    of the samples is multiplied by 1/n + n_test/n_train = 1/n + 1/(folds - 1) instead of 1/n, which
+    assumes a correlation of n_test/(n_test + n_train). No unbiased estimate exists.
+
+    Args:
+      samples: Results of n seeds or folds.
+      folds: Number of folds of the cross-validation; 0: independent samples.
+
+    References:
+      Nadeau and Bengio, 2003, "Inference for the Generalization Error"; Bengio and Grandvalet,
+      2004, "No Unbiased Estimator of the Variance of K-Fold Cross-Validation"
+    """
+    factor = 1 / len(samples) + (1 / (folds - 1) if folds else 0)
+    return float(samples.std(ddof=1) * np.sqrt(factor))
 
 
 def relative_change(
@@ -110,14 +133,18 @@ def mean_ranks(
     return ranks
 
 
-def paired_t_test(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"]) -> float:
-    """Two-sided p value of a paired t test over the common seeds; NaN for fewer than two."""
+def paired_t_test(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"], folds: int = 0) -> float:
+    """Two-sided p value of a paired t test over the common samples; NaN for fewer than two.
+
+    With `folds`, the corrected resampled t test; see `standard_error`.
+    """
     difference = (a - b)[~np.isnan(a - b)]
     if len(difference) < 2:
         return float("nan")
     if np.ptp(difference) <= 1e-12 * np.abs(difference).max():
         return 1.0 if np.abs(difference).max() == 0 else 0.0
-    return float(stats.ttest_1samp(difference, 0.0).pvalue)
+    t = difference.mean() / standard_error(difference, folds)
+    return float(2 * stats.t.sf(abs(t), len(difference) - 1))
 
 
 def holm_correction(p: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mtljax.comparison.conclusions import format_percent
 from mtljax.comparison.outcome import Comparison, ComparisonRow
-from mtljax.comparison.statistics import UNKNOWN, Estimate, estimate
+from mtljax.comparison.statistics import UNKNOWN, Estimate
 from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
 
@@ -35,12 +35,13 @@ class Column(NamedTuple):
 
 def result_columns(comparison: Comparison) -> list[Column]:
     """Columns of the results, which depend on the runs only: test metrics, delta_m and MR."""
-    delta_m, seeds = partial(format_delta_m, comparison), len(comparison.seeds)
+    delta_m = partial(format_delta_m, comparison)
+    samples = comparison.folds or len(comparison.seeds)
     rank_text = lambda row: "" if np.isnan(row.mean_rank) else f"{row.mean_rank:.2f}"
-    rank = lambda row: Estimate(row.mean_rank, float("nan"), seeds)
+    rank = lambda row: Estimate(row.mean_rank, float("nan"), samples)
     return [
         *(_metric_column(comparison, k) for k in range(len(comparison.metrics))),
-        Column("Δm %", "↑", "delta_m", lambda row: estimate(row.delta_m), delta_m),
+        Column("Δm %", "↑", "delta_m", lambda row: row.improvement, delta_m),
         Column("MR", "↓", "mean_rank", rank, rank_text),
     ]
 
@@ -93,13 +94,13 @@ def format_delta_m(comparison: Comparison, row: ComparisonRow) -> str:
     """Formats delta_m without its unit, %."""
     if row.name == comparison.reference.name:
         return "reference"
-    return format_percent(estimate(row.delta_m)).removesuffix(" %")
+    return format_percent(row.improvement).removesuffix(" %")
 
 
 def to_terminal(comparison: Comparison) -> Iterator[Table]:
     """Yields the tables of results and costs for the terminal."""
-    name, seeds = comparison.experiment.name, len(comparison.seeds)
-    results = f"{name}: test split, mean ± half width of the 95 % interval, {seeds} seeds"
+    name, place = comparison.experiment.name, "test folds" if comparison.folds else "test split"
+    results = f"{name}: {place}, mean ± half width of the 95 % interval, {comparison.samples}"
     tables = {results: result_columns(comparison), "cost and gradient conflicts": COST_COLUMNS}
     for title, columns in tables.items():
         table = Table(title=title, title_justify="left")
@@ -123,16 +124,28 @@ def _label(row: ComparisonRow) -> str:
 
 
 def to_csv(comparison: Comparison, columns: Sequence[Column]) -> str:
-    """Returns CSV with a line per row: mean, ends of the interval and number of seeds."""
-    text = io.StringIO()
+    """Returns CSV with a line per row: mean, ends of the interval and number of seeds or folds."""
+    text, samples = io.StringIO(), f"/{comparison.unit}s"
     writer = csv.writer(text, lineterminator="\n")
-    names = [f"{c.key}{end}" for c in columns for end in ("", "/low", "/high", "/seeds")]
+    names = [f"{c.key}{end}" for c in columns for end in ("", "/low", "/high", samples)]
     writer.writerow(["method", "kind", "settings", *names])
     for row in comparison.rows:
         numbers: list[object] = []
         for value in (column.value(row) for column in columns):
             numbers += [*map(_csv_number, (value.mean, value.low, value.high)), value.seeds]
         writer.writerow([row.name, row.kind, row.settings, *numbers])
+    return text.getvalue()
+
+
+def folds_to_csv(comparison: Comparison) -> str:
+    """Returns CSV with a line per row and fold: test metrics and delta_m."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{metric.task}/{metric.name}" for metric in comparison.metrics]
+    writer.writerow(["method", "kind", "fold", *names, "delta_m"])
+    for row in comparison.rows:
+        for fold, values in enumerate(np.column_stack([row.values, row.delta_m]), 1):
+            writer.writerow([row.name, row.kind, fold, *map(_csv_number, values)])
     return text.getvalue()
 
 

@@ -100,8 +100,16 @@ def drop_examples(
 
 def with_splits(source: Source, splits: Mapping[str, Split], notes: NoteCounter) -> Source:
     """Returns the source with other splits, their statistics and further notes."""
-    changed = source_of_splits(splits, source.low, source.high, source.tasks)
-    return dataclasses.replace(changed, notes=(*source.notes, *notes.notes()))
+    new = source_of_splits(splits, source.low, source.high)
+    return dataclasses.replace(
+        source,
+        train=new.train,
+        validation=new.validation,
+        test=new.test,
+        mean=new.mean,
+        std=new.std,
+        notes=(*source.notes, *notes.notes()),
+    )
 
 
 def _require_same_images(

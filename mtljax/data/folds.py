@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mtljax.data.base import Batch, Source, Split, membership_of
-from mtljax.data.lazy import source_of_splits
+from mtljax.data.droplist import with_splits
 from mtljax.data.notes import NoteCounter
 from mtljax.data.pipeline import read_batch
 from mtljax.data.pool import ExampleId, Pool, pool_of
@@ -153,17 +153,8 @@ def fold_source(source: Source, fold: Fold) -> Source:
         name: (PoolBatches if has_take else Pool)(pool.splits, pool.at(part).places)
         for name, part in rows.items()
     }
-    new = source_of_splits(pools, source.low, source.high)
-    return dataclasses.replace(
-        source,
-        folds=digest(fold_table(pool, folds)),
-        train=new.train,
-        validation=new.validation,
-        test=new.test,
-        mean=new.mean,
-        std=new.std,
-        notes=(*source.notes, *notes.notes()),
-    )
+    table = fold_table(pool, folds)
+    return dataclasses.replace(with_splits(source, pools, notes), folds=digest(table))
 
 
 def moved_places(splits: Mapping[str, Split]) -> dict[ExampleId, ExampleId]:

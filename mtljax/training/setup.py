@@ -120,7 +120,7 @@ def set_up(
     """
     batch_size = experiment.data.batch_size
     placement = parallel.place(batch_size, devices)
-    _require_unseen_fold(experiment)
+    require_unseen_fold(experiment)
     require_mirror_rules(experiment.data.augment, experiment.tasks)
     if source is None:
         source = load_source(experiment)
@@ -135,7 +135,7 @@ def set_up(
     return Setup(experiment, source, placement, parts, distillation, derived)
 
 
-def _require_unseen_fold(experiment: Experiment) -> None:
+def require_unseen_fold(experiment: Experiment) -> None:
     """Raises ValueError for a teacher or initial weights that learned the examples of the fold."""
     if experiment.data.fold is None:
         return

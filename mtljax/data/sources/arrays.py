@@ -138,7 +138,8 @@ def _members(count: int, group: Any, stratify: Any) -> list[splitting.Membership
             raise ValueError(f"{name} has the shape {column.shape}; must be ({count},)")
     if not columns:
         return []
-    rows = [Row(i, {name: x[i] for name, x in columns.items()}) for i in range(count)]
+    file = Path("arrays")
+    rows = [Row(i, {name: x[i] for name, x in columns.items()}, file) for i in range(count)]
     names = (name if name in columns else None for name in ("group", "stratify"))
     return splitting.members_of_table("the arrays", rows, *names)
 
