@@ -16,7 +16,7 @@ from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMet
 from mtljax.tasks.class_losses import SoftmaxTask, softmax_losses
 from mtljax.tasks.distances import softmax_distance
 from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies, masked_sum
-from mtljax.tasks.warps import Pixels
+from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B C"]
 
@@ -71,6 +71,11 @@ class Classification(SoftmaxTask):
 
     def placeholder(self, size: Pixels) -> np.int32:
         return np.int32(0)
+
+    def warp(self, label: Array, warp: Warp) -> Array:
+        return (
+            label[self._mirrored] if label.ndim and warp.mirrored else self.in_mirror(label, warp)
+        )
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Float[Array, " C"]:
         soft = lambda x: x if jnp.ndim(x) else jax.nn.one_hot(x, self.num_classes)

@@ -164,7 +164,7 @@ class Detection(ClassTask, DenseTask):
         visible = (label["classes"] >= 0) & (area(clipped) > MIN_VISIBLE * area(bounds))
         return {
             "boxes": xp.where(visible[:, None], clipped, 0.0).astype(boxes.dtype),
-            "classes": xp.where(visible, label["classes"], -1),
+            "classes": self.in_mirror(xp.where(visible, label["classes"], -1), warp),
         }
 
     def label_values(self, label: Boxes) -> Int[np.ndarray, " n"]:

@@ -25,7 +25,7 @@ from mtljax.tasks.class_losses import (
 from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_mean, masked_sum
-from mtljax.tasks.warps import Pixels
+from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B C"]
 Uncertain = Literal["error", "missing", "negative", "positive"]
@@ -156,6 +156,9 @@ class MultiLabel(ClassTask):
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, " C"]:
         return np.zeros(self.num_classes, np.int32)
+
+    def warp(self, label: Array, warp: Warp) -> Array:
+        return label[self._mirrored] if warp.mirrored else label
 
     def mix(self, label: Array, other: Array, weight: Float[Array, ""]) -> Float[Array, " C"]:
         known = (label >= 0) & (other >= 0)

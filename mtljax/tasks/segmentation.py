@@ -144,7 +144,7 @@ class Segmentation(SoftmaxTask, PixelTask):
         return np.full(size, self._ignored, np.int32)
 
     def warp(self, label: Array, warp: Warp) -> Array:
-        return warp.plane(label, fill=self._ignored)
+        return self.in_mirror(warp.plane(label, fill=self._ignored), warp)
 
     def label_values(self, label: np.ndarray) -> Int[np.ndarray, " n"]:
         return label[np.asarray(self._has_class(label))]

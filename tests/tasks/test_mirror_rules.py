@@ -7,7 +7,15 @@ import pytest
 from mtljax.config import Data, Experiment
 from mtljax.config.files import from_json, to_json
 from mtljax.data.augment import make_augment, require_mirror_rules
-from mtljax.tasks import Classification, Keypoints, Regression
+from mtljax.tasks import (
+    Classification,
+    Detection,
+    Keypoints,
+    MultiLabel,
+    Regression,
+    Segmentation,
+)
+from mtljax.tasks.warps import Mirror
 from mtljax.training.setup import set_up
 
 UNKNOWN = [
@@ -95,3 +103,81 @@ def test_configurations_of_older_versions_keep_the_values_in_mirror_images():
 def test_invalid_rules_are_refused(mirror):
     with pytest.raises(ValueError, match="mirror must be"):
         Regression(name="t", size=2, mirror=mirror)
+
+
+SIDES = ("arm", "left arm", "right arm", "LeftLeg", "RightLeg")
+EXCHANGED = (("left arm", "right arm"), ("LeftLeg", "RightLeg"))
+SIDED_TASKS = [
+    kind(name="t", class_names=SIDES, mirror=EXCHANGED)
+    for kind in (Classification, MultiLabel, Segmentation, Detection)
+]
+
+
+@pytest.mark.parametrize("task", SIDED_TASKS, ids=lambda task: type(task).__name__)
+def test_classes_of_one_side_are_those_of_the_other_in_mirror_images(task):
+    classes = np.asarray([[[0, 1, 2], [3, 4, 4]]], np.int32)
+    label, expected = {
+        "Classification": (np.asarray([1]), np.asarray([2])),
+        "MultiLabel": (np.asarray([[1, 1, 0, -1, 0]]), np.asarray([[1, 0, 1, 0, -1]])),
+        "Segmentation": (classes, np.asarray([[[1, 2, 0], [3, 3, 4]]])),
+        "Detection": (
+            {
+                "boxes": np.tile(np.float32([0, 0, 2, 2]), (1, 6, 1)),
+                "classes": classes.reshape(1, 6),
+            },
+            {
+                "boxes": np.tile(np.float32([0, 2, 2, 4]), (1, 6, 1)),
+                "classes": np.asarray([[0, 2, 1, 4, 3, 3]]),
+            },
+        ),
+    }[type(task).__name__]
+    size = classes.shape[1:] if isinstance(task, Segmentation) else (4, 4)
+    batch = {
+        "image": np.zeros((1, *size, 1), np.float32),
+        "labels": {"t": label},
+        "present": {"t": np.ones(1, bool)},
+    }
+    keys = jax.random.split(jax.random.key(0), 1)
+    found = make_augment(["flip:share=1"], [task])(keys, batch)["labels"]["t"]
+    for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(leaf, wanted)
+    require_mirror_rules(["flip"], [task])
+
+
+@pytest.mark.parametrize("kind", [Classification, MultiLabel, Segmentation, Detection])
+@pytest.mark.parametrize(
+    "names", [("turn left", "turn right"), ("other", "keep_right"), ("RightEye", "LeftEye")]
+)
+def test_classes_named_left_or_right_need_a_rule_for_flips(kind, names):
+    task = kind(name="t", class_names=names)
+    with pytest.raises(ValueError, match=r"task 't': class '.*' may be another .*mirror='keep'"):
+        require_mirror_rules(["flip"], [task])
+    require_mirror_rules(["flip"], [kind(name="t", class_names=names, mirror="keep")])
+
+
+def test_the_error_proposes_the_pairs():
+    task = Classification(name="t", class_names=("a", "Turn Left", "turn right"))
+    with pytest.raises(ValueError, match=r"set mirror=\(\('Turn Left', 'turn right'\),\)"):
+        require_mirror_rules(["flip"], [task])
+
+
+@pytest.mark.parametrize("names", [("bright", "leftover"), ("copyright", "a"), ("up", "down")])
+def test_other_names_of_classes_need_no_rule(names):
+    require_mirror_rules(["flip"], [Classification(name="t", class_names=names)])
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [(("a", "a"),), (("a", "b"), ("b", "c")), (("0", "7"),)],
+)
+def test_invalid_pairs_of_classes_are_refused(pairs):
+    with pytest.raises(ValueError, match="mirror must be pairs of different classes of 3"):
+        Classification(name="t", class_names=("a", "b", "c"), mirror=pairs)
+    with pytest.raises(ValueError, match="unknown class 'x'"):
+        Classification(name="t", class_names=("a", "b", "c"), mirror=(("a", "x"),))
+
+
+def test_pairs_may_be_indices_and_wait_for_the_classes_of_the_data():
+    task = Classification(name="t", mirror=(("0", "2"),)).with_classes(("a", "b", "c"))
+    assert task.in_mirror(np.asarray([0, 1, 2]), Mirror(size=(4, 4))).tolist() == [2, 1, 0]
+    assert from_json(to_json(experiment(task))).tasks == (task,)
