@@ -1,7 +1,7 @@
 """Labels of tasks in annotations: boxes, keypoints, masks, and the classes in an image."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,16 +29,20 @@ class Labels(NamedTuple):
     """Reason why the labels of an image cannot be used."""
 
 
-def label_name(place: object, task: Task) -> str:
+def label_name(place: object, task: Task, absent: Collection[str] = ()) -> str:
     """Returns the name of the label that a task reads from annotations, by its kind.
 
+    Args:
+      absent: Names of labels that the format does not have.
+
     Raises:
-      ValueError: Annotations have no label of this kind.
+      ValueError: The format has no label of this kind.
     """
-    for kind, name in KINDS.items():
+    kinds = {kind: name for kind, name in KINDS.items() if name not in absent}
+    for kind, name in kinds.items():
         if isinstance(task, kind):
             return name
-    listed = ", ".join(f"{name} ({kind.__name__})" for kind, name in KINDS.items())
+    listed = ", ".join(f"{name} ({kind.__name__})" for kind, name in kinds.items())
     raise ValueError(
         f"{place} has no label for task {task.name!r}, a {type(task).__name__}; it has {listed}"
     )

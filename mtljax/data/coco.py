@@ -10,10 +10,10 @@ from mtljax.data.annotation_labels import read_labels, with_categories
 from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
 from mtljax.data.matching import match_images, normalized_path
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import normalized
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.text import normalized
 
 
 def read_coco(path: Path, notes: NoteCounter) -> AnnotationSet:

@@ -1,5 +1,6 @@
 """Layouts of data sets in folders: splits as folders, and files that belong to an image by name."""
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from mtljax.data.images import FILES
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import normalized
+from mtljax.utils.text import normalized
 
 SPLITS = {
     "train": "train",
@@ -142,6 +143,17 @@ class Pairs(NamedTuple):
             raise ValueError(f"{image} has two label files, {first} and {second}: remove one")
 
 
+def path_key(root: Path, file: Path, ignored: frozenset[str]) -> tuple[str, ...]:
+    """Returns the folders and the name of a file, normalised, without extension and some folders.
+
+    Args:
+      ignored: Names of folders that are left out, in lower case.
+    """
+    *folders, _ = file.relative_to(root).parts
+    kept = [normalized(name) for name in folders if name.lower() not in ignored]
+    return (*kept, normalized(file.stem))
+
+
 def pair(
     root: Path, images: Sequence[Path], files: Sequence[Path], ignored: frozenset[str]
 ) -> Pairs:
@@ -152,12 +164,7 @@ def pair(
         labels/train/1.txt belongs to images/train/1.jpg, and train/labels/1.txt to
         train/images/1.jpg.
     """
-
-    def key(file: Path) -> tuple[str, ...]:
-        *folders, _ = file.relative_to(root).parts
-        kept = [normalized(name) for name in folders if name.lower() not in ignored]
-        return (*kept, normalized(file.stem))
-
+    key = functools.partial(path_key, root, ignored=ignored)
     by_key: dict[tuple[str, ...], list[Path]] = {}
     for image in images:
         by_key.setdefault(key(image), []).append(image)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import normalized
+from mtljax.utils.text import normalized
 
 
 def normalized_path(name: str) -> str:

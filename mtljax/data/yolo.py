@@ -12,9 +12,9 @@ from mtljax.data.annotations import AnnotatedImage, Annotation
 from mtljax.data.boxes import finite
 from mtljax.data.layouts import SPLITS
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import normalized
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.text import normalized
 
 FARTHEST = 1.0
 """Distance from the image, in images, beyond which a number cannot be a fraction of its size."""

@@ -57,6 +57,7 @@ def root(tmp_path_factory):
             pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "yolo" / split / f"{i}.png")
             (root / "yolo" / split / f"{i}.txt").write_text(i % 3 * "1 0.5 0.5 0.2 0.2\n")
+            (root / "yolo" / split / f"{i}.xml").write_text("<annotation></annotation>")
     make_elpv(root / "packages")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root / "packages")
@@ -77,6 +78,7 @@ SAMPLES = {
     ),
     "class_folders": ("class_folders:{root}/Art,size=(8,8)", {"class": class_of("kind")}),
     "coco": ("coco:{root}/coco", {"boxes": Detection(name="boxes", most=3)}),
+    "voc": ("voc:{root}/yolo", {"boxes": Detection(name="boxes", num_classes=0, most=3)}),
     "yolo": ("yolo:{root}/yolo", {"boxes": Detection(name="boxes", most=3)}),
     "npy_folders": (
         "npy_folders:{root}/cityscapes,validation=0.2,size=(16,32)",

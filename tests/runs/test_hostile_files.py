@@ -16,6 +16,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
 from mtljax.data.tables import read_table
+from mtljax.data.voc import read_image_set, read_voc_file
 from mtljax.data.yolo import read_label_file, read_yolo_file
 from mtljax.evaluation.predictor import read_image
 from mtljax.runs import signing
@@ -71,6 +72,8 @@ LOADERS = {
     "coco": ("boxes.json", lambda path: read_coco(path, NoteCounter())),
     "yolo": ("data.yaml", read_yolo_file),
     "yolo labels": ("1.txt", lambda path: read_label_file(path, (9, 9), None, NoteCounter())),
+    "voc": ("1.xml", lambda path: read_voc_file(path, 1, True, NoteCounter())),
+    "voc list": ("train.txt", read_image_set),
     "configuration": ("config.json", read_config),
     "input": ("input.json", lambda path: read_input(path.parent)),
     "result": ("result.json", lambda path: read_result(path.parent)),

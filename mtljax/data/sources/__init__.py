@@ -16,6 +16,7 @@ from mtljax.data.sources.multi import multi
 from mtljax.data.sources.npy_folders import npy_folders
 from mtljax.data.sources.scenes import scenes
 from mtljax.data.sources.tfds import tfds
+from mtljax.data.sources.voc import voc
 from mtljax.data.sources.yolo import yolo
 from mtljax.utils.registry import choose
 
@@ -28,6 +29,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "class_folders": class_folders,
     "coco": coco,
     "yolo": yolo,
+    "voc": voc,
     "npy_folders": npy_folders,
     "scenes": scenes,
     "tfds": tfds,

@@ -11,9 +11,9 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
 from mtljax.data.splitting import Membership
-from mtljax.data.tables import normalized
 from mtljax.tasks import Task
 from mtljax.utils.registry import did_you_mean, nearest
+from mtljax.utils.text import normalized
 
 EXPECTED = "CLASS/*.jpg, or train/CLASS/*.jpg, val/CLASS/*.jpg and test/CLASS/*.jpg"
 

@@ -24,6 +24,7 @@ SAMPLE = 100
 
 def coco(
     path: str,
+    *,
     annotations: str | None = None,
     images: str | None = None,
     size: tuple[int, ...] | None = None,
@@ -31,7 +32,6 @@ def coco(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
-    *,
     requests: Sequence[LabelRequest],
 ) -> Source:
     """Images with COCO files: boxes, masks, keypoints and categories, without a table.

@@ -57,6 +57,8 @@ class Opening:
         if self.channels < 1:
             raise ValueError(f"{root}: channels must be >= 1, not {self.channels}")
         entries = drop_without_split(entries, notes)
+        if not entries:
+            raise ValueError(f"{root}: no image has a label of any task")
         names = [relative_name(root, entry.image) for entry in entries]
         members = tuple(entry.member for entry in entries)
         rows = self.split(names, members, [entry.split for entry in entries], notes)
@@ -144,10 +146,17 @@ def _is_useful(entry: Entry) -> bool:
     return bool(entry.fault) or any(value is not None for value in entry.values)
 
 
-def check_requests(place: object, requests: Sequence[LabelRequest]) -> None:
-    """Raises ValueError for a label that is neither the task's name nor the label of its kind."""
-    for task, key in requests:
-        require_labels(str(place), [LabelRequest(task, key)], (task.name, label_name(place, task)))
+def check_requests(
+    place: str, requests: Sequence[LabelRequest], absent: Collection[str] = ()
+) -> None:
+    """Raises ValueError for a label that is neither the task's name nor the label of its kind.
+
+    Args:
+      absent: Names of labels that the format does not have.
+    """
+    for request in requests:
+        label = label_name(place, request.task, absent)
+        require_labels(place, [request], (request.task.name, label))
 
 
 def annotated_entries(

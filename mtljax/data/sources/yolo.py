@@ -33,12 +33,12 @@ EXPECTED = "images/train/1.jpg with labels/train/1.txt, train/images with train/
 
 def yolo(
     path: str,
+    *,
     size: tuple[int, ...] | None = None,
     channels: int = 3,
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
-    *,
     requests: Sequence[LabelRequest],
 ) -> Source:
     """Images with YOLO label files (Ultralytics, Darknet): boxes, masks, keypoints and classes.
