@@ -19,6 +19,7 @@ from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_sourc
 from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
 from mtljax.data.droplist import drop_examples
 from mtljax.data.folds import fold_source, moved_places, parse_fold
+from mtljax.data.lazy import notes_of_reading
 from mtljax.data.problems import known_problems, require_no_problems, without_problems
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
@@ -98,7 +99,7 @@ def load_resident(experiment: Experiment, source: Source) -> Source:
                 check_labels(experiment.tasks, split)
     with error_prefix(f"source {name!r}, train split"):
         require_learnable(experiment.tasks, source.train)
-    return source
+    return dataclasses.replace(source, notes=(*source.notes, *notes_of_reading(source)))
 
 
 def open_source(experiment: Experiment, source: Source | None = None) -> Source:

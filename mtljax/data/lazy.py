@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Example, LabelRequest, Source, Split, faults_of
+from mtljax.data.notes import Note, NoteCounter
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels, Resize, resize_image
@@ -55,12 +56,17 @@ class LazySplit:
 
     Attributes:
       size: Height and width to resize images and labels to; None if all images have one size.
+      changes: What `Task.clean` changed in the labels that were read from files or arrays so far,
+        by row and task.
     """
 
     examples: RawExamples
-    """Raw examples; optional methods: `place` and `faults`, see `Split`."""
+    """May have the methods `place`, `faults` and `membership` of a `Split`."""
     tasks: tuple[Task, ...]
     size: Pixels | None
+    changes: dict[tuple[int, str], Mapping[str, int]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -87,7 +93,12 @@ class LazySplit:
         labels, present = {}, {}
         for task in self.tasks:
             value = raw.labels[task.name]
-            label = None if value is None else read_label(task, value, old, raw.place)
+            label: Any = None
+            changed: Mapping[str, int] = {}
+            if value is not None:
+                label, changed = clean_label(task, value, old, raw.place)
+            if changed and isinstance(value, np.ndarray):  # cells are counted by their source
+                self.changes[index, task.name] = changed
             present[task.name] = np.bool_(label is not None)
             labels[task.name] = (
                 task.placeholder(resize.size) if label is None else task.warp(label, resize)
@@ -96,14 +107,31 @@ class LazySplit:
         return {"image": image, "labels": labels, "present": present}
 
 
+def notes_of_reading(source: Source) -> tuple[Note, ...]:
+    """Returns what was changed in the labels that were read so far."""
+    splits = {id(split): split for part in source.splits().values() for split in _lazy_splits(part)}
+    notes = NoteCounter()
+    for split in splits.values():
+        for (row, task), changed in sorted(split.changes.items()):
+            for what, count in changed.items():
+                notes.add("dropped", f"{what} of task {task!r}", split.place(row), count)
+    return notes.notes()
+
+
+def _lazy_splits(split: Any) -> Iterator[LazySplit]:
+    """Returns the lazy splits that a split is composed of."""
+    if isinstance(split, LazySplit):
+        yield split
+    parts = getattr(split, "splits", {})
+    parts = parts.values() if isinstance(parts, Mapping) else parts
+    for part in (getattr(split, "split", None), getattr(split, "origin", None), *parts):
+        if part is not None:
+            yield from _lazy_splits(part)
+
+
 def tasks_of(requests: Sequence[LabelRequest]) -> tuple[Task, ...]:
     """Returns the tasks of label requests."""
     return tuple(request.task for request in requests)
-
-
-def read_label(task: Task, value: Any, size: Pixels, place: str) -> Any:
-    """Returns a raw value as a valid label of an image of this size, None if it is missing."""
-    return clean_label(task, value, size, place)[0]
 
 
 def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, Mapping[str, int]]:

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from mtljax.build import open_source, require_learnable
 from mtljax.config import Experiment
 from mtljax.data.base import Example, Source, Split
+from mtljax.data.lazy import notes_of_reading
 from mtljax.data.notes import Note
 from mtljax.data.pool import ExampleId
 from mtljax.data.problems import Problem
@@ -69,7 +70,7 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
         raise ValueError(
             f"cannot write to {output}: {error.strerror}; choose another --output"
         ) from None
-    notes = [*source.notes, *unseen_classes(tasks, statistics["train"])]
+    notes = [*source.notes, *notes_of_reading(source), *unseen_classes(tasks, statistics["train"])]
     try:
         require_learnable(tasks, source.train)
     except ValueError as error:  # stops training

@@ -3,7 +3,7 @@
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def class_text(value: Any) -> str | None:
         return text.split(".")[0] if WHOLE_NUMBER.fullmatch(text) else text
     if isinstance(value, bytes):
         return class_text(value.decode())
-    if np.ndim(value) or isinstance(value, (bool, np.bool_)):
+    if value is None or np.ndim(value) or isinstance(value, (bool, np.bool_, Mapping)):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))  # tables with missing integers store floating-point numbers

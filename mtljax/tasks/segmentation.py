@@ -25,6 +25,8 @@ from mtljax.tasks.streaming import (
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B H W C"]
+MAX_CLASSES = 65536
+"""Number of classes that masks of 16 bits can have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class Segmentation(SoftmaxTask, PixelTask):
         return -1 if self.ignore is None else self.ignore
 
     def _has_class(self, label: Any) -> Bool[Array, "..."]:
-        return has_class(label, self.num_classes, self._ignored)
+        return has_class(label, self.num_classes or MAX_CLASSES, self._ignored)
 
     def loss(self, output: Logits, label: Array, present: Present) -> SumAndCount:
         label = fill_absent(label, present)
