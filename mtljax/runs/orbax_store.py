@@ -52,10 +52,15 @@ class OrbaxStore:
             )
 
     def save(self, step: int, arrays: Mapping[str, Any], score: float) -> None:
-        """Saves in the background; a lower score is better."""
+        """Saves in the background, in place of the latest checkpoint if it is of this step.
+
+        A lower score is better.
+        """
         # Fetched together: orbax takes milliseconds per array on a device. Copied: on CPU,
         # `device_get` may return memory of the device, which the next step overwrites.
         arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
+        if step == self._manager.latest_step():
+            self._manager.delete(step)
         self._manager.save(step, args=self._ocp.args.StandardSave(arrays), metrics={"score": score})
 
     def steps(self) -> list[int]:

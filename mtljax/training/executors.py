@@ -19,6 +19,9 @@ from mtljax.compilation import compiler_options
 from mtljax.data.pipeline import BatchSampler
 from mtljax.parallel import Placement
 from mtljax.step.state import TrainState
+from mtljax.training.pace import Pace, Part
+from mtljax.training.stopping import StopSignal
+from mtljax.utils.terminal import phase
 
 StepResult = tuple[TrainState, PyTree]
 """State after a step, and its logs."""
@@ -38,19 +41,23 @@ class Cost(NamedTuple):
 class Logs:
     """Logs of consecutive steps, left on the device until they are read."""
 
-    def __init__(self, parts: list[PyTree], count: int):
-        """Initializes the logs of `count` steps.
-
-        `parts` are logs of single steps, or of a chunk with a leading axis of steps, which may be
-        longer than `count`; the rest is ignored.
-        """
-        self._parts, self._count = parts, count
+    def __init__(self, parts: Sequence[Part]):
+        self._parts = parts
+        self.count = sum(part.count for part in parts)
 
     @functools.cached_property
     def values(self) -> PyTree[np.ndarray]:
         """NumPy arrays with a leading axis of steps; waits for the device."""
-        join = lambda *x: np.concatenate([np.atleast_1d(v) for v in x])[: self._count]
-        return jax.tree.map(join, *jax.device_get(self._parts))
+        cut = lambda x, part: np.atleast_1d(x)[: part.count]
+        join = lambda *logs: np.concatenate(list(map(cut, logs, self._parts)))
+        return jax.tree.map(join, *jax.device_get([part.logs for part in self._parts]))
+
+    @functools.cached_property
+    def finished(self) -> float:
+        """Time at which the last step was computed, from `time.perf_counter`; waits for it."""
+        last = self._parts[-1]
+        jax.block_until_ready(last.logs)
+        return time.perf_counter() if last.finished is None else last.finished
 
 
 class DeviceDataProgram:
@@ -106,25 +113,37 @@ class DeviceDataProgram:
         self.loops: bool | None = None
         """True if the steps of a chunk are a loop in one program; None before the first call."""
         self.cost = Cost()
+        self._pace = Pace()
 
     def run(
-        self, state: TrainState, rows: Int[np.ndarray, "chunk *S B"], start: int, count: int
+        self,
+        state: TrainState,
+        rows: Int[np.ndarray, "chunk *S B"],
+        start: int,
+        count: int,
+        stop: StopSignal,
     ) -> tuple[TrainState, Logs]:
         """Takes steps start ... start + count - 1, on the first `count` batches of `rows`."""
         rows, first = self.placement.replicate((rows, np.int32(start)))
         arguments = self.data, rows, first
         if self._compiled is None:
-            self._compile(state, *arguments)
-        if self.loops:
-            state, logs = self._compiled(state, *arguments, np.int32(count))
+            with stop.interruptible(), phase("compiling the train step"):
+                self._compile(state, *arguments)
+        parts: list[Part] = []
+        done = 0
+        while done < count and not self._pace.must_stop(stop, count - done):
+            began = time.perf_counter()
+            size = self._pace.size(count - done) if self.loops else 1
+            sizes = (np.int32(size),) if self.loops else ()
+            # The device finds the batch of a step by its number in the state.
+            state, logs = self._compiled(state, *arguments, *sizes)
             self.placement.sync_on_virtual_cpus(logs)
-            return state, Logs([logs], count)
-        parts = []
-        for _ in range(count):
-            state, log = self._compiled(state, *arguments)
-            self.placement.sync_on_virtual_cpus(log)
-            parts.append(jax.tree.map(lambda x: x[None], log) if self.stacked else log)
-        return state, Logs(parts, count)
+            if self.stacked and not self.loops:
+                logs = jax.tree.map(lambda x: x[None], logs)
+            parts.append(Part(logs, size))
+            done += size
+            self._pace.dispatched(parts[-1], began, start + done)
+        return state, Logs(parts)
 
     def batch(self, rows: Int[np.ndarray, "*S B"]) -> PyTree:
         """Returns the examples at `rows`."""
@@ -140,16 +159,21 @@ class DeviceDataProgram:
         self.cost = _cost(self._compiled, time.perf_counter() - start)
 
 
+NEVER = StopSignal()
+
+
 class DeviceDataExecutor:
     """Executor of the steps of runs with certain seeds over data on the device."""
 
     def __init__(self, program: DeviceDataProgram, samplers: Sequence[BatchSampler]):
         self.program, self._samplers = program, samplers
 
-    def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
-        """Takes steps start ... start + count - 1."""
+    def run(
+        self, state: TrainState, start: int, count: int, stop: StopSignal = NEVER
+    ) -> tuple[TrainState, Logs]:
+        """Takes steps start ... start + count - 1; fewer if a signal to stop is received."""
         # The same number of rows for any count, so that one program serves all.
-        return self.program.run(state, self._rows(start, self.program.chunk), start, count)
+        return self.program.run(state, self._rows(start, self.program.chunk), start, count, stop)
 
     def batch(self, start: int) -> PyTree:
         """Returns the batch of step `start`, the next one."""
@@ -171,12 +195,18 @@ class HostDataProgram:
         )
         self._compiled: Any = None
         self.cost = Cost()
+        self.pace = Pace()
 
-    def __call__(self, state: TrainState, batch: PyTree) -> StepResult:
+    def compile(self, state: TrainState, batch: PyTree, stop: StopSignal) -> None:
+        """Compiles the step for arguments like these, at the first call."""
         if self._compiled is None:
             start = time.perf_counter()
-            self._compiled = self._step.lower(state, batch).compile()
+            with stop.interruptible(), phase("compiling the train step"):
+                self._compiled = self._step.lower(state, batch).compile()
             self.cost = _cost(self._compiled, time.perf_counter() - start)
+
+    def __call__(self, state: TrainState, batch: PyTree) -> StepResult:
+        """Takes a step; `compile` must have been called."""
         return self._compiled(state, batch)
 
 
@@ -187,15 +217,24 @@ class HostDataExecutor:
         self.program, self._batches = program, batches
         self._next: PyTree = None
 
-    def run(self, state: TrainState, start: int, count: int) -> tuple[TrainState, Logs]:
-        """Takes the next `count` steps; `start` must be the step of the next batch."""
-        parts = []
-        for _ in range(count):
-            state, log = self.program(state, self.batch(start))
+    def run(
+        self, state: TrainState, start: int, count: int, stop: StopSignal = NEVER
+    ) -> tuple[TrainState, Logs]:
+        """Takes the next `count` steps; fewer if a signal to stop is received.
+
+        `start` must be the step of the next batch.
+        """
+        parts: list[Part] = []
+        program = self.program
+        program.compile(state, self.batch(start), stop)
+        while len(parts) < count and not program.pace.must_stop(stop, count - len(parts)):
+            began = time.perf_counter()
+            state, log = program(state, self.batch(start))
             self._next = self._fetch()  # while the device computes
-            self.program.placement.sync_on_virtual_cpus(log)
-            parts.append(log)
-        return state, Logs(parts, count)
+            program.placement.sync_on_virtual_cpus(log)
+            parts.append(Part(log))
+            program.pace.dispatched(parts[-1], began, start + len(parts))
+        return state, Logs(parts)
 
     def batch(self, start: int) -> PyTree:
         """Returns the batch of the next step."""

@@ -26,7 +26,8 @@ from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch
 from mtljax.training.run import Run
 from mtljax.training.steps import Chunk
-from mtljax.training.stopping import Stopped
+from mtljax.training.stopping import Interrupted, Stopped, StopSignal
+from mtljax.utils.terminal import phase
 
 
 def resume_step(workdirs: Sequence[Path], seeds: Sequence[int]) -> int:
@@ -99,7 +100,7 @@ class RunGroup:
             measurements = self._per_run(lambda: jax.device_get(chunk.measurement), axis=0)
         for run, log, measurement in zip(self.runs, logs, measurements, strict=True):
             if run.stopped_step is None:
-                run.record(chunk.step, chunk.count, log, measurement)
+                run.record(chunk, log, measurement)
 
     def _per_run(self, fetch: Fetch, axis: int) -> list[Fetch]:
         """Splits what is fetched once along the axis of runs."""
@@ -109,8 +110,14 @@ class RunGroup:
         take = lambda run: jax.tree.map(lambda x: np.take(x, run, axis), fetch_all())
         return [functools.partial(take, run) for run in range(len(self.runs))]
 
-    def save(self, step: int, state: TrainState, *, evaluate: bool) -> TrainState:
+    def lacks_evaluation(self, step: int) -> bool:
+        """True if the group was stopped at this step before it was evaluated."""
+        return any(not run.has_ended and not run.is_evaluated(step) for run in self.runs)
+
+    def save(self, step: int, state: TrainState, *, evaluate: bool, stop: StopSignal) -> TrainState:
         """Saves a checkpoint of every run, after its evaluation on validation if requested.
+
+        A signal to stop ends the evaluation; the checkpoint is saved without it.
 
         Returns:
           The state, with the scores taken into account by a plateau schedule.
@@ -120,7 +127,11 @@ class RunGroup:
             run.flush()  # before the evaluation, whose time is not that of the steps
         metrics: Sequence[SplitMetrics | None] = [None] * len(self.runs)
         if evaluate and not self.has_ended:
-            metrics = self._programs.validation.metrics_per_run(state)
+            try:
+                with stop.interruptible(), phase(f"evaluating step {step}", announced=False):
+                    metrics = self._programs.validation.metrics_per_run(state)
+            except Interrupted:
+                evaluate = False
         scores = [
             run.record_validation(step, None if ended else values)
             for run, values, ended in zip(self.runs, metrics, stopped, strict=True)

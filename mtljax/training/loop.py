@@ -17,6 +17,7 @@ from mtljax.evaluation.tables import result_table
 from mtljax.runs.continuation import continue_run
 from mtljax.runs.folder import REPORT, check_folder, read_result, with_recorded_tasks
 from mtljax.runs.result import RunResult
+from mtljax.step.state import TrainState
 from mtljax.training.executors import Cost
 from mtljax.training.group import RunGroup, resume_step
 from mtljax.training.programs import Programs
@@ -24,8 +25,8 @@ from mtljax.training.recorder import require_tensorboard
 from mtljax.training.run import Run
 from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps, telemetry_interval
-from mtljax.training.stopping import Stopped, stop_signal
-from mtljax.utils.terminal import console, print_line
+from mtljax.training.stopping import Interrupted, Stopped, stop_signal
+from mtljax.utils.terminal import announcements, console, phase, print_line
 
 
 def train(
@@ -86,13 +87,20 @@ def train(
         require_tensorboard()
     if load is not None:
         parallel.place(experiment.data.batch_size, devices)  # checks the devices, before the data
-        source = load(experiment)
-    programs = Programs(set_up(experiment, devices=devices, source=source))
-    if shorter is not None:
-        begin_continuation(workdir, experiment, shorter, quiet=quiet)
-    (outcome,) = train_group(
-        [experiment], [workdir], programs, tensorboard=tensorboard, quiet=quiet, start_time=start
-    )
+        with announcements(not quiet), phase(f"reading {experiment.data.source}"):
+            source = load(experiment)
+    with announcements(not quiet):
+        programs = Programs(set_up(experiment, devices=devices, source=source))
+        if shorter is not None:
+            begin_continuation(workdir, experiment, shorter, quiet=quiet)
+        (outcome,) = train_group(
+            [experiment],
+            [workdir],
+            programs,
+            tensorboard=tensorboard,
+            quiet=quiet,
+            start_time=start,
+        )
     if isinstance(outcome, Stopped):
         raise outcome
     return outcome
@@ -152,33 +160,39 @@ def train_group(
     messages = [f"resuming from step {step}"] if step else programs.setup.initial.report
     messages = [*map(str, programs.setup.source.notes), *programs.setup.derived, *messages]
     with contextlib.ExitStack() as stack:
-        stop_received = stack.enter_context(stop_signal())
+        stop = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
         state = group.start(step, tensorboard=tensorboard, quiet=quiet)
+        messages += microbatch_warnings(experiment, state)
         for message in () if quiet else messages:
             print_line(message)
         progress(step)
         every = telemetry_interval(experiment)
         measure = programs.telemetry if every else None
-        steps = take_steps(programs, seeds, state, step, measure=measure, measure_every=every)
-        for chunk in () if group.has_ended else steps:
-            step, state, cost = chunk.step, chunk.state, chunk.cost
-            group.record(chunk)
-            stopping = stop_received()
-            evaluating = step % experiment.eval_every == 0 or step == experiment.steps
-            if evaluating or stopping:
-                chunk.state = state = group.save(step, state, evaluate=evaluating)
-            if group.has_ended:
-                break
-            if stopping and step < experiment.steps:
-                raise Stopped(
-                    f"stopped at step {step} and saved; --workdir {workdirs[0]} resumes from there",
-                    status=128 + signal.SIGTERM,
-                )
-            progress(step)
-        outcomes = group.finish(state, cost, report=report)
-    for outcome in outcomes:
-        if isinstance(outcome, RunResult) and not quiet:
+        try:
+            if step and is_evaluated_at(experiment, step) and group.lacks_evaluation(step):
+                state = group.save(step, state, evaluate=True, stop=stop)
+            steps = take_steps(
+                programs, seeds, state, step, measure=measure, measure_every=every, stop=stop
+            )
+            for chunk in () if group.has_ended else steps:
+                step, state, cost = chunk.step, chunk.state, chunk.cost
+                group.record(chunk)
+                stopping, evaluating = stop.is_received(), is_evaluated_at(experiment, step)
+                if evaluating or stopping:
+                    evaluate = evaluating and not stopping  # a stopped run is evaluated later
+                    chunk.state = state = group.save(step, state, evaluate=evaluate, stop=stop)
+                if group.has_ended:
+                    break
+                if stopping or stop.is_pending():  # pending: during the evaluation
+                    raise Interrupted
+                progress(step)
+            with stop.interruptible(), phase("evaluating the best checkpoint", announced=False):
+                outcomes = group.finish(state, cost, report=report)
+        except Interrupted:
+            raise stopped_by_signal(step, workdirs[0]) from None
+    for outcome in () if quiet else outcomes:
+        if isinstance(outcome, RunResult):
             console.print(result_table(outcome))
             if outcome.test_looks > 1:
                 print_line(
@@ -186,3 +200,29 @@ def train_group(
                     "the number of steps on validation, not by these test figures"
                 )
     return outcomes
+
+
+def microbatch_warnings(experiment: Experiment, state: TrainState) -> list[str]:
+    """Returns a warning if the result depends on the number of microbatches."""
+    uses_batches = "batch_stats" in state.model_state and not experiment.freeze_statistics
+    if experiment.microbatches == 1 or not uses_batches:
+        return []
+    size = experiment.data.batch_size // experiment.microbatches
+    return [
+        f"warning: with {experiment.microbatches} microbatches, batch normalization uses the "
+        f"statistics of {size} examples, so results differ from those of the full batch of "
+        f"{experiment.data.batch_size}; norm=group does not depend on the batch"
+    ]
+
+
+def is_evaluated_at(experiment: Experiment, step: int) -> bool:
+    """Returns True if the state after `step` steps is evaluated on validation."""
+    return step % experiment.eval_every == 0 or step == experiment.steps
+
+
+def stopped_by_signal(step: int, workdir: Path) -> Stopped:
+    """Returns the error for a run that SIGTERM ended after `step` steps."""
+    message = f"stopped at step {step} and saved; --workdir {workdir} resumes from there"
+    if step == 0:
+        message = f"stopped before the first step; --workdir {workdir} starts again"
+    return Stopped(message, status=128 + signal.SIGTERM)

@@ -26,6 +26,7 @@ from mtljax.training.executors import (
     has_convolution,
 )
 from mtljax.training.setup import Setup
+from mtljax.utils.terminal import phase
 
 Measure = Callable[[TrainState, PyTree, PyTree], PyTree]
 """(state before some updates, parameters after them, batch of the first) -> measurement."""
@@ -91,7 +92,9 @@ class Programs:
     def _device_data_program(self, runs: int) -> DeviceDataProgram:
         if runs not in self._device_data:
             placement = self.runs_placement(runs) if runs > 1 else self.setup.placement
-            data = placement.replicate(pipeline.read_split(self.setup.source.train))
+            train = self.setup.source.train
+            with phase(f"reading {len(train):,} training examples into device memory"):
+                data = placement.replicate(pipeline.read_split(train))
             chunk = self.setup.experiment.log_every
             self._device_data[runs] = DeviceDataProgram(
                 self._step, data, placement, chunk, stacked=runs > 1
@@ -126,7 +129,8 @@ class Programs:
     def _evaluator(self, split: str) -> Evaluator:
         setup = self.setup
         examples = setup.source.splits()[split]
-        return make_evaluator(setup.experiment, setup.parts.model, examples, setup.placement)
+        with phase(f"reading {len(examples):,} {split} examples", announced=False):
+            return make_evaluator(setup.experiment, setup.parts.model, examples, setup.placement)
 
     @functools.cached_property
     def constant_predictor(self) -> SplitMetrics:

@@ -1,5 +1,6 @@
 """Progress of training on the terminal."""
 
+import time
 from collections.abc import Sequence
 
 from rich.progress import (
@@ -12,14 +13,22 @@ from rich.progress import (
 
 from mtljax.runs.records import TrainRecord, ValidationRecord
 from mtljax.tasks import Task
-from mtljax.utils.terminal import console, print_line
+from mtljax.utils.terminal import console, print_line, seconds_since_line
 
 _MAX_TASKS = 4
 """Tasks whose losses are printed on a line."""
 
 
+LINE_EVERY = 30.0
+"""Seconds without a line after which the latest losses are printed, where there is no bar."""
+
+
 class Reporter:
-    """Progress of training: a bar on a terminal, elsewhere one line per evaluation."""
+    """Progress of training: a bar on a terminal, elsewhere lines.
+
+    A line per evaluation, and one between them if there was none for 30 seconds, or for a
+    twentieth of the time so far.
+    """
 
     def __init__(self, total: int, done: int, *, quiet: bool = False):
         self._quiet = quiet
@@ -36,7 +45,7 @@ class Reporter:
             )
             self._bar = self._live.add_task("", total=total, completed=done, numbers="compiling")
             self._live.start()
-        self._total = total
+        self._total, self._start = total, time.perf_counter()
         self._last: TrainRecord | None = None
 
     def train(self, record: TrainRecord) -> None:
@@ -44,6 +53,10 @@ class Reporter:
         self._last = record
         if self._live is not None:
             self._live.update(self._bar, completed=record.step, numbers=_summary(record))
+        elif not self._quiet:
+            elapsed = time.perf_counter() - self._start
+            if seconds_since_line() > max(LINE_EVERY, elapsed / 20):
+                print_line(f"step {record.step:>{len(str(self._total))}}  {_summary(record)}")
 
     def validation(self, record: ValidationRecord, tasks: Sequence[Task], is_best: bool) -> None:
         """Prints a line about an evaluation."""

@@ -30,6 +30,16 @@ class Speed(NamedTuple):
     examples_per_second: float
 
 
+class _Pending(NamedTuple):
+    """Arguments of `Recorder.add` that are not recorded yet."""
+
+    step: int
+    steps: int
+    logs: Fetch
+    measurement: Fetch | None
+    finished: Callable[[], float]
+
+
 class Recorder:
     """Turns the logs of steps into records, one chunk late, so that the device never waits."""
 
@@ -61,7 +71,7 @@ class Recorder:
         self._board = None
         if tensorboard and jax.process_index() == 0:
             self._board = require_tensorboard()(str(folder.path / "tensorboard"), purge_step=step)
-        self._pending: tuple[int, int, Fetch, Fetch | None] | None = None
+        self._pending: _Pending | None = None
         self._last = time.perf_counter()
         self._start = self._last if start_time is None else start_time
         self._earlier_seconds = earlier_seconds
@@ -70,21 +80,29 @@ class Recorder:
         self.evaluations = [record for record in history if isinstance(record, ValidationRecord)]
         """Records of all evaluations of the run."""
 
-    def add(self, step: int, count: int, logs: Fetch, measurement: Fetch | None = None) -> None:
+    def add(
+        self,
+        step: int,
+        count: int,
+        logs: Fetch,
+        measurement: Fetch | None = None,
+        finished: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Takes the logs of the `count` steps up to `step`; they may not be computed yet.
 
-        `measurement` is the telemetry of the first of these steps, if any.
+        `measurement` is the telemetry of the first of these steps, if any; `finished` returns the
+        time at which the last was computed.
         """
         self.flush()
-        self._pending = (step, count, logs, measurement)
+        self._pending = _Pending(step, count, logs, measurement, finished)
 
     def flush(self) -> None:
         """Writes the last chunk's record; raises Stopped after too many consecutive skips."""
         if self._pending is None:
             return
-        (step, count, logs, measurement), self._pending = self._pending, None
+        (step, count, logs, measurement, finished), self._pending = self._pending, None
         values = dict(logs())
-        now = time.perf_counter()
+        now = finished()
         skipped, in_row = values.pop("skipped"), values.pop("skipped_in_row")
         batch_size = self._experiment.data.batch_size
         as_list = lambda x: np.asarray(x, float).tolist()

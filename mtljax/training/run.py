@@ -31,6 +31,7 @@ from mtljax.training.early_stopping import stopping_step
 from mtljax.training.executors import Cost
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch, Recorder
+from mtljax.training.steps import Chunk
 from mtljax.training.stopping import Stopped
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import count
@@ -121,10 +122,12 @@ class Run:
         if step is not None and step < self.experiment.steps:
             self.stopped_step = step
 
-    def record(self, step: int, count: int, logs: Fetch, measurement: Fetch | None) -> None:
-        """Records the `count` steps up to `step`; see `Recorder.add`."""
+    def record(self, chunk: Chunk, logs: Fetch, measurement: Fetch | None) -> None:
+        """Records a chunk, with this run's logs and measurement; see `Recorder.add`."""
+        taken = time.perf_counter()  # after the compilation of telemetry, if any
+        finished = lambda: max(taken, chunk.logs.finished)
         with self._catch_failure():
-            self._recorder.add(step, count, logs, measurement)
+            self._recorder.add(chunk.step, chunk.count, logs, measurement, finished)
 
     def flush(self) -> None:
         """Writes pending records."""
@@ -150,6 +153,10 @@ class Run:
                     f"{self.experiment.select} (--patience)"
                 )
         return score
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns True if the state of a step was evaluated on validation."""
+        return any(record.step == step for record in self._recorder.evaluations)
 
     def report_learning_rate(self, step: int, old: float, new: float) -> None:
         """Prints a change of the factor of the learning rate by the plateau schedule."""

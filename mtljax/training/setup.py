@@ -25,6 +25,7 @@ from mtljax.step.state import TrainState, create_state
 from mtljax.step.telemetry import ProbePoint, make_probe
 from mtljax.training.teachers import load_teachers
 from mtljax.utils.bounded_reading import read_json
+from mtljax.utils.terminal import announce, phase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,10 @@ def set_up(
     require_unseen_fold(experiment)
     require_mirror_rules(experiment.data.augment, experiment.tasks)
     if source is None:
-        source = load_source(experiment)
+        with phase(f"reading {experiment.data.source}"):
+            source = load_source(experiment)
+    sizes = (f"{len(split):,} {name}" for name, split in source.splits().items())
+    announce(f"examples: {', '.join(sizes)}")
     given = experiment.tasks
     experiment = dataclasses.replace(experiment, tasks=resolve_tasks(given, source))
     require_mirror_rules(experiment.data.augment, experiment.tasks)  # classes have names now

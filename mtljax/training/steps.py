@@ -7,8 +7,9 @@ from jaxtyping import PyTree
 
 from mtljax.config import Experiment
 from mtljax.step.state import TrainState
-from mtljax.training.executors import Cost, Logs
+from mtljax.training.executors import NEVER, Cost, Logs
 from mtljax.training.programs import Measure, Programs, copy_for_measurement
+from mtljax.training.stopping import StopSignal
 
 STEPS_PER_TASK = 50
 """Steps between two measurements, per task: keeps the cost of telemetry below 5 %."""
@@ -40,6 +41,7 @@ def take_steps(
     *,
     measure: Measure | None = None,
     measure_every: int = 0,
+    stop: StopSignal = NEVER,
 ) -> Iterator[Chunk]:
     """Takes the steps of an experiment, from `start` to its end.
 
@@ -49,23 +51,28 @@ def take_steps(
       start: Number of steps taken before.
       measure: Measurement to take during training.
       measure_every: Steps between two measurements, a multiple of `log_every`; 0: none.
+      stop: Signal that ends a chunk of slow steps before its end, and the iteration if no step was
+        taken.
 
     Yields:
-      Chunks that end at log steps, evaluations and the last step.
+      Chunks that end at log steps, evaluations, the last step and a signal to stop.
     """
     experiment = programs.setup.experiment
-    executor = programs.executor(seeds, start)
+    with stop.interruptible():
+        executor = programs.executor(seeds, start)
     step = start
     while step < experiment.steps:
         count = steps_to_next_stop(experiment, step)
         before, measurement = None, None
         if measure is not None and measure_every and step % measure_every == 0:
             before, batch = copy_for_measurement(state), executor.batch(step)
-        state, logs = executor.run(state, step, count)
+        state, logs = executor.run(state, step, count, stop)
+        if not logs.count:
+            return
         if measure is not None and before is not None:
             measurement = measure(before, state.params, batch)
-        step += count
-        chunk = Chunk(step, count, state, logs, measurement, executor.program.cost)
+        step += logs.count
+        chunk = Chunk(step, logs.count, state, logs, measurement, executor.program.cost)
         yield chunk
         state = chunk.state
 

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -58,24 +58,62 @@ def failure_cause(
     )
 
 
-@contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Records SIGTERM instead of ending the process, so that the loop can save.
+class Interrupted(BaseException):
+    """SIGTERM was received in a block that need not be completed.
 
-    Yields a function that returns True if any process received it; all processes must call it at
-    the same step.
+    Not an `Exception`, so that no handler of errors takes it for one.
     """
-    signals: list[int] = []
 
-    def received() -> bool:
+
+class StopSignal:
+    """Record of SIGTERM; without a handler (see `stop_signal`), of a signal that never comes."""
+
+    def __init__(self) -> None:
+        self._is_received, self._may_interrupt = False, False
+
+    def receive(self) -> None:
+        """Records the signal; raises `Interrupted` inside a block that is `interruptible`."""
+        self._is_received = True
+        if self._may_interrupt:
+            self._may_interrupt = False  # once: what the exception unwinds is completed
+            raise Interrupted
+
+    def is_pending(self) -> bool:
+        """Returns True if the signal was received, in a program of one process."""
+        return self._is_received and jax.process_count() == 1
+
+    def is_received(self) -> bool:
+        """Returns True if any process received the signal; all must call this at the same step."""
         if jax.process_count() == 1:
-            return bool(signals)
+            return self._is_received
         from jax.experimental.multihost_utils import process_allgather
 
-        return bool(np.any(process_allgather(np.asarray(bool(signals)))))
+        return bool(np.any(process_allgather(np.asarray(self._is_received))))
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Context that the signal ends with `Interrupted`, unless there are other processes.
+
+        For work that takes long and leaves no trace if it is not completed.
+        """
+        if jax.process_count() > 1:
+            yield
+            return
+        if self._is_received:
+            raise Interrupted
+        self._may_interrupt = True
+        try:
+            yield
+        finally:
+            self._may_interrupt = False
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[StopSignal]:
+    """Records SIGTERM instead of ending the process, so that the loop can save."""
+    stop = StopSignal()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
-            previous = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+            previous = signal.signal(signal.SIGTERM, lambda number, frame: stop.receive())
             stack.callback(signal.signal, signal.SIGTERM, previous)
-        yield received
+        yield stop
