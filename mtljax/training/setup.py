@@ -129,7 +129,8 @@ def set_up(
     sizes = (f"{len(split):,} {name}" for name, split in source.splits().items())
     announce(f"examples: {', '.join(sizes)}")
     given = experiment.tasks
-    experiment = dataclasses.replace(experiment, tasks=resolve_tasks(given, source))
+    with phase("reading the training labels", announced=False):
+        experiment = dataclasses.replace(experiment, tasks=resolve_tasks(given, source))
     require_mirror_rules(experiment.data.augment, experiment.tasks)  # classes have names now
     BatchSampler(seed=0, size=len(source.train), batch_size=batch_size)  # checks the size
     parts = build(experiment, *_statistics(experiment, source), source.low, source.high)
