@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.cli.verbs import VERBS, run_verb
+from mtljax.utils.text import printable
 
 USAGE = """\
 usage: python -m mtljax.main [VERB] [FLAGS]
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         if os.environ.get("MTLJAX_TRACEBACK"):
             raise
-        print(f"mtljax: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"mtljax: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)

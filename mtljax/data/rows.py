@@ -15,7 +15,7 @@ class Row(NamedTuple):
     """Row number as counted by a spreadsheet, or by a text editor if no cell has several lines."""
     cells: dict[str, Any]
     """Column -> value; None for an empty cell."""
-    file: Path
+    file: Path = Path()
     fault: str = ""
     """Reason for which the row cannot be used; "" if it can."""
 

@@ -8,16 +8,21 @@ from typing import Any, NamedTuple
 
 from mtljax.data.base import LabelRequest, require_labels
 from mtljax.data.cells import MissingMarkers, with_decimal_points
+from mtljax.data.encoded_images import EncodedImage
 from mtljax.data.image_names import FileFinder
 from mtljax.data.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
-from mtljax.tasks import Task
+from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Task
 from mtljax.tasks.dense import PixelTask
 from mtljax.utils.text import error_prefix
 
 FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+(e[-+]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 """Number that is not whole."""
+
+
+NO_MAPS = (Classification, Detection, Keypoints, MultiLabel, Regression)
+"""Tasks whose labels are no image files."""
 
 
 class Labels(NamedTuple):
@@ -57,6 +62,12 @@ def read_labels(
                 f"{table.unusable[name]}; must be numbers, text, or image files"
             )
     cells = [_read_column(table, name, task, markers, notes) for name in columns]
+    is_image = lambda cell: isinstance(cell, EncodedImage)
+    if isinstance(task, NO_MAPS) and any(map(is_image, chain.from_iterable(cells))):
+        raise ValueError(
+            f"{table.path}: column {key!r} has image files, which are no labels of task "
+            f"{task.name!r} ({type(task).__name__})"
+        )
     faults: dict[int, str] = {}
     if len(columns) > 1:
         with error_prefix(f"{table.path}: task {task.name!r}"):
@@ -69,6 +80,7 @@ def read_labels(
     with error_prefix(table.path):
         if not classes:
             mentioned = [dict.fromkeys(columns)] if len(columns) > 1 else values
+            mentioned = [value for value in mentioned if value is not None]
             classes = table_classes(task, chain.from_iterable(map(task.classes_in, mentioned)))
         task = task.with_classes(classes) if classes else task
     return Labels(task, tuple(values), faults)

@@ -162,7 +162,7 @@ def _parse(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        reason = str(error).replace(repr(delimiter), "a delimiter")
+        reason = str(error).replace(f"'{delimiter}'", "a delimiter")
         raise ValueError(f"{path} line {reader.line_num}: {reason}; check the quotes") from None
 
 
@@ -188,7 +188,7 @@ def read_jsonl(path: Path, encoding: str, notes: NoteCounter) -> Table:
         if not line.strip():
             continue
         cells, fault = _read_object(line)
-        columns.update(dict.fromkeys(cells))
+        columns.update(dict.fromkeys(filter(None, cells)))
         rows.append(Row(number, cells, path, fault))
     return Table(path, tuple(rows), tuple(columns))
 

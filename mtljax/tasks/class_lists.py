@@ -9,6 +9,7 @@ import numpy as np
 
 from mtljax.tasks import parsing
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import listed, shortened
 
 SEPARATORS = ";|,"
 FLAGS = re.compile(r"|-1|0|1|nan|true|false", re.IGNORECASE)
@@ -76,7 +77,8 @@ def names_in(value: Any) -> Iterable[str]:
     if all(FLAGS.fullmatch(_text(part)) for part in parts):
         return ()
     if is_separated and len(parts) == 1 and "," in parts[0]:
-        raise ValueError(f"{parts[0]!r}: set class_names, or separate classes by semicolons")
+        text = shortened(parts[0])
+        raise ValueError(f"{text!r}: set class_names, or separate classes by semicolons")
     return filter(None, map(_text, parts))
 
 
@@ -85,7 +87,7 @@ def _of_mapping(value: Mapping[Any, Any], names: Sequence[str]) -> list[Any]:
         raise ValueError("values by class name, but the task has no class_names: set them")
     missing = [name for name in names if name not in value]
     if missing:
-        raise ValueError(f"no value for {', '.join(missing)}; write null if it is not known")
+        raise ValueError(f"no value for {listed(missing)}; write null if it is not known")
     for name in value:
         if name not in names:
             raise ValueError(f"unknown class {name!r}{nearest(str(name), names)}")

@@ -12,8 +12,8 @@ from jaxtyping import Int, Num
 from mtljax.tasks import checks, parsing
 from mtljax.tasks.base import Task
 from mtljax.tasks.warps import Warp
+from mtljax.utils.text import listed
 
-MAX_LISTED = 6
 SIDED = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 """Word in the name of a class that is another class in a mirror image."""
 
@@ -50,10 +50,9 @@ class ClassTask(Task):
         if self.class_names:
             return self
         if self.num_classes not in (0, len(names)):
-            listed = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
             raise ValueError(
                 f"task {self.name!r} has num_classes={self.num_classes}, but the data has "
-                f"{len(names)} classes: {listed}"
+                f"{len(names)} classes: {listed(names, 100)}"
             )
         return dataclasses.replace(self, num_classes=len(names), class_names=tuple(names))
 

@@ -10,9 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import listed, shortened
 
 COLOR_PLACES = np.asarray([65536, 256, 1], np.int64)
 """Weights of red, green and blue in one number."""
+MOST_SHOWN = 4
+"""Number of values of an array that a message may show."""
 WHOLE_NUMBER = re.compile(r"-?\d+\.0+", re.ASCII)
 """Text of a whole number as tables write it if the column also has empty cells."""
 
@@ -32,7 +35,7 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
         if isinstance(value, str):
             values = json.loads(value) if value.lstrip().startswith("[") else value.split()
         return np.asarray(values, np.float64).ravel()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise ValueError(f"{_short(value)} is not a list of numbers") from None
 
 
@@ -48,15 +51,17 @@ def class_index(value: Any, names: Sequence[str]) -> int:
         return names.index(text)
     if text and any(map(_is_number, names)):
         same = [name for name in names if _is_number(name) and _is_number(text)]
-        hint = next((f"; did you mean {n!r}?" for n in same if float(n) == float(text)), "")
-        raise ValueError(f"unknown class {text!r}{hint} (choose from {', '.join(names)})")
+        hint = next(
+            (f"; did you mean {shortened(n)!r}?" for n in same if float(n) == float(text)), ""
+        )
+        raise ValueError(f"unknown class {shortened(text)!r}{hint} (choose from {listed(names)})")
     try:
         index = number(value)
     except ValueError:
         if not isinstance(value, str):
             raise
         hint = nearest(value.strip(), names) if names else "; write its index or set class_names"
-        raise ValueError(f"unknown class {value.strip()!r}{hint}") from None
+        raise ValueError(f"unknown class {shortened(value)!r}{hint}") from None
     if index != np.floor(index):
         raise ValueError(f"{_short(value)} is not a class index")
     return int(index)
@@ -69,7 +74,7 @@ def class_text(value: Any) -> str | None:
         return text.split(".")[0] if WHOLE_NUMBER.fullmatch(text) else text
     if isinstance(value, bytes):
         return class_text(value.decode())
-    if value is None or np.ndim(value) or isinstance(value, (bool, np.bool_, Mapping)):
+    if value is None or isinstance(value, (bool, np.bool_, Mapping)) or np.ndim(value):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))  # tables with missing integers store floating-point numbers
@@ -176,5 +181,9 @@ def _list(values: np.ndarray) -> str:
 
 
 def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Returns a value for messages, without the content of arrays and files."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, np.ndarray) and value.size > MOST_SHOWN:
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    return shortened(repr(value))

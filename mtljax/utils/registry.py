@@ -13,8 +13,12 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from mtljax.utils.text import listed, shortened
+
 T = TypeVar("T")
 
+MOST = 1000
+"""Number of characters of a list of names in an error message."""
 FEW = 12
 """Number of names up to which an error message lists all of them in addition to the nearest."""
 
@@ -44,13 +48,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = sorted(names)
     hint = did_you_mean(name, names)
     few = not hint or len(names) <= FEW
-    return f"{hint} (choose from {', '.join(names) or 'none'})" if few else hint
+    return f"{hint} (choose from {listed(names, MOST) or 'none'})" if few else hint
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns the nearest name as a question; empty if none is near."""
     close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {shortened(close[0])!r}?" if close else ""
 
 
 def choose(

@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 OUTER_SPACE = re.compile("^[\\s\ufeff\u200b\u2060]+|[\\s\ufeff\u200b\u2060]+$")
 """White space, byte order marks and spaces without width, at the ends of a text."""
@@ -15,11 +15,32 @@ def normalized(text: str) -> str:
     return unicodedata.normalize("NFC", OUTER_SPACE.sub("", text))
 
 
+def printable(text: str) -> str:
+    """Returns a text in one line, with escape sequences for characters that cannot be printed."""
+    line = " ".join(text.split())
+    return (
+        line
+        if line.isprintable()
+        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    )
+
+
 def shortened(text: str, length: int = 60) -> str:
     """Returns a text in one line of at most `length` printable characters."""
-    line = " ".join(text[: 4 * length].split())
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    line = printable(text[: 4 * length])
     return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def listed(names: Iterable[str], length: int = 300) -> str:
+    """Returns names in one line of about `length` printable characters; the last ones as "..."."""
+    parts: list[str] = []
+    for name in names:
+        parts.append(shortened(name, 40))
+        length -= len(parts[-1]) + 2
+        if length < 0:
+            parts[-1] = "..."
+            break
+    return ", ".join(parts)
 
 
 def number(value: float | None, digits: int = 3) -> str:
