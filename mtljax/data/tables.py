@@ -54,7 +54,15 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
         if tables:
             names = ", ".join(path.name for path in tables[:6]) + ", ..." * (len(tables) > 6)
             raise ValueError(f"{folder} has several tables ({names}): select one with table=NAME")
-    raise ValueError(f"{folder} has no table of labels (a {', '.join(EXTENSIONS)} file)")
+    raise ValueError(
+        f"{folder} has no table of labels (a {', '.join(EXTENSIONS)} file); without one, use the "
+        "source class_folders, coco, yolo or voc"
+    )
+
+
+def has_tables(folder: Path) -> bool:
+    """Returns True if `find_tables` searches among tables of a folder."""
+    return any(_tables(folder / subfolder) for subfolder in FOLDERS)
 
 
 def _tables(folder: Path) -> list[Path]:

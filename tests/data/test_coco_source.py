@@ -102,6 +102,16 @@ def test_one_file_is_split_by_a_hash(images, tmp_path):
     assert [len(s) for s in again.splits().values()] == [len(s) for s in source.splits().values()]
 
 
+def test_a_folder_without_a_table_is_that_of_its_coco_file(tmp_path):
+    write(tmp_path, "images", "boxes.json", coco(40))
+    write_images(tmp_path / "images", 40)
+    ours = make_source(f"folder:'{tmp_path}'", [LabelRequest(Detection(name="b"), "boxes.json")])
+    theirs = opened(tmp_path, Detection(name="b"))
+    assert [s.examples.images for s in ours.splits().values()] == [
+        s.examples.images for s in theirs.splits().values()
+    ]
+
+
 @pytest.mark.parametrize(
     "name", ["{:03}.png", "images/{:03}.png", "data\\images\\{:03}.png", "/home/me/{:03}.png"]
 )
@@ -179,10 +189,12 @@ def labels_of(tmp_path, task, content):
     return labels, [str(note) for note in notes.notes()]
 
 
+@pytest.mark.parametrize("order", ["yx", "xy"])
 @pytest.mark.parametrize(
     ("annotations", "label"),
     [
         ([{"keypoints": [1, 2, 2]}], [[2, 1, 1]]),
+        ([{"keypoints": [1, 2, 1]}], [[2, 1, 1]]),
         ([{"keypoints": [1, 2, 2]}, {"keypoints": [5, 6, 2]}], "several objects"),
         ([{"keypoints": [1, 2, 2]}, {"bbox": [1, 2, 3, 4]}], "several objects"),
         ([{"keypoints": [1, 2, 2], "iscrowd": 1}], "several objects"),
@@ -191,9 +203,9 @@ def labels_of(tmp_path, task, content):
         ([], "no object"),
     ],
 )
-def test_points_are_those_of_a_single_object(annotations, label, tmp_path):
+def test_points_are_those_of_a_single_object(annotations, label, order, tmp_path):
     content = coco(1, lambda i: annotations)
-    task = Keypoints(name="k", num_keypoints=1)
+    task = Keypoints(name="k", num_keypoints=1, order=order)
     labels, notes = labels_of(tmp_path, task, content)
     value = labels.values["000.png"]
     if isinstance(label, str):

@@ -13,12 +13,13 @@ from mtljax.data.image_names import FileFinder
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
 from mtljax.data.sources.arguments import find_folder, read_size
+from mtljax.data.sources.coco import coco
 from mtljax.data.sources.entries import Opening
 from mtljax.data.splitting import Membership, members_of_table, require_whole_groups
 from mtljax.data.table_images import note_unused_images, read_images, without_repeated
 from mtljax.data.table_labels import Labels, read_labels
 from mtljax.data.table_splits import note_unused_splits, read_splits
-from mtljax.data.tables import find_tables, read_tables
+from mtljax.data.tables import find_tables, has_tables, read_tables
 
 
 def folder(
@@ -41,7 +42,8 @@ def folder(
     """Folder of images with a table of labels (CSV, JSON lines or Parquet), one row per image.
 
     A task's label is in the column of the task's name, or in the column, the comma-separated
-    columns or the COCO file (`boxes.json`) set in `data.labels`. A cell has a number, a word,
+    columns or the COCO file (`boxes.json`) set in `data.labels`. If all labels are in COCO files,
+    the table may be absent (see the source `coco`). A cell has a number, a word,
     several numbers, or a file name: PNG masks (classes as gray levels or palette indices), 16-bit
     PNG or npy depth maps, npy normals. An empty cell is a missing label. Parquet tables may have
     the images in their cells, as Hugging Face `datasets` writes them.
@@ -71,6 +73,16 @@ def folder(
     if channels < 1:
         raise ValueError(f"source folder: channels must be >= 1, not {channels}")
     root, notes = find_folder(path), NoteCounter()
+    if table is None and not has_tables(root) and all(r.key.endswith(".json") for r in requests):
+        return coco(
+            str(root),
+            size=size,
+            channels=channels,
+            validation=validation,
+            test=test,
+            seed=seed,
+            requests=requests,
+        )
     files = find_tables(root, table)
     content = read_tables(list(files), encoding, notes)
     faults = {i: row.fault for i, row in enumerate(content.rows) if row.fault}
