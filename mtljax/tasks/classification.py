@@ -59,7 +59,7 @@ class Classification(SoftmaxTask):
         checks.require_class_indices(self.name, labels, self.num_classes)
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, " C"]:
-        """Logarithms of the class frequencies: minimum loss, and the most frequent class."""
+        """Logarithms of the class frequencies: minimum cross entropy, and most frequent class."""
         return log_frequencies(labels, self.num_classes)
 
     def classes_in(self, value: Any) -> Iterable[str]:

@@ -123,7 +123,7 @@ class Segmentation(SoftmaxTask, PixelTask):
         )
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W C"]:
-        """Logarithms of the class frequencies: minimum loss, and the most frequent class."""
+        """Logarithms of the class frequencies: minimum cross entropy, and most frequent class."""
         frequencies = log_frequencies(labels[self._has_class(labels)], self.num_classes)
         return np.broadcast_to(frequencies, (*size, self.num_classes))
 
