@@ -21,6 +21,7 @@ from mtljax.data.droplist import drop_examples
 from mtljax.data.folds import fold_source, moved_places, parse_fold
 from mtljax.data.lazy import notes_of_reading
 from mtljax.data.problems import known_problems, require_no_problems, without_problems
+from mtljax.data.splitting import SPLITS
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
@@ -102,8 +103,15 @@ def load_resident(experiment: Experiment, source: Source) -> Source:
     return dataclasses.replace(source, notes=(*source.notes, *notes_of_reading(source)))
 
 
-def open_source(experiment: Experiment, source: Source | None = None) -> Source:
+def open_source(
+    experiment: Experiment,
+    source: Source | None = None,
+    needed: Sequence[str] = SPLITS,
+) -> Source:
     """Opens `source`, or the experiment's, with a label for each task; reads no examples.
+
+    Args:
+      needed: Splits that must have examples.
 
     Raises:
       ValueError: The source is unknown or has no labels for a task.
@@ -111,7 +119,9 @@ def open_source(experiment: Experiment, source: Source | None = None) -> Source:
     data, tasks = experiment.data, experiment.tasks
     requests = [LabelRequest(task, data.labels.get(task.name, task.name)) for task in tasks]
     if source is None:
-        source = make_source(data.source, requests)
+        source = make_source(data.source, requests, SPLITS if data.fold is not None else needed)
+        if isinstance(source.train, Arrays):  # others have one image, which may be unreadable
+            require_one_image(source)
     else:
         require_one_image(source)
         source = select_labels(source, requests, data.source)

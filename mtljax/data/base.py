@@ -116,6 +116,8 @@ class Source:
       fixed_splits: Reason why examples must remain in their splits, so that the source has no
         folds; empty if they may be divided in another way.
       folds: Hash of the division into folds, if test is one fold of a cross-validation.
+      unusable: Splits that lack examples or labels, and what they lack: {split: message}. A source
+        with some may be evaluated on the others; see `make_source`.
       tasks: The requested tasks, with what was derived from the data, in the order of the requests;
         empty for a source without requests.
     """
@@ -130,6 +132,7 @@ class Source:
     notes: tuple[Note, ...] = ()
     fixed_splits: str = ""
     folds: str = ""
+    unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
 
     def splits(self) -> dict[str, Split]:

@@ -14,7 +14,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
-from mtljax.utils.text import error_prefix
+from mtljax.utils.text import count, error_prefix, joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +130,8 @@ class FileExamples:
             except ValueError as error:
                 unusable[i] = str(error)
                 continue
-            for what, count in changed.items():
-                notes.add("dropped", f"{what} of task {task.name!r}", self.place(i), count)
+            for what, number in changed.items():
+                notes.add("dropped", f"{what} of task {task.name!r}", self.place(i), number)
             if isinstance(value, (str, int, float, bool)):
                 valid.add(value)
 
@@ -182,16 +182,26 @@ def source_of_files(
 ) -> Source:
     """Returns a source of image files, from all examples and the rows of each split.
 
-    The examples are checked; see `FileExamples.checked`.
+    The examples are checked; see `FileExamples.checked`. A split without rows, and training rows
+    without labels of some task, are in `Source.unusable`.
     """
     examples = examples.checked(notes)
-    for name, index in rows.items():
-        if not index:
-            raise ValueError(
-                f"{examples.table}: none of {len(examples)} rows is in the {name} split; name the "
-                "splits in a column, or give other shares (validation=..., test=...)"
-            )
+    noun = "row" if examples.numbers else "image"
+    used = joined([name for name, index in rows.items() if index]) or "none"
+    unusable = {
+        name: f"{examples.table}: none of {count(len(examples), noun)} is in the {name} split, only"
+        f" in {used}; name the splits, or give other shares (validation=..., test=...)"
+        for name, index in rows.items()
+        if not index
+    }
+    for task, column in zip(examples.tasks, examples.columns, strict=True):
+        labeled = [i for i in rows["train"] if column[i] is not None]
+        if not labeled:
+            known = examples.unusable
+            fault = next((f"; the first: {known[i]}" for i in rows["train"] if i in known), "")
+            message = f"task {task.name!r} has no label in any training {noun}{fault}"
+            unusable.setdefault("train", f"{examples.table}: {message}")
     split = lambda index: LazySplit(examples.at(index), examples.tasks, examples.size)
     splits = {name: split(index) for name, index in rows.items()}
     source = source_of_splits(splits, 0.0, 255.0, examples.tasks)
-    return dataclasses.replace(source, notes=notes.notes())
+    return dataclasses.replace(source, notes=notes.notes(), unusable=unusable)

@@ -105,7 +105,7 @@ def unique_splits(folders: Sequence[Path]) -> dict[str, Path]:
     """Returns the folder of each split, among folders that are all named after one.
 
     Raises:
-      ValueError: Two folders are named after one split, or there is none for training.
+      ValueError: Two folders are named after one split.
     """
     found: dict[str, Path] = {}
     for folder in folders:
@@ -117,9 +117,6 @@ def unique_splits(folders: Sequence[Path]) -> dict[str, Path]:
             )
         if name is not None:
             found[name] = folder
-    if "train" not in found:
-        names = listed(folder.name for folder in folders)
-        raise ValueError(f"{folders[0].parent} has the splits {names}, but no folder train")
     return found
 
 

@@ -1,7 +1,7 @@
 """Evaluation of trained runs, and predictions for images and image files."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -12,6 +12,7 @@ from mtljax.build import check_labels, open_source, usable
 from mtljax.data import Arrays, Source, Split
 from mtljax.data.base import first_usable
 from mtljax.data.pool import pool_of
+from mtljax.data.splitting import SPLITS
 from mtljax.evaluation.evaluator import Evaluator
 from mtljax.evaluation.predict_files import predict_each
 from mtljax.evaluation.predictor import Predictor
@@ -26,7 +27,6 @@ from mtljax.tasks.base import SplitMetrics
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import error_prefix
 
-SPLITS = ("train", "validation", "test")
 ALL = "all"
 """All splits together, for data that was not used in training."""
 
@@ -69,23 +69,36 @@ def predict(
     Raises:
       ValueError: The run cannot be loaded, an image cannot be read, or the shape is wrong.
     """
-    trained = _loaded(run)
     if not isinstance(images, np.ndarray | Array):
-        paths = [images] if isinstance(images, str | Path) else images
-        found = []
-        for item in predict_each(trained, list(map(Path, paths))):
+        paths = _paths(images)
+        trained, found = _loaded(run), []
+        for item in predict_each(trained, paths):
             if item.file.error:
                 raise ValueError(item.file.error)
             found.append(item.predictions)
         names = [task.name for task in trained.experiment.tasks]
         return {name: _stacked([predictions[name] for predictions in found]) for name in names}
-    pixels = np.asarray(images)
-    if pixels.shape[1:] != tuple(trained.shape):
-        raise ValueError(f"images must be of shape (B, *{trained.shape}), not {pixels.shape}")
+    trained, pixels = _loaded(run), np.asarray(images)
+    if pixels.shape[1:] != tuple(trained.shape) or not len(pixels):
+        sizes = ", ".join(map(str, trained.shape))
+        raise ValueError(f"images must be of shape (B, {sizes}) with B >= 1, not {pixels.shape}")
     predictor = Predictor(trained)
     batches = np.split(pixels, range(predictor.batch_size, len(pixels), predictor.batch_size))
     parts = [predictor.decode(predictor.outputs(batch)) for batch in batches]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *parts)
+
+
+def _paths(images: object) -> list[Path]:
+    """Returns image files; raises ValueError for anything else, such as several inputs."""
+    listed = [images] if isinstance(images, str | Path) else images
+    if isinstance(listed, Iterable) and not isinstance(listed, Mapping):
+        listed = list(listed)
+        if listed and all(isinstance(item, str | Path) for item in listed):
+            return list(map(Path, listed))
+    kind = type(images).__name__
+    if isinstance(listed, list):
+        kind += f" of {type(listed[0]).__name__}" if listed else " without items"
+    raise ValueError(f"images must be an array [B, H, W, C], or paths of image files, not {kind}")
 
 
 def _stacked(values: list[PyTree[np.ndarray]]) -> PyTree[np.ndarray] | list[PyTree[np.ndarray]]:
@@ -158,8 +171,10 @@ def open_split(trained: TrainedModel, split: str, source: Source | str | None = 
     if isinstance(source, str):
         data = dataclasses.replace(experiment.data, source=source, drop=None, fold=None)
         experiment, source = dataclasses.replace(experiment, data=data), None
-    needed = (split,) if split in SPLITS else SPLITS
-    opened = usable(experiment, open_source(experiment, source), needed)
+    opened = open_source(experiment, source, () if split == ALL else (split,))
+    filled = [name for name, part in opened.splits().items() if len(part)]
+    needed = filled if split == ALL else [split]
+    opened = usable(experiment, opened, needed)
     if opened.folds and opened.folds != trained.folds:
         raise ValueError(
             f"the examples of fold {experiment.data.fold} are not those of the training: the data "

@@ -184,7 +184,7 @@ def test_class_names_select_folders(tmp_path):
         (["cat/train/0.png", "cat/val/0.png", "dog/train/0.png"], "contains the splits train, val"),
         (["train/a/0.png", "eval/a/0.png"], "'eval' is not the name of a split"),
         (["train/a/0.png", "training/b/0.png"], "two folders for the train split"),
-        (["val/a/0.png", "test/b/0.png"], "no folder train"),
+        (["val/a/0.png", "test/b/0.png"], "none of 2 images is in the train split, only"),
         (["0.png", "1.png"], "has no folders; expected CLASS/"),
         (["photos/a/0.png", "photos/b/0.png"], "one class only, the folder photos; if it contains"),
         (["a/b.txt", "c/d.txt"], "has no images in folders of classes"),

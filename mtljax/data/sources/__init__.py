@@ -18,6 +18,7 @@ from mtljax.data.sources.scenes import scenes
 from mtljax.data.sources.tfds import tfds
 from mtljax.data.sources.voc import voc
 from mtljax.data.sources.yolo import yolo
+from mtljax.data.splitting import SPLITS
 from mtljax.utils.registry import choose
 
 SOURCES: dict[str, Callable[..., Source]] = {
@@ -41,8 +42,13 @@ SOURCES: dict[str, Callable[..., Source]] = {
 argument names its labels after the tasks; the labels of other sources are renamed."""
 
 
-def make_source(text: str, requests: Sequence[LabelRequest]) -> Source:
+def make_source(
+    text: str, requests: Sequence[LabelRequest], needed: Sequence[str] = SPLITS
+) -> Source:
     """Returns the source `name:argument=value` with the requested labels, named after their tasks.
+
+    Args:
+      needed: Splits that must have examples, and labels to learn from.
 
     Raises:
       ValueError: The source or a label is unknown, or the data is missing or invalid.
@@ -50,8 +56,12 @@ def make_source(text: str, requests: Sequence[LabelRequest]) -> Source:
     choice = choose("source", text, SOURCES, hidden=("requests",))
     takes_requests = "requests" in inspect.signature(choice.factory).parameters
     source = choice.build(requests=tuple(requests)) if takes_requests else choice.build()
-    for name, split in source.splits().items():
-        if not len(split):
+    if not any(map(len, source.splits().values())):
+        raise ValueError(f"source {choice.name!r} has no examples")
+    for name in needed:
+        if name in source.unusable:
+            raise ValueError(source.unusable[name])
+        if not len(source.splits()[name]):
             raise ValueError(f"source {choice.name!r}: its {name} split is empty")
     return source if takes_requests else select_labels(source, requests, choice.name)
 

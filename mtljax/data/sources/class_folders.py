@@ -1,5 +1,6 @@
 """Source of images in one folder per class."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,7 +51,13 @@ def class_folders(
     require_labels("source class_folders", requests, ["class"])
     folders = _find_class_folders(root, notes)
     names = sorted({name for inside in folders.values() for name in inside})
-    tasks = [_with_folders(root, task, names, notes) for task in tasks_of(requests)]
+    absent = _absent_classes(root, tasks_of(requests), names)
+    if len(names) == 1 and not absent:
+        raise ValueError(
+            f"{root} has one class only, the folder {names[0]}; if it contains the class folders, "
+            f"write class_folders:{root / names[0]}"
+        )
+    tasks = [task.with_classes(names) for task in tasks_of(requests)]
     wanted = {name for task in tasks for name in _classes(task, names)}
     entries, seen = [], {name: set[str]() for name in names}
     for split, inside in folders.items():
@@ -66,25 +73,23 @@ def class_folders(
             member = Membership(stratum=name if stratify else "")
             entries += [Entry(image, values, split or None, member=member) for image in images]
     if not entries:
-        raise ValueError(f"{root} has no images in folders of classes; expected {EXPECTED}")
+        fault = f"{root} has no images in folders of classes; expected {EXPECTED}"
+        raise ValueError(absent.get("train", fault))
     _note_absences(root, list(folders), seen, notes)
-    return opening.source(root, entries, tasks, notes)
+    source = opening.source(root, entries, tasks, notes)
+    return dataclasses.replace(source, unusable={**source.unusable, **absent})
 
 
-def _with_folders(root: Path, task: Task, names: Sequence[str], notes: NoteCounter) -> Task:
-    """Returns the task with the classes of the folders."""
-    for name in getattr(task, "class_names", ()):
-        if name not in names:
-            raise ValueError(
-                f"{root} has no folder {name!r}, which is in class_names of task "
-                f"{task.name!r}{nearest(name, names)}"
-            )
-    if len(names) == 1:
-        raise ValueError(
-            f"{root} has one class only, the folder {names[0]}; if it contains the class folders, "
-            f"write class_folders:{root / names[0]}"
-        )
-    return task.with_classes(names)
+def _absent_classes(root: Path, tasks: Sequence[Task], names: Sequence[str]) -> dict[str, str]:
+    """Returns what training lacks if a class has no folder; other splits can be evaluated."""
+    for task in tasks:
+        for name in getattr(task, "class_names", ()):
+            if name not in names:
+                return {
+                    "train": f"{root} has no folder {name!r}, which is in class_names of task "
+                    f"{task.name!r}{nearest(name, names)}"
+                }
+    return {}
 
 
 def _classes(task: Task, names: Sequence[str]) -> Sequence[str]:

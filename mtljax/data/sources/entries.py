@@ -52,7 +52,7 @@ class Opening:
         """Returns a source of all entries, with the splits of the data set, or else by a hash.
 
         Raises:
-          ValueError: A split or a task has no images, or an argument is invalid.
+          ValueError: An argument is invalid, or a group is in several splits.
         """
         if self.channels < 1:
             raise ValueError(f"{root}: channels must be >= 1, not {self.channels}")
@@ -63,13 +63,6 @@ class Opening:
         members = tuple(entry.member for entry in entries)
         rows = self.split(names, members, [entry.split for entry in entries], notes)
         require_whole_groups(str(root), rows, members)
-        for i, task in enumerate(tasks):
-            train = [entries[row] for row in rows["train"]]
-            if train and all(entry.values[i] is None for entry in train):
-                fault = next((f"; the first: {entry.fault}" for entry in train if entry.fault), "")
-                raise ValueError(
-                    f"{root}: task {task.name!r} has no label in any training image{fault}"
-                )
         examples = FileExamples(
             table=root,
             images=tuple(entry.image for entry in entries),

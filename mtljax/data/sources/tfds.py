@@ -59,18 +59,24 @@ def tfds(
         raise ValueError(f"tfds {name} has no feature {image!r} for the image{hint}")
     new_size = read_size(size, "tfds")
     shape = features[image].shape
+    if shape is None or len(shape) != 3:
+        raise ValueError(f"tfds {name}: feature {image!r} is no image [H, W, C], but {shape}")
     require_labels(f"tfds {name}", requests, paths, noun="feature")
     names = lambda request: _class_names(_at(features, request.key))
     requests = named_classes(f"tfds {name}", requests, names)
     if new_size is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
     settings = image, channels or shape[-1] or 3, new_size, tuple(requests), features
-    splits = {}
+    splits, unusable = {}, {}
     for part, split in _splits(set(builder.info.splits), train, validation, test).items():
-        data = _open_split(builder, split, name)
+        try:
+            data = _open_split(builder, split, name)
+        except ValueError as error:
+            data, unusable[part] = (), str(error)
         examples = _TfdsExamples(data, f"tfds {name} {split}", *settings)
         splits[part] = LazySplit(examples, tasks_of(requests), new_size)
-    return source_of_splits(splits, 0.0, 255.0, tasks_of(requests))
+    source = source_of_splits(splits, 0.0, 255.0, tasks_of(requests))
+    return dataclasses.replace(source, unusable=unusable)
 
 
 def _class_names(feature: Any) -> Sequence[str]:
