@@ -19,10 +19,9 @@ import datetime
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
-import numpy as np
 
 from mtljax.config import Data, Experiment, to_json
 from mtljax.config.files import (
@@ -35,39 +34,24 @@ from mtljax.config.files import (
     trust_code,
 )
 from mtljax.config.task_classes import require_not_executing
-from mtljax.data.folds import require_same_folds
 from mtljax.data.resolve import complete
 from mtljax.runs.checkpoints import saved_steps
+from mtljax.runs.input_spec import REMEDY, ImageSpec, check_folds, read_object, write_input
 from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
-from mtljax.utils.bounded_reading import read_json, read_text
+from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.terminal import print_line
 from mtljax.utils.tree import flatten_json
 
-CONFIG, INPUT, METRICS, RESULT = "config.json", "input.json", "metrics.jsonl", "result.json"
+CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"
 CONTINUED = ("steps", "schedule")
 """Fields that may change if a finished run is continued."""
 CALIBRATION = "calibration.json"
 """Temperatures of the probabilities that `predict` computes."""
-REMEDY = "delete it and train again with the same --workdir"
-
-
-class ImageSpec(NamedTuple):
-    """Images that a network takes."""
-
-    shape: tuple[int, int, int]
-    """Height, width, channels."""
-    dtype: str
-    low: float
-    """Value of black."""
-    high: float
-    """Value of white."""
-    folds: str = ""
-    """Hash of the division of the data into folds, in a cross-validation."""
 
 
 def default_workdir(experiment: Experiment) -> Path:
@@ -108,7 +92,7 @@ def check_folder(
         if inside.is_symlink() and not inside.resolve().is_relative_to(path.resolve()):
             raise ValueError(f"{inside} is a link that leads out of the run folder; remove it")
     if config.exists():
-        stored = _read(config)
+        stored = read_object(config)
         requested = null_for_nan(to_json(_with_tasks(stored, experiment)))
         for file in changed_code(experiment, stored):
             print_line(f"warning: {file} has changed since {path} was started")
@@ -126,7 +110,11 @@ def check_folder(
 
 def with_recorded_tasks(path: Path, experiment: Experiment) -> Experiment:
     """Returns the experiment with what its run in this folder derived from the data."""
-    return _with_tasks(_read(path / CONFIG), experiment) if (path / CONFIG).exists() else experiment
+    return (
+        _with_tasks(read_object(path / CONFIG), experiment)
+        if (path / CONFIG).exists()
+        else experiment
+    )
 
 
 def _with_tasks(config: dict[str, Any], experiment: Experiment) -> Experiment:
@@ -193,12 +181,9 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
     def describe_input(self, spec: ImageSpec) -> None:
         """Writes input.json; raises ValueError if the folder holds a run with other folds."""
-        if not self._writes:
-            return
-        if spec.folds and (self.path / INPUT).exists():
-            require_same_folds(str(self.path), read_input(self.path).folds, spec.folds)
-        values = {name: value for name, value in spec._asdict().items() if value != ""}
-        write_json(self.path / INPUT, values)
+        check_folds(self.path, spec.folds)
+        if self._writes:
+            write_input(self.path, spec)
 
     def history(self) -> list[LogRecord]:
         """Returns the records of metrics.jsonl, without a line that a crash has cut off."""
@@ -225,19 +210,6 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
             write_json(self.path / RESULT, result.to_json())
 
 
-def read_input(path: Path) -> ImageSpec:
-    """Returns the images that a run takes; raises ValueError if input.json is unusable."""
-    spec = _read(path / INPUT)
-    try:
-        height, width, channels = map(int, spec["shape"])
-        # Runs of version 0.1.0 have no dtype; their networks take any.
-        dtype = str(np.dtype(spec.get("dtype", "float32")))
-        low, high, folds = float(spec["low"]), float(spec["high"]), str(spec.get("folds", ""))
-        return ImageSpec((height, width, channels), dtype, low, high, folds)
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path / INPUT} lacks shape, low or high; {REMEDY}") from None
-
-
 def read_result(path: Path) -> RunResult | None:
     """Returns a run's result, None if it is not finished; raises ValueError if it is damaged."""
     return _read_result(path / RESULT) if (path / RESULT).exists() else None
@@ -245,20 +217,13 @@ def read_result(path: Path) -> RunResult | None:
 
 def _read_result(file: Path) -> RunResult:
     try:
-        return RunResult.from_json(nan_for_null(_read(file)))
+        return RunResult.from_json(nan_for_null(read_object(file)))
     except KeyError as error:
         raise ValueError(
             f"{file} is not a run's result: it has no {error.args[0]!r}; {REMEDY}"
         ) from None
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged: {error}; {REMEDY}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    value = read_json(path, f"; {REMEDY}")
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged (not a JSON object); {REMEDY}")
-    return value
 
 
 def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:

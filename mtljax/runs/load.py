@@ -12,7 +12,8 @@ from mtljax.config import Experiment, read_config
 from mtljax.runs import signing
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.folder import CONFIG, ImageSpec, read_input
+from mtljax.runs.folder import CONFIG
+from mtljax.runs.input_spec import ImageSpec, read_input
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_json

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.runs.checkpoints import FOLDER
-from mtljax.runs.folder import CALIBRATION, CONFIG, INPUT, RESULT
+from mtljax.runs.folder import CALIBRATION, CONFIG, RESULT
+from mtljax.runs.input_spec import INPUT
 from mtljax.utils.bounded_reading import check_files
 from mtljax.utils.files import PART
 from mtljax.utils.optional import require

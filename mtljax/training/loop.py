@@ -16,6 +16,7 @@ from mtljax.data import Source
 from mtljax.evaluation.tables import result_table
 from mtljax.runs.continuation import continue_run
 from mtljax.runs.folder import REPORT, check_folder, read_result, with_recorded_tasks
+from mtljax.runs.input_spec import check_folds
 from mtljax.runs.result import RunResult
 from mtljax.step.state import TrainState
 from mtljax.training.executors import Cost
@@ -91,6 +92,7 @@ def train(
             source = load(experiment)
     with announcements(not quiet):
         programs = Programs(set_up(experiment, devices=devices, source=source))
+        check_folds(workdir, programs.setup.source.folds)
         if shorter is not None:
             begin_continuation(workdir, experiment, shorter, quiet=quiet)
         (outcome,) = train_group(

@@ -20,7 +20,8 @@ from mtljax.models.freezing import split_frozen
 from mtljax.optim.schedules import with_or_without_plateau
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
-from mtljax.runs.folder import ImageSpec, RunFolder, earlier_results
+from mtljax.runs.folder import RunFolder, earlier_results
+from mtljax.runs.input_spec import ImageSpec
 from mtljax.runs.records import TrainRecord, total_seconds
 from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score

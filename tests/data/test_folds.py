@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -15,7 +16,7 @@ from mtljax.build import load_source, open_source
 from mtljax.config import Data, Experiment
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest, membership_of
-from mtljax.data.folds import Fold, fold_source, parse_fold
+from mtljax.data.folds import Fold, fold_rows, fold_source, parse_fold
 from mtljax.data.pipeline import read_batch, read_split
 from mtljax.data.pool import pool_of
 from mtljax.data.sources.arrays import from_arrays
@@ -200,3 +201,51 @@ def test_a_run_is_not_evaluated_on_other_folds_than_its_own(run):
             open_split(load_run(folder / "run"), "test")
     finally:
         table.write_text(text)
+
+
+def test_unusable_examples_are_left_out_of_their_folds_without_moving_others(tmp_path):
+    make_folder(tmp_path / "pets")
+    task = Classification(name="kind", num_classes=3, class_names=("cat", "dog", "owl"))
+    data = Data(source=f"folder:'{tmp_path / 'pets'}'", batch_size=8, on_error="skip")
+    experiment = Experiment(name="pets", tasks=(task,), data=data)
+
+    def tested():
+        folds = []
+        for number in (1, 2, 3):
+            part = dataclasses.replace(data, fold=f"{number}/3")
+            source = load_source(dataclasses.replace(experiment, data=part))
+            assert source.folds
+            folds.append({source.test.place(row) for row in range(len(source.test))})
+        return folds
+
+    before = tested()
+    (tmp_path / "pets" / "images" / "003.png").write_bytes(b"no picture")
+    after = tested()
+    gone = [first - second for first, second in zip(before, after, strict=True)]
+    assert [second - first for first, second in zip(before, after, strict=True)] == [set()] * 3
+    (place,) = set().union(*gone)
+    assert "003.png" in place
+
+
+def test_a_run_does_not_resume_on_other_examples(run, tmp_path):
+    folder, experiment = run
+    longer = dataclasses.replace(experiment, steps=4)
+    shutil.copytree(folder / "run", tmp_path / "run")
+    table = folder / "pets" / "labels.csv"
+    text = table.read_text()
+    try:
+        table.write_text("".join(text.splitlines(keepends=True)[:-1]))
+        with pytest.raises(ValueError, match="has a cross-validation of other examples"):
+            train(longer, tmp_path / "run", devices=1, quiet=True)
+    finally:
+        table.write_text(text)
+
+
+def test_screening_holds_out_whole_groups():
+    patient = np.arange(60) // 5
+    source = arrays(group=patient)
+    pool = pool_of(source)
+    for rows in fold_rows(pool, 4):
+        inside = {membership_of(pool, int(row)).group for row in rows}
+        outside = {membership_of(pool, row).group for row in range(60) if row not in rows}
+        assert not inside & outside

@@ -22,7 +22,8 @@ from mtljax.evaluation.predictor import read_image
 from mtljax.runs import signing
 from mtljax.runs.encrypted_store import AgeStore
 from mtljax.runs.encryption import parse_keys, read_keys
-from mtljax.runs.folder import check_folder, read_input, read_result
+from mtljax.runs.folder import check_folder, read_result
+from mtljax.runs.input_spec import read_input
 from mtljax.runs.load import TrainedModel, load_run
 from mtljax.runs.orbax_store import OrbaxStore
 from mtljax.transfer import read
