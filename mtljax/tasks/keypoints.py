@@ -1,7 +1,6 @@
 """Keypoints: positions of points in the image."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mtljax.tasks import checks, drawing, parsing
+from mtljax.tasks import checks, drawing, point_lists
 from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import split
 from mtljax.tasks.dense import DenseTask
@@ -21,10 +20,6 @@ from mtljax.tasks.warps import Pixels, Warp
 
 Maps = Float[Array, "B h w K"]
 Points = Float[Array, "B K 3"]
-Order = Literal["yx", "xy"]
-FAR = 0.1
-"""Distance from the image, as a fraction of its side, from which a point may have exchanged
-coordinates."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,9 +56,9 @@ class Keypoints(DenseTask):
     """Pairs of points that a mirror image exchanges, such as the left and the right eye. Points
     without a pair remain, such as the nose."""
     mirror: Literal["keep"] | None = None
-    """`keep`: a mirror image exchanges no points. Without it, several points need `pairs` for
-    flips."""
-    order: Order = "yx"
+    """`keep`: a mirror image exchanges no points without a pair. Flips of several points need this
+    or `pairs`."""
+    order: point_lists.Order = "yx"
     """Order of coordinates in tables and files: `xy`, as in most, or `yx`. Arrays in memory, and
     predictions, always have y first."""
 
@@ -80,9 +75,8 @@ class Keypoints(DenseTask):
         super().__post_init__()
         checks.require_least(self, 1, "num_keypoints", "stride")
         checks.require_positive(self, "sigma", "limit", "auc_limit")
-        checks.require_choice(self, "order", Order)
-        one_rule = not (self.pairs and self.mirror)
-        checks.require_setting(self, "mirror", one_rule, "left out if pairs are given")
+        checks.require_choice(self, "order", point_lists.Order)
+        checks.require_setting(self, "mirror", self.mirror in (None, "keep"), "keep or none")
         points = [point for pair in self.pairs for point in pair]
         different = len(points) == len(set(points))
         checks.require_setting(self, "pairs", different, "pairs of different points")
@@ -154,14 +148,7 @@ class Keypoints(DenseTask):
         return -(axis(0)[:, None] + axis(1)).astype(np.float32)
 
     def check_columns(self, columns: Sequence[str]) -> None:
-        starts = range(0, len(columns), max(1, len(columns) // self.num_keypoints))
-        found = {"".join(map(_axis, columns[i : i + 2])) for i in starts}
-        other = "xy" if self.order == "yx" else "yx"
-        if found == {other}:
-            raise ValueError(
-                f"the columns {columns[0]}, {columns[1]} have {' before '.join(other)}, but "
-                f"order={self.order!r}: set order={other!r}"
-            )
+        point_lists.check_columns(columns, self.num_keypoints, self.order)
 
     def parse(self, value: Any) -> Float[np.ndarray, "K 3"]:
         """Parses two coordinates of each point, in `order`, or these and its visibility.
@@ -169,57 +156,19 @@ class Keypoints(DenseTask):
         An empty point is not visible. Visibility is 0, or, as in COCO, 1 (occluded) or 2 (visible),
         which are both visible here.
         """
-        if isinstance(value, (list, tuple)):
-            value = [np.nan if isinstance(x, str) and not x.strip() else x for x in value]
-        values = parsing.numbers(value)
-        for width in (3, 2):
-            if values.size == width * self.num_keypoints:
-                return self._label(values.reshape(-1, width))
-        first, second = self.order
-        raise ValueError(
-            f"{values.size} numbers for {self.num_keypoints} points; each point needs {first}, "
-            f"{second} or {first}, {second}, visible"
-        )
+        return point_lists.parse(value, self.num_keypoints, self.order)
 
-    def _label(self, values: Float[np.ndarray, "K w"]) -> Float[np.ndarray, "K 3"]:
-        points = values[:, :2] if self.order == "yx" else values[:, 1::-1]
-        known = np.isfinite(points)
-        visible = known.any(1)
-        if values.shape[1] == 3:
-            marks = np.where(visible, values[:, 2], np.nan_to_num(values[:, 2]))
-            wrong = ~np.isin(marks, (0, 1, 2))
-            if wrong.any():
-                i = int(wrong.argmax())
-                raise ValueError(f"visibility of point {i} is {marks[i]:g}; must be 0, 1 or 2")
-            visible = marks > 0
-        lost = np.flatnonzero(visible & ~known.all(1))
-        if len(lost):
-            raise ValueError(f"point {lost[0]} has no y or no x; leave both empty if not known")
-        points = np.where(visible[:, None], points, 0.0)
-        return np.concatenate([points, visible[:, None]], 1).astype(np.float32)
-
-    def clean(self, label: Float[np.ndarray, "K 3"], size: Pixels) -> tuple[Any, Mapping[str, int]]:
+    def clean(
+        self, label: Float[np.ndarray, "K 3"], size: Pixels
+    ) -> tuple[Float[np.ndarray, "K 3"], Mapping[str, int]]:
         """Marks points outside of the image as not visible.
 
         Raises:
           ValueError: They are far outside, but inside with y and x exchanged.
         """
-        points, visible = label[:, :2], label[:, 2] > 0
-        sides = np.asarray(size, np.float32)
-        outside = visible & ((points < 0) | (points > sides)).any(1)
-        if not outside.any():
-            return label, {}
-        exchanged = points[visible, ::-1]
-        far = (points > (1 + FAR) * sides) | (points < -FAR * sides)
-        if (far.any(1) & visible).any() and ((exchanged >= 0) & (exchanged <= sides)).all():
-            y, x = points[outside][0]
-            order = "xy" if self.order == "yx" else "yx"
-            raise ValueError(
-                f"y = {y:g}, x = {x:g} is outside of the image of {size[0]} x {size[1]} pixels, "
-                f"but would be inside with order={order!r}"
-            )
-        kept = np.where(outside[:, None], np.float32(0), label)
-        return kept, {"points outside of their image": int(outside.sum())}
+        kept = point_lists.without_outside(label, size, self.order)
+        outside = int((label[:, 2] > kept[:, 2]).sum())
+        return kept, {"points outside of their image": outside} if outside else {}
 
     def check_mirror(self, *, vertical: bool) -> None:
         if self.num_keypoints > 1 and not self.pairs and self.mirror is None:
@@ -278,14 +227,6 @@ class Keypoints(DenseTask):
             if known > 0:
                 drawing.draw_dot(rgb, np.asarray([y, x]), color)
         return rgb
-
-
-def _axis(column: str) -> str:
-    """Returns "x" or "y" if the name of a column says so, such as x, nose_x, x1 or X-nose."""
-    match = re.search(
-        r"(?:^|[^a-z])([xy])(?:$|[^a-z])", re.sub(r"[A-Z]", r" \g<0>", column).lower()
-    )
-    return match[1] if match else "?"
 
 
 def peaks(logits: Maps) -> tuple[Float[Array, "B K 2"], Float[Array, "B K 2"]]:

@@ -118,7 +118,7 @@ def test_points_on_the_edge_survive_a_resize_and_a_mirror():
     ("options", "message"),
     [
         ({"order": "zx"}, "order must be one of yx, xy"),
-        ({"pairs": ((0, 1),), "mirror": "keep"}, "mirror must be left out if pairs are given"),
+        ({"mirror": "negate"}, "mirror must be keep or none"),
         ({"pairs": ((0, 0),)}, "pairs must be pairs of different points"),
         ({"pairs": ((0, 1), (1, 0))}, "pairs must be pairs of different points"),
     ],

@@ -1,12 +1,17 @@
 """Mirror images change some labels: a task says how, or flips are refused before training."""
 
+import dataclasses
+import json
+
 import jax
 import numpy as np
 import pytest
 
+from mtljax.comparison.plan import Candidate
 from mtljax.config import Data, Experiment
 from mtljax.config.files import from_json, to_json
 from mtljax.data.augment import make_augment, require_mirror_rules
+from mtljax.runs.folder import check_folder
 from mtljax.tasks import (
     Classification,
     Detection,
@@ -90,13 +95,46 @@ def test_training_is_refused_before_the_data_is_read():
         set_up(experiment(Regression(name="t")))
 
 
-def test_configurations_of_older_versions_keep_the_values_in_mirror_images():
-    tasks = Regression(name="angle"), UNKNOWN[0]
-    config = to_json(experiment(*tasks))
-    assert from_json(config).tasks == tasks
+OLD_TASKS = (
+    Regression(name="angle"),
+    Keypoints(name="points", num_keypoints=2),
+    Keypoints(name="pairs", num_keypoints=2, pairs=((0, 1),)),
+    Classification(name="side", class_names=("left", "right")),
+)
+
+
+def with_mirror(mirror):
+    return experiment(*(dataclasses.replace(task, mirror=mirror) for task in OLD_TASKS))
+
+
+def old_config():
+    """Configuration of a version without `mirror`."""
+    config = to_json(experiment(*OLD_TASKS))
     for task in config["tasks"]:
         del task["mirror"]
-    assert [task.mirror for task in from_json(config).tasks] == ["keep", "keep"]
+    return config
+
+
+def test_configurations_of_older_versions_keep_the_values_in_mirror_images():
+    assert from_json(old_config()) == with_mirror("keep")
+    assert from_json(to_json(experiment(*OLD_TASKS))) == experiment(*OLD_TASKS)
+
+
+def test_runs_of_older_versions_are_resumed_with_the_rule_that_they_had(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(old_config()))
+    for mirror in ("keep", None):
+        check_folder(tmp_path, with_mirror(mirror))
+    other = dataclasses.replace(OLD_TASKS[0], mirror="negate")
+    with pytest.raises(ValueError, match="mirror"):
+        check_folder(tmp_path, experiment(other, *OLD_TASKS[1:]))
+
+
+def test_a_comparison_finds_the_members_of_older_versions(tmp_path):
+    folders = [
+        Candidate(settings="", experiment=with_mirror(mirror)).folder(tmp_path, 0)
+        for mirror in ("keep", None)
+    ]
+    assert folders[0] == folders[1]
 
 
 @pytest.mark.parametrize("mirror", ["negated", ("keep",), ("keep", "keep", "keep"), ("keep", 1)])

@@ -1,0 +1,93 @@
+"""Points in tables and files: order of coordinates, visibility, and the edge of the image."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mtljax.tasks import parsing
+from mtljax.tasks.warps import Pixels
+
+Order = Literal["yx", "xy"]
+OTHER: dict[Order, Order] = {"yx": "xy", "xy": "yx"}
+FAR = 0.1
+"""Distance from the image, as a fraction of its side, from which a point may have exchanged
+coordinates."""
+
+
+def check_columns(columns: Sequence[str], count: int, order: Order) -> None:
+    """Raises ValueError if the names of the columns of all points have the other order."""
+    starts = range(0, len(columns), max(1, len(columns) // count))
+    if {"".join(map(_axis, columns[i : i + 2])) for i in starts} == {OTHER[order]}:
+        raise ValueError(
+            f"the columns {columns[0]}, {columns[1]} have {' before '.join(OTHER[order])}, but "
+            f"order={order!r}: set order={OTHER[order]!r}"
+        )
+
+
+def _axis(column: str) -> str:
+    """Returns "x" or "y" if the name of a column says so, such as x, nose_x, x1 or noseX."""
+    words = re.sub(r"[A-Z]", r" \g<0>", column).lower()
+    match = re.search(r"(?:^|[^a-z])([xy])(?:$|[^a-z])", words)
+    return match[1] if match else "?"
+
+
+def parse(value: Any, count: int, order: Order) -> Float[np.ndarray, "K 3"]:
+    """Parses two coordinates of each point, or these and its visibility (0, 1 or 2).
+
+    Raises:
+      ValueError: The numbers are not those of `count` points.
+    """
+    if isinstance(value, (list, tuple)):
+        value = [np.nan if isinstance(x, str) and not x.strip() else x for x in value]
+    values = parsing.numbers(value)
+    for width in (3, 2):
+        if values.size == width * count:
+            return _label(values.reshape(-1, width), order)
+    first, second = order
+    raise ValueError(
+        f"{values.size} numbers for {count} points; each point needs {first}, {second} or {first}, "
+        f"{second}, visible"
+    )
+
+
+def _label(values: Float[np.ndarray, "K w"], order: Order) -> Float[np.ndarray, "K 3"]:
+    points = values[:, :2] if order == "yx" else values[:, 1::-1]
+    known = np.isfinite(points)
+    visible = known.any(1)
+    if values.shape[1] == 3:
+        marks = np.where(visible, values[:, 2], np.nan_to_num(values[:, 2]))
+        wrong = ~np.isin(marks, (0, 1, 2))
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(f"visibility of point {i} is {marks[i]:g}; must be 0, 1 or 2")
+        visible = marks > 0
+    lost = np.flatnonzero(visible & ~known.all(1))
+    if len(lost):
+        raise ValueError(f"point {lost[0]} has no y or no x; leave both empty if not known")
+    points = np.where(visible[:, None], points, 0.0)
+    return np.concatenate([points, visible[:, None]], 1).astype(np.float32)
+
+
+def without_outside(
+    label: Float[np.ndarray, "K 3"], size: Pixels, order: Order
+) -> Float[np.ndarray, "K 3"]:
+    """Returns the points, with those outside of an image of this size not visible.
+
+    Raises:
+      ValueError: They are far outside, but inside with y and x exchanged.
+    """
+    points, visible = label[:, :2], label[:, 2] > 0
+    sides = np.asarray(size, np.float32)
+    outside = visible & ((points < 0) | (points > sides)).any(1)
+    exchanged = points[visible, ::-1]
+    far = (points > (1 + FAR) * sides) | (points < -FAR * sides)
+    if (far.any(1) & visible).any() and ((exchanged >= 0) & (exchanged <= sides)).all():
+        y, x = points[outside][0]
+        raise ValueError(
+            f"y = {y:g}, x = {x:g} is outside of the image of {size[0]} x {size[1]} pixels, but "
+            f"would be inside with order={OTHER[order]!r}"
+        )
+    return np.where(outside[:, None], np.float32(0), label)
