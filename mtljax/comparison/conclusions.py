@@ -120,6 +120,8 @@ def _against_front(comparison: Comparison, methods: list[ComparisonRow]) -> str:
 def _tests(comparison: Comparison) -> str:
     """Sentence on the statistical tests and their scope."""
     of_delta_m, of_metrics = _tested(comparison.tests), _tested(comparison.metric_tests)
+    if not of_delta_m and comparison.folds:
+        return "No tests: fewer than two folds were completed by two methods."
     if not of_delta_m:
         return "No tests: one seed gives no variance estimate; train more with --seeds 5."
     separate = f" of Δm and, separately, {of_metrics} of single metrics"

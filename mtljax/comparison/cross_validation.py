@@ -86,7 +86,8 @@ def cross_validation(
     for candidate in (c for method in methods for c in method.candidates):
         if candidate.experiment.data.fold is not None:
             raise ValueError("--folds trains all folds; leave out data.fold")
-        require_unseen_fold(candidate.member(experiment.seed, Fold(1, total)))
+        for number in (1, 2):  # weights that one fold may use, another may not
+            require_unseen_fold(candidate.member(experiment.seed, Fold(number, total)))
     data = dataclasses.replace(experiment.data, drop=None)  # which leaves examples out afterwards
     source = open_source(dataclasses.replace(experiment, data=data))
     return CrossValidation(experiment, total, fold_table(*folds_of(source, total)))

@@ -200,7 +200,5 @@ def test_a_teacher_that_has_learned_the_test_examples_is_refused(tmp_path):
     run = next((tmp_path / "first").glob("members/*/fold-1-of-2/seed-0"))
     taught = dataclasses.replace(short, teachers={"digit": str(run)})
     with pytest.raises(ValueError, match="was trained on examples that"):
-        compare(
-            dataclasses.replace(taught, seed=3), tmp_path / "second", folds=3, devices=1, quiet=True
-        )
+        compare(taught, tmp_path / "second", folds=2, devices=1, quiet=True)
     assert not (tmp_path / "second").exists()
