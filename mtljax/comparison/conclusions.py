@@ -25,7 +25,7 @@ def conclusions(comparison: Comparison) -> list[str]:
         sentences.append(_per_metric(comparison))
     if comparison.rows_of("front"):
         sentences.append(_against_front(comparison, methods))
-    return [*sentences, _tests(comparison)]
+    return [*sentences, *_unmeasured(comparison), _tests(comparison)]
 
 
 def format_percent(value: Estimate) -> str:
@@ -115,6 +115,19 @@ def _against_front(comparison: Comparison, methods: list[ComparisonRow]) -> str:
     ]
     unit = comparison.unit
     return f"Pareto dominance of the means over {unit}s, without a test: {'; '.join(parts)}."
+
+
+def _unmeasured(comparison: Comparison) -> list[str]:
+    """Sentence on the metrics that some folds do not have, although they were trained."""
+    folds: dict[str, int] = {}
+    for k, metric in enumerate(comparison.metrics):
+        values = np.array([row.values for row in comparison.rows])
+        missing = np.isnan(values[:, :, k]) & ~np.isnan(values).all(2)
+        if comparison.folds and missing.any():
+            name = f"{metric.task} {comparison.spec(metric).label}"
+            folds[name] = comparison.folds - int(missing.any(0).sum())
+    parts = [f"{name} in {count} of {comparison.folds} folds" for name, count in folds.items()]
+    return [f"Measured in some folds only: {joined(parts)}; Δm is over those."] if parts else []
 
 
 def _tests(comparison: Comparison) -> str:

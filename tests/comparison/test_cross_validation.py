@@ -91,6 +91,17 @@ def test_the_result_of_a_fold_is_the_mean_over_its_seeds(tmp_path):
     )
 
 
+def test_a_metric_that_a_fold_does_not_have_is_named(tmp_path):
+    values = {name: np.ones((3, 1, 3)) for name in ("STL", "ew")}
+    for metrics in values.values():
+        metrics[:, 0, 0] = (0.5, np.nan, 0.75)
+    found = collect(EXPERIMENT, write(tmp_path, values, folds=3), range(1), tmp_path, 3)
+    assert found.rows[1].metric(0).mean == 0.625
+    (sentence,) = [text for text in conclusions(found) if text.startswith("Measured")]
+    assert "digit accuracy in 2 of 3 folds" in sentence
+    assert "value" not in sentence
+
+
 def test_each_fold_chooses_its_settings_by_its_own_validation(tmp_path):
     methods = plan(EXPERIMENT, balancers=("ew",), grid=("learning_rate=0.1,0.2",))
     for method in methods:
