@@ -19,7 +19,9 @@ from support.folders import make_folder
 
 from mtljax.data import SOURCES, make_source
 from mtljax.data.base import LabelRequest
+from mtljax.data.folds import Fold, fold_source
 from mtljax.data.pipeline import BatchSampler, padded_batches, read_batch, read_split, stream
+from mtljax.data.pool import image_digest
 from mtljax.tasks import Classification, Depth, Detection, Regression, Segmentation
 
 
@@ -178,3 +180,25 @@ def test_a_run_that_goes_on_reads_exactly_the_next_examples(source):
         parts = [list(stream(source.train, order, half, start, steps)) for half in halves]
         for expected, *ours in zip(whole[start:], *parts, strict=True):
             same(jax.tree.map(lambda *x: np.concatenate(x), *ours), expected)
+
+
+def test_folds_test_every_example_once_or_are_refused(source, request):
+    if source.fixed_splits:
+        assert request.node.callspec.params["source"] in ("multi", "join")
+        with pytest.raises(ValueError, match="cannot be divided into folds"):
+            fold_source(source, Fold(1, 3))
+        return
+    tested, total = [], sum(map(len, source.splits().values()))
+    for number in (1, 2, 3):
+        fold = fold_source(source, Fold(number, 3))
+        tested += _digests(fold.test)
+        assert sum(map(len, fold.splits().values())) == total
+        same(read_batch(fold.train, np.array([1, 0]))["image"][1], fold.train[0]["image"])
+        assert pickle.loads(pickle.dumps(fold.train)).places == fold.train.places
+    assert sorted(tested) == sorted(
+        x for split in source.splits().values() for x in _digests(split)
+    )
+
+
+def _digests(split):
+    return [image_digest(np.asarray(split[row]["image"])) for row in range(len(split))]
