@@ -130,8 +130,8 @@ class FileExamples:
             except ValueError as error:
                 unusable[i] = str(error)
                 continue
-            for what, number in changed.items():
-                notes.add("dropped", f"{what} of task {task.name!r}", self.place(i), number)
+            for (kind, what), number in changed.items():
+                notes.add(kind, f"{what} of task {task.name!r}", self.place(i), number)
             if isinstance(value, (str, int, float, bool)):
                 valid.add(value)
 

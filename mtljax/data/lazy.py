@@ -13,6 +13,7 @@ from mtljax.data.base import Example, LabelRequest, Source, Split, faults_of
 from mtljax.data.notes import Note, NoteCounter
 from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
+from mtljax.tasks.base import Changes
 from mtljax.tasks.warps import Pixels, Resize, resize_image
 
 MAX_MOMENT_IMAGES = 1000
@@ -64,7 +65,7 @@ class LazySplit:
     """May have the methods `place`, `faults` and `membership` of a `Split`."""
     tasks: tuple[Task, ...]
     size: Pixels | None
-    changes: dict[tuple[int, str], Mapping[str, int]] = dataclasses.field(
+    changes: dict[tuple[int, str], Changes] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -94,7 +95,7 @@ class LazySplit:
         for task in self.tasks:
             value = raw.labels[task.name]
             label: Any = None
-            changed: Mapping[str, int] = {}
+            changed: Changes = {}
             if value is not None:
                 label, changed = clean_label(task, value, old, raw.place)
             if changed and isinstance(value, np.ndarray):  # cells are counted by their source
@@ -113,8 +114,8 @@ def notes_of_reading(source: Source) -> tuple[Note, ...]:
     notes = NoteCounter()
     for split in splits.values():
         for (row, task), changed in sorted(split.changes.items()):
-            for what, count in changed.items():
-                notes.add("dropped", f"{what} of task {task!r}", split.place(row), count)
+            for (kind, what), count in changed.items():
+                notes.add(kind, f"{what} of task {task!r}", split.place(row), count)
     return notes.notes()
 
 
@@ -134,7 +135,7 @@ def tasks_of(requests: Sequence[LabelRequest]) -> tuple[Task, ...]:
     return tuple(request.task for request in requests)
 
 
-def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, Mapping[str, int]]:
+def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, Changes]:
     """Returns a raw value as a valid label, and what was changed in it; see `Task.clean`."""
     try:
         label, changed = task.clean(task.parse(value), size)

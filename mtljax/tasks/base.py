@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,9 @@ SplitMetrics = dict[str, TaskMetrics]
 """Metrics of every task over one split: {task: {metric: value}}."""
 Present = Bool[Array, " B"]
 """Mask of the examples that carry a task's label."""
+ChangeKind = Literal["dropped", "clipped", "missing"]
+Changes = Mapping[tuple[ChangeKind, str], int]
+"""Numbers of changed values of a label, by kind and description in the plural."""
 SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
 """Sum of a batch's losses and the number of its terms."""
 
@@ -248,15 +251,14 @@ class Task(abc.ABC):
           vertical: True if top and bottom are exchanged, not left and right.
         """
 
-    def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Changes]:
         """Returns a parsed label without what an image of this size cannot have, and counts.
 
         Args:
           label: Result of `parse`, in the pixels of the image file.
 
         Returns:
-          The label, None if it is missing because nothing of it is left, and {description in the
-          plural: number of values that were changed}.
+          The label, None if nothing of it is left and it is missing, and what was changed.
         """
         return label, {}
 

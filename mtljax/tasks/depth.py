@@ -1,7 +1,6 @@
 """Depth: one distance per pixel."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, TaskMetrics
+from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
@@ -118,10 +117,10 @@ class Depth(PixelTask):
             measured &= depth <= np.float32(self.max_value)
         return np.where(measured, depth, np.float32(0))
 
-    def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Changes]:
         if has_depth(label).any():
             return label, {}
-        return None, {"depth maps without a measured pixel": 1}
+        return None, {("missing", "labels: depth maps without a measured pixel"): 1}
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W"]:
         return np.zeros(size, np.float32)

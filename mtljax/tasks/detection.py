@@ -1,7 +1,7 @@
 """Object detection: boxes and their classes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks import box_lists, checks, drawing, parsing
+from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import detections, focal_loss, targets
 from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.coco import THRESHOLDS, average_precision
@@ -56,6 +56,9 @@ class Detection(ClassTask, DenseTask):
     """Pixels per position of the heat map, along each side."""
     most: int = 100
     """Maximum number of detections per image, and of boxes in a label that is read from files."""
+    order: box_lists.Order = "yxyx"
+    """Numbers of a box in tables: `yxyx` (y0, x0, y1, x1), `xyxy`, or `xywh` (x0, y0, width,
+    height) as in COCO. Annotation files do not need it; arrays and predictions are `yxyx`."""
 
     main_metric = "map"
     metric_specs = {
@@ -68,6 +71,7 @@ class Detection(ClassTask, DenseTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.require_least(self, 1, "stride", "most")
+        checks.require_choice(self, "order", box_lists.Order)
 
     def head(self) -> nn.Module:
         # The initial probability of a centre is 10 % everywhere, as in the paper: with more, the
@@ -130,22 +134,34 @@ class Detection(ClassTask, DenseTask):
         output[..., : self.num_classes] = -200.0
         return output
 
+    def check_columns(self, columns: Sequence[str]) -> None:
+        box_lists.check_columns(columns, self.order)
+
     def parse(self, value: Any) -> dict[str, np.ndarray]:
-        """Parses {"boxes": [n, 4], "classes": [n]}, or boxes if there is only one class."""
-        if isinstance(value, Mapping):
-            boxes, classes = value["boxes"], value["classes"]
-        else:
-            boxes = parsing.numbers(value)
-            if boxes.size % 4 or self.num_classes > 1:
-                raise ValueError("a box needs four numbers, and a class if there are several")
-            classes = [0] * (boxes.size // 4)
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        """Parses {"boxes": [n, 4], "classes": [n]} or [{"box": ..., "class": ...}, ...].
+
+        Or boxes alone, if there is only one class.
+        """
+        boxes, classes = box_lists.parse(value, self.order)
+        if classes is None:
+            if self.num_classes > 1:
+                raise ValueError("boxes need a class if there are several")
+            classes = [0] * len(boxes)
         if len(boxes) > self.most:
             raise ValueError(f"{len(boxes)} boxes; set `most` to the largest number in an image")
         label = self.placeholder((0, 0))
         label["boxes"][: len(boxes)] = boxes
         label["classes"][: len(boxes)] = [parsing.class_index(c, self.class_names) for c in classes]
         return label
+
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Changes]:
+        """Clips boxes to the image, and drops those without area in it."""
+        boxes, classes = np.asarray(label["boxes"]), np.asarray(label["classes"])
+        boxes, kept, changes = box_lists.inside(boxes, classes >= 0, size, self.order)
+        rows = np.flatnonzero(kept)
+        cleaned = self.placeholder(size)
+        cleaned["boxes"][: len(rows)], cleaned["classes"][: len(rows)] = boxes[rows], classes[rows]
+        return cleaned, changes
 
     def placeholder(self, size: Pixels) -> dict[str, np.ndarray]:
         return {

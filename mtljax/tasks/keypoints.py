@@ -1,7 +1,7 @@
 """Keypoints: positions of points in the image."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.tasks import checks, drawing, point_lists
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
 from mtljax.tasks.centers import split
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.distances import softmax_distance
@@ -160,7 +160,7 @@ class Keypoints(DenseTask):
 
     def clean(
         self, label: Float[np.ndarray, "K 3"], size: Pixels
-    ) -> tuple[Float[np.ndarray, "K 3"], Mapping[str, int]]:
+    ) -> tuple[Float[np.ndarray, "K 3"], Changes]:
         """Marks points outside of the image as not visible.
 
         Raises:
@@ -168,7 +168,7 @@ class Keypoints(DenseTask):
         """
         kept = point_lists.without_outside(label, size, self.order)
         outside = int((label[:, 2] > kept[:, 2]).sum())
-        return kept, {"points outside of their image": outside} if outside else {}
+        return kept, {("dropped", "points outside of their image"): outside} if outside else {}
 
     def check_mirror(self, *, vertical: bool) -> None:
         if self.num_keypoints > 1 and not self.pairs and self.mirror is None:

@@ -1,7 +1,6 @@
 """Surface normals: one direction per pixel."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, TaskMetrics
+from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
@@ -104,10 +103,10 @@ class Normals(PixelTask):
         known = (values != 0).any(-1, keepdims=True) & (length > MIN_LENGTH)
         return np.where(known, vectors / np.where(known, length, 1.0), 0.0) * signs
 
-    def clean(self, label: Any, size: Pixels) -> tuple[Any, Mapping[str, int]]:
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Changes]:
         if (label != 0).any():
             return label, {}
-        return None, {"maps without a normal": 1}
+        return None, {("missing", "labels: maps without a normal"): 1}
 
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "H W 3"]:
         return np.zeros((*size, 3), np.float32)

@@ -20,18 +20,23 @@ coordinates."""
 def check_columns(columns: Sequence[str], count: int, order: Order) -> None:
     """Raises ValueError if the names of the columns of all points have the other order."""
     starts = range(0, len(columns), max(1, len(columns) // count))
-    if {"".join(map(_axis, columns[i : i + 2])) for i in starts} == {OTHER[order]}:
+    if {"".join(map(axis_of_column, columns[i : i + 2])) for i in starts} == {OTHER[order]}:
         raise ValueError(
             f"the columns {columns[0]}, {columns[1]} have {' before '.join(OTHER[order])}, but "
             f"order={order!r}: set order={OTHER[order]!r}"
         )
 
 
-def _axis(column: str) -> str:
-    """Returns "x" or "y" if the name of a column says so, such as x, nose_x, x1 or noseX."""
+def axis_of_column(column: str) -> str:
+    """Returns x, y, w or h if the name of a column says so, such as x1, nose_x, noseX or xmin.
+
+    Returns "?" for other names.
+    """
     words = re.sub(r"[A-Z]", r" \g<0>", column).lower()
-    match = re.search(r"(?:^|[^a-z])([xy])(?:$|[^a-z])", words)
-    return match[1] if match else "?"
+    match = re.search(
+        r"(?<![a-z])(?:([xy])(?:min|max)?|(w)(?:idth)?|(h)(?:eight)?)(?![a-z])", words
+    )
+    return next(filter(None, match.groups())) if match else "?"
 
 
 def parse(value: Any, count: int, order: Order) -> Float[np.ndarray, "K 3"]:
@@ -80,14 +85,19 @@ def without_outside(
       ValueError: They are far outside, but inside with y and x exchanged.
     """
     points, visible = label[:, :2], label[:, 2] > 0
-    sides = np.asarray(size, np.float32)
-    outside = visible & ((points < 0) | (points > sides)).any(1)
-    exchanged = points[visible, ::-1]
-    far = (points > (1 + FAR) * sides) | (points < -FAR * sides)
-    if (far.any(1) & visible).any() and ((exchanged >= 0) & (exchanged <= sides)).all():
-        y, x = points[outside][0]
+    require_inside(points[visible], size, repr(OTHER[order]))
+    outside = visible & ((points < 0) | (points > np.asarray(size, np.float32))).any(1)
+    return np.where(outside[:, None], np.float32(0), label)
+
+
+def require_inside(points: Float[np.ndarray, "n 2"], size: Pixels, order: str) -> None:
+    """Raises ValueError, naming another order, if only exchanged coordinates are in the image."""
+    sides = np.asarray(size, points.dtype)
+    far = ((points > (1 + FAR) * sides) | (points < -FAR * sides)).any(1)
+    exchanged = points[:, ::-1]
+    if far.any() and ((exchanged >= 0) & (exchanged <= sides)).all():
+        y, x = points[far][0]
         raise ValueError(
             f"y = {y:g}, x = {x:g} is outside of the image of {size[0]} x {size[1]} pixels, but "
-            f"would be inside with order={OTHER[order]!r}"
+            f"would be inside with order={order}"
         )
-    return np.where(outside[:, None], np.float32(0), label)

@@ -68,7 +68,7 @@ def cleaned(value, **options):
 def test_points_outside_of_the_image_are_not_visible_and_counted():
     label, changed = cleaned([10, 20, -3, 5, 31, 64.5, 34, 63])
     assert label[:, 2].tolist() == [1, 0, 0, 0]
-    assert changed == {"points outside of their image": 3}
+    assert changed == {("dropped", "points outside of their image"): 3}
     label, changed = cleaned([0, 0, 32, 64])  # the edge is inside
     assert label[:, 2].tolist() == [1, 1]
     assert not changed
@@ -82,7 +82,7 @@ def test_exchanged_coordinates_are_an_error_that_names_the_order(order):
     with pytest.raises(ValueError, match=f"row 1: task 'p': .*inside with order='{order}'"):
         cleaned(right, order=other)
     # A point a little outside of the image is no reason to suspect the order.
-    assert cleaned([33, 20])[1] == {"points outside of their image": 1}
+    assert cleaned([33, 20])[1] == {("dropped", "points outside of their image"): 1}
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ def _boxes(value: Mapping[str, Any], feature: Any, size: Pixels) -> Any:
     if len(boxes) != 1:
         return value
     in_pixels = _to_pixels(np.asarray(value[boxes[0]]).reshape(-1, 4), size)
-    return {"boxes": in_pixels, "classes": value[classes[0]] if classes else [0] * len(in_pixels)}
+    chosen = value[classes[0]] if classes else [0] * len(in_pixels)
+    return {"boxes": in_pixels, "classes": chosen, "size": size}
 
 
 def _to_pixels(box: Any, size: Pixels) -> Float[np.ndarray, "*n 4"]:
