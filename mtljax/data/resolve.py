@@ -10,7 +10,7 @@ import numpy as np
 from mtljax.data.base import Arrays, Source, Split
 from mtljax.data.pipeline import stack
 from mtljax.tasks import Task
-from mtljax.utils.text import number
+from mtljax.utils.text import number, shortened
 
 MAX_EXAMPLES = 1000
 """Maximum number of examples that are read for the labels of a split that is not in memory."""
@@ -103,6 +103,6 @@ def derivations(before: Sequence[Task], after: Sequence[Task]) -> list[str]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, tuple):
-        return number(value, 4) if isinstance(value, float) else str(value)
+        return number(value, 4) if isinstance(value, float) else shortened(str(value), 40)
     more = ", ..." if len(value) > MAX_LISTED else ""
     return f"({', '.join(map(_text, value[:MAX_LISTED]))}{more})"

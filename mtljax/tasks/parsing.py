@@ -49,6 +49,9 @@ def class_index(value: Any, names: Sequence[str]) -> int:
         return names.index(value.strip())
     if text in names:
         return names.index(text)
+    equal = [i for i, name in enumerate(names) if text and _spaced(name) == _spaced(text)]
+    if len(equal) == 1:
+        return equal[0]
     if text and any(map(_is_number, names)):
         same = [name for name in names if _is_number(name) and _is_number(text)]
         hint = next(
@@ -65,6 +68,11 @@ def class_index(value: Any, names: Sequence[str]) -> int:
     if index != np.floor(index):
         raise ValueError(f"{_short(value)} is not a class index")
     return int(index)
+
+
+def _spaced(text: str) -> str:
+    """Returns a text in Unicode normal form C, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def class_text(value: Any) -> str | None:

@@ -382,3 +382,24 @@ def test_every_argument_is_documented():
     rows = re.search("## Arguments of `folder`\n(.*?)\n## ", page, re.S)[1]
     documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", rows, re.M)))
     assert documented == [n for n in inspect.signature(folder).parameters if n != "requests"]
+
+
+def test_classes_that_differ_in_case_or_spaces_are_noted(tmp_path):
+    write_images(tmp_path)
+    names = ["New York", "New\u00a0York", "cat", "Cat"]
+    write_csv(tmp_path, [{"image": n, "kind": names[i % 4]} for i, n in enumerate(NAMES)])
+    source = opened(tmp_path, tasks=(Classification(name="kind"),))
+    assert len(source.tasks[0].class_names) == 4
+    assert [note.partition(" are two")[0] for note in notes_of(source)] == [
+        r"task 'kind': 'New York' and 'New\xa0York'",
+        "task 'kind': 'Cat' and 'cat'",
+    ]
+    given = Classification(name="kind", class_names=("New York", "cat", "Cat"))
+    found = contents(opened(tmp_path, tasks=(given,)))
+    assert found == {i: [[0, 0, 1, 2][i % 4]] for i in range(N)}
+
+
+def test_images_beside_a_table_in_a_subfolder(tmp_path):
+    write_images(tmp_path / "data", subfolder="")
+    write_csv(tmp_path / "data", rows_of(), "train.csv")
+    assert contents(opened(tmp_path)) == LABELS

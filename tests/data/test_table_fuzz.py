@@ -121,9 +121,15 @@ TASK = st.sampled_from(TASKS)
 IMAGES = [f"{i}.png" for i in range(COUNT)]
 
 
-def text_tables(folder, task, header, rows, delimiter, encoding, arguments):
+ARGUMENTS = st.just("") | st.sampled_from(
+    [",encoding=cp1252", ",encoding=x", ",missing=()", ",missing=-1", ",group=t", ",stratify=t"]
+    + [",split=t", ",image=t", ",size=(8,8)", ",channels=1", ",validation=0.4,test=0.4"]
+)
+
+
+def text_tables(folder, task, header, rows, delimiter, encoding, arguments, key):
     content = csv_bytes([header, *rows], delimiter, encoding)
-    read_or_refuse(folder, "t.csv", content, task, arguments)
+    read_or_refuse(folder, "t.csv", content, task, arguments, key=key)
 
 
 HEADERS = st.just(["image", "t", "split"]) | st.lists(TEXT, min_size=1, max_size=4)
@@ -136,19 +142,19 @@ TEXT_TABLES = given(
     rows=ROWS,
     delimiter=st.sampled_from(",;\t|"),
     encoding=st.sampled_from(["utf-8", "utf-16", "cp1252", "utf-16-le", "utf-32", "shift_jis"]),
-    arguments=st.sampled_from(
-        ["", ",encoding=cp1252", ",encoding=x", ",missing=()", ",missing=-1"]
-    ),
+    arguments=ARGUMENTS,
+    key=st.sampled_from(["t", "t", "t", "t,split", "x.json", "", ","]),
 )
 
 
-def json_tables(folder, task, lines):
+def json_tables(folder, task, lines, arguments):
     content = "\n".join(json.dumps(line) for line in lines)
-    read_or_refuse(folder, "t.jsonl", content.encode(), task)
+    read_or_refuse(folder, "t.jsonl", content.encode(), task, arguments)
 
 
 JSON_TABLES = given(
     task=TASK,
+    arguments=ARGUMENTS,
     lines=st.lists(
         st.fixed_dictionaries(
             {"image": st.sampled_from(IMAGES) | NESTED, "t": NESTED},
@@ -160,12 +166,12 @@ JSON_TABLES = given(
 )
 
 
-def parquet_tables(folder, task, images, labels):
+def parquet_tables(folder, task, images, labels, arguments):
     try:
         content = parquet_bytes({"image": images, "t": labels, "split": list(SPLITS)})
     except (pa.ArrowException, UnicodeError, OverflowError, TypeError):
         assume(False)
-    read_or_refuse(folder, "t.parquet", content, task)
+    read_or_refuse(folder, "t.parquet", content, task, arguments)
 
 
 def column(values):
@@ -178,7 +184,9 @@ CELLS += [st.lists(kind, max_size=3) for kind in CELLS[:4]]
 CELLS += [st.fixed_dictionaries({"bytes": st.binary(), "path": TEXT | st.none()})]
 CELLS += [st.fixed_dictionaries({"x": kind}) for kind in CELLS[:4]]
 COLUMNS = st.sampled_from(CELLS).flatmap(lambda kind: column(kind | st.none()))
-PARQUET_TABLES = given(task=TASK, images=st.just(IMAGES) | COLUMNS, labels=COLUMNS)
+PARQUET_TABLES = given(
+    task=TASK, images=st.just(IMAGES) | COLUMNS, labels=COLUMNS, arguments=ARGUMENTS
+)
 
 
 @FEW

@@ -86,7 +86,8 @@ def folder(
     files = find_tables(root, table)
     content = read_tables(list(files), encoding, notes)
     faults = {i: row.fault for i, row in enumerate(content.rows) if row.fault}
-    finder, markers = FileFinder((root / "images", root), notes), MissingMarkers(missing, notes)
+    places = dict.fromkeys((root / "images", root, *(file.parent for file in files)))
+    finder, markers = FileFinder(tuple(places), notes), MissingMarkers(missing, notes)
     images = read_images(content, image, finder, faults)
     labels = [_labels(content, images.files, root, r, markers, notes) for r in requests]
     for of_task in labels:
