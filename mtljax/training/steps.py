@@ -1,5 +1,6 @@
 """The steps of a run or of a group of runs, chunk by chunk."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +10,7 @@ from mtljax.config import Experiment
 from mtljax.step.state import TrainState
 from mtljax.training.executors import NEVER, Cost, Logs
 from mtljax.training.programs import Measure, Programs, copy_for_measurement
-from mtljax.training.stopping import StopSignal
+from mtljax.training.stopping import Interrupted, StopSignal
 
 STEPS_PER_TASK = 50
 """Steps between two measurements, per task: keeps the cost of telemetry below 5 %."""
@@ -69,8 +70,9 @@ def take_steps(
         state, logs = executor.run(state, step, count, stop)
         if not logs.count:
             return
-        if measure is not None and before is not None:
-            measurement = measure(before, state.params, batch)
+        if measure is not None and before is not None and not stop.is_pending():
+            with contextlib.suppress(Interrupted), stop.interruptible():  # it may compile
+                measurement = measure(before, state.params, batch)
         step += logs.count
         chunk = Chunk(step, logs.count, state, logs, measurement, executor.program.cost)
         yield chunk

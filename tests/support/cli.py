@@ -132,6 +132,12 @@ def start(*arguments, cache, devices=None, **settings):
     return launch([sys.executable, "-m", "mtljax.main", *arguments], env=environment, **settings)
 
 
+def without_announcements(out):
+    """The output of `train` without the lines that say what it is doing."""
+    begun = ("experiment ", "reading ", "examples: ")
+    return "".join(line for line in out.splitlines(True) if not line.startswith(begun))
+
+
 def finish(process, timeout=LIMIT, input=None):
     """Waits for a process and gives (exit status, stdout, stderr)."""
     out, err = process.communicate(input, timeout=timeout)

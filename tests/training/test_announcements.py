@@ -16,7 +16,7 @@ def test_the_first_line_of_a_redirected_run_comes_before_jax_is_imported(tmp_pat
     process = start(*SMALL, *STEPS, "--workdir", tmp_path / "run", cache=tmp_path / "cache")
     line = process.stdout.readline()
     seconds = time.monotonic() - began
-    assert line == "training digits for 2 steps\n"
+    assert line == "experiment digits, 2 steps\n"
     assert seconds < 5
     status, out, err = finish(process)
     assert status == 0, err

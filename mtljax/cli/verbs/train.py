@@ -38,7 +38,7 @@ def train_verb(arguments: list[str]) -> int:
     if flags.coordinator is not None and flags.workdir is None:
         raise ValueError("training in several processes needs --workdir, a folder shared by all")
     if not flags.quiet and not flags.process_id:
-        print(f"training {experiment.name} for {experiment.steps:,} steps", flush=True)
+        print(f"experiment {experiment.name}, {experiment.steps:,} steps", flush=True)
 
     import jax
 
