@@ -9,6 +9,7 @@ import pyrage
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.cli import without_announcements
 
 from mtljax.comparison.compare import compare
 from mtljax.config import Data, Experiment, from_json, to_json
