@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from mtljax.data.membership import Membership
 from mtljax.data.notes import Note
-from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import error_prefix

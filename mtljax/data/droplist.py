@@ -19,9 +19,9 @@ from mtljax.data.base import (
     place_of,
 )
 from mtljax.data.lazy import source_of_splits
+from mtljax.data.membership import Membership
 from mtljax.data.notes import Kind, NoteCounter
 from mtljax.data.pool import ExampleId, Pool, image_digest
-from mtljax.data.splitting import Membership
 from mtljax.utils.bounded_reading import read_text
 
 

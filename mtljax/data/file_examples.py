@@ -10,8 +10,8 @@ from mtljax.data.base import Source
 from mtljax.data.encoded_images import ImageFile, opened
 from mtljax.data.images import image_size, read_image, read_label_map, storage_format
 from mtljax.data.lazy import LazySplit, RawExample, StoredLabel, clean_label, source_of_splits
+from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
-from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.text import count, error_prefix, joined

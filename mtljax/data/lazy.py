@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Num
 
 from mtljax.data.base import Example, LabelRequest, Source, Split, faults_of
+from mtljax.data.membership import Membership
 from mtljax.data.notes import Note, NoteCounter
-from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.tasks.base import Changes
 from mtljax.tasks.warps import Pixels, Resize, resize_image

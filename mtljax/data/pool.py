@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtljax.data.base import Example, Source, Split, faults_of, membership_of, place_of
-from mtljax.data.splitting import Membership
+from mtljax.data.membership import Membership
 
 
 class ExampleId(NamedTuple):

@@ -11,9 +11,10 @@ from PIL import Image
 
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest, membership_of
+from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arrays import from_arrays
-from mtljax.data.splitting import Membership, partition, split_by_hash, split_rows
+from mtljax.data.splitting import partition, split_by_hash, split_rows
 from mtljax.tasks import Classification
 
 SHARES = (0.7, 0.1, 0.2)
@@ -230,3 +231,49 @@ def test_arrays_are_split_by_group_and_class(tmp_path, dtype):
     assert Counter(strata.test.labels["digit"].tolist()) == {0: 8, 1: 8, 2: 8}
     with pytest.raises(ValueError, match="no array 'patent' for group=patent; did you mean"):
         make_source(f"arrays:'{tmp_path}/a.npz',group=patent", request)
+
+
+def video_folders(root):
+    for kind in ("cat", "dog"):
+        (root / kind).mkdir(parents=True)
+        for i in range(40):
+            Image.new("L", (4, 4)).save(root / kind / f"video{i // 4}_{i:03}.png")
+
+
+def test_groups_of_file_names_are_whole(tmp_path):
+    video_folders(tmp_path / "pets")
+    task = Classification(name="kind", num_classes=2, class_names=("cat", "dog"))
+    text = f"class_folders:'{tmp_path / 'pets'}',group='(video[0-9]+)_'"
+    members = members_of(make_source(text, [LabelRequest(task, "class")]))
+    groups = [{member.group for member in part} for part in members.values()]
+    assert all(groups)
+    assert sum(map(len, groups)) == 10
+    assert set.union(*groups) == {f"video{i}" for i in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("scene[0-9]+", "matches nothing in 80 of 80 names of images, first cat/video0_000.png"),
+        ("video(", "is no regular expression"),
+        ("cat/(video[0-9]+)", "matches nothing in 40 of 80 names"),
+    ],
+)
+def test_unusable_patterns_of_groups_are_refused(tmp_path, pattern, words):
+    video_folders(tmp_path / "pets")
+    task = Classification(name="kind", num_classes=2, class_names=("cat", "dog"))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make_source(
+            f"class_folders:'{tmp_path / 'pets'}',group='{pattern}'", [LabelRequest(task, "class")]
+        )
+
+
+def test_a_group_of_file_names_in_two_given_splits_is_refused(tmp_path):
+    for split, videos in (("train", range(6)), ("val", (5, 6)), ("test", (7, 8))):
+        for kind in ("cat", "dog"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for i in videos:
+                Image.new("L", (4, 4)).save(tmp_path / split / kind / f"v{i}_1.png")
+    task = Classification(name="kind", num_classes=2, class_names=("cat", "dog"))
+    with pytest.raises(ValueError, match="group 'v5' has rows in the train and validation splits"):
+        make_source(f"class_folders:'{tmp_path}',group='v[0-9]+'", [LabelRequest(task, "class")])

@@ -11,6 +11,7 @@ from jaxtyping import Num, PyTree
 
 from mtljax.data import splitting
 from mtljax.data.base import Arrays, Source
+from mtljax.data.membership import Membership, members_of_table
 from mtljax.data.notes import NoteCounter
 from mtljax.data.tables import Row
 from mtljax.utils.bounded_reading import read_npz
@@ -112,7 +113,7 @@ def from_arrays(
 
 def _rows_of_splits(
     count: int,
-    members: Sequence[splitting.Membership],
+    members: Sequence[Membership],
     validation: float,
     test: float,
     seed: int,
@@ -129,7 +130,7 @@ def _rows_of_splits(
     return [np.array(parts[name], int) for name in splitting.SPLITS]
 
 
-def _members(count: int, group: Any, stratify: Any) -> list[splitting.Membership]:
+def _members(count: int, group: Any, stratify: Any) -> list[Membership]:
     """Returns the group and the stratum of each example; an empty list without both."""
     columns = {"group": group, "stratify": stratify}
     columns = {name: np.asarray(x) for name, x in columns.items() if x is not None}
@@ -141,7 +142,7 @@ def _members(count: int, group: Any, stratify: Any) -> list[splitting.Membership
     file = Path("arrays")
     rows = [Row(i, {name: x[i] for name, x in columns.items()}, file) for i in range(count)]
     names = (name if name in columns else None for name in ("group", "stratify"))
-    return splitting.members_of_table("the arrays", rows, *names)
+    return members_of_table("the arrays", rows, *names)
 
 
 def _as_inputs(image: Any) -> PyTree[np.ndarray]:

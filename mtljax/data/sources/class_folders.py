@@ -8,10 +8,10 @@ from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.images import FILES
 from mtljax.data.layouts import find_images, listed, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
+from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
-from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 from mtljax.utils.registry import did_you_mean, nearest
 from mtljax.utils.text import normalized
@@ -27,6 +27,7 @@ def class_folders(
     test: float = 0.2,
     seed: int = 0,
     stratify: bool = False,
+    group: str | None = None,
     *,
     requests: Sequence[LabelRequest],
 ) -> Source:
@@ -45,8 +46,10 @@ def class_folders(
       seed: Seed of this selection.
       stratify: Select images of each class in proportion, also for folds. Additional images may
         then move others to another split.
+      group: Regular expression of the part of a path that the images of a scene or video
+        share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening = Opening(size, channels, validation, test, seed)
+    opening = Opening(size, channels, validation, test, seed, group)
     root, notes = find_folder(path), NoteCounter()
     require_labels("source class_folders", requests, ["class"])
     folders = _find_class_folders(root, notes)

@@ -32,6 +32,7 @@ def coco(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    group: str | None = None,
     requests: Sequence[LabelRequest],
 ) -> Source:
     """Images with COCO files: boxes, masks, keypoints and categories, without a table.
@@ -51,8 +52,10 @@ def coco(
       channels: 3 for color, 1 for gray, or the number of bands of TIFF and npy files.
       validation, test: Share of the images of a split without a file, by a hash of the file name.
       seed: Seed of this selection.
+      group: Regular expression of the part of a file name that the images of a scene or video
+        share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening, notes = Opening(size, channels, validation, test, seed), NoteCounter()
+    opening, notes = Opening(size, channels, validation, test, seed, group), NoteCounter()
     root, candidates = _annotation_files(path)
     chosen = [_select(root, candidates, request, annotations) for request in requests]
     paths = dict.fromkeys(itertools.chain.from_iterable(files.values() for files in chosen))

@@ -11,9 +11,10 @@ from mtljax.data.annotations import AnnotationSet
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.layouts import relative_name
+from mtljax.data.membership import Membership, groups_of_names, require_whole_groups
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import read_size
-from mtljax.data.splitting import Membership, require_whole_groups, split_rows
+from mtljax.data.splitting import split_rows
 from mtljax.tasks import Task
 
 
@@ -45,6 +46,7 @@ class Opening:
     validation: float
     test: float
     seed: int
+    group: str | None = None
 
     def source(
         self, root: Path, entries: Sequence[Entry], tasks: Sequence[Task], notes: NoteCounter
@@ -61,6 +63,9 @@ class Opening:
             raise ValueError(f"{root}: no image has a label of any task")
         names = [relative_name(root, entry.image) for entry in entries]
         members = tuple(entry.member for entry in entries)
+        if self.group is not None:
+            groups = groups_of_names(str(root), names, self.group)
+            members = tuple(m._replace(group=g) for m, g in zip(members, groups, strict=True))
         rows = self.split(names, members, [entry.split for entry in entries], notes)
         require_whole_groups(str(root), rows, members)
         examples = FileExamples(

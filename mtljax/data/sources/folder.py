@@ -10,12 +10,12 @@ from mtljax.data.coco import read_column
 from mtljax.data.encoded_images import ImageFile
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.image_names import FileFinder
+from mtljax.data.membership import Membership, members_of_table, require_whole_groups
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
 from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.sources.coco import coco
 from mtljax.data.sources.entries import Opening
-from mtljax.data.splitting import Membership, members_of_table, require_whole_groups
 from mtljax.data.table_images import note_unused_images, read_images, without_repeated
 from mtljax.data.table_labels import Labels, read_labels
 from mtljax.data.table_splits import note_unused_splits, read_splits

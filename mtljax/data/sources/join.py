@@ -19,8 +19,8 @@ from mtljax.data.base import (
     place_of,
 )
 from mtljax.data.lazy import source_of_splits
+from mtljax.data.membership import Membership
 from mtljax.data.pipeline import read_batch
-from mtljax.data.splitting import Membership
 from mtljax.tasks import Task
 
 

@@ -56,6 +56,7 @@ def voc(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    group: str | None = None,
     requests: Sequence[LabelRequest],
 ) -> Source:
     """Images with Pascal VOC XML files: boxes, classes and masks.
@@ -77,8 +78,10 @@ def voc(
       validation, test: Share of the images of a split that the data set lacks, by a hash of the
         file name.
       seed: Seed of this selection.
+      group: Regular expression of the part of a file name that the images of a scene or video
+        share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening, notes = Opening(size, channels, validation, test, seed), NoteCounter()
+    opening, notes = Opening(size, channels, validation, test, seed, group), NoteCounter()
     check_requests("source voc", requests, absent=["keypoints"])
     if first not in (0, 1):
         raise ValueError(f"source voc: first must be 0 or 1, not {first}")

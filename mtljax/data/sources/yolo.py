@@ -39,6 +39,7 @@ def yolo(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    group: str | None = None,
     requests: Sequence[LabelRequest],
 ) -> Source:
     """Images with YOLO label files (Ultralytics, Darknet): boxes, masks, keypoints and classes.
@@ -57,8 +58,10 @@ def yolo(
       validation, test: Share of the images of a split that the data set lacks, by a hash of the
         file name.
       seed: Seed of this selection.
+      group: Regular expression of the part of a file name that the images of a scene or video
+        share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening, notes = Opening(size, channels, validation, test, seed), NoteCounter()
+    opening, notes = Opening(size, channels, validation, test, seed, group), NoteCounter()
     check_requests("source yolo", requests)
     root, config = _find_config(path)
     files = list(walk(root))
