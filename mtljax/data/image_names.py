@@ -9,6 +9,7 @@ from typing import Any
 
 from mtljax.data.encoded_images import EncodedImage, ImageFile
 from mtljax.data.images import FILES
+from mtljax.data.layouts import is_hidden
 from mtljax.data.notes import NoteCounter
 from mtljax.utils.text import normalized, shortened
 
@@ -47,9 +48,12 @@ class FileFinder:
             raise ValueError(f"{shortened(name)!r} cannot be a file name") from None
 
     def _find(self, cell: str, name: str, place: str) -> Path:
-        for file in (folder / text for text in (cell, name) for folder in self._folders):
-            if file.is_file():
-                return file
+        first = name.partition("/")[0]
+        beside = [folder.parent for folder in self._folders if folder.name == first]
+        for folder in (*self._folders, *beside):
+            for file in (folder / cell, folder / name):
+                if file.is_file():
+                    return file
         for read, what in (
             (self._by_normal_form, ""),
             (self._by_stem, "image names without an extension"),
@@ -123,7 +127,7 @@ class FileFinder:
             for directory in sorted({path.parent for path in used})
             for names in self._listing(directory).values()
             for path in (directory / name for name in names)
-            if path.suffix.lower() in FILES and path not in known
+            if path.suffix.lower() in FILES and path not in known and not is_hidden(path.name)
         ]
 
 
@@ -146,7 +150,8 @@ def _name(cell: Any) -> str:
     if cell is None:
         raise ValueError("the cell with the image's name is empty")
     if not isinstance(cell, str):
-        raise ValueError(f"must have the name of an image file, not {shortened(repr(cell))}")
+        shown = type(cell).__name__ if isinstance(cell, (list, dict)) else shortened(repr(cell))
+        raise ValueError(f"must have the name of an image file, not {shown}")
     if URL.match(cell) and not DRIVE.match(cell):
         raise ValueError(
             f"{shortened(cell)!r} is a URL; download the images and write their file names"

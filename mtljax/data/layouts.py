@@ -19,6 +19,7 @@ SPLITS = {
     "valid": "validation",
     "validation": "validation",
     "dev": "validation",
+    "development": "validation",
     "test": "test",
     "testing": "test",
 }

@@ -5,9 +5,9 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from mtljax.data.layouts import SPLITS
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
-from mtljax.data.tables import SPLITS
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import count, shortened
 

@@ -5,28 +5,19 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtljax.data.layouts import SPLITS, is_hidden
 from mtljax.data.notes import NoteCounter
 from mtljax.data.parquet import read_parquet
 from mtljax.data.rows import Row, Table
 from mtljax.data.text_tables import read_csv, read_jsonl
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
-from mtljax.utils.text import first_line, normalized
+from mtljax.utils.text import first_line, normalized, shortened
 
 __all__ = ["Row", "Table", "find_tables", "normalized", "read_table", "read_tables"]
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "development": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""Names of splits in cells and in file names -> split."""
+OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".txt", ".gz", ".zip")
+"""Extensions of files that may be tables, but are not read."""
 FOLDERS = ("", "data")
 """Subfolders with tables; Hugging Face writes `data/train-00000-of-00002.parquet`."""
 
@@ -54,9 +45,11 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
         if tables:
             names = ", ".join(path.name for path in tables[:6]) + ", ..." * (len(tables) > 6)
             raise ValueError(f"{folder} has several tables ({names}): select one with table=NAME")
+    others = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in OTHERS]
+    hint = f"{shortened(others[0])} is not read: save it as CSV" if others else ""
     raise ValueError(
-        f"{folder} has no table of labels (a {', '.join(EXTENSIONS)} file); without one, use the "
-        "source class_folders, coco, yolo or voc"
+        f"{folder} has no table of labels (a {', '.join(EXTENSIONS)} file); "
+        f"{hint or 'without one, use the source class_folders, coco, yolo or voc'}"
     )
 
 
@@ -68,7 +61,8 @@ def has_tables(folder: Path) -> bool:
 def _tables(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    files = (path for path in folder.iterdir() if not is_hidden(path.name))
+    return sorted(path for path in files if path.suffix.lower() in EXTENSIONS)
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:

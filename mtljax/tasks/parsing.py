@@ -34,6 +34,8 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
         values = value
         if isinstance(value, str):
             values = json.loads(value) if value.lstrip().startswith("[") else value.split()
+        if isinstance(values, list) and any(isinstance(v, str) and "_" in v for v in values):
+            raise ValueError  # Python would read 1_0 as 10
         return np.asarray(values, np.float64).ravel()
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise ValueError(f"{_short(value)} is not a list of numbers") from None
@@ -49,7 +51,11 @@ def class_index(value: Any, names: Sequence[str]) -> int:
         return names.index(value.strip())
     if text in names:
         return names.index(text)
-    equal = [i for i, name in enumerate(names) if text and _spaced(name) == _spaced(text)]
+    if isinstance(value, (bool, np.bool_)):  # as JSON and Parquet have the words of a CSV file
+        text = str(bool(value))
+        equal = [i for i, name in enumerate(names) if name.lower() == text.lower()]
+    else:
+        equal = [i for i, name in enumerate(names) if text and _spaced(name) == _spaced(text)]
     if len(equal) == 1:
         return equal[0]
     if text and any(map(_is_number, names)):

@@ -48,6 +48,10 @@ def test_names_as_tables_have_them(cell, name, notes, tmp_path):
     assert find(tmp_path, cell, name) == (name, notes)
 
 
+def test_paths_from_the_folder_above(tmp_path):
+    assert find(tmp_path, f"{tmp_path.name}/images/a.png", "a.png") == ("a.png", [])
+
+
 def test_absolute_paths(tmp_path):
     assert find(tmp_path, str(tmp_path / "images" / "a.png"), "a.png") == ("a.png", [])
 
@@ -73,7 +77,7 @@ def test_the_full_name_comes_first(tmp_path):
         ("data:image/png;base64,AAAA", [], "is a URL"),
         (None, [], "the cell with the image's name is empty"),
         (True, [], "must have the name of an image file, not True"),
-        ({"a": 1}, [], "must have the name of an image file, not {'a': 1}"),
+        ({"a": 1}, [], "must have the name of an image file, not dict"),
         (1.5, [], "must have the name of an image file, not 1.5"),
         ("a\0.png", [], r"there is no file a\\x00.png in "),
         ("\ud800.png", [], r"there is no file \\ud800.png in "),

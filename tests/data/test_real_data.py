@@ -15,7 +15,7 @@ from mtljax.data.statistics import label_statistics, unseen_classes
 from mtljax.data.tables import read_table
 from mtljax.screening.survey import survey
 from mtljax.tasks import Classification, Detection, MultiLabel, Segmentation
-from mtljax.tasks.parsing import class_index
+from mtljax.tasks.parsing import class_index, numbers
 
 CATS, ANY = Detection(name="boxes", class_names=("cat",)), Detection(name="boxes")
 
@@ -155,3 +155,16 @@ def test_a_class_without_a_training_label_is_a_warning(tmp_path):
     assert str(note) == "warning: task 'mask': no training label has class 1"
     other = Classification(name="mask", num_classes=2, class_names=("sky", "tree"))
     assert "class tree" in str(*unseen_classes((other,), statistics))
+
+
+def test_booleans_of_json_are_the_words_of_a_table():
+    for names in (("True", "False"), ("false", "true")):
+        for value in (True, False, np.True_):
+            assert names[class_index(value, names)].lower() == str(bool(value)).lower()
+    assert [class_index(value, ("no", "yes")) for value in (False, True)] == [0, 1]
+
+
+@pytest.mark.parametrize("value", ["1_0", ["1_0"], "[1_0]", "2 1_0"])
+def test_numbers_with_underscores_are_words(value):
+    with pytest.raises(ValueError, match="is not a list of numbers"):
+        numbers(value)

@@ -210,6 +210,14 @@ def test_several_files_are_one_table(names, table, splits, tmp_path):
     assert [row.file for row in rows] == list(found)
 
 
+def test_files_that_are_no_tables(tmp_path):
+    write(tmp_path / "d", "labels.csv", "._labels.csv", ".hidden.csv", "labels.xlsx", "a.txt")
+    assert list(find_tables(tmp_path / "d", None)) == [tmp_path / "d" / "labels.csv"]
+    write(tmp_path / "e", "labels.xlsx")
+    with pytest.raises(ValueError, match="no table of labels .*; labels.xlsx is not read: save"):
+        find_tables(tmp_path / "e", None)
+
+
 def test_other_tables_are_not_mixed(tmp_path):
     write(tmp_path / "d", "train.csv", "labels.csv")
     with pytest.raises(ValueError, match="several tables .labels.csv, train.csv.: select one with"):
