@@ -48,10 +48,10 @@ def export_table(description: Mapping[str, Any]) -> Table:
 
 
 def survey_table(
-    name: str, tasks: Sequence[Task], statistics: Mapping[str, Mapping[str, LabelStatistics]]
+    tasks: Sequence[Task], statistics: Mapping[str, Mapping[str, LabelStatistics]]
 ) -> Table:
     """Statistics of an experiment's data, {split: {task: statistics}}, with a row for each."""
-    table = Table(title=f"data of {name}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "split"):
         table.add_column(name, no_wrap=True)
     for name in ("labels", "missing"):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from mtljax.data.base import Arrays, Example, Source, Split, faults_of
+from mtljax.data.base import Arrays, Example, Source, Split, faults_of, place_of
 from mtljax.data.droplist import with_splits, without_rows
 from mtljax.data.notes import NoteCounter
 from mtljax.data.pipeline import READER_THREADS
@@ -16,8 +16,30 @@ class Problem(NamedTuple):
     """Example that cannot be used, and why."""
 
     place: ExampleId
-    message: str
-    """The file, the row and the cause, in one line."""
+    where: str
+    """Its file and row; "" if unknown."""
+    cause: str
+
+    @property
+    def message(self) -> str:
+        """One line that says all."""
+        return f"{self.where}: {self.cause}" if self.where else self.cause
+
+
+def problem_of(name: str, split: Split, row: int, message: str) -> Problem:
+    """Returns the problem of a row of the split `name` with this message of an error."""
+    where = place_of(split, row)
+    if not message.startswith(f"{where}: "):
+        where = ""
+    return Problem(ExampleId(name, row), where, message.removeprefix(f"{where}: "))
+
+
+def by_cause(problems: Sequence[Problem]) -> list[tuple[str, list[Problem]]]:
+    """Returns the causes with their problems, the most frequent cause first."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.cause, []).append(problem)
+    return sorted(groups.items(), key=lambda item: -len(item[1]))
 
 
 def read_examples(split: Split) -> Iterator[Example | ValueError]:
@@ -37,7 +59,7 @@ def read_examples(split: Split) -> Iterator[Example | ValueError]:
 def known_problems(source: Source) -> list[Problem]:
     """Returns the problems that are known without reading images."""
     return [
-        Problem(ExampleId(name, row), message)
+        problem_of(name, split, row, message)
         for name, split in source.splits().items()
         for row, message in sorted(faults_of(split).items())
     ]

@@ -23,7 +23,9 @@ class LabelStatistics:
       missing: Number of examples without one.
       unknown: Number of parts of the labels that are not known, such as classes or points.
       classes: Class -> number of occurrences, for labels that are classes.
-      count: Number of values, for labels that are numbers, with the sum `total` and the bounds.
+      count: Number of values of each component, for labels that are numbers.
+      total: Their sum, for each component.
+      low, high: Their bounds, for each component.
     """
 
     present: int = 0
@@ -31,9 +33,9 @@ class LabelStatistics:
     unknown: int = 0
     classes: dict[int, int] = dataclasses.field(default_factory=dict)
     count: int = 0
-    total: float = 0.0
-    low: float = np.inf
-    high: float = -np.inf
+    total: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1))
+    low: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, np.inf))
+    high: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, -np.inf))
 
     def add(self, contents: np.ndarray | None, unknown: int = 0) -> None:
         """Adds one label, as returned by `Task.label_values`; None for a missing one."""
@@ -46,10 +48,11 @@ class LabelStatistics:
             for name, count in zip(*np.unique(contents, return_counts=True), strict=True):
                 self.classes[int(name)] = self.classes.get(int(name), 0) + int(count)
         elif contents.size:
-            self.count += contents.size
-            self.total += float(contents.sum(dtype=np.float64))
-            self.low = min(self.low, float(contents.min()))
-            self.high = max(self.high, float(contents.max()))
+            contents = contents.reshape(-1, contents.shape[-1] if contents.ndim > 1 else 1)
+            self.count += len(contents)
+            self.total = self.total + contents.sum(0, dtype=np.float64)
+            self.low = np.minimum(self.low, contents.min(0))
+            self.high = np.maximum(self.high, contents.max(0))
 
     def as_json(self, task: Task) -> dict[str, Any]:
         """Returns plain numbers; classes by name if the task has class names."""
@@ -61,7 +64,8 @@ class LabelStatistics:
             counts = sorted(self.classes.items())
             values["classes"] = {names.get(c, str(c)): count for c, count in counts}
         if self.count:
-            values |= {"min": self.low, "mean": self.total / self.count, "max": self.high}
+            found = {"min": self.low, "mean": self.total / self.count, "max": self.high}
+            values |= {name: x.tolist() if len(x) > 1 else float(x[0]) for name, x in found.items()}
         return values
 
     def summary(self, task: Task) -> str:
@@ -70,7 +74,10 @@ class LabelStatistics:
         if "classes" in values:
             text = _shares(values["classes"])
         elif "mean" in values:
-            text = f"{values['min']:.4g} .. {values['max']:.4g}, mean {values['mean']:.4g}"
+            parts = zip(*(np.ravel(values[name]) for name in ("min", "max", "mean")), strict=True)
+            shown = [f"{low:.4g} .. {high:.4g}, mean {mean:.4g}" for low, high, mean in parts]
+            more = ["..."] if len(shown) > MAX_CLASSES_SHOWN else []
+            text = "; ".join(shown[:MAX_CLASSES_SHOWN] + more)
         return f"{text}; {self.unknown} not known" if self.unknown else text
 
 

@@ -9,11 +9,10 @@ from jaxtyping import UInt8
 
 from mtljax.build import open_source, require_learnable
 from mtljax.config import Experiment
-from mtljax.data.base import Example, Source, Split
+from mtljax.data.base import Example, Source, Split, first_usable
 from mtljax.data.lazy import notes_of_reading
 from mtljax.data.notes import Note
-from mtljax.data.pool import ExampleId
-from mtljax.data.problems import Problem
+from mtljax.data.problems import Problem, problem_of
 from mtljax.data.resolve import resolve_tasks
 from mtljax.data.statistics import LabelStatistics, label_statistics, unseen_classes
 from mtljax.screening.appearance import to_pil
@@ -29,6 +28,10 @@ COLUMNS = 8
 class Survey(NamedTuple):
     """Summary of an experiment's data."""
 
+    examples: dict[str, int]
+    """Number of examples in each split."""
+    shape: tuple[int, ...]
+    """Height, width and channels of an image; () if none can be read."""
     tasks: tuple[Task, ...]
     """The tasks, with what was derived from the data."""
     statistics: dict[str, dict[str, LabelStatistics]]
@@ -51,7 +54,7 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
     statistics, problems = {}, []
     for name, split in source.splits().items():
         statistics[name], unusable = label_statistics(tasks, split)
-        problems += [Problem(ExampleId(name, row), text) for row, text in unusable.items()]
+        problems += [problem_of(name, split, row, text) for row, text in unusable.items()]
     content = {
         name: {
             "examples": len(source.splits()[name]),
@@ -63,7 +66,7 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "statistics.json", content)
         if problems:
-            listed = [{**place._asdict(), "message": text} for place, text in problems]
+            listed = [{**found.place._asdict(), "message": found.message} for found in problems]
             write_json(output / "problems.json", listed)
         draw_sheet(tasks, source, output / "samples.png", samples)
     except OSError as error:
@@ -75,7 +78,15 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
         require_learnable(tasks, source.train)
     except ValueError as error:  # stops training
         notes.append(Note("warning", str(error), 1, ""))
-    return Survey(tasks, statistics, tuple(notes), problems)
+    examples = {name: len(split) for name, split in source.splits().items()}
+    return Survey(examples, _image_shape(source), tasks, statistics, tuple(notes), problems)
+
+
+def _image_shape(source: Source) -> tuple[int, ...]:
+    try:
+        return tuple(np.shape(first_usable(source.train)["image"]))
+    except ValueError:
+        return ()
 
 
 def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) -> None:

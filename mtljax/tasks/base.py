@@ -302,7 +302,10 @@ class Task(abc.ABC):
         return self.mix(label, other, weight)
 
     def label_values(self, label: Any) -> np.ndarray:
-        """Returns the values [n] of one label for label statistics: class indices or numbers."""
+        """Returns the values of one label for label statistics: class indices [n], or numbers [n].
+
+        Numbers [n, components] have statistics of each component.
+        """
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(label)])
 
     def num_unknown(self, label: Any) -> int:

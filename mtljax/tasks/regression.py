@@ -116,6 +116,9 @@ class Regression(Task):
             raise ValueError(f"{values.size} numbers, not {self.size}")
         return values[0] if self.size == 1 else values
 
+    def label_values(self, label: Any) -> Float[np.ndarray, "1 size"]:
+        return np.reshape(label, (1, -1))
+
     def placeholder(self, size: Pixels) -> Float[np.ndarray, "..."]:
         values = np.zeros(self.size, np.float32)
         return values[0] if self.size == 1 else values

@@ -9,6 +9,7 @@ from support.folders import FOR, N, gaps, make_folder, picture, write_experiment
 from mtljax.data import SOURCES
 from mtljax.data.statistics import LabelStatistics
 from mtljax.main import main
+from mtljax.tasks import Regression
 
 
 def data(experiment, output):
@@ -91,3 +92,25 @@ def test_many_classes_are_told_by_the_most_and_the_least_frequent():
     words = statistics.summary(FOR["mask"])
     assert words.startswith("10 classes: 9 18.2 %, 8 16.4 %")
     assert words.endswith("..., 0 1.82 %")
+
+
+def test_numbers_are_described_for_each_component():
+    task, statistics = Regression(name="r", size=2), LabelStatistics()
+    for label in ([1, 10], [3, 20], [2, 60]):
+        statistics.add(task.label_values(np.float32(label)))
+    assert statistics.summary(task) == "1 .. 3, mean 2; 10 .. 60, mean 30"
+    assert statistics.as_json(task)["mean"] == [2, 30]
+
+
+def test_the_first_line_says_how_much_there_is_and_each_cause_is_printed_once(tmp_path, capsys):
+    folder = tmp_path / "pets"
+    make_folder(folder)
+    for number in (7, 11, 19):
+        picture(f"mask/{number:03}.png", wrong_mask(9))(folder)
+    experiment = write_experiment(tmp_path / "p.py", folder, names=("mask",))
+    assert main(["data", "--experiment", experiment, "--output", str(tmp_path / "out")]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(f"data of pets: {N} examples (")
+    assert "; images 12 x 16 x 3" in said
+    assert said.count("cannot be used") == 1
+    assert "3 examples cannot be used: task 'mask': label is 9 at (0, 0)" in said

@@ -1,12 +1,17 @@
 """Verbs `prepare`, `data` and `screen`."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
 
-MAX_PROBLEMS = 20
-"""Maximum number of unusable examples that `data` prints."""
+if TYPE_CHECKING:
+    from mtljax.data.problems import Problem
+
+MAX_CAUSES = 10
+"""Maximum number of causes of unusable examples that `data` prints."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,18 +59,34 @@ def data_verb(arguments: list[str]) -> int:
 
     folder = flags.output or Path("runs") / f"data-{experiment.name}"
     found = survey(experiment, folder, flags.samples)
-    console.print(survey_table(experiment.name, found.tasks, found.statistics))
+    sizes = ", ".join(f"{size:,} {name}" for name, size in found.examples.items())
+    shape = f"; images {' x '.join(map(str, found.shape))}" if found.shape else ""
+    total = sum(found.examples.values())
+    print_line(f"data of {experiment.name}: {count(total, 'example')} ({sizes}){shape}")
+    console.print(survey_table(found.tasks, found.statistics))
     for line in [*derivations(experiment.tasks, found.tasks), *map(str, found.notes)]:
         print_line(line)
-    for problem in found.problems[:MAX_PROBLEMS]:
-        print_line(f"cannot be used: {problem.message}")
-    rest = len(found.problems) - MAX_PROBLEMS
-    if rest > 0:
-        print_line(f"... and {count(rest, 'further example')}: see {folder / 'problems.json'}")
+    for line in _problem_lines(found.problems, folder):
+        print_line(line)
     print(f"written to {folder}")
     if experiment.data.on_error == "fail":
         require_no_problems(found.problems)
     return 0
+
+
+def _problem_lines(problems: "Sequence[Problem]", folder: Path) -> list[str]:
+    """Returns a line for each cause for which examples cannot be used, up to a maximum."""
+    from mtljax.data.problems import by_cause
+    from mtljax.utils.text import count
+
+    lines = []
+    for cause, examples in by_cause(problems):
+        first = f", first: {examples[0].where}" if examples[0].where else ""
+        lines.append(f"{count(len(examples), 'example')} cannot be used: {cause}{first}")
+    rest = len(lines) - MAX_CAUSES
+    if rest > 0:
+        lines[MAX_CAUSES:] = [f"... and for {count(rest, 'further cause')}"]
+    return [*lines, f"all are listed in {folder / 'problems.json'}"] if lines else []
 
 
 def screen_verb(arguments: list[str]) -> int:
