@@ -8,11 +8,12 @@ import numpy as np
 
 from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
 from mtljax.data.boxes import Boxes, BoxList, finite
+from mtljax.data.class_names import absent_class
 from mtljax.data.notes import NoteCounter
 from mtljax.data.stored_masks import UNKNOWN, StoredMask, read_region
 from mtljax.tasks import Detection, Keypoints, MultiLabel, Segmentation, Task
 from mtljax.utils.optional import require_installed
-from mtljax.utils.registry import nearest
+from mtljax.utils.text import error_prefix
 
 BACKGROUND = "background"
 """Class 0 of masks: pixels of no object."""
@@ -48,23 +49,18 @@ def label_name(place: object, task: Task, absent: Collection[str] = ()) -> str:
     )
 
 
-def with_categories(task: Task, names: Sequence[str], place: object) -> Task:
+def with_categories(task: Task, names: Sequence[str], place: object) -> tuple[Task, str]:
     """Returns the task with the classes of annotations, unless it has `class_names`.
 
     The masks of `Segmentation` have the additional class 0, the background.
 
-    Raises:
-      ValueError: A requested class does not exist, or the number of classes is another one.
+    Returns:
+      The task, and a message if it requests a class that the annotations lack; see `absent_class`.
     """
     if isinstance(task, Segmentation):
         names = (BACKGROUND, *(name for name in names if name != BACKGROUND))
-    for name in getattr(task, "class_names", ()):
-        if name not in names:
-            raise ValueError(
-                f"{place} has no category {name!r}, which is in class_names of task "
-                f"{task.name!r}{nearest(name, names)}"
-            )
-    return task.with_classes(names)
+    with error_prefix(place):
+        return task.with_classes(names), absent_class(place, task, names, "category")
 
 
 def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> Labels:
@@ -166,8 +162,8 @@ class _Reader:
         A task has one set of points per image: those of one of several objects are ambiguous.
         Crowd regions count as objects.
         """
-        kinds = {a.get("category_id") for a in image.annotations if "keypoints" in a}
-        found = [a for a in image.annotations if a.get("category_id") in kinds]
+        kinds = {self._category(a) for a in image.annotations if "keypoints" in a}
+        found = [a for a in image.annotations if self._category(a) in kinds]
         if len(found) != 1 or found[0].get("iscrowd"):
             number = "several objects (one set of points per image)" if found else "no object"
             self.notes.add("missing", f"labels: images with {number}", image.place)

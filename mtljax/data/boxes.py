@@ -11,6 +11,8 @@ from mtljax.tasks.warps import Pixels
 
 Box = tuple[float, float, float, float]
 """(y0, x0, y1, x1) in pixels: the pixel in row i covers i..i + 1."""
+LARGEST = 1e9
+"""Largest coordinate in pixels; files with larger numbers are damaged."""
 ROUNDING = 0.01
 """Pixels by which a box may exceed its image without a note, for files with rounded numbers."""
 
@@ -47,7 +49,7 @@ class BoxList:
         if clipped is None:
             self._notes.add("dropped", "boxes without area inside their image", place)
             return
-        if np.abs(np.subtract(clipped, box)).max() > ROUNDING:
+        if any(abs(new - old) > ROUNDING for new, old in zip(clipped, box, strict=True)):
             self._notes.add("clipped", "boxes that exceed their image", place)
         self._boxes.append(clipped)
         self._classes.append(category)
@@ -66,14 +68,18 @@ def clip(box: Box, size: Pixels) -> Box | None:
 
 
 def finite(values: Iterable[Any]) -> list[float]:
-    """Returns numbers of an annotation file; raises ValueError if one is no finite number."""
+    """Returns numbers of an annotation file.
+
+    Raises:
+      ValueError: One is no finite number, or larger than any coordinate (`LARGEST`).
+    """
     numbers = []
     for value in values:
         try:
             number = float("nan" if isinstance(value, bool) else value)
         except (TypeError, ValueError, OverflowError):
             number = float("nan")
-        if not np.isfinite(number):
+        if not abs(number) <= LARGEST:
             raise ValueError("must have finite numbers only")
         numbers.append(number)
     return numbers

@@ -56,7 +56,9 @@ def read_column(
       annotations: {row: message}.
     """
     annotations = read_coco(path, notes)
-    task = with_categories(task, annotations.class_names, path)
+    task, absent = with_categories(task, annotations.class_names, path)
+    if absent:
+        raise ValueError(absent)
     labels = read_labels(annotations, task, notes)
     names = match_images(path, annotations.images, images, notes)
     column = tuple(None if name is None else labels.values.get(name) for name in names)

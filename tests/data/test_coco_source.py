@@ -185,7 +185,7 @@ def labels_of(tmp_path, task, content):
     path, notes = tmp_path / "c.json", NoteCounter()
     path.write_text(json.dumps(content))
     file = read_coco(path, notes)
-    labels = read_labels(file, with_categories(task, file.class_names, path), notes)
+    labels = read_labels(file, with_categories(task, file.class_names, path)[0], notes)
     return labels, [str(note) for note in notes.notes()]
 
 

@@ -141,7 +141,9 @@ def test_some_names_are_requested_and_others_counted(tmp_path):
     voc(tmp_path)
     source = opened(tmp_path, Detection(name="boxes", class_names=("dog", "catt")))
     assert boxes(source.train) == [([3, 8, 7, 12], 0)]
-    assert "no object has the name 'catt' of task 'boxes'; did you mean 'cat'?" in texts(source)[0]
+    assert (
+        "no category 'catt', which is in class_names of task 'boxes'; did you" in texts(source)[0]
+    )
     assert texts(source)[1].startswith("dropped 18 boxes of category 'cat'")
 
 

@@ -1,10 +1,10 @@
 """Source of images in one folder per class."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtljax.data.base import LabelRequest, Source, require_labels
+from mtljax.data.class_names import absent_class
 from mtljax.data.images import FILES
 from mtljax.data.layouts import find_images, listed, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
@@ -13,7 +13,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
 from mtljax.tasks import Task
-from mtljax.utils.registry import did_you_mean, nearest
+from mtljax.utils.registry import did_you_mean
 from mtljax.utils.text import normalized
 
 EXPECTED = "CLASS/*.jpg, or train/CLASS/*.jpg, val/CLASS/*.jpg and test/CLASS/*.jpg"
@@ -54,7 +54,8 @@ def class_folders(
     require_labels("source class_folders", requests, ["class"])
     folders = _find_class_folders(root, notes)
     names = sorted({name for inside in folders.values() for name in inside})
-    absent = _absent_classes(root, tasks_of(requests), names)
+    faults = [absent_class(root, task, names, "folder") for task in tasks_of(requests)]
+    absent = next(filter(None, faults), "")
     if len(names) == 1 and not absent:
         raise ValueError(
             f"{root} has one class only, the folder {names[0]}; if it contains the class folders, "
@@ -77,22 +78,10 @@ def class_folders(
             entries += [Entry(image, values, split or None, member=member) for image in images]
     if not entries:
         fault = f"{root} has no images in folders of classes; expected {EXPECTED}"
-        raise ValueError(absent.get("train", fault))
+        raise ValueError(absent or fault)
     _note_absences(root, list(folders), seen, notes)
-    source = opening.source(root, entries, tasks, notes)
-    return dataclasses.replace(source, unusable={**source.unusable, **absent})
-
-
-def _absent_classes(root: Path, tasks: Sequence[Task], names: Sequence[str]) -> dict[str, str]:
-    """Returns what training lacks if a class has no folder; other splits can be evaluated."""
-    for task in tasks:
-        for name in getattr(task, "class_names", ()):
-            if name not in names:
-                return {
-                    "train": f"{root} has no folder {name!r}, which is in class_names of task "
-                    f"{task.name!r}{nearest(name, names)}"
-                }
-    return {}
+    unusable = {"train": absent} if absent else {}
+    return opening.source(root, entries, tasks, notes, unusable)
 
 
 def _classes(task: Task, names: Sequence[str]) -> Sequence[str]:

@@ -60,10 +60,12 @@ def coco(
     chosen = [_select(root, candidates, request, annotations) for request in requests]
     paths = dict.fromkeys(itertools.chain.from_iterable(files.values() for files in chosen))
     opened = {file: read_coco(file, notes) for file in paths}
-    tasks = []
+    tasks, unusable = [], dict[str, str]()
     for request, files in zip(requests, chosen, strict=True):
         classes = dict.fromkeys(n for file in files.values() for n in opened[file].class_names)
-        tasks.append(with_categories(request.task, list(classes), root))
+        task, absent = with_categories(request.task, list(classes), root)
+        tasks.append(task)
+        unusable |= {"train": absent} if absent else {}
     entries: list[Entry] = []
     for split in dict.fromkeys(split for files in chosen for split in files):
         present = [opened[files[split]] if split in files else None for files in chosen]
@@ -73,7 +75,7 @@ def coco(
         in_split = dict.fromkeys(names, split or None)
         entries += annotated_entries(present, tasks, found, in_split, notes)
     _require_disjoint(root, entries)
-    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes)
+    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes, unusable)
 
 
 def _annotation_files(path: str) -> tuple[Path, list[Path]]:

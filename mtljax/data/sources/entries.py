@@ -49,9 +49,17 @@ class Opening:
     group: str | None = None
 
     def source(
-        self, root: Path, entries: Sequence[Entry], tasks: Sequence[Task], notes: NoteCounter
+        self,
+        root: Path,
+        entries: Sequence[Entry],
+        tasks: Sequence[Task],
+        notes: NoteCounter,
+        unusable: Mapping[str, str],
     ) -> Source:
         """Returns a source of all entries, with the splits of the data set, or else by a hash.
+
+        Args:
+          unusable: Splits that cannot be used; see `Source.unusable`.
 
         Raises:
           ValueError: An argument is invalid, or a group is in several splits.
@@ -79,7 +87,8 @@ class Opening:
             members=members,
             unusable={row: entry.fault for row, entry in enumerate(entries) if entry.fault},
         )
-        return source_of_files(examples, rows, notes)
+        source = source_of_files(examples, rows, notes)
+        return dataclasses.replace(source, unusable={**source.unusable, **unusable})
 
     def split(
         self,
@@ -187,23 +196,28 @@ def without_labels(
     root: Path,
     splits: Mapping[Path, str | None],
     labelled: Collection[Path],
-    what: str,
+    expected: str,
     notes: NoteCounter,
-) -> dict[Path, str | None]:
+) -> tuple[dict[Path, str | None], dict[str, str]]:
     """Returns the images, without splits in which no image has a file with its labels.
 
     Args:
       labelled: Images with such a file.
-      what: Description of these files, for messages.
+      expected: Description of these files, for messages.
+
+    Returns:
+      The split of each image, and splits that cannot be used; see `Source.unusable`.
 
     Raises:
-      ValueError: No training image has such a file.
+      ValueError: No image has such a file.
     """
     sizes = collections.Counter(splits.values())
     known = {split for image, split in splits.items() if image in labelled}
-    if ("train" if any(sizes) else None) not in known:
-        raise ValueError(f"{root}: no training image has a file with its labels: {what}")
+    fault = f"{root}: no training image has a file with its labels: {expected}"
+    if not known - {None} and (any(sizes) or not known):
+        raise ValueError(fault)
     for split in sizes.keys() - known - {None}:
         text = f"images of the {split} split, none of which has a file with its labels"
         notes.add("dropped", text, count=sizes[split])
-    return {image: split for image, split in splits.items() if split in known or split is None}
+    kept = {image: split for image, split in splits.items() if split in known or split is None}
+    return kept, {} if known & {"train", None} else {"train": fault}

@@ -29,8 +29,7 @@ from mtljax.data.sources.entries import (
     without_labels,
 )
 from mtljax.data.voc import read_image_set, read_voc_file
-from mtljax.tasks import Segmentation, Task
-from mtljax.utils.registry import did_you_mean
+from mtljax.tasks import Segmentation
 from mtljax.utils.text import error_prefix
 
 FOLDERS = frozenset(
@@ -102,15 +101,15 @@ def voc(
     labelled = {
         image for found in pairs.values() for image, inside in found.files.items() if inside
     }
-    splits = without_labels(root, splits, labelled, f"expected {EXPECTED}", notes)
+    splits, unusable = without_labels(root, splits, labelled, f"expected {EXPECTED}", notes)
     for what, is_read in (("a mask", any(are_masks)), ("an XML file", not all(are_masks))):
         _note_unpaired(pairs[what], splits, what if is_read else "", notes)
     objects = _read(root, pairs["an XML file"], list(splits), (first, difficult), notes)
     names = sorted(objects.categories)
-    tasks = [
-        task if is_mask else _with_names(task, names, root, notes)
-        for task, is_mask in zip(tasks, are_masks, strict=True)
-    ]
+    for i, task in enumerate(tasks):
+        if not are_masks[i]:
+            tasks[i], absent = with_categories(task, names, root)
+            notes.add("warning", absent, count=bool(absent))
     by_name = {relative_name(root, image): image for image in splits}
     entries = annotated_entries(
         [None if is_mask else objects for is_mask in are_masks],
@@ -120,7 +119,7 @@ def voc(
         notes,
     )
     entries = [_with_mask(entry, are_masks, pairs["a mask"]) for entry in entries]
-    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes)
+    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes, unusable)
 
 
 def _is_image(file: Path) -> bool:
@@ -207,15 +206,6 @@ def _read(
             faults[name] = str(error)
     names = {a["category_id"] for image in found.values() for a in image.annotations}
     return AnnotationSet(root, found, {name: name for name in names}, faults=faults, noun="object")
-
-
-def _with_names(task: Task, names: Sequence[str], root: Path, notes: NoteCounter) -> Task:
-    """Returns the task with the names of objects; a requested one that never occurs is noted."""
-    absent = [name for name in getattr(task, "class_names", ()) if name not in names]
-    for name in absent:
-        hint = did_you_mean(name, names)
-        notes.add("warning", f"{root}: no object has the name {name!r} of task {task.name!r}{hint}")
-    return with_categories(task, [*names, *absent], root)
 
 
 def _with_mask(entry: Entry, are_masks: Sequence[bool], pairs: Pairs) -> Entry:

@@ -74,7 +74,8 @@ def yolo(
     if not splits:
         splits = {image: folder_split(root, image) for image in images}
     annotations, labelled = _read(root, files, list(splits), config, notes)
-    splits = without_labels(root, splits, labelled, f"expected {EXPECTED} beside 1.jpg", notes)
+    expected = f"expected {EXPECTED} beside 1.jpg"
+    splits, unusable = without_labels(root, splits, labelled, expected, notes)
     for image in splits:
         if image not in labelled:
             what = "images without a label file to images without objects"
@@ -82,11 +83,13 @@ def yolo(
     tasks = [request.task for request in requests]
     names = config.names or _numbers(root, annotations, tasks, notes)
     annotations = dataclasses.replace(annotations, categories=dict(enumerate(names)))
-    tasks = [with_categories(task, names, root) for task in tasks]
+    for i, task in enumerate(tasks):
+        tasks[i], absent = with_categories(task, names, root)
+        unusable |= {"train": absent} if absent else {}
     by_name = {relative_name(root, image): image for image in splits}
     in_split = {name: splits[image] for name, image in by_name.items()}
     entries = annotated_entries([annotations] * len(tasks), tasks, by_name, in_split, notes)
-    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes)
+    return opening.source(root, drop_unlabelled(entries, notes), tasks, notes, unusable)
 
 
 def _find_config(path: str) -> tuple[Path, YoloFile]:
