@@ -1,6 +1,5 @@
 """Boxes in tables and files: names of parts, order of coordinates, and the edge of the image."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -41,10 +40,7 @@ def parse(value: Any, order: Order) -> tuple[Float[np.ndarray, "n 4"], Sequence[
       ValueError: A part is missing or ambiguous, or the numbers are not four per box.
     """
     if isinstance(value, str) and value.lstrip().startswith(("{", "[{")):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError("boxes that are no JSON") from None
+        value = parsing.read_json(value)
     if isinstance(value, (list, tuple)) and value and all(isinstance(x, Mapping) for x in value):
         names = dict.fromkeys(name for box in value for name in box)
         value = {name: [box.get(name) for box in value] for name in names}
@@ -73,6 +69,7 @@ def _in_order(numbers: Float[np.ndarray, " n"], order: Order) -> Float[np.ndarra
         raise ValueError(f"{numbers.size} numbers; a box needs four")
     boxes = numbers.reshape(-1, 4)
     if order == "xywh":
+        boxes = np.where(np.isfinite(boxes), boxes, np.nan)  # no warning for infinite ones
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     return boxes if order == "yxyx" else boxes[:, [1, 0, 3, 2]]
 
@@ -82,19 +79,21 @@ def inside(
 ) -> tuple[Float[np.ndarray, "n 4"], Bool[np.ndarray, " n"], Changes]:
     """Returns boxes clipped to the image, the mask of those with an area in it, and counts.
 
-    Boxes whose sides are exchanged are not changed.
+    Boxes that are not finite, or have exchanged sides, are not changed.
 
     Raises:
       ValueError: Boxes are far outside, but inside with y and x exchanged.
     """
     others = [other for other in ORDERS if (other[0] == "y") != (order[0] == "y")]
-    require_inside(boxes[known].reshape(-1, 2), size, " or ".join(map(repr, others)))
+    finite = known & np.isfinite(boxes).all(1)
+    require_inside(boxes[finite].reshape(-1, 2), size, " or ".join(map(repr, others)))
     limits = np.asarray([*size, *size], boxes.dtype)
-    valid = known & (boxes[:, 2:] >= boxes[:, :2]).all(1)
+    valid = finite & (boxes[:, 2:] >= boxes[:, :2]).all(1)
     clipped = np.where(valid[:, None], np.clip(boxes, 0, limits), boxes)
     empty = valid & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     kept = known & ~empty
-    exceeding = kept & (np.abs(clipped - boxes) > NEGLIGIBLE).any(1)
+    change = np.abs(np.subtract(clipped, boxes, where=valid[:, None], out=np.zeros_like(boxes)))
+    exceeding = kept & (change > NEGLIGIBLE).any(1)
     counts: Changes = {
         ("dropped", "boxes without area inside their image"): int(empty.sum()),
         ("clipped", "boxes that exceed their image"): int(exceeding.sum()),

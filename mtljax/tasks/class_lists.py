@@ -1,6 +1,5 @@
 """Parsing of multi-label cells: a number for each class, or the names of the classes that apply."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -38,7 +37,7 @@ def cells_of_classes(value: Any, names: Sequence[str], count: int) -> Sequence[A
         if is_list and sorted(texts) == ["0", "1"]:
             raise ValueError(f"{value!r} may be two classes, or a number for each; write names")
     else:
-        is_list = not any(map(_is_name, parts, [names] * len(parts)))
+        is_list = len(parts) > 0 and not any(map(_is_name, parts, [names] * len(parts)))
     if is_list:
         if count and len(parts) != count:
             raise ValueError(f"{len(parts)} numbers for {count} classes")
@@ -103,7 +102,7 @@ def _parts(value: Any, names: Sequence[str]) -> tuple[Sequence[Any], bool]:
     text = value.strip()
     if text.startswith("[") and text not in names:
         try:
-            return json.loads(text), False
+            return parsing.read_json(text), False
         except ValueError:
             return text.strip("[]").split(), False
     if text in names:

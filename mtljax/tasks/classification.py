@@ -67,7 +67,11 @@ class Classification(SoftmaxTask):
         return () if text is None else (text,)
 
     def parse(self, value: Any) -> np.int32:
-        return np.int32(parsing.class_index(value, self.class_names))
+        index = parsing.class_index(value, self.class_names)
+        if not 0 <= index < 2**31:
+            hint = "; if it marks a missing label, set missing=-1 of the source"
+            raise ValueError(f"class {index}; must be >= 0{hint if index == -1 else ''}")
+        return np.int32(index)
 
     def placeholder(self, size: Pixels) -> np.int32:
         return np.int32(0)

@@ -150,7 +150,7 @@ class Detection(ClassTask, DenseTask):
         if len(boxes) > self.most:
             raise ValueError(f"{len(boxes)} boxes; set `most` to the largest number in an image")
         label = self.placeholder((0, 0))
-        label["boxes"][: len(boxes)] = boxes
+        label["boxes"][: len(boxes)] = parsing.in_float32(boxes)
         label["classes"][: len(boxes)] = [parsing.class_index(c, self.class_names) for c in classes]
         return label
 

@@ -41,6 +41,20 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
         raise ValueError(f"{_short(value)} is not a list of numbers") from None
 
 
+def read_json(text: str) -> Any:
+    """Parses JSON; raises ValueError also for text that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{_short(text)} is not JSON") from None
+
+
+def in_float32(values: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Converts to float32; numbers that are too large become infinite, without a warning."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
 def class_index(value: Any, names: Sequence[str]) -> int:
     """Parses a class: its name if the classes have names, or its index.
 
@@ -71,7 +85,7 @@ def class_index(value: Any, names: Sequence[str]) -> int:
             raise
         hint = nearest(value.strip(), names) if names else "; write its index or set class_names"
         raise ValueError(f"unknown class {shortened(value)!r}{hint}") from None
-    if index != np.floor(index):
+    if not np.isfinite(index) or index != np.floor(index):
         raise ValueError(f"{_short(value)} is not a class index")
     return int(index)
 

@@ -73,7 +73,7 @@ def _label(values: Float[np.ndarray, "K w"], order: Order) -> Float[np.ndarray, 
     if len(lost):
         raise ValueError(f"point {lost[0]} has no y or no x; leave both empty if not known")
     points = np.where(visible[:, None], points, 0.0)
-    return np.concatenate([points, visible[:, None]], 1).astype(np.float32)
+    return parsing.in_float32(np.concatenate([points, visible[:, None]], 1))
 
 
 def without_outside(

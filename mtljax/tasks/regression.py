@@ -111,7 +111,7 @@ class Regression(Task):
         return labels.mean(0, dtype=np.float64).astype(np.float32)
 
     def parse(self, value: Any) -> Float[np.ndarray, "..."]:
-        values = parsing.numbers(value).astype(np.float32)
+        values = parsing.in_float32(parsing.numbers(value))
         if values.size != self.size:
             raise ValueError(f"{values.size} numbers, not {self.size}")
         return values[0] if self.size == 1 else values

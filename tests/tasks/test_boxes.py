@@ -63,7 +63,7 @@ def test_sources_of_annotations_have_an_order_of_their_own(order):
         ({"boxes": [[1, 2, 3, 4]], "classes": "cat"}, "classes of boxes must be a list"),
         ({"boxes": [[1, 2, 3, 4]], "classes": ["cow"]}, "unknown class 'cow'"),
         ([1, 2, 3, 4], "boxes need a class if there are several"),
-        ("{boxes", "no JSON"),
+        ("{boxes", "is not JSON"),
         ([{"bbox": [1, 2, 3, 4], "class": 0}] * 4, "4 boxes; set `most`"),
         (None, "is not a list of numbers|a box needs four"),
     ],

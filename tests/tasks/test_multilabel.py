@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtljax.data.base import Arrays
+from mtljax.data.statistics import label_statistics
 from mtljax.tasks import MultiLabel
 from mtljax.tasks.multilabel import average_precision
 
@@ -47,6 +49,11 @@ def test_an_empty_cell_is_a_class_that_is_not_known(value):
     found = task().parse(value)
     assert found.tolist() == [-1, 0, 1]
     task().check(found[None])
+
+
+@pytest.mark.parametrize("value", [";", "|", [], "[]", {"cat": 0, "dog": 0, "big, red": 0}])
+def test_no_class_is_not_a_missing_label(value):
+    assert task().parse(value).tolist() == [0, 0, 0]
 
 
 def test_commas_separate_unless_a_class_name_has_one():
@@ -178,6 +185,16 @@ def test_other_uses_of_a_label_leave_out_what_is_not_known():
     np.testing.assert_allclose(mixed, [0.25, 0.75, -1])
     errors = task().error(LOGITS, LABELS)
     np.testing.assert_allclose(errors[2], np.logaddexp(0, LOGITS[2, 2]), rtol=1e-5)
+
+
+def test_statistics_count_what_is_not_known():
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    present = np.asarray([True, True, True, False])
+    split = Arrays(images, {"m": LABELS}, {"m": present})
+    found = label_statistics((task(),), split)[0]["m"]
+    assert (found.present, found.missing, found.unknown) == (3, 1, 3)
+    assert found.as_json(task())["unknown"] == 3
+    assert found.summary(task()).endswith("; 3 not known")
 
 
 def test_arrays_without_any_zero_are_not_taken_for_positives_only():
