@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.cli.verbs import VERBS, run_verb
-from mtljax.utils.text import printable
+from mtljax.utils.text import shortened
 
+MAX_MESSAGE = 1000
+"""Maximum number of characters of an error message."""
 USAGE = """\
 usage: python -m mtljax.main [VERB] [FLAGS]
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         if os.environ.get("MTLJAX_TRACEBACK"):
             raise
-        print(f"mtljax: {printable(str(error))}", file=sys.stderr)
+        print(f"mtljax: {shortened(str(error), MAX_MESSAGE)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mtljax: interrupted", file=sys.stderr)
@@ -58,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if os.environ.get("MTLJAX_TRACEBACK") or error.strerror is None:
+            raise
+        place = "" if error.filename is None else f"{shortened(str(error.filename), 300)}: "
+        print(f"mtljax: {place}{error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _unknown_verb(verb: str) -> str:

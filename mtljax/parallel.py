@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from mtljax.utils.text import first_line
+
 AXIS = "batch"
 """Name of the mesh axis."""
 
@@ -42,7 +44,9 @@ def start(
                 "--coordinator auto finds no cluster here (Slurm, MPI, TPU pod, Kubernetes); give "
                 "--coordinator HOST:PORT --num-processes N --process-id I"
             ) from error
-        raise ValueError(f"cannot join the other processes at {coordinator}: {error}") from error
+        raise ValueError(
+            f"cannot join the other processes at {coordinator}: {first_line(error)}"
+        ) from error
 
 
 def _check_processes(coordinator: str, num_processes: int | None, process_id: int | None) -> None:

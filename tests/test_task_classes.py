@@ -148,7 +148,7 @@ def test_a_module_of_the_working_folder_needs_trust_too(weighted, tmp_path, monk
 def test_a_missing_file_is_named_and_may_be_given_elsewhere(weighted, recorded, monkeypatch):
     (weighted.parent / "new").mkdir()
     moved = weighted.rename(weighted.parent / "new" / "weighted.py")
-    with pytest.raises(ValueError, match=r"weighted.py, which does not exist; put the file back"):
+    with pytest.raises(ValueError, match=r"weighted.py, which does not exist; put it back"):
         read_config(recorded)
     monkeypatch.setenv("MTLJAX_TRUSTED_CODE", str(moved))
     assert read_config(recorded).tasks[0].factors == (2.0,)

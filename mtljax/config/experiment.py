@@ -9,6 +9,7 @@ from mtljax.balancing import BALANCERS, Balancer
 from mtljax.models import FUSIONS, TRUNKS, Fusion, Trunk
 from mtljax.tasks import Task
 from mtljax.utils.spec import Spec, to_text
+from mtljax.utils.text import quoted
 
 T = TypeVar("T")
 FusionFactory: TypeAlias = Callable[..., Fusion]
@@ -220,7 +221,7 @@ class Experiment:
         names = [task.name for task in self.tasks]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two tasks are named {name!r}: task names must be unique")
+                raise ValueError(f"two tasks are named {quoted(name)}: task names must be unique")
             if not name or {"/", ":"} & set(name):
                 rule = "it must not be empty or contain / or :"
                 raise ValueError(f"invalid task name {name!r}: {rule}")

@@ -21,6 +21,7 @@ from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import null_for_nan
 from mtljax.utils.registry import convert, nearest
 from mtljax.utils.terminal import print_line
+from mtljax.utils.text import quoted
 from mtljax.utils.trust import VARIABLE, trust
 
 KINDS = {cls: kind for kind, cls in TASKS.items()}
@@ -134,10 +135,10 @@ def from_json(
     config, filled = dict(config), []
     listed, code = config.pop("tasks", ()), config.pop(CODE, None) or {}
     if not isinstance(listed, (list, tuple)):
-        raise ValueError(f"tasks must be a JSON array, not {listed!r}")
+        raise ValueError(f"tasks must be a JSON array, not {quoted(listed)}")
     for fields in listed:
         if not isinstance(fields, dict):
-            raise ValueError(f"a task must be a JSON object, not {fields!r}")
+            raise ValueError(f"a task must be a JSON object, not {quoted(fields)}")
         fields = dict(fields)
         kind, name = str(fields.pop("task", None)), fields.get("name")
         sha256 = code.get(name) if isinstance(code, dict) and isinstance(name, str) else None
@@ -149,17 +150,17 @@ def from_json(
 
 def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
     if not isinstance(fields, dict):
-        raise ValueError(f"{what} must be a JSON object, not {fields!r}")
+        raise ValueError(f"{what} must be a JSON object, not {quoted(fields)}")
     known = {field.name: field for field in dataclasses.fields(cls)}
     hints = type_hints(cls)
     values = dict(getattr(cls, "former", {}))
     for name, value in fields.items():
         if name not in known:
-            raise ValueError(f"{what} has no field {name!r}{nearest(name, known)}")
+            raise ValueError(f"{what} has no field {quoted(name)}{nearest(name, known)}")
         try:
             values[name] = convert(as_tuples(value), hints[name])
         except TypeError as error:
-            raise ValueError(f"{what}: {name} must be {error}, not {value!r}") from None
+            raise ValueError(f"{what}: {name} must be {error}, not {quoted(value)}") from None
     for name, field in known.items():
         if name not in fields and field.default is field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{what}: field {name!r} is missing")

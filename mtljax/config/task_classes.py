@@ -22,6 +22,7 @@ from mtljax.tasks import TASKS, Task
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.registry import nearest
 from mtljax.utils.terminal import print_line
+from mtljax.utils.text import first_line, quoted, shortened
 from mtljax.utils.trust import VARIABLE, digest, find_trusted
 
 FILE = "file:"
@@ -63,7 +64,7 @@ def execute(path: Path) -> types.ModuleType:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if Path(f.filename).resolve() == path]
         where = f"line {lines[-1]}: " if lines else ""
-        raise ValueError(f"{shown}: {where}{type(error).__name__}: {error}") from error
+        raise ValueError(f"{shown}: {where}{type(error).__name__}: {first_line(error)}") from error
     module.__dict__["__sha256__"] = hashlib.sha256(text.encode()).hexdigest()
     _executed[name] = module
     return module
@@ -141,7 +142,7 @@ def find_class(
         return TASKS[text]
     place, separator, qualname = text.rpartition("#" if text.startswith(FILE) else ":")
     if not separator:
-        raise ValueError(f"unknown task kind {text!r}{nearest(text, TASKS)}")
+        raise ValueError(f"unknown task kind {quoted(text)}{nearest(text, TASKS)}")
     for cls in given:
         if cls.__qualname__ == qualname:
             return cls
@@ -188,10 +189,11 @@ def _trusted(path: Path, sha256: str | None, qualname: str) -> Path:
     """Returns the file to execute instead of `path`, usually the same."""
     if (trusted := find_trusted(path, sha256)) is not None:
         return trusted
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name that no file can have
+        shown = shortened(str(path), 200)
         raise ValueError(
-            f"task class {qualname} was defined in {path}, which does not exist; put the file "
-            f"back, or set {VARIABLE} to its new path (a changed file must have the same name)"
+            f"task class {shortened(qualname)} was defined in {shown}, which does not exist; put "
+            f"it back, or set {VARIABLE} to its new path (a changed file must have the same name)"
         )
     raise ValueError(
         f"task class {qualname} is defined in {path}, which this user never trained with on this "
@@ -211,15 +213,15 @@ def _import(name: str, sha256: str | None, qualname: str) -> types.ModuleType:
     path = next((file for file in files if file.is_file()), None)
     if path is None:
         raise ValueError(
-            f"task class {qualname} was defined in module {name}, which is not found here; install "
-            "it, or run in the folder that contains it"
+            f"task class {shortened(qualname)} was defined in module {shortened(name)}, which is "
+            "not found here; install it, or run in the folder that contains it"
         )
     if not _is_installed(path):
         _trusted(path, sha256, qualname)
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise ValueError(f"module {name}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"module {name}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _is_installed(path: Path) -> bool:

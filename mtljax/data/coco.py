@@ -13,7 +13,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
-from mtljax.utils.text import normalized
+from mtljax.utils.text import first_line, normalized
 
 
 def read_coco(path: Path, notes: NoteCounter) -> AnnotationSet:
@@ -72,7 +72,7 @@ def _load(path: Path) -> Mapping[str, list]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a COCO file: {error}") from None
+        raise ValueError(f"{path} is not a COCO file: {first_line(error)}") from None
     parts = ("images", "annotations", "categories")
     missing = [p for p in parts if not isinstance(content, dict) or not _has_list(content, p)]
     if missing:

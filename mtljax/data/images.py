@@ -21,7 +21,7 @@ from mtljax.data.tiff import inspect, is_tiff, read_bands
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
-from mtljax.utils.text import shortened
+from mtljax.utils.text import form, shortened
 
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".npy")
 """Extensions of image files and arrays, in lower case; a cell with one is a file name."""
@@ -204,10 +204,7 @@ def read_image_array(path: Path) -> Num[np.ndarray, "H W C"]:
 
 def _as_image(array: np.ndarray) -> Num[np.ndarray, "H W C"]:
     if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "buif":
-        raise ValueError(
-            f"an array of shape {array.shape} and type {array.dtype}; must be numbers [H, W] or "
-            "[H, W, C]"
-        )
+        raise ValueError(f"an array of {form(array)}; must be numbers [H, W] or [H, W, C]")
     return array[..., None] if array.ndim == 2 else array
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Num
 
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
+from mtljax.utils.text import first_line
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF and of a BigTIFF, in both byte orders."""
@@ -97,7 +98,7 @@ def _opened(path: Path | BinaryIO, most: int) -> Iterator[tuple[Any, Any]]:
     except (ValueError, OSError):
         raise
     except Exception as error:  # tifffile raises anything on damaged files
-        raise OSError(f"{type(error).__name__}: {error}") from None
+        raise OSError(f"{type(error).__name__}: {first_line(error)}") from None
     finally:
         if not isinstance(path, Path):
             path.seek(0)

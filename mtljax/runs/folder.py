@@ -44,6 +44,7 @@ from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.terminal import print_line
+from mtljax.utils.text import first_line
 from mtljax.utils.tree import flatten_json
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
@@ -223,7 +224,7 @@ def _read_result(file: Path) -> RunResult:
             f"{file} is not a run's result: it has no {error.args[0]!r}; {REMEDY}"
         ) from None
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged: {error}; {REMEDY}") from None
+        raise ValueError(f"{file} is damaged: {first_line(error)}; {REMEDY}") from None
 
 
 def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:
@@ -233,7 +234,9 @@ def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; check its permissions") from None
+        raise ValueError(
+            f"{path} cannot be read: {first_line(error)}; check its permissions"
+        ) from None
     lines = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mtljax.tasks.base import Task
+from mtljax.utils.text import quoted
 
 
 def require_setting(task: Task, field: str, valid: bool, rule: str) -> None:
@@ -39,7 +40,7 @@ def require_classes(task: Any, least: int) -> None:
     require_least(task, least, "num_classes")
     repeated = [name for name in task.class_names if task.class_names.count(name) > 1]
     if repeated:
-        raise ValueError(f"task {task.name!r}: two classes have the name {repeated[0]!r}")
+        raise ValueError(f"task {task.name!r}: two classes have the name {quoted(repeated[0])}")
     if task.class_names and len(task.class_names) != task.num_classes:
         names = len(task.class_names)
         raise ValueError(f"task {task.name!r}: {names} class_names for {task.num_classes} classes")

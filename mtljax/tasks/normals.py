@@ -13,6 +13,7 @@ from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
+from mtljax.utils.text import form
 
 Vectors = Float[Array, "B H W 3"]
 LIMITS = (11.25, 22.5, 30.0)
@@ -92,7 +93,7 @@ class Normals(PixelTask):
         is_color = values.dtype in (np.uint8, np.uint16)
         if values.ndim != 3 or values.shape[-1] != 3 or not (is_color or values.dtype.kind == "f"):
             raise ValueError(
-                f"an array of shape {values.shape} and type {values.dtype}; must be vectors "
+                f"an array of {form(values)}; must be vectors "
                 "(x to the right, y, z), floating [H, W, 3], or colors of 8 or 16 bits"
             )
         signs = np.asarray([-1.0 if axis in self.negated else 1.0 for axis in "xyz"], np.float32)

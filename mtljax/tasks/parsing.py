@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from mtljax.utils.registry import nearest
-from mtljax.utils.text import listed, shortened
+from mtljax.utils.text import form, listed, shortened
 
 COLOR_PLACES = np.asarray([65536, 256, 1], np.int64)
 """Weights of red, green and blue in one number."""
@@ -129,9 +129,7 @@ def plane(value: Any) -> Num[np.ndarray, "H W"]:
             )
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "buif":
-        raise ValueError(
-            f"an array of shape {values.shape} and type {values.dtype}; must be numbers [H, W]"
-        )
+        raise ValueError(f"an array of {form(values)}; must be numbers [H, W]")
     return values
 
 
@@ -213,5 +211,5 @@ def _short(value: Any) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, np.ndarray) and value.size > MOST_SHOWN:
-        return f"an array of shape {value.shape} and type {value.dtype}"
+        return f"an array of {form(value)}"
     return shortened(repr(value))

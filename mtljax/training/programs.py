@@ -27,6 +27,7 @@ from mtljax.training.executors import (
 )
 from mtljax.training.setup import Setup
 from mtljax.utils.terminal import phase
+from mtljax.utils.text import first_line
 
 Measure = Callable[[TrainState, PyTree, PyTree], PyTree]
 """(state before some updates, parameters after them, batch of the first) -> measurement."""
@@ -56,7 +57,7 @@ class Programs:
             state = self._create.eval_shape(jax.random.key(0), {}).replace(teachers=setup.teachers)
             self._traced = self._step.trace(state, setup.batch_shapes())
         except (TypeError, IndexError, KeyError, AttributeError) as error:
-            reason = f"the parts of this experiment do not fit together: {error}"
+            reason = f"the parts of this experiment do not fit together: {first_line(error)}"
             raise ValueError(reason) from error
         self._device_data: dict[int, DeviceDataProgram] = {}
 

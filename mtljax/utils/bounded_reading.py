@@ -16,6 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from mtljax.utils.text import first_line
+
 FREE, RATIO = 2**26, 200
 """Real data is compressed 10 to 50 times; deflate reaches its limit of 1,000 only on empty data."""
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -84,7 +86,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, OSError):
         raise
     except Exception as error:  # zipfile raises anything on damaged archives
-        raise ValueError(f"no archive of arrays: {error}") from None
+        raise ValueError(f"no archive of arrays: {first_line(error)}") from None
 
 
 def _read_member(file: IO[bytes], member: zipfile.ZipInfo) -> np.ndarray:
@@ -120,7 +122,7 @@ def read_json(path: Path, remedy: str = "") -> Any:
             f"{path} cannot be read: {error.strerror}; check its permissions"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}{remedy}") from None
+        raise ValueError(f"{path} is not valid JSON: {first_line(error)}{remedy}") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -130,6 +132,6 @@ def read_bytes(path: Path) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(FREE + RATIO * stored + 1)
     except (EOFError, zlib.error) as error:
-        raise ValueError(f"cannot be decompressed: {error}") from None
+        raise ValueError(f"cannot be decompressed: {first_line(error)}") from None
     check_bytes(len(data), stored)
     return data

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from mtljax.utils.text import listed, shortened
+from mtljax.utils.text import first_line, listed, quoted, shortened
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Choice(NamedTuple, Generic[T]):
         except ValueError:
             raise
         except Exception as error:  # libraries raise many types for numbers out of range
-            raise ValueError(f"{self.text} cannot be created: {error}") from error
+            raise ValueError(f"{self.text} cannot be created: {first_line(error)}") from error
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -78,7 +78,7 @@ def choose(
     """
     name, _, rest = text.partition(":")
     if name not in options:
-        raise ValueError(f"unknown {kind} {name!r}{nearest(name, options)}")
+        raise ValueError(f"unknown {kind} {quoted(name)}{nearest(name, options)}")
     factory = options[name]
     parameters = inspect.signature(factory).parameters
     known = [p for p in parameters if p not in hidden]
@@ -91,15 +91,17 @@ def choose(
         if not equals and not arguments and required and required[0] == known[0]:
             key, equals, value = known[0], "=", part
         if not equals:
-            raise ValueError(f"{kind} {text!r}: {part!r} is not argument=value")
+            raise ValueError(f"{kind} {quoted(text)}: {quoted(part)} is not argument=value")
         if key not in known:
-            raise ValueError(f"{kind} {name!r} has no argument {key!r}{nearest(key, known)}")
+            raise ValueError(f"{kind} {name!r} has no argument {quoted(key)}{nearest(key, known)}")
         if key in arguments:
             raise ValueError(f"{kind} {name!r}: {key} is given twice")
         try:
             arguments[key] = read_value(value.strip(), _hint(factory, key))
         except TypeError as error:
-            raise ValueError(f"{kind} {name!r}: {key} must be {error}, not {value!r}") from None
+            raise ValueError(
+                f"{kind} {name!r}: {key} must be {error}, not {quoted(value)}"
+            ) from None
     missing = [p for p in required if p not in arguments]
     if missing:
         example = ",".join(f"{p}=..." for p in missing)

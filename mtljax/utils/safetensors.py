@@ -1,5 +1,6 @@
 """Serialization of named arrays in the safetensors format, with every size checked."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors.numpy import save
+
+from mtljax.utils.text import first_line
 
 DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 DTYPES |= {"BF16": jnp.bfloat16, "F8_E4M3": jnp.float8_e4m3fn, "F8_E5M2": jnp.float8_e5m2}
@@ -35,7 +38,8 @@ def unpack(data: bytes, what: str) -> dict[str, np.ndarray]:
     try:
         entries = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{what} is no safetensors file: {error}") from None
+        reason = re.split('[`"]', first_line(error))[0]  # then repeats the content of the file
+        raise ValueError(f"{what} is no safetensors file: {reason}") from None
     arrays = {}
     for name, entry in entries:
         if entry["dtype"] not in DTYPES:

@@ -5,6 +5,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 OUTER_SPACE = re.compile("^[\\s\ufeff\u200b\u2060]+|[\\s\ufeff\u200b\u2060]+$")
 """White space, byte order marks and spaces without width, at the ends of a text."""
@@ -57,9 +58,22 @@ def joined(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type, in 200 characters at most."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def quoted(value: object) -> str:
+    """Returns the start of a value's `repr`, for messages about the content of a file."""
+    return shortened(repr(value[: 10**3] if isinstance(value, str | list) else value))
+
+
+def form(array: Any) -> str:
+    """Returns the shape and the type of an array; a type may have names from a file."""
+    return f"shape {array.shape} and type {shortened(str(array.dtype))}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of a library's error, or its type, in 200 characters at most.
+
+    Messages of libraries may repeat the content of a file.
+    """
+    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
 
 
 def count(amount: int, noun: str) -> str:

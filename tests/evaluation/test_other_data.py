@@ -9,6 +9,7 @@ import mtljax
 from mtljax.build import open_source
 from mtljax.config import Data, Experiment
 from mtljax.data import from_arrays
+from mtljax.main import main
 from mtljax.tasks import Classification
 
 NAMES = ("cat", "dog")
@@ -24,10 +25,15 @@ def experiment(source):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    run = tmp_path_factory.mktemp("other") / "run"
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other") / "run"
     labels = {"class": np.arange(40) % 2}
-    mtljax.train(experiment("arrays"), run, source=from_arrays(IMAGES, labels), quiet=True)
+    mtljax.train(experiment("arrays"), folder, source=from_arrays(IMAGES, labels), quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(run):
     return mtljax.load_run(run)
 
 
@@ -79,6 +85,19 @@ def test_data_without_some_classes_is_evaluated(trained, tmp_path):
     (tmp_path / "cats/test/cat").rename(tmp_path / "cats/test/owl")
     with pytest.raises(ValueError, match="no folder 'cat', which is in class_names"):
         mtljax.evaluate(trained, source=source)
+
+
+def test_the_number_of_many_images_is_printed_before_they_are_predicted(run, tmp_path, capsys):
+    Image.fromarray(IMAGES[0]).save(tmp_path / "0.png")
+    for i in range(1, 120):
+        inside = tmp_path / str(i % 3)
+        inside.mkdir(exist_ok=True)
+        (inside / f"{i}.png").symlink_to(tmp_path / "0.png")
+    output = ["--output", str(tmp_path / "out.json")]
+    assert main(["predict", "--run", str(run), *output, str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("predicting 120 images\n")
+    assert main(["predict", "--run", str(run), *output, str(tmp_path / "0.png")]) == 0
+    assert "predicting" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

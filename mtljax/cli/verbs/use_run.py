@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mtljax.runs.load import TrainedModel
 
 
+MANY = 100
+"""Maximum number of images that are predicted without a message before."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _RunFlags:
     run: Path
@@ -83,7 +87,7 @@ def evaluate_verb(arguments: list[str]) -> int:
     from mtljax.evaluation.tables import metrics_table
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output, write_json
-    from mtljax.utils.terminal import console
+    from mtljax.utils.terminal import console, print_line
 
     compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
@@ -92,8 +96,9 @@ def evaluate_verb(arguments: list[str]) -> int:
     output = flags.output or flags.run / f"evaluation-{flags.split}{other}{suffix}.json"
     check_output(output)
     attack = make_attack(flags.attack or None, trained.low, trained.high, eps=flags.eps)
-    metrics = evaluate_run(trained, flags.split, attack, flags.source)
     place = f"{flags.split} split" + ("" if flags.source is None else f" of {flags.source}")
+    print_line(f"evaluating the {place}")
+    metrics = evaluate_run(trained, flags.split, attack, flags.source)
     console.print(metrics_table(f"{flags.run} at step {trained.step}, {place}", **metrics))
     content: dict[str, Any] = {"step": trained.step, "split": flags.split, **metrics}
     if flags.source is not None:
@@ -142,7 +147,7 @@ def predict_verb(arguments: list[str]) -> int:
     )
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output
-    from mtljax.utils.terminal import console
+    from mtljax.utils.terminal import console, print_line
 
     compilation.use_compile_cache()
     trained = load_run(flags.run, verify=flags.verify)
@@ -150,7 +155,10 @@ def predict_verb(arguments: list[str]) -> int:
     check_output(output)
     temperatures = read_temperatures(flags.run, trained.step, trained.experiment.tasks)
     options = Options(overlay=flags.overlay, top_k=flags.top_k, temperatures=temperatures)
-    summary = predict_files(trained, find_images(flags.images), output, options)
+    images = find_images(flags.images)
+    if len(images) > MANY:
+        print_line(f"predicting {len(images):,} images")
+    summary = predict_files(trained, images, output, options)
     console.print(predictions_table(summary.entries))
     rest = summary.total - len(summary.failed) - len(summary.entries)
     print(f"{rest} more images, and all predictions, " * (rest > 0) + f"written to {output}")

@@ -16,6 +16,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.tables import Row
 from mtljax.utils.bounded_reading import read_npz
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import first_line, form
 from mtljax.utils.tree import flatten, num_examples
 
 
@@ -41,7 +42,9 @@ def arrays(
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from None
+        raise ValueError(
+            f"{path} is not an .npz file of plain arrays: {first_line(error)}"
+        ) from None
     if "image" not in labels:
         raise ValueError(f"{path} has no array 'image'; it has {', '.join(labels) or 'no arrays'}")
     image = labels.pop("image")
@@ -161,9 +164,7 @@ def _as_inputs(image: Any) -> PyTree[np.ndarray]:
         if leaf.dtype.kind not in "uifb" or (not is_tree and leaf.ndim not in (4, 5)):
             rule = "[N, ...]" if is_tree else "[N, H, W, C], or clips [N, T, H, W, C], of"
             place = f"images {name!r}" if name else "images"
-            raise ValueError(
-                f"{place} of shape {leaf.shape} and type {leaf.dtype}; must be {rule} numbers"
-            )
+            raise ValueError(f"{place} of {form(leaf)}; must be {rule} numbers")
         if not leaf.ndim or len(leaf) != count:
             sizes = ", ".join(f"{key} {np.shape(x)}" for key, x in leaves.items())
             raise ValueError(f"the inputs have different numbers of examples: {sizes}")

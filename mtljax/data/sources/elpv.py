@@ -9,6 +9,7 @@ from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.lazy import tasks_of
 from mtljax.data.notes import NoteCounter
 from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.text import first_line
 
 PACKAGE = "elpv_dataset"
 TYPES = {"mono": 0.0, "poly": 1.0}
@@ -70,7 +71,9 @@ def _read_table(table: Path) -> tuple[list[str], dict[str, tuple[float, ...]]]:
             rows.append((name, float(probability), TYPES[kind]))
     except (OSError, ValueError, KeyError) as error:
         place = f"{table} line {len(rows) + 1}"
-        raise ValueError(f"{place} is damaged ({error}): reinstall elpv-dataset") from None
+        raise ValueError(
+            f"{place} is damaged ({first_line(error)}): reinstall elpv-dataset"
+        ) from None
     names, defects, types = zip(*rows, strict=True)
     return list(names), {"defect": defects, "type": types}
 

@@ -10,6 +10,7 @@ from mtljax.data.sources.arguments import find_folder, hold_out, read_size
 from mtljax.data.sources.arrays import source_of_arrays
 from mtljax.tasks.warps import Pixels, resize_image
 from mtljax.utils.bounded_reading import read_bytes
+from mtljax.utils.text import first_line
 
 UNSIGNED_BYTES = 8
 """Type code of all files of these data sets."""
@@ -70,7 +71,7 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         data = read_bytes(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTES]):
         raise ValueError(f"{path} is not an IDX file of bytes: it starts with {data[:4].hex()}")
     start = 4 + 4 * data[3]
