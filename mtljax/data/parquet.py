@@ -1,7 +1,7 @@
 """Reader of Parquet tables."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,12 +40,13 @@ def read_parquet(path: Path, notes: NoteCounter) -> Table:
             raise ValueError(f"two columns have the name {shortened(min(repeated))!r}")
         columns = _columns(schema)
         _check_size(path, metadata, columns)
-        classes = _class_names(schema)
+        features = _features(schema)
+        classes = {name: _class_names(feature) for name, feature in features.items()}
         rows: list[Row] = []
         for group in range(metadata.num_row_groups):
             for cells in _read_group(path, file, group, columns):
                 for name in classes.keys() & cells.keys():
-                    cells[name] = _with_names(cells[name], classes[name])
+                    cells[name] = _with_names(cells[name], features[name], classes[name])
                 cells = {normalized(name): cell_value(value) for name, value in cells.items()}
                 rows.append(Row(len(rows) + 1, cells, path))
         _warn_of_large_groups(path, metadata, columns, notes)
@@ -107,7 +108,9 @@ def _read_group(path: Path, file: Any, group: int, columns: _Columns) -> list[di
         for index, row in enumerate(rows):
             name = (row.get(column) or {}).get("path") if inner != column else None
             if has_bytes is None or has_bytes[index]:
-                row[column] = EncodedImage(path, inner, group, index, name or column)
+                row[column] = EncodedImage(
+                    path, inner, group, index, shortened(name or column, 100)
+                )
             else:
                 row[column] = name
     return rows
@@ -141,31 +144,53 @@ def _warn_of_large_groups(path: Path, metadata: Any, columns: _Columns, notes: N
         )
 
 
-def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Returns the class names that Hugging Face `datasets` recorded, by column."""
+def _features(schema: Any) -> dict[str, Any]:
+    """Returns the description of each column with classes, as written by Hugging Face `datasets`.
+
+    It is {"_type": "ClassLabel", "names": [...]}, or this in a list (`feature`) or in a dict.
+    """
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        found = {name: _names_of(feature) for name, feature in features.items()}
+        return {name: features[name] for name in schema.names if _class_names(features.get(name))}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
-    return {name: names for name, names in found.items() if names and name in schema.names}
 
 
-def _names_of(feature: Any) -> tuple[str, ...]:
-    """Returns the names of a feature of classes, or of lists of classes; () for other features."""
-    feature = feature[0] if isinstance(feature, list) and len(feature) == 1 else feature
-    feature = feature.get("feature", feature)
-    names = feature.get("names") if feature.get("_type") == "ClassLabel" else ()
-    return tuple(normalized(str(name)) for name in names or ())
+def _class_names(feature: Any) -> tuple[str, ...]:
+    """Returns the names of the classes in a feature, () without or with several lists of them."""
+    if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+        return tuple(normalized(str(name)) for name in feature.get("names") or ())
+    inner = feature.values() if isinstance(feature, dict) else feature
+    inner = inner if not isinstance(inner, str) and isinstance(inner, Iterable) else ()
+    found = {names for names in map(_class_names, inner) if names}
+    return found.pop() if len(found) == 1 else ()
 
 
-def _with_names(value: Any, names: tuple[str, ...]) -> Any:
-    """Returns the name of a class index; {name: 0 or 1} of several. -1 is a missing label."""
-    if isinstance(value, list):
-        indices = set(value)
-        if all(isinstance(i, int) and 0 <= i < len(names) for i in indices):
-            return {name: int(i in indices) for i, name in enumerate(names)}
-        return value
-    if isinstance(value, int) and value < len(names):
-        return names[value] if value >= 0 else (None if value == -1 else value)
+def _with_names(value: Any, feature: Any, names: tuple[str, ...]) -> Any:
+    """Returns a cell with the names of classes; several classes as {name: 0 or 1}."""
+    value = _renamed(value, feature, names)
+    inner = feature[0] if isinstance(feature, list) else feature.get("feature")
+    has_classes = isinstance(inner, dict) and inner.get("_type") == "ClassLabel"
+    if has_classes and isinstance(value, list) and all(name in names for name in value):
+        return {name: int(name in value) for name in names}
     return value
+
+
+def _renamed(value: Any, feature: Any, names: tuple[str, ...]) -> Any:
+    """Returns nested values with names for the indices of classes; -1 is a missing label."""
+    if isinstance(feature, list):
+        feature = {"feature": feature[0]}
+    if not isinstance(feature, dict) or value is None:
+        return value
+    if feature.get("_type") == "ClassLabel":
+        if not isinstance(value, int) or not -1 <= value < len(names):
+            return value
+        return names[value] if value >= 0 else None
+    inner = feature.get("feature", feature)
+    if isinstance(value, list):
+        return [_renamed(item, inner, names) for item in value]
+    if not isinstance(value, dict) or not isinstance(inner, dict):
+        return value
+    # A list of dicts is stored as a dict of lists.
+    wrap = (lambda x: {"feature": x}) if "feature" in feature else (lambda x: x)
+    return {key: _renamed(item, wrap(inner.get(key)), names) for key, item in value.items()}

@@ -10,6 +10,7 @@ from mtljax.tasks import parsing
 from mtljax.tasks.base import Changes
 from mtljax.tasks.point_lists import axis_of_column, require_inside
 from mtljax.tasks.warps import Pixels
+from mtljax.utils.text import listed
 
 Order = Literal["yxyx", "xyxy", "xywh"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -59,7 +60,7 @@ def parse(value: Any, order: Order) -> tuple[Float[np.ndarray, "n 4"], Sequence[
 def _part(value: Mapping[str, Any], names: Sequence[str]) -> Any:
     found = [name for name in names if name in value]
     if len(found) != 1:
-        has = ", ".join(map(str, value)) or "nothing"
+        has = listed(map(str, value), 100) or "nothing"
         raise ValueError(f"boxes need exactly one of {', '.join(names)}; the label has {has}")
     return value[found[0]]
 

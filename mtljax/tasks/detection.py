@@ -144,7 +144,7 @@ class Detection(ClassTask, DenseTask):
         """
         boxes, classes = box_lists.parse(value, self.order)
         if classes is None:
-            if self.num_classes > 1:
+            if self.num_classes > 1 and len(boxes):
                 raise ValueError("boxes need a class if there are several")
             classes = [0] * len(boxes)
         if len(boxes) > self.most:

@@ -16,7 +16,7 @@ from mtljax.config import Data, Experiment
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest
 from mtljax.data.sources.folder import folder
-from mtljax.tasks import Classification, Keypoints, MultiLabel, Regression, Segmentation
+from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Segmentation
 
 N = 12
 KIND = Classification(name="kind", class_names=("cat", "dog"))
@@ -49,15 +49,20 @@ def notes_of(source):
     return [note for note in notes if "are few to split at random" not in note]
 
 
-def contents(source):
+def labels_of(source):
     """Image number -> labels, of all splits."""
     found = {}
     for split in source.splits().values():
         for row in range(len(split)):
             example = split[row]
-            values = [example["labels"][t.name].tolist() for t in source.tasks]
-            found[int(example["image"][0, 0, 0])] = values
+            labels = [example["labels"][task.name] for task in source.tasks]
+            found[int(example["image"][0, 0, 0])] = labels
     return found
+
+
+def contents(source):
+    """Image number -> labels as lists, of all splits."""
+    return {i: [label.tolist() for label in labels] for i, labels in labels_of(source).items()}
 
 
 def faults_of(source):
@@ -403,3 +408,36 @@ def test_images_beside_a_table_in_a_subfolder(tmp_path):
     write_images(tmp_path / "data", subfolder="")
     write_csv(tmp_path / "data", rows_of(), "train.csv")
     assert contents(opened(tmp_path)) == LABELS
+
+
+@pytest.mark.parametrize("form", ["dict of lists", "list of dicts"])
+def test_boxes_of_hugging_face(form, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    write_images(tmp_path)
+    boxes = [[[0.0, 1.0, 2.0, 3.0]] * (i % 3) for i in range(N)]  # x, y, width, height
+    classes = [[i % 2] * (i % 3) for i in range(N)]
+    if form == "dict of lists":
+        values = [{"bbox": b, "category": c} for b, c in zip(boxes, classes, strict=True)]
+    else:
+        values = [
+            [{"bbox": box, "category": name} for box, name in zip(b, c, strict=True)]
+            for b, c in zip(boxes, classes, strict=True)
+        ]
+    label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+    feature = {"feature": {"bbox": {"_type": "List"}, "category": label}, "_type": "Sequence"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"objects": feature}}})}
+    table = pa.table({"image": NAMES, "objects": values}).replace_schema_metadata(metadata)
+    parquet.write_table(table, tmp_path / "t.parquet")
+    given = Detection(name="objects", order="xywh", class_names=("dog", "cat"), most=2)
+    for task, order in (
+        (dataclasses.replace(given, num_classes=0, class_names=()), 1),
+        (given, -1),
+    ):
+        source = opened(tmp_path, tasks=(task,))
+        assert source.tasks[0].class_names == ("cat", "dog")[::order]
+        for i, (label,) in labels_of(source).items():
+            count, index = i % 3, i % 2 if order == 1 else 1 - i % 2
+            assert label["classes"].tolist() == [index] * count + [-1] * (2 - count)
+            assert (label["boxes"][:count] == [1, 0, 4, 2]).all()

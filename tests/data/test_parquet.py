@@ -44,13 +44,24 @@ LABEL = {"names": ["cat", "dog"], "_type": "ClassLabel"}
         ),
         ({"feature": LABEL, "_type": "List"}, [[0]], [{"cat": 1, "dog": 0}]),
         ([LABEL], [[0]], [{"cat": 1, "dog": 0}]),
+        (
+            {"feature": {"x": {"_type": "Value"}, "y": LABEL}, "_type": "Sequence"},
+            [{"x": [3, 4], "y": [0, 1]}, {"x": [], "y": []}],
+            [{"x": [3, 4], "y": ["cat", "dog"]}, {"x": [], "y": []}],
+        ),
+        (
+            {"feature": {"x": {"_type": "Value"}, "y": LABEL}, "_type": "List"},
+            [[{"x": 3, "y": 1}], [], None],
+            [[{"x": 3, "y": "dog"}], [], None],
+        ),
+        ({"x": {"_type": "Value"}, "y": [LABEL]}, [{"x": 1, "y": [0]}], [{"x": 1, "y": ["cat"]}]),
         ({"dtype": "int64", "_type": "Value"}, [1, 0], [1, 0]),
     ],
 )
 def test_indices_have_the_names_that_hugging_face_recorded(feature, values, expected, tmp_path):
     path = write(tmp_path / "t.parquet", {"label": values}, {"label": feature})
     assert [row["label"] for row in cells(path)] == expected
-    has_names = "Value" not in str(feature)
+    has_names = "ClassLabel" in str(feature)
     assert read_table(path).class_names == ({"label": ("cat", "dog")} if has_names else {})
 
 
