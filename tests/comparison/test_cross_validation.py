@@ -164,7 +164,7 @@ def test_methods_on_other_examples_are_refused(tmp_path):
 
 
 ONE_TASK = dataclasses.replace(SMALL, tasks=SMALL.tasks[:1], telemetry_every=0)
-ASKED = {"balancers": ("ew",), "seeds": 2, "folds": 2, "devices": 1, "quiet": True}
+ASKED = {"balancers": ("uw",), "seeds": 2, "folds": 2, "devices": 1, "quiet": True}
 
 
 @pytest.mark.full
