@@ -103,13 +103,13 @@ class FileExamples:
             for i, file in enumerate(column):
                 if i not in unusable and isinstance(file, Path) and not file.is_file():
                     unusable[i] = f"{self.place(i)}: there is no file {file}"
+        if self.size is None:
+            size = lambda image: "{} x {}".format(*image_size(image))
+            self._require_equal(self.images, size, unusable, "; give size=(height,width)")
         for task, column in zip(self.tasks, self.columns, strict=True):
             self._check_cells(task, column, unusable, notes)
             if task.one_file_type:
                 self._require_equal(column, storage_format, unusable)
-        if self.size is None:
-            size = lambda image: "{} x {}".format(*image_size(image))
-            self._require_equal(self.images, size, unusable, "; give size=(height,width)")
         return dataclasses.replace(self, unusable=unusable)
 
     def _check_cells(
@@ -126,6 +126,9 @@ class FileExamples:
             try:
                 with error_prefix(f"{self.place(i)}: {self.images[i].name}"):
                     size = image_size(opened(self.images[i])) if is_cleaned else (1, 1)
+                if is_cleaned:
+                    with error_prefix(self.place(i)):
+                        _require_size(value, size)
                 _, changed = clean_label(task, value, size, self.place(i))
             except ValueError as error:
                 unusable[i] = str(error)
@@ -169,12 +172,16 @@ def _read_value(task: Task, value: Any, size: Pixels) -> Any:
     if isinstance(value, ImageFile):
         with error_prefix(value.name):
             return read_label_map(task, opened(value))
-    stated = value.size if isinstance(value, StoredLabel) else size
-    stated = value.get("size", size) if isinstance(value, Mapping) else stated
-    if stated != size:
+    _require_size(value, size)
+    return value.read() if isinstance(value, StoredLabel) else value
+
+
+def _require_size(value: Any, size: Pixels) -> None:
+    """Raises ValueError if a label was made for an image of another size."""
+    stated = value.get("size") if isinstance(value, Mapping) else getattr(value, "size", None)
+    if isinstance(stated, tuple) and stated != size:
         expected, actual = (" x ".join(map(str, pair)) for pair in (stated, size))
         raise ValueError(f"has labels for {expected} pixels, but the image is {actual}")
-    return value.read() if isinstance(value, StoredLabel) else value
 
 
 def source_of_files(
