@@ -19,7 +19,8 @@ class Note:
 
     def __str__(self) -> str:
         """Returns one line, such as "dropped 3 crowd regions, first: boxes.json annotation 7"."""
-        text = self.what if self.kind == "warning" else f"{self.kind} {self.count} {self.what}"
+        start = "warning:" if self.kind == "warning" else f"{self.kind} {self.count}"
+        text = f"{start} {self.what}"
         return f"{text}, first: {self.first}" if self.first else text
 
 

@@ -124,5 +124,5 @@ def unseen_classes(
             names = dict(enumerate(getattr(task, "class_names", ())))
             listed = ", ".join(names.get(i, str(i)) for i in unseen[:MAX_CLASSES_SHOWN])
             more = ", ..." if len(unseen) > MAX_CLASSES_SHOWN else ""
-            text = f"warning: task {task.name!r}: no training label has class {listed}{more}"
+            text = f"task {task.name!r}: no training label has class {listed}{more}"
             yield Note("warning", text, len(unseen), "")

@@ -138,9 +138,9 @@ def test_classes_that_are_not_in_every_split_are_warnings(tmp_path):
     assert names(source) == ("cat", "dog", "dogs", "owl", "yak")
     assert classes(source.validation) == [0, 0, 0, 1, 1, 1, 2]
     assert texts(source, "warning") == [
-        "class 'dogs' is in validation, but not in train; did you mean 'dog'?",
-        "class 'owl' is not in validation",
-        f"class 'yak' has no images in {tmp_path}",
+        "warning: class 'dogs' is in validation, but not in train; did you mean 'dog'?",
+        "warning: class 'owl' is not in validation",
+        f"warning: class 'yak' has no images in {tmp_path}",
     ]
 
 

@@ -206,12 +206,16 @@ def test_columns_that_may_be_splits_are_noted(tmp_path):
     write_images(tmp_path)
     rows = [{**row, "Set": ("train", "test")[i % 2]} for i, row in enumerate(rows_of())]
     write_csv(tmp_path, rows)
-    assert notes_of(opened(tmp_path))[0].startswith("column 'Set' has names of splits, but is not")
+    assert notes_of(opened(tmp_path))[0].startswith(
+        "warning: column 'Set' has names of splits, but is not"
+    )
     assert contents(opened(tmp_path, ",split=Set")) == LABELS
     with pytest.raises(ValueError, match="has no column 'set' with the splits; did you mean 'Set'"):
         opened(tmp_path, ",split=set")
     write_csv(tmp_path, [{**row, "is_train": i % 2} for i, row in enumerate(rows_of())])
-    assert notes_of(opened(tmp_path))[0].startswith("column 'is_train' is not used: splits are")
+    assert notes_of(opened(tmp_path))[0].startswith(
+        "warning: column 'is_train' is not used: splits are"
+    )
     with pytest.raises(ValueError, match="column 'is_train' has the values '0' .6 rows., '1'"):
         opened(tmp_path, ",split=is_train")
 

@@ -78,7 +78,7 @@ def test_a_data_set_without_splits_is_split_by_a_hash(images, labels, tmp_path):
     source = opened(tmp_path)
     assert sum(sizes(source)) == 40
     assert texts(source) == [
-        f"{tmp_path} has no data.yaml or classes.txt: classes are named by number"
+        f"warning: {tmp_path} has no data.yaml or classes.txt: classes are named by number"
     ]
     assert source.train.tasks[0].class_names == ("0", "1")
     named = opened(tmp_path, Detection(name="boxes", class_names=("cat", "dog")))

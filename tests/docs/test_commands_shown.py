@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import pages
 from support.cli import run
 
 import mtljax.cli.verbs
@@ -43,14 +44,16 @@ class Understood(Exception):
 
 
 @pytest.mark.parametrize("line", everywhere())
-def test_a_command_that_is_shown_is_understood(line, monkeypatch):
+def test_a_command_that_is_shown_is_understood(line, tmp_path, monkeypatch):
     def read(*arguments, **settings):
         parse(*arguments, **settings)
         raise Understood
 
     for module in pkgutil.iter_modules(mtljax.cli.verbs.__path__, "mtljax.cli.verbs."):
         monkeypatch.setattr(importlib.import_module(module.name), "parse", read, raising=False)
-    monkeypatch.chdir(ROOT)
+    for name in pages.NAMES:
+        pages.write_experiments(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises((Understood, SystemExit)) as ended:
         main(shlex.split(line))
     assert ended.type is Understood or ended.value.code == 0  # of --help

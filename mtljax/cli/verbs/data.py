@@ -51,7 +51,6 @@ def data_verb(arguments: list[str]) -> int:
     """Runs `data` and returns the exit status."""
     flags, experiment = read_experiment(arguments, "data", "Summarizes the data of", DataFlags)
     from mtljax.cli.tables import survey_table
-    from mtljax.data.problems import require_no_problems
     from mtljax.data.resolve import derivations
     from mtljax.screening.survey import survey
     from mtljax.utils.terminal import console, print_line
@@ -69,8 +68,9 @@ def data_verb(arguments: list[str]) -> int:
     for line in _problem_lines(found.problems, folder):
         print_line(line)
     print(f"written to {folder}")
-    if experiment.data.on_error == "fail":
-        require_no_problems(found.problems)
+    if found.problems and experiment.data.on_error == "fail":
+        which = count(len(found.problems), "example")
+        raise ValueError(f"{which} cannot be used; --data.on-error skip leaves them out")
     return 0
 
 
