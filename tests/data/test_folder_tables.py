@@ -445,3 +445,16 @@ def test_boxes_of_hugging_face(form, tmp_path):
             count, index = i % 3, i % 2 if order == 1 else 1 - i % 2
             assert label["classes"].tolist() == [index] * count + [-1] * (2 - count)
             assert (label["boxes"][:count] == [1, 0, 4, 2]).all()
+
+
+def test_repeated_rows_with_boxes_in_a_file(tmp_path):
+    write_images(tmp_path)
+    write_csv(tmp_path, [*rows_of(), rows_of()[3]])
+    images = [{"id": i, "file_name": n, "height": 4, "width": 4} for i, n in enumerate(NAMES)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 2, 2]} for i in range(N)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    tasks = (KIND, Detection(name="boxes"))
+    source = opened(tmp_path, tasks=tasks, labels={"boxes": "boxes.json"})
+    assert [note for note in notes_of(source) if note.startswith("dropped 1 rows that repeat")]
+    assert len(labels_of(source)) == N

@@ -43,10 +43,10 @@ def folder(
 
     A task's label is in the column of the task's name, or in the column, the comma-separated
     columns or the COCO file (`boxes.json`) set in `data.labels`. If all labels are in COCO files,
-    the table may be absent (see the source `coco`). A cell has a number, a word,
-    several numbers, or a file name: PNG masks (classes as gray levels or palette indices), 16-bit
-    PNG or npy depth maps, npy normals. An empty cell is a missing label. Parquet tables may have
-    the images in their cells, as Hugging Face `datasets` writes them.
+    the table may be absent (see the source `coco`). A cell has a number, a word, several numbers,
+    or a file name: PNG masks (classes as gray levels or palette indices), 16-bit PNG or npy depth
+    maps, npy normals. An empty cell is a missing label. Parquet tables may have the images in their
+    cells, as Hugging Face `datasets` writes them.
 
     Args:
       path: Folder, relative to the working directory or `$MTLJAX_DATA`.
@@ -85,39 +85,53 @@ def folder(
         )
     files = find_tables(root, table)
     content = read_tables(list(files), encoding, notes)
-    faults = {i: row.fault for i, row in enumerate(content.rows) if row.fault}
+    markers = MissingMarkers(missing, notes)
     places = dict.fromkeys((root / "images", root, *(file.parent for file in files)))
-    finder, markers = FileFinder(tuple(places), notes), MissingMarkers(missing, notes)
+    finder = FileFinder(tuple(places), notes)
+    faults = {i: row.fault for i, row in enumerate(content.rows) if row.fault}
     images = read_images(content, image, finder, faults)
     labels = [_labels(content, images.files, root, r, markers, notes) for r in requests]
     for of_task in labels:
         faults = {**of_task.faults, **faults}
     splits = read_splits(content, split, files, faults)
     members = _members(content, group, stratify, markers, faults)
-    values = list(zip(splits, *(of_task.values for of_task in labels), strict=True))
-    kept = without_repeated(content, images.files, values, faults, notes)
     note_unused_images(finder, images.files, [of_task.values for of_task in labels], notes)
     used = {image, split, *(name for r in requests for name in (r.key, *r.key.split(",")))}
     note_unused_splits(content, used, notes)
+    columns = [labels[k].values for k, r in enumerate(requests) if not r.key.endswith(".json")]
+    values = list(zip(splits, *columns, strict=True))
+    kept = without_repeated(content, images.files, values, faults, notes)
 
-    examples = FileExamples(
-        table=content.path,
-        images=images.files,
-        numbers=tuple(_number(content, i) for i in range(len(content.rows))),
-        columns=tuple(of_task.values for of_task in labels),
-        tasks=tuple(of_task.task for of_task in labels),
-        channels=channels,
-        size=read_size(size, "folder"),
-        members=tuple(members),
-    )
-    unusable = {i: f"{examples.place(i)}: {fault}" for i, fault in faults.items()}
-    examples = dataclasses.replace(examples, unusable=unusable).at(kept)
+    examples = _examples(content, images.files, labels, members, faults).at(kept)
+    examples = dataclasses.replace(examples, channels=channels, size=read_size(size, "folder"))
     names = [images.names[i] for i in kept]
     of_row = [splits[i] or ("train" if any(splits) else "") for i in kept]
     opening = Opening(size, channels, validation, test, seed)
     parts = opening.split(names, examples.members, of_row, notes)
     require_whole_groups(str(content.path), parts, examples.members)
     return source_of_files(examples, parts, notes)
+
+
+def _examples(
+    table: Table,
+    images: Sequence[ImageFile],
+    labels: Sequence[Labels],
+    members: Sequence[Membership],
+    faults: Mapping[int, str],
+) -> FileExamples:
+    """Returns the examples of all rows, with the places of the faults."""
+    examples = FileExamples(
+        table=table.path,
+        images=tuple(images),
+        numbers=tuple(_number(table, i) for i in range(len(table.rows))),
+        columns=tuple(of_task.values for of_task in labels),
+        tasks=tuple(of_task.task for of_task in labels),
+        channels=3,
+        size=None,
+        members=tuple(members),
+    )
+    unusable = {i: f"{examples.place(i)}: {fault}" for i, fault in faults.items()}
+    return dataclasses.replace(examples, unusable=unusable)
 
 
 def _number(table: Table, index: int) -> int | str:
