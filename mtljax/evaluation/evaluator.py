@@ -20,7 +20,7 @@ from mtljax.parallel import Placement
 from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
-from mtljax.tasks.base import SplitMetrics, TaskMetrics
+from mtljax.tasks.metric import SplitMetrics, TaskMetrics
 from mtljax.utils.tree import num_examples
 
 MAX_PREDICTION_BYTES = 2**30

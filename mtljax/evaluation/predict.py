@@ -23,7 +23,7 @@ from mtljax.step.attacks import Attack, attack_batch
 from mtljax.step.axis import Axis
 from mtljax.step.state import TrainState, example_keys
 from mtljax.tasks import Task
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import error_prefix
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from mtljax.evaluation.calibration import Calibration
 from mtljax.evaluation.evaluator import scalar_metrics
 from mtljax.runs.result import RunResult
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 
 
 def result_table(result: RunResult) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.utils.text import count, joined
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import Any
 
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

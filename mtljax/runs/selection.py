@@ -10,7 +10,7 @@ import numpy as np
 
 from mtljax.config import Experiment
 from mtljax.tasks import Task
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.utils.registry import nearest
 
 LOSS = "loss"

@@ -1,11 +1,12 @@
 """Tasks: loss, metrics, head and label handling of each type of prediction; one file per type."""
 
-from mtljax.tasks.base import Metrics, MetricSpec, Task
+from mtljax.tasks.base import Task
 from mtljax.tasks.classification import Classification
 from mtljax.tasks.depth import Depth
 from mtljax.tasks.detection import Detection
 from mtljax.tasks.edges import Edges
 from mtljax.tasks.keypoints import Keypoints
+from mtljax.tasks.metric import Metrics, MetricSpec
 from mtljax.tasks.multilabel import MultiLabel
 from mtljax.tasks.normals import Normals
 from mtljax.tasks.reconstruction import Reconstruction

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import SumAndCount
 from mtljax.tasks.class_losses import SoftmaxTask, softmax_losses
 from mtljax.tasks.distances import softmax_distance
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies, masked_sum
 from mtljax.tasks.warps import Pixels, Warp
 

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from mtljax.models.heads import DENSE_HEADS
 from mtljax.tasks import checks
-from mtljax.tasks.base import Present, SumAndCount, Task
+from mtljax.tasks.base import SumAndCount, Task
+from mtljax.tasks.metric import Present
 from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, of_rank
 
 Decoder = Literal["linear", "fpn", "aspp"]

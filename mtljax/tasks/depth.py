@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, TaskMetrics
+from mtljax.tasks.base import Changes
 from mtljax.tasks.dense import PixelLosses, PixelTask
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 

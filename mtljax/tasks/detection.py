@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mtljax.tasks import box_lists, checks, drawing, parsing
-from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import Changes, SumAndCount
 from mtljax.tasks.centers import detections, focal_loss, targets
 from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.coco import THRESHOLDS, average_precision
 from mtljax.tasks.dense import DenseTask
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_sum
 from mtljax.tasks.warps import Pixels, Warp
 from mtljax.utils.optional import require_installed

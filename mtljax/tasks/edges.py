@@ -8,8 +8,8 @@ import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Bool, Float, Num
 
 from mtljax.tasks import checks
-from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.binary_map import BinaryMap, exceeds
+from mtljax.tasks.metric import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.streaming import PerExample
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.tasks import checks, drawing, point_lists
-from mtljax.tasks.base import Changes, Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import Changes, SumAndCount
 from mtljax.tasks.centers import split
 from mtljax.tasks.dense import DenseTask
 from mtljax.tasks.distances import softmax_distance
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 

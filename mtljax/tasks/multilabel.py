@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, class_lists, drawing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import SumAndCount
 from mtljax.tasks.class_losses import (
     ClassLoss,
     Weights,
@@ -24,6 +24,7 @@ from mtljax.tasks.class_losses import (
 )
 from mtljax.tasks.classes import ClassTask
 from mtljax.tasks.distances import sigmoid_distance
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import PerExample, fill_absent, masked_mean, masked_sum
 from mtljax.tasks.warps import Pixels, Warp
 

@@ -10,8 +10,8 @@ import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Float
 
 from mtljax.tasks import checks, drawing
-from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.dense import PixelLosses, PixelTask
+from mtljax.tasks.metric import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.streaming import PerExample
 from mtljax.tasks.warps import Pixels, Warp
 

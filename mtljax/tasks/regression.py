@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, Task, TaskMetrics
+from mtljax.tasks.base import SumAndCount, Task
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Float
 
-from mtljax.tasks.base import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.binary_map import BinaryMap, exceeds
+from mtljax.tasks.metric import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.streaming import PerExample
 
 BETA_SQUARED = 0.3

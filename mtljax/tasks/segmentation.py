@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import Metrics, MetricSpec, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import SumAndCount
 from mtljax.tasks.class_losses import SoftmaxTask, dice_losses, softmax_losses
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
+from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
 from mtljax.tasks.streaming import (
     ConfusionMatrix,
     fill_absent,

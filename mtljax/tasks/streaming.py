@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from mtljax.tasks.base import Metrics, Present, SumAndCount, TaskMetrics
+from mtljax.tasks.base import SumAndCount
+from mtljax.tasks.metric import Metrics, Present, TaskMetrics
 
 
 def fill_absent(label: PyTree, present: Present) -> PyTree:

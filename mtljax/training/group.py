@@ -20,7 +20,7 @@ from mtljax.runs.joint_checkpoints import (
 )
 from mtljax.runs.result import RunResult
 from mtljax.step.state import TrainState
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.executors import Cost
 from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch

@@ -17,7 +17,7 @@ from mtljax.evaluation.evaluator import Evaluator, make_evaluator
 from mtljax.optim.schedules import Plateau, make_schedule
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.executors import (
     DeviceDataExecutor,
     DeviceDataProgram,

@@ -12,7 +12,7 @@ from mtljax.config import Experiment
 from mtljax.runs.folder import RunFolder
 from mtljax.runs.records import LogRecord, TrainRecord, ValidationRecord, processes
 from mtljax.step.telemetry import summary
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.progress import Reporter
 from mtljax.training.stopping import Stopped, failure_cause
 from mtljax.utils.optional import require

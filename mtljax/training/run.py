@@ -27,7 +27,7 @@ from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score
 from mtljax.step.distillation import ADAPTERS
 from mtljax.step.state import TrainState
-from mtljax.tasks.base import SplitMetrics
+from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.early_stopping import stopping_step
 from mtljax.training.executors import Cost
 from mtljax.training.programs import Programs

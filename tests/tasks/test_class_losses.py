@@ -6,8 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from mtljax.config import Data, Experiment
+from mtljax.data.sources.arrays import from_arrays
 from mtljax.tasks import Classification, Segmentation
 from mtljax.tasks.class_losses import balanced_positive_weights, balanced_weights
+from mtljax.training.setup import set_up
 
 RNG = np.random.default_rng(0)
 C = 4
@@ -185,3 +188,17 @@ def test_unresolved_weights_name_the_field():
 def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=f"task 't': .*{message}"):
         segmentation(**options)
+
+
+def test_training_resolves_balanced_weights_from_the_training_split_alone():
+    labels = np.repeat([0, 1, 2], [60, 30, 10]).astype(np.int32)
+    source = from_arrays(np.zeros((100, 4, 4, 1), np.uint8), {"t": labels})
+    experiment = Experiment(
+        name="e",
+        tasks=(Classification(name="t", class_weights="balanced"),),
+        data=Data(source="arrays", batch_size=8),
+        trunk="mlp:widths=(4,)",
+    )
+    (task,) = set_up(experiment, source=source).experiment.tasks
+    counts = np.bincount(source.train.labels["t"], minlength=3)
+    np.testing.assert_allclose(task.class_weights, counts.sum() / (3 * counts), rtol=1e-5)
