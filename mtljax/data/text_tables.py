@@ -150,7 +150,7 @@ def _detected_delimiter(path: Path, text: str) -> str:
     if len(delimiters) > 1:
         raise ValueError(
             f"{path} may have cells between {' or between '.join(map(repr, delimiters))}; "
-            f"state the delimiter in a first line, such as sep={delimiters[0]}"
+            "state the delimiter in a first line, such as sep=;"
         )
     return delimiters[0]
 

@@ -400,8 +400,8 @@ def test_classes_that_differ_in_case_or_spaces_are_noted(tmp_path):
     source = opened(tmp_path, tasks=(Classification(name="kind"),))
     assert len(source.tasks[0].class_names) == 4
     assert [note.partition(" are two")[0] for note in notes_of(source)] == [
-        r"task 'kind': 'New York' and 'New\xa0York'",
-        "task 'kind': 'Cat' and 'cat'",
+        r"warning: task 'kind': 'New York' and 'New\xa0York'",
+        "warning: task 'kind': 'Cat' and 'cat'",
     ]
     given = Classification(name="kind", class_names=("New York", "cat", "Cat"))
     found = contents(opened(tmp_path, tasks=(given,)))

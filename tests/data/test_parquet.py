@@ -178,7 +178,7 @@ def test_large_row_groups_are_noted(tmp_path, monkeypatch):
     settings = {"use_dictionary": False, "compression": "none"}
     read_table(write(tmp_path / "t.parquet", {"image": data}, **settings), "", notes)
     (note,) = notes.notes()
-    assert str(note).startswith("t.parquet has up to 4 MiB of images in a row group")
+    assert str(note).startswith("warning: t.parquet has up to 4 MiB of images in a row group")
     notes = NoteCounter()
     path = write(tmp_path / "t.parquet", {"image": data}, row_group_size=1, **settings)
     read_table(path, "", notes)

@@ -84,7 +84,7 @@ def test_wrong_encodings(tmp_path):
         read(tmp_path, csv_text().replace("é", "e").encode("utf-16-le"))
     table, notes = read(tmp_path, csv_text(), "cp1252")
     assert cells(table)[0]["kind"] == "cafÃ©"
-    assert notes == ["t.csv is valid UTF-8, but is read with encoding=cp1252"]
+    assert notes == ["warning: t.csv is valid UTF-8, but is read with encoding=cp1252"]
 
 
 def test_byte_order_marks_inside_are_dropped_and_counted(tmp_path):
