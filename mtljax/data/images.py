@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from mtljax.data.pictures import (
     MOST_PIXELS,
@@ -232,5 +232,7 @@ def _reading(path: Path | BinaryIO, what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception, path: Path | BinaryIO) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "its format is not known"
     text = " ".join(str(error).split()).replace(repr(str(path)), "it").replace(str(path), "it")
     return shortened(text, 200) or type(error).__name__

@@ -361,7 +361,7 @@ def test_files_that_are_no_images(refused, trained_run, tmp_path):
         "none.png": "no image file none.png",
         "empty": "no image files in empty; extensions: .png",
         "*.gif": "no file matches *.gif",
-        "text.png": "text.png: cannot be read as an image: cannot identify",
+        "text.png": "text.png: cannot be read as an image: its format is not known",
         "empty.png": "empty.png: cannot be read as an image",
         "cut.png": "cut.png: cannot be read as an image: ",
         "text.npy": "text.npy: cannot be read as an array",
