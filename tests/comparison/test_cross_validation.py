@@ -18,7 +18,10 @@ from mtljax.comparison.cross_validation import cross_validation, labels_of
 from mtljax.comparison.plan import plan
 from mtljax.comparison.results import collect
 from mtljax.config import Data, Experiment
+from mtljax.data import SOURCES
+from mtljax.data.base import select_labels
 from mtljax.data.folds import Fold
+from mtljax.data.sources.arrays import from_arrays
 from mtljax.tasks import Classification, Regression
 
 
@@ -147,6 +150,33 @@ def test_all_members_see_the_same_folds_and_test_each_example_once(tmp_path):
     folds = tested["ew"]
     assert sorted(map(len, folds)) == [6, 6, 6, 6]
     assert len({place for fold in folds for place in fold}) == 24
+
+
+def test_single_task_networks_have_the_folds_of_all_tasks(monkeypatch):
+    """Also of a source that leaves out examples without a label of the requested tasks."""
+
+    def sparse(requests):
+        number = np.arange(60)
+        present = {"digit": number % 3 > 0, "value": number % 3 < 2}
+        keep = np.any([present[request.key] for request in requests], 0)
+        image = number.astype(np.float32)[keep, None, None, None]
+        labels = {"digit": number[keep] % 10, "value": number[keep].astype(np.float32)}
+        masks = {name: mask[keep] for name, mask in present.items()}
+        return select_labels(from_arrays(image, labels, masks), requests, "sparse")
+
+    monkeypatch.setitem(SOURCES, "sparse", sparse)
+    data = dataclasses.replace(SMALL.data, source="sparse", batch_size=8)
+    experiment = dataclasses.replace(SMALL, data=data)
+    methods = plan(experiment, balancers=("ew",))
+    division = cross_validation(experiment, 3, methods)
+    tested = {}
+    for method in methods:
+        for fold in division.folds:
+            member = method.candidates[0].member(0, fold)
+            source = labels_of(division.load(member), member)
+            tested.setdefault(method.name, []).append(sorted(source.test.image.ravel().tolist()))
+    assert tested["STL digit"] == tested["STL value"] == tested["ew"]
+    assert sorted(sum(tested["ew"], [])) == list(range(60))
 
 
 def test_methods_on_other_examples_are_refused(tmp_path):
