@@ -160,7 +160,7 @@ class Detection(ClassTask, DenseTask):
         boxes, classes = np.asarray(label["boxes"]), np.asarray(label["classes"])
         boxes, kept, changes = box_lists.inside(boxes, classes >= 0, size, self.order)
         rows = np.flatnonzero(kept)
-        cleaned = self.placeholder(size)
+        cleaned = {"boxes": np.zeros_like(boxes), "classes": np.full_like(classes, -1)}
         cleaned["boxes"][: len(rows)], cleaned["classes"][: len(rows)] = boxes[rows], classes[rows]
         return cleaned, changes
 

@@ -99,5 +99,5 @@ def require_inside(points: Float[np.ndarray, "n 2"], size: Pixels, order: str) -
         y, x = points[far][0]
         raise ValueError(
             f"y = {y:g}, x = {x:g} is outside of the image of {size[0]} x {size[1]} pixels, but "
-            f"would be inside with order={order}"
+            f"inside with y and x exchanged: set order={order}, or, in arrays, put y first"
         )

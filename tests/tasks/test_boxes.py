@@ -98,9 +98,9 @@ def test_boxes_with_exchanged_sides_or_without_numbers_are_errors():
 
 
 def test_exchanged_coordinates_are_an_error_that_names_the_order():
-    with pytest.raises(ValueError, match="would be inside with order='xyxy' or 'xywh'"):
+    with pytest.raises(ValueError, match="exchanged: set order='xyxy' or 'xywh'"):
         cleaned([10, 4, 50, 8])
-    with pytest.raises(ValueError, match="would be inside with order='yxyx'"):
+    with pytest.raises(ValueError, match="exchanged: set order='yxyx'"):
         cleaned([4, 10, 8, 50], order="xyxy")
 
 

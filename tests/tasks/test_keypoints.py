@@ -79,7 +79,7 @@ def test_exchanged_coordinates_are_an_error_that_names_the_order(order):
     right = [5, 50, 20, 60] if order == "yx" else [50, 5, 60, 20]
     other = {"yx": "xy", "xy": "yx"}[order]
     cleaned(right, order=order)
-    with pytest.raises(ValueError, match=f"row 1: task 'p': .*inside with order='{order}'"):
+    with pytest.raises(ValueError, match=f"row 1: task 'p': .*inside with .*order='{order}'"):
         cleaned(right, order=other)
     # A point a little outside of the image is no reason to suspect the order.
     assert cleaned([33, 20])[1] == {("dropped", "points outside of their image"): 1}
