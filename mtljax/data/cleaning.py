@@ -22,7 +22,7 @@ def clean_arrays(source: Source, tasks: Sequence[Task]) -> Source:
     notes = NoteCounter()
 
     def clean(split: Split) -> Split:
-        if not isinstance(split, Arrays) or split.origin is not None:
+        if not isinstance(split, Arrays) or split.origin is not None or not len(split):
             return split
         labels, present = dict(split.labels), dict(split.present)
         for task in cleaned:

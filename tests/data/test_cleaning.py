@@ -1,10 +1,14 @@
 """Arrays in memory have the labels that files with the same content give."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mtljax.build import load_source, open_source
 from mtljax.config import Data, Experiment
+from mtljax.data.base import Arrays
+from mtljax.data.cleaning import clean_arrays
 from mtljax.data.sources.arrays import from_arrays
 from mtljax.tasks import Depth, Detection, Keypoints, Normals
 
@@ -74,3 +78,11 @@ def test_valid_labels_are_not_copied_and_wrong_shapes_are_left_to_the_check():
     assert not again.notes
     with pytest.raises(ValueError, match=r"labels of shape .*must be \[N, 2, 3\]"):
         opened(Keypoints(name="t", num_keypoints=2), points()[..., 0], load_source)
+
+
+def test_empty_splits_are_left_as_they_are():
+    source = from_arrays(np.zeros((N, H, W, 1), np.uint8), {"t": points()})
+    none = np.arange(0)
+    empty = Arrays(source.test.image[none], {"t": points()[none]}, {"t": np.ones(0, bool)})
+    task = Keypoints(name="t", num_keypoints=2)
+    assert not len(clean_arrays(dataclasses.replace(source, test=empty), [task]).test)
