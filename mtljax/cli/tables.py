@@ -13,6 +13,7 @@ from rich.text import Text
 from mtljax.cli.catalog import Entry
 from mtljax.data.statistics import LabelStatistics
 from mtljax.tasks import Task
+from mtljax.utils.fitting_table import FittingTable
 
 
 def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
@@ -38,12 +39,14 @@ def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 def export_table(description: Mapping[str, Any]) -> Table:
     """Inputs and outputs of an exported model, from JSON of `mtljax.exporters.model.describe`."""
     image = description["input"]
-    table = Table("", "name", "type", "shape", caption_justify="left")
-    table.caption = f"black is {image['black']:g}, white is {image['white']:g}"
+    caption = f"black is {image['black']:g}, white is {image['white']:g}"
+    table = FittingTable(keep=("", "name", "shape"), caption=caption)
+    for name in ("", "name", "type", "shape"):
+        table.add_texts(name)
     for name, array in {image["name"]: image, **description["outputs"]}.items():
         shape = escape(str(array["shape"]).replace("'", ""))
         direction = "in" if array is image else "out"
-        table.add_row(direction, name, array["dtype"], shape, end_section=array is image)
+        table.add_row(direction, escape(name), array["dtype"], shape, end_section=array is image)
     return table
 
 
@@ -51,12 +54,10 @@ def survey_table(
     tasks: Sequence[Task], statistics: Mapping[str, Mapping[str, LabelStatistics]]
 ) -> Table:
     """Statistics of an experiment's data, {split: {task: statistics}}, with a row for each."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("task", "split"):
-        table.add_column(name, no_wrap=True)
-    for name in ("labels", "missing"):
-        table.add_column(name, justify="right")
-    table.add_column("values")
+    columns = ("task", "split", "labels", "missing", "values")
+    table = FittingTable(keep=columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        (table.add_numbers if name in ("labels", "missing") else table.add_texts)(name)
     for task in tasks:
         for split, per_task in statistics.items():
             labels = per_task[task.name]

@@ -8,12 +8,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from rich.table import Table
+from rich.markup import escape
 
 from mtljax.comparison.conclusions import format_percent
 from mtljax.comparison.outcome import Comparison, ComparisonRow
 from mtljax.comparison.statistics import UNKNOWN, Estimate
 from mtljax.tasks import MetricSpec
+from mtljax.utils.fitting_table import FittingTable
 from mtljax.utils.text import number
 
 
@@ -97,20 +98,19 @@ def format_delta_m(comparison: Comparison, row: ComparisonRow) -> str:
     return format_percent(row.improvement).removesuffix(" %")
 
 
-def to_terminal(comparison: Comparison) -> Iterator[Table]:
+def to_terminal(comparison: Comparison) -> Iterator[FittingTable]:
     """Yields the tables of results and costs for the terminal."""
     name, place = comparison.experiment.name, "test folds" if comparison.folds else "test split"
     results = f"{name}: {place}, mean ± half width of the 95 % interval, {comparison.samples}"
     tables = {results: result_columns(comparison), "cost and gradient conflicts": COST_COLUMNS}
     for title, columns in tables.items():
-        table = Table(title=title, title_justify="left")
-        table.add_column("method", overflow="fold")  # fold: nothing is cut off on a narrow terminal
+        table = FittingTable(title=title, keep=("method", "Δm % ↑", "MR ↓"))
+        table.add_texts("method")
         for column in columns:
-            header = f"{column.header} {column.better}".strip()
-            table.add_column(header, justify="right", overflow="fold")
+            table.add_numbers(f"{column.header} {column.better}".strip())
         for group in _by_kind(comparison):
             for row in group:
-                table.add_row(_label(row), *(column.text(row) for column in columns))
+                table.add_row(escape(_label(row)), *(column.text(row) for column in columns))
             table.add_section()
         yield table
 

@@ -254,7 +254,7 @@ def labelled(digit=0, value=0.0, size=32):
         ({"value": np.nan}, "task 'value': label of example 5 is nan; labels must be finite"),
         ({"value": np.inf}, "task 'value': label of example 5 is inf; labels must be finite"),
         ({"size": 8}, "a batch of 16 is larger than the training data (8 examples)"),
-        ({"size": 0}, "its train split is empty"),
+        ({"size": 0}, "has no examples"),
     ],
 )
 def test_labels_that_cannot_be_learned(source, reason, refused, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
+from mtljax.utils.text import count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def train_verb(arguments: list[str]) -> int:
     if flags.coordinator is not None and flags.workdir is None:
         raise ValueError("training in several processes needs --workdir, a folder shared by all")
     if not flags.quiet and not flags.process_id:
-        print(f"experiment {experiment.name}, {experiment.steps:,} steps", flush=True)
+        print(f"experiment {experiment.name}, {count(experiment.steps, 'step')}", flush=True)
 
     import jax
 

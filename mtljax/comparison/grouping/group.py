@@ -17,6 +17,7 @@ from mtljax.config import Experiment
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.utils.files import write_json
+from mtljax.utils.fitting_table import FittingTable
 from mtljax.utils.terminal import console, print_line
 from mtljax.utils.text import count, joined
 
@@ -86,7 +87,10 @@ def affinity_table(names: Sequence[str], affinity: Float[np.ndarray, "T T"], wid
         return table
 
     title = "affinity, % of the loss (the page has the full matrix)"
-    table = Table("loss of", "most helpful", "least helpful", title=title, title_justify="left")
+    columns = ("loss of", "most helpful", "least helpful")
+    table = FittingTable(title=title, keep=columns)
+    for header in columns:
+        table.add_texts(header)
     for j, name in enumerate(names):
         order = sorted(set(range(len(names))) - {j}, key=lambda i: affinity[i, j])
         cells = [f"{names[i]}  {100 * affinity[i, j]:+.2g}" for i in (order[-1], order[0])]
