@@ -70,6 +70,7 @@ LEARNED = {  # Page -> {metric of the test split: bound}; chance or the constant
         "mask/miou": ">0.8",
     },
     "class_folders": {"shape/accuracy": ">0.7"},  # 0.45
+    "coco": {"boxes/map": ">0.6", "present/map": ">0.8"},  # 0, 0.5
 }
 
 
@@ -102,8 +103,22 @@ def edit(path, old, new):
     Path(path).write_text(text.replace(old, new))
 
 
+def edit_json(path, change):
+    """Changes the content of a JSON file in place."""
+    content = json.loads(Path(path).read_text())
+    change(content)
+    Path(path).write_text(json.dumps(content))
+
+
 def resized(path, size):
     Image.open(path).resize(size).save(path)
+
+
+def spoil_boxes(content):
+    first, second, third = content["annotations"][:3]
+    first["bbox"][0] = -3
+    second["bbox"][2] = 0
+    third["iscrowd"] = 1
 
 
 MISTAKES = {
@@ -119,6 +134,13 @@ MISTAKES = {
             edit("shapes.py", ",size=(32,32)", ""),
             resized("shapes/train/circle/003.png", (50, 40)),
         ),
+    ],
+    "coco": [
+        lambda: edit_json("objects/train.json", spoil_boxes),
+        lambda: edit("objects.py", 'name="boxes"', 'name="boxes", class_names=("cirle",)'),
+        lambda: shutil.move("objects/images", "pictures"),
+        lambda: shutil.copy("objects/train.json", "objects/old_train.json"),
+        lambda: edit_json("objects/train.json", lambda c: c["images"][3].update(width=64)),
     ],
 }
 """Page -> what makes each of its mistakes, in a folder with its data."""
