@@ -1,14 +1,14 @@
 """Labels of tasks in annotations: boxes, keypoints, masks, and the classes in an image."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
 from mtljax.data.boxes import Boxes, BoxList, finite
-from mtljax.data.class_names import absent_class
+from mtljax.data.class_names import OtherClasses, absent_class, requested_names
 from mtljax.data.notes import NoteCounter
 from mtljax.data.stored_masks import UNKNOWN, StoredMask, read_region
 from mtljax.tasks import Detection, Keypoints, MultiLabel, Segmentation, Task
@@ -59,8 +59,9 @@ def with_categories(task: Task, names: Sequence[str], place: object) -> tuple[Ta
     """
     if isinstance(task, Segmentation):
         names = (BACKGROUND, *(name for name in names if name != BACKGROUND))
+    absent = absent_class(place, task, names, "category")
     with error_prefix(place):
-        return task.with_classes(names), absent_class(place, task, names, "category")
+        return task.with_classes(names), absent
 
 
 def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> Labels:
@@ -70,7 +71,8 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
     objects at once, and objects of other categories are dropped; `notes` counts all.
     """
     kind = label_name(annotations.path, task)
-    reader = _Reader(annotations, task, notes)
+    requested = requested_names(task, [*annotations.class_names, BACKGROUND])
+    reader = _Reader(annotations, task, requested, OtherClasses(), notes)
     read = {
         "boxes": reader.boxes,
         "keypoints": reader.keypoints,
@@ -85,6 +87,8 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
                 labels.values[name] = read(image)
             except ValueError as error:
                 labels.faults[name] = f"{image.place}: {error}"
+    noun = {"masks": "masks", "classes": "occurrences"}.get(kind, "boxes")
+    reader.others.note(noun, notes)
     return labels
 
 
@@ -111,6 +115,9 @@ class _Reader:
 
     source: AnnotationSet
     task: Any
+    requested: Mapping[str, str]
+    """Name of a category -> class of the task."""
+    others: OtherClasses
     notes: NoteCounter
 
     def _which(self, annotation: Annotation) -> str:
@@ -122,18 +129,22 @@ class _Reader:
             raise ValueError(f"{self._which(annotation)}: unknown category {repr(key)[:40]}")
         return self.source.categories[key]
 
+    def _class(self, annotation: Annotation, image: AnnotatedImage) -> tuple[str | None, str]:
+        """Returns the class of the task, None if it has none, and the place for notes."""
+        name = self.requested.get(self._category(annotation))
+        return name, f"{image.place}, {self._which(annotation)}"
+
     def boxes(self, image: AnnotatedImage) -> Boxes:
         """Returns the boxes of the single objects of the task's classes."""
-        boxes = BoxList(image.size, self.task.class_names, self.notes)
+        boxes = BoxList(image.size, self.notes)
         for annotation in image.annotations:
-            category, place = (
-                self._category(annotation),
-                f"{image.place}, {self._which(annotation)}",
-            )
-            if annotation.get("iscrowd") and category in (self.task.class_names or (category,)):
+            name, place = self._class(annotation, image)
+            if name is None:
+                self.others.add(self._category(annotation), place)
+            elif annotation.get("iscrowd"):
                 self.notes.add("dropped", "crowd regions (iscrowd = 1)", place)
             else:
-                boxes.add(self._box(annotation), category, place)
+                boxes.add(self._box(annotation), name, place)
         return boxes.label()
 
     def _box(self, annotation: Annotation) -> tuple[float, float, float, float]:
@@ -150,9 +161,12 @@ class _Reader:
 
     def classes(self, image: AnnotatedImage) -> list[float]:
         """Returns 1 for each class of which the image has an object or a crowd, else `negative`."""
-        present = {self._category(annotation) for annotation in image.annotations}
-        for category in sorted(present - set(self.task.class_names)):
-            self.notes.add("dropped", f"occurrences of category {category!r}", image.place)
+        present = set()
+        for category in sorted({self._category(annotation) for annotation in image.annotations}):
+            if category in self.requested:
+                present.add(self.requested[category])
+            else:
+                self.others.add(category, image.place)
         names = self.task.class_names
         return [1.0 if name in present else float(self.task.negative) for name in names]
 
@@ -190,14 +204,11 @@ class _Reader:
         unknown = -1 if self.task.ignore is None else self.task.ignore
         regions = []
         for annotation in image.annotations:
-            category, place = (
-                self._category(annotation),
-                f"{image.place}, {self._which(annotation)}",
-            )
-            if category not in names:
-                self.notes.add("dropped", f"masks of category {category!r}", place)
+            name, place = self._class(annotation, image)
+            if name is None:
+                self.others.add(self._category(annotation), place)
                 continue
-            index = names.index(category)
+            index = names.index(name)
             if annotation.get("iscrowd"):
                 what = "crowd regions (iscrowd = 1) to pixels without a class"
                 self.notes.add("converted", what, place)
@@ -206,5 +217,6 @@ class _Reader:
                 regions.append(read_region(index, annotation.get("segmentation"), image.size))
             except ValueError as error:
                 raise ValueError(f"{self._which(annotation)}: {error}") from None
-        background = names.index(BACKGROUND) if BACKGROUND in names else unknown
+        name = self.requested.get(BACKGROUND)
+        background = unknown if name is None else names.index(name)
         return StoredMask(image.size, tuple(regions), background, unknown)

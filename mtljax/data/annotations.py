@@ -45,3 +45,8 @@ class AnnotationSet:
     def class_names(self) -> tuple[str, ...]:
         """Names of the categories, in their order; equal names once."""
         return tuple(dict.fromkeys(self.categories.values()))
+
+    @property
+    def has_objects(self) -> bool:
+        """True if an image has annotations; else its images are not labelled."""
+        return any(image.annotations for image in self.images.values())

@@ -1,6 +1,6 @@
 """Boxes of one image, collected from annotation files of any format."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 import numpy as np
@@ -29,22 +29,14 @@ class Boxes(TypedDict):
 class BoxList:
     """List of the boxes of one image, clipped to it; `notes` counts what is clipped or dropped."""
 
-    def __init__(self, size: Pixels, class_names: Collection[str], notes: NoteCounter) -> None:
-        """Creates an empty list.
-
-        Args:
-          size: Height and width of the image.
-          class_names: Classes to retain; all if empty.
-        """
-        self._size, self._class_names, self._notes = size, class_names, notes
+    def __init__(self, size: Pixels, notes: NoteCounter) -> None:
+        """Creates an empty list for an image of this height and width."""
+        self._size, self._notes = size, notes
         self._boxes: list[Box] = []
         self._classes: list[Any] = []
 
     def add(self, box: Box, category: Any, place: str) -> None:
-        """Adds a box, unless it has no area in the image, or its class is not requested."""
-        if self._class_names and category not in self._class_names:
-            self._notes.add("dropped", f"boxes of category {str(category)!r}", place)
-            return
+        """Adds a box, unless it has no area in the image."""
         clipped = clip(box, self._size)
         if clipped is None:
             self._notes.add("dropped", "boxes without area inside their image", place)

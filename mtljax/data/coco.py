@@ -13,7 +13,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
-from mtljax.utils.text import first_line, normalized
+from mtljax.utils.text import first_line, normalized, shortened
 
 
 def read_coco(path: Path, notes: NoteCounter) -> AnnotationSet:
@@ -56,6 +56,8 @@ def read_column(
       annotations: {row: message}.
     """
     annotations = read_coco(path, notes)
+    if not annotations.has_objects:
+        raise ValueError(f"{path} has no annotations")
     task, absent = with_categories(task, annotations.class_names, path)
     if absent:
         raise ValueError(absent)
@@ -73,15 +75,12 @@ def _load(path: Path) -> Mapping[str, list]:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a COCO file: {first_line(error)}") from None
-    parts = ("images", "annotations", "categories")
-    missing = [p for p in parts if not isinstance(content, dict) or not _has_list(content, p)]
-    if missing:
-        raise ValueError(f"{path} is not a COCO file: it has no list {missing[0]!r}")
+    content = content if isinstance(content, dict) else {}
+    content = {"annotations": [], **content}  # files of unlabelled images have no such list
+    for part in ("images", "annotations", "categories"):
+        if not isinstance(content.get(part), list):
+            raise ValueError(f"{path} is not a COCO file: it has no list {part!r}")
     return content
-
-
-def _has_list(content: Mapping[str, Any], part: str) -> bool:
-    return isinstance(content.get(part), list)
 
 
 def _is_key(value: Any) -> bool:
@@ -99,10 +98,10 @@ def _read_categories(
         key, name = (
             entry.get(part) if isinstance(entry, dict) else None for part in ("id", "name")
         )
-        if not _is_key(key) or not isinstance(name, (str, int)):
+        if not _is_key(key) or not isinstance(name, (str, int)) or not str(name).strip():
             raise ValueError(f"{path} category {position}: must have an id and a name")
         if categories.setdefault(key, normalized(str(name))) != normalized(str(name)):
-            raise ValueError(f"{path}: two categories have the id {key!r}")
+            raise ValueError(f"{path}: two categories have the id {_short(key)}")
         points = entry.get("keypoints")
         if isinstance(points, list) and points:
             keypoints[tuple(map(str, points))] = None
@@ -111,9 +110,13 @@ def _read_categories(
     by_id = {key: categories[key] for key in sorted(categories, key=_order)}
     for name, count in collections.Counter(by_id.values()).items():
         if count > 1:
-            what = f"{count} categories have the name {name!r} and are one class"
+            what = f"{count} categories have the name {shortened(name)!r} and are one class"
             notes.add("warning", f"{path.name}: {what}")
     return by_id, next(iter(keypoints), ())
+
+
+def _short(key: Any) -> str:
+    return shortened(repr(key), 40)
 
 
 def _order(key: Any) -> tuple[bool, Any]:
@@ -134,15 +137,23 @@ def _read_images(
             notes.add("dropped", what, f"{path} image {position}")
             continue
         name, size = normalized_path(name), (1, 1)
+        if not _is_file_name(name):
+            what = "image entries whose file_name cannot be that of a file"
+            notes.add("dropped", what, f"{path} image {position}")
+            continue
         if _is_length(entry.get("height")) and _is_length(entry.get("width")):
             size = int(entry["height"]), int(entry["width"])
         else:
             faults[name] = f"{path} image {name}: must have height and width in pixels"
         if key in names and (names[key], sizes[key]) != (name, size):
             for other in (names[key], name):
-                faults[other] = f"{path} image {other}: two images have the id {key!r}"
+                faults[other] = f"{path} image {other}: two images have the id {_short(key)}"
         names[key], sizes[key] = name, size
     return names, sizes
+
+
+def _is_file_name(name: str) -> bool:
+    return name.isprintable() and all(len(part.encode()) < 256 for part in name.split("/"))
 
 
 def _is_length(value: Any) -> bool:
@@ -167,9 +178,10 @@ def _merge(
         images[name] = AnnotatedImage(sizes[first], tuple(annotations[first]), place)
         for other in others:
             if sizes[other] != sizes[first] or not _same(annotations[first], annotations[other]):
+                ids = f"{_short(first)} and {_short(other)}"
                 faults[name] = (
-                    f"{place}: two entries, with the ids {first!r} and {other!r}, have this "
-                    "file_name, but different annotations; correct one"
+                    f"{place}: two entries, with the ids {ids}, have this file_name, but different "
+                    "annotations; correct one"
                 )
             else:
                 notes.add("dropped", "repeated entries of an image, with equal annotations", place)

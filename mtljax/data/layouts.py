@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,6 @@ FILLERS = {"set", "split", "data", "images", "image", "imgs", "img", "labels"}
 """Words that may stand beside the name of a split in the name of a folder: `training_set`."""
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 """Names, in lower case, of files and folders that operating systems add."""
-SHOWN = 6
 
 
 def split_name(text: str) -> str | None:
@@ -96,10 +95,20 @@ def extension(file: Path) -> str:
     return file.suffix.lower() or "no extension"
 
 
-def listed(names: Iterable[str]) -> str:
-    """Returns at most six names as text."""
-    names = list(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+def is_file(path: Path) -> bool:
+    """Returns True if a file exists; False also for names that cannot be those of files."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Returns True if a folder exists, as `is_file` does."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def unique_splits(folders: Sequence[Path]) -> dict[str, Path]:
@@ -141,7 +150,7 @@ class Pairs(NamedTuple):
             raise ValueError(f"{image} has two label files, {first} and {second}: remove one")
 
 
-def path_key(root: Path, file: Path, ignored: frozenset[str]) -> tuple[str, ...]:
+def path_key(root: Path, file: Path, ignored: Collection[str]) -> tuple[str, ...]:
     """Returns the folders and the name of a file, normalised, without extension and some folders.
 
     Args:
@@ -153,9 +162,16 @@ def path_key(root: Path, file: Path, ignored: frozenset[str]) -> tuple[str, ...]
 
 
 def pair(
-    root: Path, images: Sequence[Path], files: Sequence[Path], ignored: frozenset[str]
+    root: Path,
+    images: Sequence[Path],
+    files: Sequence[Path],
+    ignored: Collection[str],
+    notes: NoteCounter,
 ) -> Pairs:
     """Matches files with images by their paths in `root`, without extension.
+
+    Files whose paths match no image are matched by their names alone if these are unique, also
+    among images, and noted.
 
     Args:
       ignored: Names of folders, in lower case, that are left out of the comparison, so that
@@ -180,4 +196,20 @@ def pair(
         if len(group) > 1
         for image in group
     }
-    return Pairs(matched, unmatched, rivals)
+    free, same_name, by_name = _by_stem(images), _by_stem(unmatched), set[Path]()
+    for stem, (file, *more) in same_name.items():
+        owners = free.get(stem, [])
+        if len(owners) != 1 or more or matched[owners[0]]:
+            continue
+        if folder_split(root, file) in (None, folder_split(root, owners[0])):
+            notes.add("converted", "files of another folder to labels, by unique names", str(file))
+            matched[owners[0]].append(file)
+            by_name.add(file)
+    return Pairs(matched, [file for file in unmatched if file not in by_name], rivals)
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(normalized(file.stem), []).append(file)
+    return found

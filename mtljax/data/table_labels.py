@@ -1,7 +1,6 @@
 """Raw labels in the columns of a table."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mtljax.data.base import LabelRequest, require_labels
 from mtljax.data.cells import MissingMarkers, with_decimal_points
+from mtljax.data.class_names import note_similar_classes
 from mtljax.data.encoded_images import EncodedImage
 from mtljax.data.image_names import FileFinder
 from mtljax.data.images import FILES
@@ -16,7 +16,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Task
 from mtljax.tasks.dense import PixelTask
-from mtljax.utils.text import error_prefix, shortened
+from mtljax.utils.text import error_prefix
 
 FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+(e[-+]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 """Number that is not whole."""
@@ -84,21 +84,8 @@ def read_labels(
             mentioned = [value for value in mentioned if value is not None]
             classes = table_classes(task, chain.from_iterable(map(task.classes_in, mentioned)))
         task = task.with_classes(classes) if classes else task
-    _note_similar_classes(task, classes, notes)
+    note_similar_classes(task, classes, notes)
     return Labels(task, tuple(values), faults)
-
-
-def _note_similar_classes(task: Task, classes: Sequence[str], notes: NoteCounter) -> None:
-    """Notes classes of the data that may be one class, written in two ways."""
-    found: dict[str, str] = {}
-    for name in classes:
-        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        other = found.setdefault(key, name)
-        if other != name:
-            pair = [shortened(other), shortened(name)]
-            first, second = map(ascii, [other, name]) if pair[0] == pair[1] else map(repr, pair)
-            what = f"task {task.name!r}: {first} and {second} are two classes"
-            notes.add("warning", f"{what}; write them equally if they are one")
 
 
 def _read_column(

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtljax.data.images import FILES
-from mtljax.data.layouts import SPLITS
+from mtljax.data.layouts import SPLITS, is_file, is_folder
 from mtljax.data.notes import NoteCounter
 from mtljax.data.yolo import YoloFile, read_lines
+from mtljax.utils.text import shortened
 
 
 def find_splits(
@@ -24,11 +25,11 @@ def find_splits(
     for split, entries in given.items():
         for entry in entries:
             place = _locate(root, config, entry)
+            fault = f"{config.path}: {split} is {shortened(entry)!r}, which does not exist"
             if place is None and split == "train":
-                raise ValueError(f"{config.path}: {split} is {entry!r}, which does not exist")
+                raise ValueError(fault)
             if place is None:
-                what = f"{config.path}: the {split} split {entry!r} does not exist"
-                notes.add("warning", what)
+                notes.add("warning", fault)
             else:
                 found.setdefault(split, []).extend(_images(root, place, images))
     for split in ("validation", "test"):
@@ -50,7 +51,7 @@ def _lists(root: Path) -> Mapping[str, tuple[str, ...]]:
     return {
         SPLITS[file.stem]: (file.name,)
         for file in files
-        if file.is_file() and any(map(_is_image, read_lines(file)[:1]))
+        if is_file(file) and any(map(_is_image, read_lines(file)[:1]))
     }
 
 
@@ -65,7 +66,7 @@ def _locate(root: Path, config: YoloFile, entry: str) -> Path | None:
         inner = inner[3:]
     folders = (root / config.base, root)
     for place in (folder / name for name in (entry, inner) for folder in folders):
-        if place.exists() and place.resolve().is_relative_to(root.resolve()):
+        if (is_file(place) or is_folder(place)) and place.resolve().is_relative_to(root.resolve()):
             return root / place.resolve().relative_to(root.resolve())
     return None
 
@@ -80,7 +81,7 @@ def _images(root: Path, place: Path, images: Sequence[Path]) -> list[Path]:
     for number, line in enumerate(read_lines(place), 1):
         name = line.replace("\\", "/").removeprefix("./")
         paths = [folder / name for folder in (place.parent, root)]
-        path = next((path for path in paths if path.is_file()), paths[0])
+        path = next((path for path in paths if is_file(path)), paths[0])
         if not path.is_relative_to(root) or ".." in path.parts:
             raise ValueError(f"{place} line {number}: {name[:60]!r} is outside of {root}")
         found.append(path)

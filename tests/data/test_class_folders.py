@@ -28,7 +28,7 @@ def classes(split):
 
 
 def texts(source, kind):
-    return [str(note) for note in source.notes if note.kind == kind]
+    return [str(note).removeprefix("warning: ") for note in source.notes if note.kind == kind]
 
 
 def names(source):
@@ -138,10 +138,30 @@ def test_classes_that_are_not_in_every_split_are_warnings(tmp_path):
     assert names(source) == ("cat", "dog", "dogs", "owl", "yak")
     assert classes(source.validation) == [0, 0, 0, 1, 1, 1, 2]
     assert texts(source, "warning") == [
-        "warning: class 'dogs' is in validation, but not in train; did you mean 'dog'?",
-        "warning: class 'owl' is not in validation",
-        f"warning: class 'yak' has no images in {tmp_path}",
+        f"classes without images in {tmp_path}: 'yak'",
+        "classes without images in the test split: 'dogs'",
+        "classes without training images: 'dogs'; did you mean 'dog'?",
+        "classes without images in the validation split: 'owl'",
     ]
+
+
+def test_a_folder_of_unlabelled_images_is_no_split(tmp_path):
+    cats_and_dogs(tmp_path, "train", "val", count=20)
+    write(tmp_path, *(f"test/{i}.jpg" for i in range(50)))  # as on Kaggle
+    source = opened(tmp_path)
+    assert len(source.train) + len(source.test) == 40
+    assert [note.split(", ")[0] for note in map(str, source.notes)] == [
+        "dropped 50 images outside of the class folders",
+        "warning: the folder of the test split has no images in class folders",
+        f"converted {len(source.test)} training images to the test split",
+    ]
+
+
+def test_many_absent_classes_are_one_warning(tmp_path):
+    write(tmp_path, *(f"train/class{i}/0.png" for i in range(200)), "val/class0/0.png")
+    (note,) = texts(opened(tmp_path), "warning")
+    assert note.endswith(", ...")
+    assert len(note) < 400
 
 
 def test_names_are_in_normal_form_c_and_the_same_file_name_may_repeat(tmp_path):
@@ -186,6 +206,7 @@ def test_class_names_select_folders(tmp_path):
         (["train/a/0.png", "training/b/0.png"], "two folders for the train split"),
         (["val/a/0.png", "test/b/0.png"], "none of 2 images is in the train split, only"),
         (["0.png", "1.png"], "has no folders; expected CLASS/"),
+        (["a/train/b/0.png", "a/val/b/0.png", "a/test/b/0.png"], "; write class_folders:.*/a$"),
         (["photos/a/0.png", "photos/b/0.png"], "one class only, the folder photos; if it contains"),
         (["a/b.txt", "c/d.txt"], "has no images in folders of classes"),
     ],

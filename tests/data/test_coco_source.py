@@ -52,7 +52,7 @@ def opened(root, *tasks, arguments="", **keys):
 
 
 def texts(source):
-    return [str(note) for note in source.notes]
+    return [str(note).removeprefix("warning: ") for note in source.notes]
 
 
 def first_box(split, i=0):
@@ -395,6 +395,59 @@ def test_categories_with_one_name_are_one_class(tmp_path):
     labels, notes = labels_of(tmp_path, Detection(name="boxes"), content)
     assert [labels.values[f"00{i}.png"]["classes"] for i in range(3)] == [["a"], ["b"], ["a"]]
     assert "2 categories have the name 'a' and are one class" in notes[0]
+
+
+@pytest.mark.parametrize("annotations", [[], None])
+def test_a_file_without_annotations_is_no_data_without_objects(annotations, tmp_path):
+    splits_of(tmp_path)
+    file = tmp_path / "annotations/instances_test.json"
+    content = {**coco(6), "annotations": annotations}
+    if annotations is None:
+        del content["annotations"]  # as image_info_test2017.json
+    file.write_text(json.dumps(content))
+    source = opened(tmp_path, Detection(name="boxes"), arguments=",test=0.4")
+    assert len(source.train) + len(source.test) == 6
+    assert texts(source)[0].startswith("dropped 6 images of instances_test.json, which has no")
+    for name in ("train", "val"):
+        (tmp_path / f"annotations/instances_{name}.json").unlink()
+    with pytest.raises(ValueError, match="no annotations in annotations/instances_test.json"):
+        opened(tmp_path, Detection(name="boxes"))
+
+
+def test_many_other_categories_are_one_note(tmp_path):
+    categories = [{"id": i, "name": f"class{i}"} for i in range(80)]
+    every = lambda i: [{"bbox": [1, 1, 2, 2], "category_id": c} for c in range(80)]
+    splits_of(tmp_path, every, categories)
+    source = opened(tmp_path, Detection(name="boxes", class_names=("class7", "class9")))
+    (note,) = texts(source)
+    assert note.startswith(
+        f"dropped {3 * 6 * 78} boxes of 78 categories that are not in class_names"
+    )
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\u0000.png", "a\n.png", "d/" * 3 + "\x1b.png"])
+def test_names_that_no_file_can_have_are_counted(name, tmp_path):
+    content = coco(6)
+    content["images"].append({"id": 99, "file_name": name, "height": H, "width": W})
+    write(tmp_path, "images", "boxes.json", content)
+    write_images(tmp_path / "images", 6)
+    source = opened(tmp_path, Detection(name="boxes"))
+    assert "dropped 1 image entries whose file_name cannot be" in texts(source)[0]
+    assert all(len(text) < 500 and text.isprintable() for text in texts(source))
+
+
+def test_names_are_equal_up_to_spaces_and_normal_form(tmp_path):
+    splits_of(
+        tmp_path,
+        categories=[
+            {"id": 1, "name": "traffic  light "},
+            {"id": 7, "name": "cafe\u0301"},
+            {"id": 3, "name": "owl"},
+        ],
+    )
+    names = ("caf\u00e9", "traffic light", "owl")
+    source = opened(tmp_path, Detection(name="boxes", class_names=names))
+    assert [first_box(source.train, i)[1] for i in range(3)] == [1, 0, 2]
 
 
 def test_an_image_in_two_splits_is_an_error(tmp_path):

@@ -75,7 +75,7 @@ def test_images_are_matched_by_path_and_else_by_a_unique_name(names, images, exp
     [(["0.png"], ["cam_a/0.png", "cam_b/0.png"]), (["x/0.png", "y/0.png"], ["z/0.png"])],
 )
 def test_an_ambiguous_name_is_an_error(names, images, tmp_path):
-    path = write_coco(tmp_path / "boxes.json", [], names)
+    path = write_coco(tmp_path / "boxes.json", [{"bbox": [1, 1, 2, 2]}], names)
     with pytest.raises(ValueError, match="base name only, which is not unique"):
         read_column(path, ANY, images, NoteCounter())
 

@@ -52,7 +52,7 @@ def opened(root, *tasks, arguments=""):
 
 
 def texts(source):
-    return [str(note) for note in source.notes]
+    return [str(note).removeprefix("warning: ") for note in source.notes]
 
 
 def sizes(source):
@@ -97,6 +97,21 @@ def test_trainval_is_read_only_without_train_and_val(tmp_path):
 def test_a_data_set_without_lists_is_split_by_a_hash(images, labels, tmp_path):
     write(tmp_path, images, labels, [str(i) for i in range(40)])
     assert sum(sizes(opened(tmp_path))) == 40
+
+
+def test_files_in_other_folders_are_matched_by_unique_names(tmp_path):
+    for name in ("train", "val", "test"):
+        write(tmp_path / name, "pictures", "annots", [f"{name}_{i}" for i in range(5)])
+    write(tmp_path / "train", "pictures", "annots", ["same"])
+    write(tmp_path / "test", "pictures", "annots", ["same"])
+    source = opened(tmp_path)
+    assert sizes(source) == [5, 5, 5]
+    assert [text.split(", first")[0] for text in texts(source)] == [
+        "converted 15 files of another folder to labels, by unique names",
+        "unmatched 2 files with labels (.xml) without an image",
+        "missing 2 labels: images without an XML file",
+        "dropped 2 images without a label of any task",
+    ]
 
 
 @pytest.mark.parametrize("inner", [("", ""), ("images", "annotations")])

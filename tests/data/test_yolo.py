@@ -36,7 +36,7 @@ def splits_of(root, text=LINE, config="names: [cat, dog]"):
 
 
 def texts(source):
-    return [str(note) for note in source.notes]
+    return [str(note).removeprefix("warning: ") for note in source.notes]
 
 
 def box(split, i=0):
@@ -78,7 +78,7 @@ def test_a_data_set_without_splits_is_split_by_a_hash(images, labels, tmp_path):
     source = opened(tmp_path)
     assert sum(sizes(source)) == 40
     assert texts(source) == [
-        f"warning: {tmp_path} has no data.yaml or classes.txt: classes are named by number"
+        f"{tmp_path} has no data.yaml or classes.txt: classes are named by number"
     ]
     assert source.train.tasks[0].class_names == ("0", "1")
     named = opened(tmp_path, Detection(name="boxes", class_names=("cat", "dog")))
@@ -97,7 +97,7 @@ def test_splits_of_data_yaml_are_folders_or_lists(tmp_path):
     source = opened(tmp_path / "own.yaml")
     assert len(source.validation) == 2
     assert len(source.train) + len(source.test) == 10
-    assert "the test split '../test/images' does not exist" in texts(source)[0]
+    assert "test is '../test/images', which does not exist" in texts(source)[0]
     assert texts(source)[1].startswith("dropped 8 images outside of the splits")
     assert not [note for note in source.notes if note.kind == "unmatched"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.class_names import absent_class
 from mtljax.data.images import FILES
-from mtljax.data.layouts import find_images, listed, split_name, subfolders, unique_splits
+from mtljax.data.layouts import find_images, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
 from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
@@ -14,7 +14,7 @@ from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
 from mtljax.tasks import Task
 from mtljax.utils.registry import did_you_mean
-from mtljax.utils.text import normalized
+from mtljax.utils.text import listed, normalized
 
 EXPECTED = "CLASS/*.jpg, or train/CLASS/*.jpg, val/CLASS/*.jpg and test/CLASS/*.jpg"
 
@@ -131,8 +131,10 @@ def _require_classes(root: Path, children: Sequence[Path]) -> None:
     for child, names in inner.items():
         splits = sorted(name for name in names if split_name(name))
         if len({split_name(name) for name in splits}) > 1:
+            hint = f"; write class_folders:{child}" if len(children) == 1 else ""
             raise ValueError(
-                f"class folder {child} contains the splits {listed(splits)}; expected {EXPECTED}"
+                f"class folder {child} contains the splits {listed(splits)}; expected "
+                f"{EXPECTED}{hint}"
             )
     named = [child for child in children if split_name(child.name)]
     for child in named:
@@ -155,15 +157,19 @@ def _note_outside(folder: Path, notes: NoteCounter) -> None:
 def _note_absences(
     root: Path, splits: Sequence[str], seen: Mapping[str, set[str]], notes: NoteCounter
 ) -> None:
-    """Warns of classes without images, entirely or in some split."""
-    for name, present in seen.items():
-        absent = [split for split in splits if split not in present]
-        if not present:
-            notes.add("warning", f"class {name!r} has no images in {root}")
-        elif "train" in absent:
-            others = [other for other, inside in seen.items() if "train" in inside]
-            hint = did_you_mean(name, others)
-            where = " and ".join(sorted(present))
-            notes.add("warning", f"class {name!r} is in {where}, but not in train{hint}")
+    """Warns of classes without images, entirely or in some split that has others."""
+    empty = [name for name, present in seen.items() if not present]
+    if empty:
+        notes.add("warning", f"classes without images in {root}: {listed(map(repr, empty))}")
+    used = {name: present for name, present in seen.items() if present}
+    for split in splits:
+        absent = [name for name, present in used.items() if split not in present]
+        if len(absent) == len(used):
+            notes.add("warning", f"the folder of the {split} split has no images in class folders")
+        elif absent and split == "train":
+            hint = did_you_mean(absent[0], used.keys() - set(absent))
+            what = f"classes without training images: {listed(map(repr, absent))}{hint}"
+            notes.add("warning", what)
         elif absent:
-            notes.add("warning", f"class {name!r} is not in {' and '.join(absent)}")
+            what = f"classes without images in the {split} split: {listed(map(repr, absent))}"
+            notes.add("warning", what)

@@ -9,11 +9,12 @@ from mtljax.data.annotation_labels import label_name, with_categories
 from mtljax.data.annotations import AnnotationSet
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.coco import read_coco
-from mtljax.data.layouts import SPLITS, listed, split_name, walk
+from mtljax.data.layouts import SPLITS, is_file, split_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening, annotated_entries, drop_unlabelled
 from mtljax.tasks import Keypoints
+from mtljax.utils.text import listed, shortened
 
 PREFERRED = ("instances", "annotations coco")
 """Names of annotation files with boxes and masks, without split and year, of COCO and Roboflow."""
@@ -60,6 +61,11 @@ def coco(
     chosen = [_select(root, candidates, request, annotations) for request in requests]
     paths = dict.fromkeys(itertools.chain.from_iterable(files.values() for files in chosen))
     opened = {file: read_coco(file, notes) for file in paths}
+    for file, content in opened.items():
+        if not content.has_objects:
+            what = f"images of {file.name}, which has no annotations"
+            notes.add("dropped", what, str(file), len(content.images))
+    chosen = [_with_objects(root, files, opened) for files in chosen]
     tasks, unusable = [], dict[str, str]()
     for request, files in zip(requests, chosen, strict=True):
         classes = dict.fromkeys(n for file in files.values() for n in opened[file].class_names)
@@ -138,6 +144,17 @@ def _select(
     return splits
 
 
+def _with_objects(
+    root: Path, files: Mapping[str, Path], opened: Mapping[Path, AnnotationSet]
+) -> dict[str, Path]:
+    """Returns the annotation files that have annotations."""
+    found = {split: file for split, file in files.items() if opened[file].has_objects}
+    if not found:
+        names = listed(str(file.relative_to(root)) for file in files.values())
+        raise ValueError(f"{root}: no annotations in {names}")
+    return found
+
+
 def _starts(root: Path, file: Path, start: str) -> bool:
     return file.name.startswith(start) or file.relative_to(root).as_posix() == start
 
@@ -179,19 +196,19 @@ def _find_images(
     def path(folder: Path, name: str, base: str) -> Path:
         is_inside = not name.startswith("/") and ".." not in name.split("/") and ":" not in name
         full = folder / name if is_inside else folder / base
-        if is_inside and (full.is_file() or counts[base] > 1):
+        if is_inside and (is_file(full) or counts[base] > 1):
             return full
-        return folder / base if (folder / base).is_file() and counts[base] == 1 else full
+        return folder / base if is_file(folder / base) and counts[base] == 1 else full
 
     step = max(1, len(names) // SAMPLE)
     for chosen in (slice(None, None, step), slice(None)):
         pairs = list(zip(names[chosen], bases[chosen], strict=True))
-        hits = [sum(path(folder, *pair).is_file() for pair in pairs) for folder in folders]
+        hits = [sum(is_file(path(folder, *pair)) for pair in pairs) for folder in folders]
         if any(hits):
             break
     else:
         raise ValueError(
-            f"{file.path}: none of its images exists, such as {names[0] if names else 'none'}, in "
+            f"{file.path}: none of its images exists, such as {shortened(names[0])}, in "
             f"{listed(map(str, folders))}; images=FOLDER names their folder"
         )
     folder = folders[hits.index(max(hits))]

@@ -12,7 +12,7 @@ from mtljax.data.layouts import (
     SPLITS,
     Pairs,
     folder_split,
-    listed,
+    is_file,
     pair,
     path_key,
     relative_name,
@@ -30,7 +30,7 @@ from mtljax.data.sources.entries import (
 )
 from mtljax.data.voc import read_image_set, read_voc_file
 from mtljax.tasks import Segmentation
-from mtljax.utils.text import error_prefix
+from mtljax.utils.text import error_prefix, listed, shortened
 
 FOLDERS = frozenset(
     {"jpegimages", "images", "annotations", "annotation", "xmls", "labels", "segmentationclass"}
@@ -92,11 +92,11 @@ def voc(
         raise ValueError(f"{root} has no images; expected {EXPECTED}")
     image_set = image_set or ("Segmentation" if all(are_masks) else "Main")
     splits = _splits(root, files, images, image_set)
-    present = [image for image in splits if image.is_file()]
+    present = [image for image in splits if is_file(image)]
     masks = [file for file in files if _is_image(file) and _inside(root, file, (MASKS,))]
     pairs = {
-        "a mask": pair(root, present, masks if any(are_masks) else [], FOLDERS),
-        "an XML file": pair(root, present, [] if all(are_masks) else _xml(files), FOLDERS),
+        "a mask": pair(root, present, masks if any(are_masks) else [], FOLDERS, notes),
+        "an XML file": pair(root, present, [] if all(are_masks) else _xml(files), FOLDERS, notes),
     }
     labelled = {
         image for found in pairs.values() for image, inside in found.files.items() if inside
@@ -191,12 +191,12 @@ def _read(
     faults: dict[str, str] = {}
     for image in images:
         name, files = relative_name(root, image), pairs.files.get(image, [])
-        if image.is_file() and not files:
+        if is_file(image) and not files:
             continue
         found[name] = AnnotatedImage((1, 1), (), str(image))
         try:
-            if not image.is_file():
-                raise ValueError(f"{root}: there is no file {image}")
+            if not is_file(image):
+                raise ValueError(f"there is no file {shortened(str(image), 200)}")
             pairs.require_unique(image)
             objects = read_voc_file(files[0], *arguments, notes)
             with error_prefix(image):

@@ -8,7 +8,7 @@ from mtljax.data.annotation_labels import with_categories
 from mtljax.data.annotations import AnnotatedImage, AnnotationSet
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.images import FILES, image_size
-from mtljax.data.layouts import SPLITS, folder_split, listed, pair, relative_name, walk
+from mtljax.data.layouts import SPLITS, folder_split, is_file, pair, relative_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import (
@@ -21,7 +21,7 @@ from mtljax.data.sources.entries import (
 from mtljax.data.yolo import YoloFile, read_label_file, read_lines, read_yolo_file
 from mtljax.data.yolo_splits import find_splits
 from mtljax.tasks import Segmentation, Task
-from mtljax.utils.text import error_prefix
+from mtljax.utils.text import error_prefix, listed, shortened
 
 FOLDERS = frozenset({"images", "labels", "jpegimages"})
 """Names of folders, in lower case, by which images and labels with equal paths are separated."""
@@ -146,7 +146,7 @@ def _read(
         for file in files
         if file.suffix.lower() == ".txt" and _may_be_labels(file) and file.name not in lists
     ]
-    pairs = pair(root, [image for image in images if image.is_file()], texts, FOLDERS)
+    pairs = pair(root, [image for image in images if is_file(image)], texts, FOLDERS, notes)
     for file in pairs.unmatched:
         notes.add("unmatched", "label files without an image", str(file))
     found: dict[str, AnnotatedImage] = {}
@@ -165,10 +165,10 @@ def _read(
         except ValueError as error:
             faults[name] = str(error)
     for image in images:
-        if not image.is_file():
+        if not is_file(image):
             name = relative_name(root, image)
             found[name] = AnnotatedImage((1, 1), (), str(image))
-            faults[name] = f"{root}: there is no file {image}"
+            faults[name] = f"there is no file {shortened(str(image), 200)}"
     labelled = {image for image, labels in pairs.files.items() if labels}
     return AnnotationSet(root, found, {}, faults=faults, noun="line"), labelled
 
