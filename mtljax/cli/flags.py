@@ -33,6 +33,12 @@ OTHER_NAMES = {
     "--trunk-lr": "--learning-rate-scales trunk FACTOR",
     "--backbone-learning-rate": "--learning-rate-scales trunk FACTOR",
     "--backbone-lr": "--learning-rate-scales trunk FACTOR",
+    "--class-weights": "--tasks.0.class-weights balanced",
+    "--focal": "--tasks.0.focal 2",
+    "--focal-loss": "--tasks.0.focal 2",
+    "--label-smoothing": "--tasks.0.label-smoothing X",
+    "--dice": "--tasks.0.dice 1",
+    "--pos-weight": "--tasks.0.positive-weights balanced",
 }
 """Flags of comparable programs -> flag with the same effect."""
 

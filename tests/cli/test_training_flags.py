@@ -50,6 +50,8 @@ def test_a_single_pair_changes_or_adds_to_the_experiments_and_all_pairs_replace_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--class-weights", "balanced"), "use --tasks.0.class-weights balanced"),
+        (("--focal-loss", "2"), "use --tasks.0.focal 2"),
         (("--early-stopping", "3"), "unknown flag '--early-stopping'; use --patience N"),
         (("--head-learning-rate", "1"), "use --learning-rate-scales task_NAME FACTOR"),
         (("--trunk-learning-rate=1",), "use --learning-rate-scales trunk FACTOR"),
