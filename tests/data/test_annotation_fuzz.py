@@ -48,7 +48,7 @@ def coco():
                 "image_id": i,
                 "category_id": 1 + i % 2,
                 "bbox": [1, 1, 5, 5],
-                "segmentation": [list(square)] if i % 3 else {"counts": [10, 20, 66], "size": [H, W]},
+                "segmentation": [list(square)] if i % 3 else {"counts": [10, 20, 66]},
                 "keypoints": [1, 2, 2, 3, 4, 1],
                 "iscrowd": 0,
             }
