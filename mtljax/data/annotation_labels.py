@@ -79,7 +79,7 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
         "masks": reader.mask,
         "classes": reader.classes,
     }[kind]
-    _require_settings(annotations, task)
+    _check_settings(annotations, task, notes)
     labels = Labels({}, dict(annotations.faults))
     for name, image in annotations.images.items():
         if name not in labels.faults:
@@ -92,7 +92,7 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
     return labels
 
 
-def _require_settings(annotations: AnnotationSet, task: Task) -> None:
+def _check_settings(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> None:
     """Raises ValueError if a task has settings that do not fit the annotations."""
     count = len(annotations.keypoints)
     if isinstance(task, Keypoints) and count not in (0, task.num_keypoints):
@@ -107,6 +107,9 @@ def _require_settings(annotations: AnnotationSet, task: Task) -> None:
                 "the classes are the names of the categories"
             )
         require_installed("pycocotools", "detection", f"task {task.name!r}")
+        if BACKGROUND not in task.class_names:
+            what = f"pixels of no object have no class: class_names has no {BACKGROUND!r}"
+            notes.add("warning", f"task {task.name!r}: {what}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +217,8 @@ class _Reader:
                 self.notes.add("converted", what, place)
                 index = UNKNOWN
             try:
-                regions.append(read_region(index, annotation.get("segmentation"), image.size))
+                shape = annotation.get("segmentation")
+                regions.append(read_region(index, shape, image.size, place, self.notes))
             except ValueError as error:
                 raise ValueError(f"{self._which(annotation)}: {error}") from None
         name = self.requested.get(BACKGROUND)

@@ -1,14 +1,15 @@
 """Masks of `Segmentation` from the polygons and run lengths of COCO annotations."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from mtljax.data.boxes import finite
+from mtljax.data.boxes import ROUNDING, finite
 from mtljax.data.lazy import StoredLabel
+from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels
 
 UNKNOWN = -1
@@ -17,12 +18,17 @@ UNKNOWN = -1
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """Region of one object: polygons (x, y, x, y, ...), or numbers of pixels outside and inside, in
-    turn, down the columns."""
+    """Region of one object.
+
+    Attributes:
+      index: Class, or `UNKNOWN`.
+      polygons: Polygons x, y, x, y, ...; a pixel belongs to the region if it is in any.
+      runs: Without polygons: numbers of pixels outside and inside, in turn, down the columns.
+    """
 
     index: int
-    polygons: tuple[tuple[float, ...], ...] = ()
-    runs: tuple[int, ...] = ()
+    polygons: tuple[Float[np.ndarray, " n"], ...] = ()
+    runs: Int[np.ndarray, " n"] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +59,25 @@ class StoredMask(StoredLabel):
         return classes
 
 
-def read_region(index: int, shape: Any, size: Pixels) -> Region:
-    """Returns a validated region; raises ValueError for another shape than COCO's."""
+def read_region(index: int, shape: Any, size: Pixels, place: str, notes: NoteCounter) -> Region:
+    """Returns a region, clipped to its image.
+
+    Args:
+      shape: `segmentation` of a COCO annotation, not validated.
+      place: File and object, for the notes.
+
+    Raises:
+      ValueError: The shape is invalid.
+    """
     if isinstance(shape, list) and shape:
         polygons = []
         for polygon in shape:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError("segmentation must have polygons [x, y, ...] of 3 points or more")
             points = np.asarray(finite(polygon)).reshape(-1, 2)
-            polygons.append(tuple(np.clip(points, 0, size[::-1]).ravel().tolist()))
+            polygons.append(np.clip(points, 0, size[::-1]).ravel())
+            if np.abs(polygons[-1] - points.ravel()).max() > ROUNDING:
+                notes.add("clipped", "polygons that exceed their image", place)
         return Region(index, polygons=tuple(polygons))
     if isinstance(shape, Mapping):
         counts = shape.get("counts")
@@ -71,7 +87,7 @@ def read_region(index: int, shape: Any, size: Pixels) -> Region:
             raise ValueError(
                 f"segmentation must have counts with the sum {size[0]} x {size[1]} pixels"
             )
-        return Region(index, runs=tuple(runs))
+        return Region(index, runs=np.asarray(runs, np.int64))
     raise ValueError("must have segmentation: polygons, or run lengths")
 
 
@@ -94,11 +110,11 @@ def _decompress(text: str) -> list[int]:
 
 
 def _paint(region: Region, size: Pixels) -> Bool[np.ndarray, "H W"]:
-    runs: Sequence[int] = region.runs
+    runs = region.runs
     if region.polygons:
         from pycocotools import mask
 
-        parts = mask.frPyObjects([list(polygon) for polygon in region.polygons], *size)
-        runs = _decompress(mask.merge(parts)["counts"].decode())
+        parts = mask.frPyObjects([polygon.tolist() for polygon in region.polygons], *size)
+        runs = np.asarray(_decompress(mask.merge(parts)["counts"].decode()), np.int64)
     is_inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(is_inside, np.asarray(runs, np.int64)).reshape(size[::-1]).T
+    return np.repeat(is_inside, runs).reshape(size[::-1]).T

@@ -34,6 +34,10 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
         files = [folder / name] if (folder / name).is_file() else _matching(folder, name)
         if not files:
             raise ValueError(f"{folder} has no table {name}")
+        if name.lower().endswith(".json"):
+            raise ValueError(
+                f"{folder / name} is no table; a COCO file is read by coco:PATH/{name}"
+            )
         return {file: split_of_name(file) if len(files) > 1 else "" for file in files}
     for subfolder in FOLDERS:
         tables = _tables(folder / subfolder)

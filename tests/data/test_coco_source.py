@@ -102,6 +102,14 @@ def test_one_file_is_split_by_a_hash(images, tmp_path):
     assert [len(s) for s in again.splits().values()] == [len(s) for s in source.splits().values()]
 
 
+def test_a_coco_file_is_no_table_and_the_source_is_named(tmp_path):
+    write(tmp_path, "images", "boxes.json", coco(6))
+    with pytest.raises(ValueError, match="a COCO file is read by coco:PATH/boxes.json"):
+        make_source(
+            f"folder:'{tmp_path}',table=boxes.json", [LabelRequest(Detection(name="b"), "b")]
+        )
+
+
 def test_a_folder_without_a_table_is_that_of_its_coco_file(tmp_path):
     write(tmp_path, "images", "boxes.json", coco(40))
     write_images(tmp_path / "images", 40)
@@ -262,8 +270,17 @@ def test_pixels_of_a_crowd_and_of_two_classes_have_no_class(tmp_path):
 
 def test_without_a_background_class_other_pixels_have_no_class(tmp_path):
     task = Segmentation(name="m", class_names=("dog", "cat"))
-    found, _ = mask_of(tmp_path, {"segmentation": square(0, 0, 2, 2)}, task=task)
+    found, notes = mask_of(tmp_path, {"segmentation": square(0, 0, 2, 2)}, task=task)
     assert np.unique(found).tolist() == [1, 255]
+    assert "pixels of no object have no class" in notes[0]
+
+
+def test_polygons_are_clipped_and_counted(tmp_path):
+    found, notes = mask_of(tmp_path, {"segmentation": square(W - 2, -3, W + 5, 2)})
+    expected = np.zeros((H, W), int)
+    expected[:2, W - 2 :] = 1
+    np.testing.assert_array_equal(found, expected)
+    assert notes[0].startswith("clipped 1 polygons that exceed their image")
 
 
 @pytest.mark.parametrize(
