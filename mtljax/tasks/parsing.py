@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import form, listed, shortened
@@ -156,18 +156,43 @@ def binary_plane(value: Any, threshold: float | None = None) -> Int[np.ndarray, 
     )
 
 
-def classes_of_values(
-    stored: Num[np.ndarray, "H W"], values: Sequence[int], ignored: int
+def classes_from(
+    stored: Num[np.ndarray, "H W"], first: int, count: int, unlabelled: int | None, ignored: int
 ) -> Int[np.ndarray, "H W"]:
-    """Returns the class of each value; other values than those and `ignored` are an error."""
-    classes = np.full(stored.shape, ignored, np.int32)
-    known = stored == ignored
+    """Returns the class of each value, which is the value minus `first`.
+
+    Other values than those of `count` classes (0: without maximum) and `unlabelled`, which becomes
+    `ignored`, are an error.
+    """
+    is_class = (stored >= first) & (stored < (first + count if count else np.inf))
+    is_class &= stored == np.floor(stored)
+    is_ignored = _equals(stored, unlabelled)
+    other = np.unique(stored[~is_class & ~is_ignored])
+    if other.size:
+        highest = f"{first + count - 1}" if count else ""
+        rest = "" if unlabelled is None else f", or {unlabelled} for pixels without a class"
+        raise ValueError(
+            f"the values {_list(other)} are not classes; must be {first}..{highest}{rest}; if the "
+            "classes have other values, set `values`"
+        )
+    return np.where(is_ignored, ignored, stored - float(first)).astype(np.int32)
+
+
+def classes_of_values(
+    stored: Num[np.ndarray, "H W"], values: Sequence[int], unlabelled: int | None, ignored: int
+) -> Int[np.ndarray, "H W"]:
+    """Returns the class of each value; others than `values` and `unlabelled` are an error."""
+    classes, known = np.full(stored.shape, ignored, np.int32), _equals(stored, unlabelled)
     for index, value in enumerate(values):
         matches = stored == value
         classes[matches], known = index, known | matches
     if not known.all():
         raise ValueError(f"the values {_list(np.unique(stored[~known]))} are not in `values`")
     return classes
+
+
+def _equals(stored: Num[np.ndarray, "H W"], value: int | None) -> Bool[np.ndarray, "H W"]:
+    return np.zeros(stored.shape, bool) if value is None else stored == value
 
 
 def classes_of_colors(

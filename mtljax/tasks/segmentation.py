@@ -42,7 +42,7 @@ class Segmentation(SoftmaxTask, PixelTask):
     """
 
     ignore: int | None = 255
-    """Label of pixels that do not count."""
+    """Label of pixels that do not count, also in files."""
     first: int = 0
     """Value of class 0 in masks that are read from files; 1 if they count from 1."""
     values: tuple[int, ...] = ()
@@ -86,7 +86,13 @@ class Segmentation(SoftmaxTask, PixelTask):
 
     @property
     def _ignored(self) -> int:
-        return -1 if self.ignore is None else self.ignore
+        """Label of pixels that do not count: `ignore`, unless it is a class in labels.
+
+        Files may have 0 for such pixels and 1 for class 0.
+        """
+        has_own_values = bool(self.first or self.values or self.colors)
+        is_class = has_own_values and self.ignore in range(self.num_classes or 1)
+        return -1 if self.ignore is None or is_class else self.ignore
 
     def _has_class(self, label: Any) -> Bool[Array, "..."]:
         return has_class(label, self.num_classes or MAX_CLASSES, self._ignored)
@@ -119,8 +125,9 @@ class Segmentation(SoftmaxTask, PixelTask):
 
     def check(self, labels: np.ndarray) -> None:
         checks.require_shape(self.name, labels, (None, None))
+        special = None if self.ignore is None else self._ignored
         checks.require_class_indices(
-            self.name, labels, self.num_classes, self.ignore, "pixels without a class"
+            self.name, labels, self.num_classes, special, "pixels without a class"
         )
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W C"]:
@@ -137,11 +144,12 @@ class Segmentation(SoftmaxTask, PixelTask):
             return parsing.classes_of_colors(value, self.colors, self.ignored_colors, self._ignored)
         stored = parsing.plane(value)
         if self.values:
-            return parsing.classes_of_values(stored, self.values, self._ignored)
+            return parsing.classes_of_values(stored, self.values, self.ignore, self._ignored)
         if self.ignore is None and self.num_classes == 2 and np.isin(stored, (0, 255)).all():
             return (stored != 0).astype(np.int32)
-        ignored = stored == self._ignored
-        return np.where(ignored, self._ignored, stored - float(self.first)).astype(np.int32)
+        return parsing.classes_from(
+            stored, self.first, self.num_classes, self.ignore, self._ignored
+        )
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, "H W"]:
         return np.full(size, self._ignored, np.int32)

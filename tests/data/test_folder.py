@@ -291,7 +291,7 @@ MISTAKES = {
     ),
     "class out of range in a mask": (
         picture("mask/005.png", wrong_mask(9)),
-        ROW5 + "task 'mask': label is 9 at .0, 0.; a class must be",
+        ROW5 + "task 'mask': the values 9 are not classes; must be 0",
     ),
     "coloured mask": (
         picture("mask/005.png", np.eye(3, dtype=np.uint8)[wrong_mask(1)]),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from mtljax.tasks import Depth, Edges, Normals, Saliency
+from mtljax.tasks import Depth, Edges, Normals, Saliency, Segmentation
 from mtljax.tasks.warps import Resize
 
 
@@ -96,3 +96,41 @@ def test_no_positive_pixel_vanishes_and_none_appears(data):
         for x, new_x in maps[1]:
             expected[new_y, new_x] |= label[y, x]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "stored", "expected"),
+    [
+        ({"first": 1, "ignore": 0}, [[0, 1, 3]], [[-1, 0, 2]]),  # as in ADE20K
+        ({"values": (3, 7, 9), "ignore": 0}, [[0, 3, 9]], [[-1, 0, 2]]),
+        ({"values": (0, 7, 9), "ignore": 1}, [[0, 1, 9]], [[0, -1, 2]]),
+        ({"colors": ((9, 9, 9), (1, 1, 1), (2, 2, 2)), "ignore": 1}, [[9, 2, 1]], [[0, 2, 1]]),
+        ({"first": 1}, [[255, 1, 3]], [[255, 0, 2]]),
+        ({"first": 1, "ignore": None}, [[2, 1, 3]], [[1, 0, 2]]),
+    ],
+)
+def test_pixels_without_a_class_are_no_class_whatever_their_value(settings, stored, expected):
+    task = Segmentation(name="mask", num_classes=3, **settings)
+    label = task.parse(np.asarray(stored, np.uint8))
+    assert label.tolist() == expected
+    task.check(label[None])
+    classes = [value for value in np.ravel(expected) if 0 <= value < 3]
+    assert task.label_values(label).tolist() == classes
+    assert not task.label_values(task.placeholder((2, 2))).size
+
+
+@pytest.mark.parametrize(
+    ("settings", "stored", "message"),
+    [
+        ({}, [[0, 128, 255]], r"the values 128 are not classes; must be 0..2, or 255 for pixels"),
+        ({}, [[0.5, 1.0]], "the values 0.5 are not classes"),
+        ({"first": 1}, [[0, 1]], "the values 0 are not classes; must be 1..3"),
+        ({"first": 1, "num_classes": 0}, [[0, 7]], "the values 0 are not classes; must be 1.., or"),
+        ({"ignore": None}, [[7, -1]], r"the values -1, 7 are not classes; must be 0..2; if"),
+        ({"values": (0, 1, 2), "ignore": None}, [[3.0]], "the values 3 are not in `values`"),
+    ],
+)
+def test_values_that_are_no_class_are_refused(settings, stored, message):
+    task = Segmentation(name="mask", **{"num_classes": 3, **settings})
+    with pytest.raises(ValueError, match=message):
+        task.parse(np.asarray(stored))
