@@ -44,9 +44,21 @@ def folder_split(root: Path, file: Path) -> str | None:
 
 
 def relative_name(root: Path, file: Path) -> str:
-    """Returns the normalised path of a file in a folder, or its entire path outside of it."""
+    """Returns the normalised path of a file in a folder, or its entire path outside of it.
+
+    Bytes that are not UTF-8 become escape sequences; see `is_utf8`.
+    """
     inside = file.is_relative_to(root)
-    return normalized((file.relative_to(root) if inside else file).as_posix())
+    path = (file.relative_to(root) if inside else file).as_posix()
+    return normalized(path.encode(errors="backslashreplace").decode())
+
+
+def is_utf8(name: str) -> bool:
+    """Returns True if a name can be written to other files: that of a file may be any bytes."""
+    try:
+        return bool(name.encode()) or not name
+    except UnicodeEncodeError:
+        return False
 
 
 def is_hidden(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Class folders: splits, subfolders, and what is ignored, counted or refused."""
 
+import os
 import unicodedata
 
 import numpy as np
@@ -174,6 +175,20 @@ def test_names_are_in_normal_form_c_and_the_same_file_name_may_repeat(tmp_path):
     write(tmp_path, "train/chouette_é/1.png")
     with pytest.raises(ValueError, match="differ in white space or Unicode form"):
         opened(tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_named_in_escapes(tmp_path):
+    cats_and_dogs(tmp_path, "train", "test")
+    folder = os.fsencode(tmp_path / "train/cat")
+    os.rename(folder + b"/1.jpg", folder + b"/caf\xe9.jpg")
+    source = opened(tmp_path, ",validation=0.3")
+    (fault,) = [fault for s in source.splits().values() for fault in s.faults().values()]
+    assert "the name is not in UTF-8; rename the file" in fault
+    assert fault.isascii()
+    os.rename(folder, folder + b"\xe9")
+    with pytest.raises(ValueError, match="whose name is not in UTF-8") as error:
+        opened(tmp_path)
+    assert str(error.value).isascii()
 
 
 def test_folders_that_are_numbers_are_names(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.class_names import absent_class
 from mtljax.data.images import FILES
-from mtljax.data.layouts import find_images, split_name, subfolders, unique_splits
+from mtljax.data.layouts import find_images, is_utf8, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
 from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
@@ -14,7 +14,7 @@ from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
 from mtljax.tasks import Task
 from mtljax.utils.registry import did_you_mean
-from mtljax.utils.text import listed, normalized
+from mtljax.utils.text import listed, normalized, shortened
 
 EXPECTED = "CLASS/*.jpg, or train/CLASS/*.jpg, val/CLASS/*.jpg and test/CLASS/*.jpg"
 
@@ -116,6 +116,10 @@ def _by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for child in subfolders(folder):
         name = normalized(child.name)
+        if not is_utf8(name):
+            raise ValueError(
+                f"{folder} has a folder {shortened(name)!r}, whose name is not in UTF-8: rename it"
+            )
         if name in found:
             raise ValueError(
                 f"{folder} has two folders {name!r}, which differ in white space or Unicode form "

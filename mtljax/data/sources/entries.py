@@ -10,12 +10,13 @@ from mtljax.data.annotation_labels import Labels, label_name, read_labels
 from mtljax.data.annotations import AnnotationSet
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
-from mtljax.data.layouts import relative_name
+from mtljax.data.layouts import is_utf8, relative_name
 from mtljax.data.membership import Membership, groups_of_names, require_whole_groups
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import read_size
 from mtljax.data.splitting import split_rows
 from mtljax.tasks import Task
+from mtljax.utils.text import shortened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Opening:
         if not entries:
             raise ValueError(f"{root}: no image has a label of any task")
         names = [relative_name(root, entry.image) for entry in entries]
+        unreadable = {
+            row: f"{root}: image {shortened(name, 200)}: the name is not in UTF-8; rename the file"
+            for row, (name, entry) in enumerate(zip(names, entries, strict=True))
+            if not is_utf8(str(entry.image))
+        }
         members = tuple(entry.member for entry in entries)
         if self.group is not None:
             groups = groups_of_names(str(root), names, self.group)
@@ -85,7 +91,8 @@ class Opening:
             channels=self.channels,
             size=read_size(self.size, root.name),
             members=members,
-            unusable={row: entry.fault for row, entry in enumerate(entries) if entry.fault},
+            unusable=unreadable
+            | {row: entry.fault for row, entry in enumerate(entries) if entry.fault},
         )
         source = source_of_files(examples, rows, notes)
         return dataclasses.replace(source, unusable={**source.unusable, **unusable})
