@@ -211,6 +211,7 @@ def test_a_changed_file_is_reported_or_refused(weighted, recorded, monkeypatch, 
     later(monkeypatch)
     with pytest.raises(ValueError, match=r"has changed since .* signed"):
         read_config(recorded, exact=True)
+    assert not os.path.exists("executed")
     later(monkeypatch)
     check_folder(recorded.parent, find_experiment("weighted.py"))
     assert "has changed since" in " ".join(capsys.readouterr().out.split())

@@ -27,6 +27,7 @@ from mtljax.utils.trust import VARIABLE, digest, find_trusted
 
 FILE = "file:"
 NOTEBOOK = "__main__"
+CHANGED = "has changed since this run was trained with it"
 PREFIX = "mtljax_experiment_"
 """Start of the module names of executed files."""
 _executed: dict[str, types.ModuleType] = {}
@@ -148,9 +149,14 @@ def find_class(
             return cls
     if text.startswith(FILE):
         path = Path(place.removeprefix(FILE))
-        module = _loaded(path) or execute(_trusted(path, sha256, qualname))
+        module = _loaded(path)
+        if module is None:
+            trusted = _trusted(path, sha256, qualname)
+            if exact:  # before it is executed
+                _require_content(trusted, digest(trusted), sha256)
+            module = execute(trusted)
     else:
-        module = sys.modules.get(place) or _import(place, sha256, qualname)
+        module = sys.modules.get(place) or _import(place, sha256, qualname, exact)
     member = _member(module, qualname)
     if isinstance(member, type) and issubclass(member, Task):
         _check_content(module, sha256, exact=exact)
@@ -201,7 +207,7 @@ def _trusted(path: Path, sha256: str | None, qualname: str) -> Path:
     )
 
 
-def _import(name: str, sha256: str | None, qualname: str) -> types.ModuleType:
+def _import(name: str, sha256: str | None, qualname: str, exact: bool) -> types.ModuleType:
     """Imports a module of an installed package, or of trusted files."""
     package, *rest = name.split(".")
     spec = importlib.util.find_spec(package)  # executes nothing
@@ -218,6 +224,8 @@ def _import(name: str, sha256: str | None, qualname: str) -> types.ModuleType:
         )
     if not _is_installed(path):
         _trusted(path, sha256, qualname)
+    if exact:  # before it is executed
+        _require_content(path, digest(path), sha256)
     try:
         return importlib.import_module(name)
     except Exception as error:
@@ -231,15 +239,20 @@ def _is_installed(path: Path) -> bool:
 
 
 def _check_content(module: types.ModuleType, sha256: str | None, *, exact: bool) -> None:
+    """Prints a warning, or, if `exact`, raises ValueError, if the file of a module has changed."""
     file = _file(module)
-    if sha256 is None or file is None:
+    if file is None:
         return
     current = getattr(module, "__sha256__", None) or digest(file)
-    if current != sha256:
-        message = f"{file} has changed since this run was trained with it"
-        if exact:
-            raise ValueError(f"{message}; put back the file that was signed")
-        print_line(f"warning: {message}")
+    if exact:
+        _require_content(file, current, sha256)
+    elif sha256 not in (None, current):
+        print_line(f"warning: {file} {CHANGED}")
+
+
+def _require_content(file: Path, current: str, sha256: str | None) -> None:
+    if sha256 not in (None, current):
+        raise ValueError(f"{file} {CHANGED}; put back the file that was signed")
 
 
 def code_digests(classes: Mapping[str, type[Task]]) -> dict[str, tuple[Path, str]]:
