@@ -14,6 +14,8 @@ from mtljax.data.notes import NoteCounter
 from mtljax.utils.text import normalized, shortened
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
+WHOLE_NUMBER = re.compile(r"\d+\.0", re.ASCII)
+"""Id in a column that also has empty cells."""
 DRIVE = re.compile(r"[A-Za-z]:/")
 
 
@@ -61,6 +63,9 @@ class FileFinder:
             if path := self._first(name, read):
                 self._notes.add("converted", what, place, bool(what))
                 return path
+        if WHOLE_NUMBER.fullmatch(name) and (path := self._first(name[:-2], self._by_stem)):
+            self._notes.add("converted", "ids of images such as 12.0 to 12", place)
+            return path
         if name.startswith("/") or DRIVE.match(name):
             parts = name.split("/")[1:]
             for tail in ("/".join(parts[i:]) for i in range(len(parts))):

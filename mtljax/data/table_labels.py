@@ -122,12 +122,11 @@ def _with_files(
     values = []
     for i, (row, value) in enumerate(zip(table.rows, cells, strict=True)):
         is_name = isinstance(value, str) and value.lower().endswith(FILES)
-        if is_name or (isinstance(task, PixelTask) and isinstance(value, (str, int))):
+        if is_name or (isinstance(task, PixelTask) and isinstance(value, (str, int, float))):
             try:
                 value = finder.find(value, str(row))
             except ValueError as error:
                 faults[i] = f"task {task.name!r}: {error}"
-                value = None
         values.append(value)
     return values
 

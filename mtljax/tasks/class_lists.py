@@ -70,7 +70,7 @@ def names_in(value: Any) -> Iterable[str]:
     """
     if isinstance(value, Mapping):
         return map(str, value)
-    if not isinstance(value, (str, list, tuple)):
+    if value is None or (not isinstance(value, (list, tuple)) and np.ndim(value)):
         return ()
     parts, is_separated = _parts(value, ())
     if all(FLAGS.fullmatch(_text(part)) for part in parts):
@@ -97,6 +97,8 @@ def _parts(value: Any, names: Sequence[str]) -> tuple[Sequence[Any], bool]:
     """Returns the parts of a cell, and True if it is text with separators or one class name."""
     if isinstance(value, bytes):
         value = value.decode()
+    elif not isinstance(value, (list, tuple)) and np.ndim(value) == 0:
+        value = _text(value)  # 2 in JSON is 2 in a CSV file
     if not isinstance(value, str):
         return (value if isinstance(value, (list, tuple)) else np.ravel(value).tolist()), False
     text = value.strip()

@@ -36,6 +36,8 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
             values = json.loads(value) if value.lstrip().startswith("[") else value.split()
         if isinstance(values, list) and any(isinstance(v, str) and "_" in v for v in values):
             raise ValueError  # Python would read 1_0 as 10
+        if isinstance(value, bool):
+            raise ValueError  # nor is True in a CSV file a number
         return np.asarray(values, np.float64).ravel()
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise ValueError(f"{_short(value)} is not a list of numbers") from None
@@ -65,29 +67,33 @@ def class_index(value: Any, names: Sequence[str]) -> int:
         return names.index(value.strip())
     if text in names:
         return names.index(text)
-    if isinstance(value, (bool, np.bool_)):  # as JSON and Parquet have the words of a CSV file
-        text = str(bool(value))
-        equal = [i for i, name in enumerate(names) if name.lower() == text.lower()]
-    else:
-        equal = [i for i, name in enumerate(names) if text and _spaced(name) == _spaced(text)]
+    is_boolean = isinstance(value, (bool, np.bool_))
+    key = str.lower if is_boolean else _spaced  # true in JSON is True in a CSV file
+    equal = [i for i, name in enumerate(names) if text and key(name) == key(text)]
     if len(equal) == 1:
         return equal[0]
-    if text and any(map(_is_number, names)):
-        same = [name for name in names if _is_number(name) and _is_number(text)]
-        hint = next(
-            (f"; did you mean {shortened(n)!r}?" for n in same if float(n) == float(text)), ""
-        )
-        raise ValueError(f"unknown class {shortened(text)!r}{hint} (choose from {listed(names)})")
+    if text and (any(map(_is_number, names)) or (names and is_boolean)):
+        raise ValueError(_unknown_class(text, names))
     try:
-        index = number(value)
+        index = float(value) if is_boolean else number(value)
     except ValueError:
         if not isinstance(value, str):
             raise
-        hint = nearest(value.strip(), names) if names else "; write its index or set class_names"
-        raise ValueError(f"unknown class {shortened(value)!r}{hint}") from None
-    if not np.isfinite(index) or index != np.floor(index):
+        raise ValueError(_unknown_class(value, names)) from None
+    if not abs(index) < 2**31 or index != np.floor(index):
         raise ValueError(f"{_short(value)} is not a class index")
     return int(index)
+
+
+def _unknown_class(text: str, names: Sequence[str]) -> str:
+    """Returns a message with the nearest name."""
+    numbers = [n for n in names if _is_number(n) and _is_number(text) and float(n) == float(text)]
+    hint = "; write its index or set class_names"
+    if numbers:
+        hint = f"; did you mean {shortened(numbers[0])!r}? (choose from {listed(names)})"
+    elif names:
+        hint = nearest(text.strip(), names)
+    return f"unknown class {shortened(text)!r}{hint}"
 
 
 def _spaced(text: str) -> str:
@@ -99,11 +105,14 @@ def class_text(value: Any) -> str | None:
     """Returns a cell as it would be written in a table; None if it is not a single value."""
     if isinstance(value, str):
         text = unicodedata.normalize("NFC", value.strip())
-        return text.split(".")[0] if WHOLE_NUMBER.fullmatch(text) else text
+        text = text.split(".")[0] if WHOLE_NUMBER.fullmatch(text) else text
+        return "0" if text == "-0" else text
     if isinstance(value, bytes):
         return class_text(value.decode())
-    if value is None or isinstance(value, (bool, np.bool_, Mapping)) or np.ndim(value):
+    if value is None or isinstance(value, (Mapping, list, tuple)) or np.ndim(value):
         return None
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))  # tables with missing integers store floating-point numbers
     return str(value)

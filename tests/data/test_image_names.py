@@ -39,6 +39,7 @@ MOVED = ["converted 1 absolute paths that do not exist to files in the folder, f
         ("img.1", "img.1.tif", STEM),
         (12, "12.png", STEM),
         (12.0, "12.png", STEM),
+        ("12.0", "12.png", ["converted 1 ids of images such as 12.0 to 12, first: t.csv row 2"]),
         ("/home/me/data/cam/a.png", "cam/a.png", MOVED),
         ("C:\\data\\images\\a.png", "a.png", MOVED),
         ("my a.png", "my a.png", []),

@@ -161,7 +161,9 @@ def test_booleans_of_json_are_the_words_of_a_table():
     for names in (("True", "False"), ("false", "true")):
         for value in (True, False, np.True_):
             assert names[class_index(value, names)].lower() == str(bool(value)).lower()
-    assert [class_index(value, ("no", "yes")) for value in (False, True)] == [0, 1]
+    with pytest.raises(ValueError, match="unknown class 'True' .choose from no, yes"):
+        class_index(True, ("no", "yes"))
+    assert [class_index(value, ()) for value in (False, True)] == [0, 1]
 
 
 @pytest.mark.parametrize("value", ["1_0", ["1_0"], "[1_0]", "2 1_0"])

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -39,6 +40,7 @@ TASKS = (
     Classification(name="t", num_classes=3),
     Classification(name="t"),
     Classification(name="t", class_names=("a", "NA", "1")),
+    Classification(name="t", class_names=("a", "b")),
     Regression(name="t"),
     Regression(name="t", size=2),
     MultiLabel(name="t", num_classes=2),
@@ -347,3 +349,42 @@ def test_many_class_names_are_what_was_written(folder, **table):
 @NUMBER_TABLES
 def test_many_numbers_are_what_was_written(folder, **table):
     check_numbers(folder, **table)
+
+
+SCALAR_COLUMNS = st.one_of(
+    column(st.integers(-3, 3) | st.integers(-(2**63), 2**63 - 1)),
+    column(st.floats(-99, 99, width=32).map(lambda x: x + 0.0) | st.sampled_from([1.0, math.nan])),
+    column(st.booleans()),
+    column(WORDS),
+    column(TEXT.filter(lambda text: not set(text) & set("\0\r\ufeff\u200b\u2060"))),
+)
+FORMAT_TABLES = given(task=TASK, labels=SCALAR_COLUMNS, arguments=ARGUMENTS)
+
+
+def check_formats(folder, task, labels, arguments):
+    """The same cells in three formats are the same labels, or the same rows are refused."""
+    assume("encoding" not in arguments and all(map(is_encodable, labels)))
+    results = []
+    for form in ("csv", "jsonl", "parquet"):
+        table = written(form, labels, ",", "utf-8")
+        source = source_or_error(folder, *table, task, arguments)
+        results.append("refused" if isinstance(source, str) else labels_of(source))
+    texts = [str(jax.tree.map(lambda x: np.asarray(x).tolist(), result)) for result in results]
+    assert texts == [texts[0]] * 3
+
+
+def is_encodable(label):
+    return not isinstance(label, str) or label.encode("utf-8", "ignore").decode() == label
+
+
+@FEW
+@FORMAT_TABLES
+def test_formats_have_the_same_labels(folder, **table):
+    check_formats(folder, **table)
+
+
+@pytest.mark.slow
+@MANY
+@FORMAT_TABLES
+def test_many_formats_have_the_same_labels(folder, **table):
+    check_formats(folder, **table)
