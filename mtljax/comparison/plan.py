@@ -32,7 +32,7 @@ ADDED_FIELDS = frozenset(
     {
         *("learning_rate_scales", "patience", "fold", "on_error"),
         *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
-        *("positive_weights", "uncertain"),
+        *("positive_weights", "uncertain", "no_class"),
         *("mirror", "order"),
         *("unit", "Depth.ignore", "max_value"),
     }

@@ -50,6 +50,8 @@ class MultiLabel(ClassTask):
     uncertain: Uncertain = "error"
     """Meaning of -1 in tables (of 0 if `negative` is -1), as for uncertain findings in CheXpert: an
     error, a class that is not known (`missing`), or `negative` or `positive`."""
+    no_class: tuple[str, ...] = ()
+    """Words in tables for a label to which no class applies, such as "No Finding"."""
     positive_weights: Weights = ()
     """Weight of the images to which a class applies, for each class, such as 3 20; `balanced`:
     negatives / positives among the training labels. Empty: 1. The validation and test loss
@@ -79,7 +81,12 @@ class MultiLabel(ClassTask):
         return (*super().derived, *balanced)
 
     def classes_in(self, value: Any) -> Iterable[str]:
-        return class_lists.names_in(value)
+        return () if self._is_no_class(value) else class_lists.names_in(value)
+
+    def _is_no_class(self, value: Any) -> bool:
+        """True for a word in `no_class`, alone or in a list of one."""
+        only = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        return isinstance(only, str) and only.strip() in self.no_class
 
     def resolve(self, labels: Int[np.ndarray, "N C"]) -> Self:
         fields: dict[str, Any] = {"num_classes": self.num_classes or labels.shape[1]}
@@ -135,7 +142,14 @@ class MultiLabel(ClassTask):
 
         In numbers for each class, a cell that is empty, None or NaN is a class that is not known.
         """
-        cells = class_lists.cells_of_classes(value, self.class_names, self.num_classes)
+        if self._is_no_class(value):
+            return np.zeros(self.num_classes, np.int32)
+        try:
+            cells = class_lists.cells_of_classes(value, self.class_names, self.num_classes)
+        except ValueError as error:
+            is_word = str(error).startswith("unknown class")
+            hint = "; a word for no class at all belongs in no_class" if is_word else ""
+            raise ValueError(f"{error}{hint}") from None
         return np.asarray([self._state(cell) for cell in cells], np.int32)
 
     def _state(self, cell: Any) -> int:

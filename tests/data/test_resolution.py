@@ -197,9 +197,7 @@ def test_all_problems_are_listed_in_one_pass(tmp_path, capsys):
     assert said.out.count("cannot be used: ") == 3
     problems = json.loads((tmp_path / "out" / "problems.json").read_text())
     assert [(p["split"], p["row"]) for p in problems] == [("train", 1), ("train", 3), ("test", 0)]
-    assert said.err == (
-        "mtljax: 3 examples cannot be used; --data.on-error skip leaves them out\n"
-    )
+    assert said.err == ("mtljax: 3 examples cannot be used; --data.on-error skip leaves them out\n")
     assert main([*arguments, "--data.on-error", "skip"]) == 0
 
 

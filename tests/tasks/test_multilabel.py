@@ -202,3 +202,14 @@ def test_arrays_without_any_zero_are_not_taken_for_positives_only():
     with pytest.raises(ValueError, match="-1 and 1, but no 0"):
         task().check(celeb_a)
     task().check(LABELS)
+
+
+@pytest.mark.parametrize("value", ["No Finding", " No Finding ", ["No Finding"]])
+def test_a_word_for_no_class_is_declared(value):
+    with pytest.raises(ValueError, match="unknown class 'No Finding'.*belongs in no_class"):
+        task().parse(value)
+    declared = task(no_class=("No Finding",))
+    assert declared.parse(value).tolist() == [0, 0, 0]
+    assert list(MultiLabel(name="t", no_class=("No Finding",)).classes_in(value)) == []
+    with pytest.raises(ValueError, match="unknown class 'No Finding'"):
+        declared.parse(["No Finding", declared.class_names[0]])  # a contradiction
