@@ -14,7 +14,7 @@ from mtljax.data.layouts import SPLITS
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_text
-from mtljax.utils.text import normalized
+from mtljax.utils.text import normalized, shortened
 
 FARTHEST = 1.0
 """Distance from the image, in images, beyond which a number cannot be a fraction of its size."""
@@ -51,8 +51,10 @@ def read_yolo_file(path: Path) -> YoloFile:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path} is not valid YAML: {reason}") from None
+        mark = getattr(error, "problem_mark", None)  # str(error) has a part of the file
+        where = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or type(error).__name__
+        raise ValueError(f"{path} is not valid YAML{where}: {shortened(reason, 120)}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must have names, train and val")
     splits = {}

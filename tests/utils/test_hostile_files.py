@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtljax import transfer
 from mtljax.config import read_config
@@ -193,6 +194,44 @@ def test_coco_files(content, tmp_path):
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     requests = [LabelRequest(Detection(name="boxes", num_classes=1), "boxes")]
     check_message(lambda: make_source(f"coco:{tmp_path}", requests), tmp_path)
+
+
+ITEM = "<annotation><object><name>x</name>{}</object></annotation>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LONG,
+        f"<annotation>{LONG}",
+        f"<{LONG}/>",
+        ITEM.format(f"<bndbox><xmin>{LONG}</xmin></bndbox>"),
+        ITEM.format(f"<{WORD.strip()}>{LONG}</{WORD.strip()}>"),
+        f"<annotation><object><name>{LONG}</name></object></annotation>",
+        f"<annotation><size><width>{LONG}</width></size><object/></annotation>",
+    ],
+)
+def test_voc_files(content, tmp_path):
+    for i in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.xml").write_text(content)
+    requests = [LabelRequest(Detection(name="boxes", class_names=("x",)), "boxes")]
+    check_message(lambda: make_source(f"voc:{tmp_path}", requests), tmp_path)
+
+
+@pytest.mark.parametrize("label", [LONG, f"0 {LONG}", f"{WORD.strip()} 0.5 0.5 0.2 0.2", "\0" * 99])
+@pytest.mark.parametrize(
+    "content", [f"a: b: {LONG}", f"{{{LONG}", f"*{LONG}", LONG, f"names: {LONG}", "names: [x]"]
+)
+def test_yolo_files(content, label, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{i}.png")
+        (tmp_path / "labels" / f"{i}.txt").write_text(label)
+    (tmp_path / "data.yaml").write_text(content)
+    requests = [LabelRequest(Detection(name="boxes", class_names=("x",)), "boxes")]
+    check_message(lambda: make_source(f"yolo:{tmp_path}", requests), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["text", "gz", "header"])
