@@ -8,7 +8,12 @@ import numpy as np
 
 from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
 from mtljax.data.boxes import Boxes, BoxList, finite
-from mtljax.data.class_names import OtherClasses, absent_class, requested_names
+from mtljax.data.class_names import (
+    OtherClasses,
+    absent_class,
+    note_similar_classes,
+    requested_names,
+)
 from mtljax.data.notes import NoteCounter
 from mtljax.data.stored_masks import UNKNOWN, StoredMask, read_region
 from mtljax.tasks import Detection, Keypoints, MultiLabel, Segmentation, Task
@@ -71,6 +76,7 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
     objects at once, and objects of other categories are dropped; `notes` counts all.
     """
     kind = label_name(annotations.path, task)
+    note_similar_classes(task, getattr(task, "class_names", ()), notes)
     requested = requested_names(task, [*annotations.class_names, BACKGROUND])
     reader = _Reader(annotations, task, requested, OtherClasses(), notes)
     read = {

@@ -70,7 +70,7 @@ def read_column(
 
 def _load(path: Path) -> Mapping[str, list]:
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path).removeprefix("\ufeff"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -158,6 +158,17 @@ def test_a_folder_of_unlabelled_images_is_no_split(tmp_path):
     ]
 
 
+def test_classes_that_differ_in_case_are_a_warning(tmp_path):
+    write(tmp_path, *(f"{s}/{c}/0.png" for s in ("train", "val", "test") for c in ("a", "A", "b")))
+    (note,) = texts(opened(tmp_path), "warning")
+    assert "'A' and 'a' are two classes; write them equally if they are one" in note
+
+
+def test_class_names_are_equal_up_to_spaces(tmp_path):
+    write(tmp_path, *(f"{s}/{c}/0.png" for s in ("train", "val", "test") for c in ("a b", "c")))
+    assert classes(opened(tmp_path, class_names=("c", "a  b")).test) == [0, 1]
+
+
 def test_many_absent_classes_are_one_warning(tmp_path):
     write(tmp_path, *(f"train/class{i}/0.png" for i in range(200)), "val/class0/0.png")
     (note,) = texts(opened(tmp_path), "warning")
@@ -222,7 +233,8 @@ def test_class_names_select_folders(tmp_path):
         (["val/a/0.png", "test/b/0.png"], "none of 2 images is in the train split, only"),
         (["0.png", "1.png"], "has no folders; expected CLASS/"),
         (["a/train/b/0.png", "a/val/b/0.png", "a/test/b/0.png"], "; write class_folders:.*/a$"),
-        (["photos/a/0.png", "photos/b/0.png"], "one class only, the folder photos; if it contains"),
+        (["photos/a/0.png", "photos/b/0.png"], "one class only, in the folder photos; .*/photos$"),
+        (["images/0.png", "labels/0.txt"], "one class only, in the folder images"),
         (["a/b.txt", "c/d.txt"], "has no images in folders of classes"),
     ],
 )

@@ -407,6 +407,11 @@ def test_another_file_is_one_line(text, message, tmp_path):
     assert len(str(error.value)) < 300
 
 
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps(coco(3)), encoding="utf-8-sig")
+    assert len(read_coco(tmp_path / "c.json", NoteCounter()).images) == 3
+
+
 def test_categories_with_one_name_are_one_class(tmp_path):
     content = coco(3, categories=[{"id": i, "name": n} for i, n in ((1, "a"), (3, "a"), (7, "b"))])
     labels, notes = labels_of(tmp_path, Detection(name="boxes"), content)

@@ -1,10 +1,10 @@
 """Source of images in one folder per class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mtljax.data.base import LabelRequest, Source, require_labels
-from mtljax.data.class_names import absent_class
+from mtljax.data.class_names import absent_class, note_similar_classes, requested_names
 from mtljax.data.images import FILES
 from mtljax.data.layouts import find_images, is_utf8, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
@@ -12,7 +12,6 @@ from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
-from mtljax.tasks import Task
 from mtljax.utils.registry import did_you_mean
 from mtljax.utils.text import listed, normalized, shortened
 
@@ -53,40 +52,49 @@ def class_folders(
     root, notes = find_folder(path), NoteCounter()
     require_labels("source class_folders", requests, ["class"])
     folders = _find_class_folders(root, notes)
-    names = sorted({name for inside in folders.values() for name in inside})
+    images = {
+        (split, name): find_images(folder, notes)
+        for split, inside in folders.items()
+        for name, folder in inside.items()
+    }
+    names = sorted({name for _, name in images})
     faults = [absent_class(root, task, names, "folder") for task in tasks_of(requests)]
     absent = next(filter(None, faults), "")
-    if len(names) == 1 and not absent:
-        raise ValueError(
-            f"{root} has one class only, the folder {names[0]}; if it contains the class folders, "
-            f"write class_folders:{root / names[0]}"
-        )
+    _require_two(root, {name for (_, name), found in images.items() if found}, absent)
     tasks = [task.with_classes(names) for task in tasks_of(requests)]
-    wanted = {name for task in tasks for name in _classes(task, names)}
-    entries, seen = [], {name: set[str]() for name in names}
-    for split, inside in folders.items():
-        for name, folder in inside.items():
-            images = find_images(folder, notes)
-            if images:
-                seen[name].add(split)
-            if name not in wanted:
-                what = f"images of folder {name!r}, which is not in class_names"
-                notes.add("dropped", what, str(folder), len(images))
-                continue
-            values = tuple(name if name in _classes(task, names) else None for task in tasks)
-            member = Membership(stratum=name if stratify else "")
-            entries += [Entry(image, values, split or None, member=member) for image in images]
+    requested = [requested_names(task, names) for task in tasks]
+    entries = []
+    for (split, name), found in images.items():
+        values = tuple(name if name in own else None for own in requested)
+        if not any(values):
+            what = f"images of folder {shortened(name)!r}, which is not in class_names"
+            notes.add("dropped", what, str(folders[split][name]), len(found))
+            continue
+        member = Membership(stratum=name if stratify else "")
+        entries += [Entry(image, values, split or None, member=member) for image in found]
     if not entries:
-        fault = f"{root} has no images in folders of classes; expected {EXPECTED}"
-        raise ValueError(absent or fault)
-    _note_absences(root, list(folders), seen, notes)
+        raise ValueError(absent)
+    _note_absences(root, list(folders), images, notes)
+    note_similar_classes(tasks[0], names, notes)
     unusable = {"train": absent} if absent else {}
     return opening.source(root, entries, tasks, notes, unusable)
 
 
-def _classes(task: Task, names: Sequence[str]) -> Sequence[str]:
-    """Returns the classes of a task; all if it has no such field."""
-    return getattr(task, "class_names", names)
+def _require_two(root: Path, used: Collection[str], absent: str) -> None:
+    """Raises ValueError unless two folders have images.
+
+    Args:
+      absent: Class of a task without a folder, if any: in data for evaluation, one is enough.
+    """
+    if not used:
+        fault = f"{root} has no images in folders of classes; expected {EXPECTED}"
+        raise ValueError(absent or fault)
+    if len(used) == 1 and not absent:
+        (name,) = used
+        raise ValueError(
+            f"{root} has images of one class only, in the folder {shortened(name)}; expected "
+            f"{EXPECTED}; if it contains the class folders, write class_folders:{root / name}"
+        )
 
 
 def _find_class_folders(root: Path, notes: NoteCounter) -> dict[str, dict[str, Path]]:
@@ -159,9 +167,13 @@ def _note_outside(folder: Path, notes: NoteCounter) -> None:
 
 
 def _note_absences(
-    root: Path, splits: Sequence[str], seen: Mapping[str, set[str]], notes: NoteCounter
+    root: Path,
+    splits: Sequence[str],
+    images: Mapping[tuple[str, str], Sequence[Path]],
+    notes: NoteCounter,
 ) -> None:
     """Warns of classes without images, entirely or in some split that has others."""
+    seen = {name: {s for s in splits if images.get((s, name))} for _, name in sorted(images)}
     empty = [name for name, present in seen.items() if not present]
     if empty:
         notes.add("warning", f"classes without images in {root}: {listed(map(repr, empty))}")
