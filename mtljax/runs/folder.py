@@ -8,7 +8,8 @@ result-N.json   its result after N steps, if it was continued afterwards
 checkpoints/    the latest checkpoint and the best
 joint/          stacked checkpoints of a group that trains side by side, in its first run's folder
 report.html     the report; its figures are in plots/
-tensorboard/    event files, if requested; model.sig: the signature of a signed run
+tensorboard/    event files, if requested; mlflow: the id of the run in MLflow, if requested
+model.sig       the signature of a signed run
 
 JSON has no NaN or infinity. Such numbers are written as null, and null is read as NaN.
 """

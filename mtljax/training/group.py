@@ -27,6 +27,7 @@ from mtljax.training.recorder import Fetch
 from mtljax.training.run import Run
 from mtljax.training.steps import Chunk
 from mtljax.training.stopping import Interrupted, Stopped, StopSignal
+from mtljax.training.trackers import Trackers
 from mtljax.utils.terminal import phase
 
 
@@ -74,7 +75,7 @@ class RunGroup:
         """True for the runs that were stopped early; later steps do not count for them."""
         return [run.stopped_step is not None for run in self.runs]
 
-    def start(self, step: int, *, tensorboard: bool, quiet: bool) -> TrainState:
+    def start(self, step: int, *, trackers: Trackers, quiet: bool) -> TrainState:
         """Returns the state at `resume_step`, and starts the records of the runs."""
         joint = self._checkpoints
         if step and isinstance(joint, JointCheckpoints) and step == joint.latest():
@@ -89,7 +90,7 @@ class RunGroup:
         else:
             state = self._programs.stack([run.state(step) for run in self.runs])
         for run in self.runs:
-            run.start_recording(step, tensorboard=tensorboard, quiet=quiet)
+            run.start_recording(step, trackers=trackers, quiet=quiet)
         return state
 
     def record(self, chunk: Chunk) -> None:

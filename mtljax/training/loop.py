@@ -22,11 +22,11 @@ from mtljax.step.state import TrainState
 from mtljax.training.executors import Cost
 from mtljax.training.group import RunGroup, resume_step
 from mtljax.training.programs import Programs
-from mtljax.training.recorder import require_tensorboard
 from mtljax.training.run import Run
 from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.training.stopping import Interrupted, Stopped, stop_signal
+from mtljax.training.trackers import Trackers
 from mtljax.utils.terminal import announcements, console, phase, print_line
 
 
@@ -38,6 +38,7 @@ def train(
     load: Callable[[Experiment], Source] | None = None,
     devices: int | None = None,
     tensorboard: bool = False,
+    mlflow: str | None = None,
     quiet: bool = False,
 ) -> RunResult:
     """Trains an experiment in a run folder, or resumes it, and returns its result.
@@ -53,6 +54,7 @@ def train(
         `source`.
       devices: Number of devices to use; None: all.
       tensorboard: Write event files to `workdir/tensorboard` too.
+      mlflow: URI of an MLflow server or database that gets the records too.
       quiet: Suppress all output.
 
     Raises:
@@ -84,8 +86,8 @@ def train(
                 Run(experiment, workdir, programs, stack).write_report(result)
         return result
 
-    if tensorboard:
-        require_tensorboard()
+    trackers = Trackers(tensorboard, mlflow)
+    trackers.check()
     if load is not None:
         parallel.place(experiment.data.batch_size, devices)  # checks the devices, before the data
         with announcements(not quiet), phase(f"reading {experiment.data.source}"):
@@ -99,7 +101,7 @@ def train(
             [experiment],
             [workdir],
             programs,
-            tensorboard=tensorboard,
+            trackers=trackers,
             quiet=quiet,
             start_time=start,
         )
@@ -128,7 +130,7 @@ def train_group(
     workdirs: Sequence[Path],
     programs: Programs,
     *,
-    tensorboard: bool = False,
+    trackers: Trackers = Trackers(),
     quiet: bool = False,
     report: bool = True,
     progress: Callable[[int], None] = lambda step: None,
@@ -164,7 +166,7 @@ def train_group(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
-        state = group.start(step, tensorboard=tensorboard, quiet=quiet)
+        state = group.start(step, trackers=trackers, quiet=quiet)
         messages += microbatch_warnings(experiment, state)
         for message in () if quiet else messages:
             print_line(message)

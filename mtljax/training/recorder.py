@@ -1,8 +1,8 @@
-"""Recorder of a run: a record per log step and evaluation, to file, terminal and TensorBoard."""
+"""Recorder of a run: a record per log step and evaluation, to file, terminal and trackers."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from mtljax.step.telemetry import summary
 from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.progress import Reporter
 from mtljax.training.stopping import Stopped, failure_cause
-from mtljax.utils.optional import require
+from mtljax.training.trackers import Tracker
 from mtljax.utils.tree import flatten_json
 
 Fetch = Callable[[], dict[str, Any]]
@@ -50,8 +50,8 @@ class Recorder:
         *,
         train_size: int,
         step: int,
-        tensorboard: bool,
         quiet: bool,
+        trackers: Sequence[Tracker] = (),
         together: int = 1,
         start_time: float | None = None,
         earlier_seconds: float = 0.0,
@@ -61,6 +61,7 @@ class Recorder:
         Args:
           train_size: Number of training examples.
           step: Step that the run starts or resumes from.
+          trackers: Trackers that get the records too.
           together: Number of runs that share the measured time.
           start_time: Start of this process's work, from `time.perf_counter`; None: now.
           earlier_seconds: Wall time of the run's earlier processes.
@@ -68,9 +69,7 @@ class Recorder:
         self._experiment, self._folder = experiment, folder
         self._train_size, self._together = train_size, together
         self._reporter = Reporter(experiment.steps, step, quiet=quiet)
-        self._board = None
-        if tensorboard and jax.process_index() == 0:
-            self._board = require_tensorboard()(str(folder.path / "tensorboard"), purge_step=step)
+        self._trackers = list(trackers)
         self._pending: _Pending | None = None
         self._last = time.perf_counter()
         self._start = self._last if start_time is None else start_time
@@ -142,10 +141,16 @@ class Recorder:
 
     def _write(self, record: LogRecord) -> None:
         self._folder.append(record)
-        if self._board is not None:
-            for name, value in flatten_json(record.to_json(), "/").items():
-                if isinstance(value, (int, float)):
-                    self._board.add_scalar(name, value, record.step)
+        self._track(record.to_json(), record.step)
+
+    def _track(self, values: Mapping[str, Any], step: int) -> None:
+        scalars = {
+            name: value
+            for name, value in flatten_json(values, "/").items()
+            if isinstance(value, (int, float))
+        }
+        for tracker in self._trackers:
+            tracker.write(scalars, step)
 
     @property
     def skipped(self) -> int:
@@ -178,14 +183,20 @@ class Recorder:
         """Returns means of the telemetry over the run."""
         return summary([record.telemetry for record in self._records if record.telemetry])
 
-    def close(self) -> None:
-        """Ends the live line and the event file; may be called twice."""
+    def finish(self, test: SplitMetrics, step: int) -> None:
+        """Gives the trackers the test metrics at the chosen step, and closes them."""
+        self._track({"test": test}, step)
+        self._close_trackers(is_finished=True)
+
+    def close_progress(self) -> None:
+        """Ends the live line; may be called twice."""
         self._reporter.close()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
 
+    def close(self) -> None:
+        """Ends the live line and the trackers; may be called twice."""
+        self.close_progress()
+        self._close_trackers(is_finished=False)
 
-def require_tensorboard() -> Any:
-    """Returns the class that writes TensorBoard's event files; ValueError if not installed."""
-    return require("tensorboardX", "tensorboard", "--tensorboard").SummaryWriter
+    def _close_trackers(self, *, is_finished: bool) -> None:
+        while self._trackers:
+            self._trackers.pop().close(is_finished=is_finished)

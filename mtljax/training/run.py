@@ -34,6 +34,7 @@ from mtljax.training.programs import Programs
 from mtljax.training.recorder import Fetch, Recorder
 from mtljax.training.steps import Chunk
 from mtljax.training.stopping import Stopped
+from mtljax.training.trackers import Trackers
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import count
 
@@ -95,7 +96,7 @@ class Run:
             return restore(self.checkpoints, step, self._programs.restore_template())
         return self._programs.create(self.experiment.seed)
 
-    def start_recording(self, step: int, *, tensorboard: bool, quiet: bool) -> None:
+    def start_recording(self, step: int, *, trackers: Trackers, quiet: bool) -> None:
         """Records the training from a step on; later records in the folder are dropped."""
         records = [r for r in self._folder.history() if isinstance(r, TrainRecord)]
         seconds = [total_seconds(records), *(r.seconds or 0 for r in self._earlier_results)]
@@ -106,7 +107,7 @@ class Run:
             self._folder,
             train_size=len(self._programs.setup.source.train),
             step=step,
-            tensorboard=tensorboard,
+            trackers=trackers.open(self.experiment, self._folder.path, step),
             quiet=quiet,
             together=self._together,
             start_time=self._start_time,
@@ -183,7 +184,7 @@ class Run:
           cost: Cost of the compiled step.
           report: Draw the report too.
         """
-        self._recorder.close()
+        self._recorder.close_progress()
         best = self.checkpoints.best()
         assert best is not None
         state = last if best == int(last.step) else self.checkpoints.restore(best, last)
@@ -218,6 +219,7 @@ class Run:
         result = dataclasses.replace(result, seconds=seconds())
         self.checkpoints.tidy()
         self._folder.finish(result)
+        self._recorder.finish(result.test, best)
         return result
 
     def write_report(self, result: RunResult) -> None:

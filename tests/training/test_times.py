@@ -36,9 +36,7 @@ def speed(records, tmp_path):
     with RunFolder(tmp_path / "run", small_run.EXPERIMENT) as folder:
         for each in records:
             folder.append(each)
-        recorder = Recorder(
-            small_run.EXPERIMENT, folder, train_size=80, step=40, tensorboard=False, quiet=True
-        )
+        recorder = Recorder(small_run.EXPERIMENT, folder, train_size=80, step=40, quiet=True)
         found = recorder.speed()
         recorder.close()
     return found

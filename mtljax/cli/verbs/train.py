@@ -19,6 +19,8 @@ class TrainFlags(ExperimentFlags):
     """Number of devices; if omitted, all."""
     tensorboard: bool = False
     """Also write TensorBoard event files."""
+    mlflow: str | None = None
+    """Also log to MLflow: sqlite:///mlflow.db, or http://HOST:5000 of a server; if omitted, no."""
     quiet: bool = False
     """Print errors only."""
     screen: Literal["off", "strict"] = "off"
@@ -66,6 +68,7 @@ def train_verb(arguments: list[str]) -> int:
             load=load_screened if flags.screen == "strict" else None,
             devices=flags.devices,
             tensorboard=flags.tensorboard,
+            mlflow=flags.mlflow,
             quiet=flags.quiet,
         )
     except Stopped as stopped:
