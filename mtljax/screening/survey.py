@@ -120,7 +120,14 @@ def draw_sheet(tasks: Sequence[Task], source: Source, path: Path, count: int) ->
             cells.append(GridCell(picture, [Caption(task.name, _text(task, example))]))
     per_example = 1 + len(pictured)
     columns = min(len(cells), per_example * max(1, COLUMNS // per_example))
-    grid = ImageGrid(cells=cells, columns=columns, width=CELL * columns, dpi=DPI)
+    legend = {(text, tuple(color)): (text, color) for t in pictured for text, color in t.legend}
+    grid = ImageGrid(
+        cells=cells,
+        columns=columns,
+        width=CELL * columns,
+        dpi=DPI,
+        legend=list(legend.values()),
+    )
     plot = grid.render(path.stem, "Evenly spaced training examples with their labels")
     path.write_bytes(plot.png)
 

@@ -165,11 +165,10 @@ class Segmentation(SoftmaxTask, PixelTask):
 
     def text(self, value: Any) -> str:
         classes, counts = np.unique(self.label_values(np.asarray(value)), return_counts=True)
-        if not len(classes):
-            return "nothing"
-        most = int(classes[counts.argmax()])
-        name = self.class_names[most] if self.class_names else f"class {most}"
-        return f"{len(classes)} classes, most {name}"
+        order = np.argsort(-counts, kind="stable")
+        names = self.class_names or [f"class {i}" for i in range(self.num_classes)]
+        shares = [f"{names[classes[i]]} {100 * counts[i] / counts.sum():.3g} %" for i in order]
+        return ", ".join(shares[:3] + ["..."] * (len(shares) > 3)) or "nothing"
 
     def draw_metrics(self, axis: Any, metrics: TaskMetrics) -> str | None:
         iou = np.asarray(metrics.get("iou", ()), float)

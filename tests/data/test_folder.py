@@ -358,7 +358,7 @@ def test_the_same_mistakes_are_found_while_data_is_streamed(folder, tmp_path, ca
     assert main(["--experiment", path, *run]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert "labels.csv row 7 (005.png): task 'mask': label is 9" in said[0]
+    assert "labels.csv row 7 (005.png): task 'mask': the values 9 are not classes" in said[0]
 
 
 def test_a_json_line_that_is_none_is_named(folder):

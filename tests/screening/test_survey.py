@@ -69,9 +69,10 @@ def test_a_label_that_is_wrong_is_named(tmp_path, capsys):
     picture("mask/007.png", wrong_mask(9))(folder)
     experiment = write_experiment(tmp_path / "p.py", folder, names=("mask",))
     assert main(["data", "--experiment", experiment, "--output", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert "labels.csv row 9 (007.png): task 'mask': label is 9 at (0, 0)" in said[0]
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "task 'mask': the values 9 are not classes" in said.out
+    assert "labels.csv row 9 (007.png)" in said.out
     (problem,) = json.loads((tmp_path / "out" / "problems.json").read_text())
     assert problem["message"] in said[0]
 
@@ -113,4 +114,4 @@ def test_the_first_line_says_how_much_there_is_and_each_cause_is_printed_once(tm
     assert said.startswith(f"data of pets: {N} examples (")
     assert "; images 12 x 16 x 3" in said
     assert said.count("cannot be used") == 1
-    assert "3 examples cannot be used: task 'mask': label is 9 at (0, 0)" in said
+    assert "3 examples cannot be used: task 'mask': the values 9 are not classes; must" in said
