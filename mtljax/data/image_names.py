@@ -53,7 +53,8 @@ class FileFinder:
         first = name.partition("/")[0]
         beside = [folder.parent for folder in self._folders if folder.name == first]
         for folder in (*self._folders, *beside):
-            for file in (folder / cell, folder / name):
+            for text in dict.fromkeys((cell, name)):
+                file = folder / text
                 if file.is_file():
                     return file
         for read, what in (

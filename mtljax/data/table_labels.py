@@ -93,6 +93,7 @@ def _read_column(
 ) -> list[Any]:
     """Returns the cells of a column, without missing markers and with decimal points."""
     classes = getattr(task, "class_names", ()) or table.class_names.get(column, ())
+    classes = (*classes, *getattr(task, "no_class", ()))
     cells = [markers.value(row.cells.get(column), task, classes, row) for row in table.rows]
     return with_decimal_points(cells, task, table, notes)
 

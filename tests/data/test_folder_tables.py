@@ -458,3 +458,15 @@ def test_repeated_rows_with_boxes_in_a_file(tmp_path):
     source = opened(tmp_path, tasks=tasks, labels={"boxes": "boxes.json"})
     assert [note for note in notes_of(source) if note.startswith("dropped 1 rows that repeat")]
     assert len(labels_of(source)) == N
+
+
+def test_words_for_no_class_are_not_missing(tmp_path):
+    write_images(tmp_path)
+    values = ["None", "cat", "NA", "dog"]
+    write_csv(tmp_path, [{"image": n, "kind": values[i % 4]} for i, n in enumerate(NAMES)])
+    task = MultiLabel(name="kind", class_names=("cat", "dog"), no_class=("None",))
+    found = labels_of(source := opened(tmp_path, tasks=(task,)))
+    assert [found[i][0].tolist() for i in (0, 1, 3)] == [[0, 0], [1, 0], [0, 1]]
+    assert [note.partition(",")[0] for note in notes_of(source)] == [
+        "missing 3 labels of task 'kind' marked 'NA'"
+    ]
