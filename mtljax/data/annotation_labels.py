@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
 from mtljax.data.boxes import Boxes, BoxList, finite
@@ -93,9 +94,21 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
                 labels.values[name] = read(image)
             except ValueError as error:
                 labels.faults[name] = f"{image.place}: {error}"
+    if kind == "boxes":
+        _require_pixels(annotations, [value["boxes"] for value in labels.values.values()])
     noun = {"masks": "masks", "classes": "occurrences"}.get(kind, "boxes")
     reader.others.note(noun, notes)
     return labels
+
+
+def _require_pixels(annotations: AnnotationSet, boxes: Sequence[Float[np.ndarray, "n 4"]]) -> None:
+    """Raises ValueError if all boxes are within one pixel, as fractions of the image are."""
+    values = np.concatenate([np.zeros((0, 4)), *boxes])
+    if len(values) and values.max() <= 1 and (values % 1 > 0).any():
+        raise ValueError(
+            f"{annotations.path}: all boxes are within the first pixel; coordinates must be in "
+            "pixels, not fractions of the image"
+        )
 
 
 def _check_settings(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> None:

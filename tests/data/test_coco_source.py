@@ -407,6 +407,14 @@ def test_another_file_is_one_line(text, message, tmp_path):
     assert len(str(error.value)) < 300
 
 
+def test_boxes_in_fractions_of_the_image_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="coordinates must be in pixels, not fractions"):
+        labels_of(
+            tmp_path, Detection(name="boxes"), coco(3, lambda i: [{"bbox": [0.2, 0.1, 0.5, 0.6]}])
+        )
+    labels_of(tmp_path, Detection(name="boxes"), coco(3, lambda i: [{"bbox": [0, 0, 1, 1]}]))
+
+
 def test_a_byte_order_mark_is_accepted(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps(coco(3)), encoding="utf-8-sig")
     assert len(read_coco(tmp_path / "c.json", NoteCounter()).images) == 3
