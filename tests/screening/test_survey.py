@@ -71,10 +71,10 @@ def test_a_label_that_is_wrong_is_named(tmp_path, capsys):
     assert main(["data", "--experiment", experiment, "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
-    assert "task 'mask': the values 9 are not classes" in said.out
-    assert "labels.csv row 9 (007.png)" in said.out
     (problem,) = json.loads((tmp_path / "out" / "problems.json").read_text())
-    assert problem["message"] in said[0]
+    assert "labels.csv row 9 (007.png): task 'mask': the values 9" in problem["message"]
+    where, _, cause = problem["message"].partition(": ")
+    assert f"1 example cannot be used: {cause}, first: {where}\n" in said.out
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
