@@ -73,16 +73,9 @@ def folder(
     if channels < 1:
         raise ValueError(f"source folder: channels must be >= 1, not {channels}")
     root, notes = find_folder(path), NoteCounter()
+    opening = Opening(size, channels, validation, test, seed)
     if table is None and not has_tables(root) and all(r.key.endswith(".json") for r in requests):
-        return coco(
-            str(root),
-            size=size,
-            channels=channels,
-            validation=validation,
-            test=test,
-            seed=seed,
-            requests=requests,
-        )
+        return _without_table(root, opening, requests)
     files = find_tables(root, table)
     content = read_tables(list(files), encoding, notes)
     markers = MissingMarkers(missing, notes)
@@ -106,10 +99,22 @@ def folder(
     examples = dataclasses.replace(examples, channels=channels, size=read_size(size, "folder"))
     names = [images.names[i] for i in kept]
     of_row = [splits[i] or ("train" if any(splits) else "") for i in kept]
-    opening = Opening(size, channels, validation, test, seed)
     parts = opening.split(names, examples.members, of_row, notes)
     require_whole_groups(str(content.path), parts, examples.members)
     return source_of_files(examples, parts, notes)
+
+
+def _without_table(root: Path, opening: Opening, requests: Sequence[LabelRequest]) -> Source:
+    """Returns the source of a folder whose labels are all in COCO files."""
+    return coco(
+        str(root),
+        size=opening.size,
+        channels=opening.channels,
+        validation=opening.validation,
+        test=opening.test,
+        seed=opening.seed,
+        requests=requests,
+    )
 
 
 def _examples(
