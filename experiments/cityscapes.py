@@ -21,7 +21,7 @@ experiment = Experiment(
     name="cityscapes",
     tasks=(
         Segmentation(name="segmentation", num_classes=7, ignore=-1, decoder="aspp"),
-        Depth(name="depth", center=0.1, floor=1e-4, decoder="aspp"),
+        Depth(name="depth", center=0.1, scale=1.0, floor=1e-4, decoder="aspp"),
     ),
     data=Data(
         source="npy_folders:cityscapes",

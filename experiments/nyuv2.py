@@ -19,7 +19,7 @@ experiment = Experiment(
     name="nyuv2",
     tasks=(
         Segmentation(name="segmentation", num_classes=13, ignore=-1, decoder="aspp"),
-        Depth(name="depth", center=2.7, decoder="aspp"),
+        Depth(name="depth", center=2.7, scale=1.0, decoder="aspp"),
         Normals(name="normals", decoder="aspp"),
     ),
     data=Data(

@@ -1,7 +1,7 @@
 """Depth: one distance per pixel."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -47,10 +47,12 @@ class Depth(PixelTask):
     d^2 - `balance` * (mean d)^2. Below `floor`, ln p is continued linearly."""
     balance: float = 0.5
     """Scale invariance of `silog`: 0 is the plain log error, 1 ignores the scale."""
-    center: float = 1.0
-    """Typical depth; the prediction of an untrained network."""
-    scale: float = 1.0
-    """Typical distance from `center`."""
+    center: float | None = None
+    """Typical depth; the prediction of an untrained network. none: mean of the training labels, or
+    1 without such."""
+    scale: float | None = None
+    """Typical distance from `center`. none: standard deviation of the training labels, or 1 without
+    such."""
     floor: float = 0.01
     """Lower limit of predictions in metrics, for which logarithms are finite."""
     unit: float = 1.0
@@ -73,19 +75,45 @@ class Depth(PixelTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.require_choice(self, "kind", Kind)
-        checks.require_positive(self, "center", "scale", "floor", "unit")
-        if self.max_value is not None:
-            checks.require_positive(self, "max_value")
+        checks.require_positive(self, "floor", "unit")
+        for field in ("center", "scale", "max_value"):
+            if getattr(self, field) is not None:
+                checks.require_positive(self, field)
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        return tuple(name for name in ("center", "scale") if getattr(self, name) is None)
+
+    @property
+    def is_resolved(self) -> bool:
+        return True
+
+    def resolve(self, labels: Float[np.ndarray, "N H W"]) -> Self:
+        known = labels[has_depth(labels)]
+        if not known.size:
+            return self
+        moments = {"center": known.mean(dtype=np.float64), "scale": known.std(dtype=np.float64)}
+        moments["scale"] = moments["scale"] or moments["center"]
+        values = {name: float(f"{moments[name]:.6g}") for name in self.derived}
+        return dataclasses.replace(self, **values)  # type: ignore[arg-type]  # by field name
+
+    @property
+    def _center(self) -> float:
+        return 1.0 if self.center is None else self.center
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.scale is None else self.scale
 
     def head(self) -> nn.Module:
-        return self.dense_head(outputs=1, squeeze=True, center=self.center, scale=self.scale)
+        return self.dense_head(outputs=1, squeeze=True, center=self._center, scale=self._scale)
 
     def pixel_losses(self, output: Depths, label: Depths) -> PixelLosses:
         valid = has_depth(label)
-        label = jnp.where(valid, label, self.center)
+        label = jnp.where(valid, label, self._center)
         if self.kind == "silog":
             return self._silog(output, label, valid), valid
-        error = jnp.abs(output - label) / self.scale
+        error = jnp.abs(output - label) / self._scale
         return (_berhu(error, valid) if self.kind == "berhu" else error), valid
 
     def _silog(self, output: Depths, label: Depths, valid: Mask) -> Depths:
@@ -152,7 +180,7 @@ class Depth(PixelTask):
 
     @property
     def _color_range(self) -> tuple[float, float]:
-        return max(0.0, self.center - 2 * self.scale), self.center + 2 * self.scale
+        return max(0.0, self._center - 2 * self._scale), self._center + 2 * self._scale
 
 
 def has_depth(label: Any) -> Bool[Array, "*size"]:

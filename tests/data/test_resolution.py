@@ -216,7 +216,7 @@ def test_maps_without_a_measured_pixel_are_missing_and_counted(tmp_path):
     source = load_source(experiment_of(folder, Depth(name="depth")))
     assert source.train.present["depth"].tolist() == [False, True, False, True]
     (note,) = source.notes
-    assert (note.kind, note.count) == ("dropped", 3)
+    assert (note.kind, note.count) == ("missing", 3)
     assert "depth maps without a measured pixel" in note.what
 
 

@@ -53,6 +53,24 @@ def test_markers_that_make_no_sense_are_refused(options, message):
         Depth(name="d", **options)
 
 
+def test_center_and_scale_are_those_of_the_measured_training_pixels():
+    labels = np.random.default_rng(0).uniform(800, 9000, (5, 6, 7)).astype(np.float32)
+    labels[:, 2] = 0
+    task = Depth(name="d").resolve(labels)
+    known = labels[labels > 0].astype(np.float64)
+    assert task.center == pytest.approx(known.mean(), rel=1e-5)
+    assert task.scale == pytest.approx(known.std(), rel=1e-5)
+    assert Depth(name="d", scale=2.0).resolve(labels).scale == 2.0
+    assert Depth(name="d").resolve(np.full((1, 2, 2), 5, np.float32)).scale == 5.0
+    # Without it, a network that predicts 1 has a loss of thousands, which other tasks suffer from.
+    present = np.ones(5, bool)
+    untrained = np.full(labels.shape, task.center, np.float32)
+    total, count = task.loss(untrained, labels, present)
+    assert 0.5 < total / count < 1
+    empty = Depth(name="d").resolve(np.zeros((2, 3, 3), np.float32))
+    assert (empty.center, empty.is_resolved) == (None, True)
+
+
 TASKS = [Edges(name="e"), Saliency(name="s")]
 
 
