@@ -11,6 +11,7 @@ from mtljax.data.encoded_images import EncodedImage, ImageFile
 from mtljax.data.images import FILES
 from mtljax.data.layouts import is_hidden
 from mtljax.data.notes import NoteCounter
+from mtljax.data.rows import Row
 from mtljax.utils.text import normalized, shortened
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
@@ -20,30 +21,34 @@ DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 class FileFinder:
-    """Search for files by the names in cells, in some folders in this order.
+    """Search for files by the names in cells.
 
-    A name is a path with slashes or backslashes, relative to a folder. It is compared in Unicode
+    A name is a path with slashes or backslashes, relative to the folder of the table or of the data
+    set, or to its subfolder. It is compared in Unicode
     normal form C, without the case of the extension, and may lack the extension if no other file
     has this name. An absolute path that does not exist here is matched by its longest end that is a
     file in a folder. Names with a converted form are counted in `notes`.
     """
 
-    def __init__(self, folders: Sequence[Path], notes: NoteCounter) -> None:
-        self._folders, self._notes = tuple(folders), notes
+    def __init__(self, root: Path, subfolder: str, notes: NoteCounter) -> None:
+        self._root, self._subfolder, self._notes = root, subfolder, notes
+        self._folders: tuple[Path, ...] = ()
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
-    def find(self, cell: Any, place: str) -> ImageFile:
+    def find(self, cell: Any, row: Row) -> ImageFile:
         """Returns the file that a cell names; raises ValueError if there is none, or are several.
 
         Args:
           cell: File name, id of an image, or encoded image.
-          place: File and row of the cell, for the notes.
+          row: Row of the cell.
         """
         if isinstance(cell, EncodedImage):
             return cell
         name = _name(cell)
+        parents = dict.fromkeys((row.file.parent, self._root))
+        self._folders = tuple(path for p in parents for path in (p / self._subfolder, p))
         try:
-            return self._find(str(cell), name, place)
+            return self._find(str(cell), name, str(row))
         except (OSError, ValueError) as error:  # too long, or with NUL characters
             if isinstance(error, _NotFound):
                 raise ValueError(str(error)) from None

@@ -36,7 +36,7 @@ def read_images(table: Table, column: str, finder: FileFinder, faults: dict[int,
     for i, row in enumerate(table.rows):
         cell = row.cells.get(column)
         try:
-            files.append(finder.find(cell, str(row)))
+            files.append(finder.find(cell, row))
         except ValueError as error:
             faults.setdefault(i, str(error))
             files.append(Path(cell) if isinstance(cell, str) and cell.isprintable() else Path())

@@ -75,7 +75,7 @@ def read_labels(
             task.check_columns(columns)
         values = _joined(table, columns, cells, task, faults)
     else:
-        finder = FileFinder((root / columns[0], root), notes)
+        finder = FileFinder(root, columns[0], notes)
         values = _with_files(table, cells[0], task, finder, faults)
     classes = table.class_names.get(columns[0], ()) if len(columns) == 1 else ()
     with error_prefix(table.path):
@@ -125,7 +125,7 @@ def _with_files(
         is_name = isinstance(value, str) and value.lower().endswith(FILES)
         if is_name or (isinstance(task, PixelTask) and isinstance(value, (str, int, float))):
             try:
-                value = finder.find(value, str(row))
+                value = finder.find(value, row)
             except ValueError as error:
                 faults[i] = f"task {task.name!r}: {error}"
         values.append(value)

@@ -1,11 +1,12 @@
 """Tables of labels: CSV, JSON lines and Parquet files, one or several as one table."""
 
 import fnmatch
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.data.layouts import SPLITS, is_hidden
+from mtljax.data.layouts import SPLITS, is_hidden, split_name, subfolders
 from mtljax.data.notes import NoteCounter
 from mtljax.data.parquet import read_parquet
 from mtljax.data.rows import Row, Table
@@ -18,8 +19,8 @@ __all__ = ["Row", "Table", "find_tables", "normalized", "read_table", "read_tabl
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".txt", ".gz", ".zip")
 """Extensions of files that may be tables, but are not read."""
-FOLDERS = ("", "data")
-"""Subfolders with tables; Hugging Face writes `data/train-00000-of-00002.parquet`."""
+FOLDERS = ("", "data", "default")
+"""Subfolders with tables or splits, as in `data/train-00000-of-00002.parquet` of Hugging Face."""
 
 
 def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
@@ -28,7 +29,8 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
     Args:
       folder: Folder, whose subfolder `data` is searched as well.
       name: File name or pattern, such as `data/train-*.parquet`. None: the only table, or all of
-        them if their names are those of splits, such as `train.csv` and `val.csv`.
+        them if their names are those of splits, such as `train.csv` and `val.csv`, or if they are
+        in folders of splits, such as `train/labels.csv` and `val/labels.csv`.
     """
     if name is not None:
         files = [folder / name] if (folder / name).is_file() else _matching(folder, name)
@@ -41,6 +43,8 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
         return {file: split_of_name(file) if len(files) > 1 else "" for file in files}
     for subfolder in FOLDERS:
         tables = _tables(folder / subfolder)
+        if not tables and (found := _tables_of_split_folders(folder / subfolder)):
+            return found
         splits = {path: split_of_name(path) for path in tables}
         if len(tables) == 1:
             return dict.fromkeys(tables, "")
@@ -59,7 +63,8 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
 
 def has_tables(folder: Path) -> bool:
     """Returns True if `find_tables` searches among tables of a folder."""
-    return any(_tables(folder / subfolder) for subfolder in FOLDERS)
+    places = [folder / subfolder for subfolder in FOLDERS]
+    return any(_tables(place) or _tables_of_split_folders(place) for place in places)
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -67,6 +72,13 @@ def _tables(folder: Path) -> list[Path]:
         return []
     files = (path for path in folder.iterdir() if not is_hidden(path.name))
     return sorted(path for path in files if path.suffix.lower() in EXTENSIONS)
+
+
+def _tables_of_split_folders(folder: Path) -> dict[Path, str]:
+    """Returns the tables in folders that are named after splits, with these splits."""
+    inside = subfolders(folder) if folder.is_dir() else []
+    splits = {path: split for path in inside if (split := split_name(path.name))}
+    return {table: split for path, split in splits.items() for table in _tables(path)}
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
@@ -97,7 +109,7 @@ def read_tables(files: Sequence[Path], encoding: str, notes: NoteCounter) -> Tab
                     f"{table.path}: column {column!r} has other class names than {files[0].name}"
                 )
     return Table(
-        path=files[0].parent,
+        path=Path(os.path.commonpath([file.parent for file in files])),
         rows=tuple(row for table in tables for row in table.rows),
         columns=tuple(dict.fromkeys(name for table in tables for name in table.columns)),
         class_names=classes,

@@ -470,3 +470,20 @@ def test_words_for_no_class_are_not_missing(tmp_path):
     assert [note.partition(",")[0] for note in notes_of(source)] == [
         "missing 3 labels of task 'kind' marked 'NA'"
     ]
+
+
+@pytest.mark.parametrize("layout", ["{}", "data/{}", "default/{}", "{}_set"])
+@pytest.mark.parametrize("images", ["", "images"])
+def test_tables_in_folders_of_splits(layout, images, tmp_path):
+    parts = {"train": range(8), "val": range(8, 10), "test": range(10, 12)}
+    for name, part in parts.items():
+        root = tmp_path / layout.format(name)
+        (root / images).mkdir(parents=True)
+        for row, i in enumerate(part):  # the same names in all folders
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(root / images / f"{row}.png")
+        kinds = [("cat", "dog")[i % 2] for i in part]
+        write_csv(root, [{"image": f"{row}.png", "kind": k} for row, k in enumerate(kinds)])
+    source = opened(tmp_path)
+    assert [len(split) for split in source.splits().values()] == [8, 2, 2]
+    assert contents(source) == LABELS
+    assert re.search(r" row 3 of test\w*/labels.csv .1.png.$", source.test.place(1))

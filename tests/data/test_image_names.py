@@ -6,6 +6,7 @@ import pytest
 
 from mtljax.data.image_names import FileFinder
 from mtljax.data.notes import NoteCounter
+from mtljax.data.rows import Row
 
 NFD = unicodedata.normalize("NFD", "é")
 
@@ -16,8 +17,10 @@ def find(folder, cell, *names):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     notes = NoteCounter()
-    found = FileFinder((folder / "images", folder), notes).find(cell, "t.csv row 2")
-    return found.relative_to(folder / "images").as_posix(), [str(n) for n in notes.notes()]
+    found = FileFinder(folder, "images", notes).find(cell, Row(2, {}, folder / "t.csv"))
+    return found.relative_to(folder / "images").as_posix(), [
+        str(n).replace(f"{folder}/", "") for n in notes.notes()
+    ]
 
 
 STEM = ["converted 1 image names without an extension, first: t.csv row 2"]
@@ -94,6 +97,6 @@ def test_names_without_a_file_are_refused(cell, names, message, tmp_path):
 
 def test_unused_images(tmp_path):
     find(tmp_path, "a.png", "a.png", "b.JPG", "c.txt", "sub/d.png")
-    finder = FileFinder((tmp_path / "images",), NoteCounter())
-    used = [finder.find("a.png", "")]
+    finder = FileFinder(tmp_path, "images", NoteCounter())
+    used = [finder.find("a.png", Row(2, {}, tmp_path / "t.csv"))]
     assert [path.name for path in finder.unmatched(used)] == ["b.JPG"]

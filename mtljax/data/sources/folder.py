@@ -51,7 +51,8 @@ def folder(
     Args:
       path: Folder, relative to the working directory or `$MTLJAX_DATA`.
       table: Name of the table in the folder, or a pattern of several (`data/train-*.parquet`). May
-        be omitted if there is only one, or one per split: train.csv, val.csv, test.csv.
+        be omitted if there is only one, or one per split: train.csv, val.csv, test.csv, or in
+        folders train, val, test.
       image: Column with the images' file names, relative to the subfolder `images` or the folder,
         with or without extension, or with the images.
       split: Column with train, validation or test; an absent split is cut from train. Without it,
@@ -79,8 +80,7 @@ def folder(
     files = find_tables(root, table)
     content = read_tables(list(files), encoding, notes)
     markers = MissingMarkers(missing, notes)
-    places = dict.fromkeys((root / "images", root, *(file.parent for file in files)))
-    finder = FileFinder(tuple(places), notes)
+    finder = FileFinder(root, "images", notes)
     faults = {i: row.fault for i, row in enumerate(content.rows) if row.fault}
     images = read_images(content, image, finder, faults)
     labels = [_labels(content, images.files, root, r, markers, notes) for r in requests]
@@ -142,7 +142,9 @@ def _examples(
 def _number(table: Table, index: int) -> int | str:
     """Returns the number of a row, with its file if the table has several."""
     row = table.rows[index]
-    return row.number if row.file == table.path else f"{row.number} of {row.file.name}"
+    if row.file == table.path:
+        return row.number
+    return f"{row.number} of {row.file.relative_to(table.path).as_posix()}"
 
 
 def _members(
