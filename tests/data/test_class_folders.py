@@ -10,7 +10,7 @@ from PIL import Image
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest
 from mtljax.data.layouts import split_name
-from mtljax.tasks import Classification
+from mtljax.tasks import Classification, Regression
 
 
 def write(root, *names):
@@ -254,6 +254,16 @@ def test_a_split_repeated_by_an_archive_is_one_folder(tmp_path):
         tmp_path, "seg_train/seg_train".replace("seg_", "set_"), "test_set/test_set", "val"
     )
     assert classes(opened(tmp_path).test) == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_single_classification_task_may_have_any_name(tmp_path):
+    cats_and_dogs(tmp_path, "train", "val", "test")
+    kind, age = Classification(name="kind"), Regression(name="age")
+    source = make_source(f"class_folders:{tmp_path}", [LabelRequest(kind, "kind")])
+    assert classes(source.test) == [0, 0, 0, 1, 1, 1]
+    for requests in ([(age, "age")], [(kind, "kind"), (age, "class")], [(kind, "species")]):
+        with pytest.raises(ValueError, match="source class_folders has no labels"):
+            make_source(f"class_folders:{tmp_path}", [LabelRequest(*r) for r in requests])
 
 
 def test_a_class_may_be_called_train(tmp_path):

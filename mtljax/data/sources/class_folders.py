@@ -12,6 +12,7 @@ from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import Entry, Opening
+from mtljax.tasks import Classification
 from mtljax.utils.registry import did_you_mean
 from mtljax.utils.text import listed, normalized, shortened
 
@@ -34,7 +35,8 @@ def class_folders(
 
     Classes are in alphabetical order. Images may be in subfolders of a class. The class folders may
     be in folders of splits: train, val and test, or valid, validation, dev, training, testing. A
-    split that is absent is cut from train. With `class_names`, other folders are left out.
+    split that is absent is cut from train. With `class_names`, other folders are left out. A
+    single `Classification` task reads the label under any name of the task.
 
     Args:
       path: Folder of the class folders, relative to the working directory or `$MTLJAX_DATA`.
@@ -50,7 +52,8 @@ def class_folders(
     """
     opening = Opening(size, channels, validation, test, seed, group)
     root, notes = find_folder(path), NoteCounter()
-    require_labels("source class_folders", requests, ["class"])
+    if [(type(task), key) for task, key in requests] != [(Classification, requests[0].task.name)]:
+        require_labels("source class_folders", requests, ["class"])
     folders = _find_class_folders(root, notes)
     images = {
         (split, name): find_images(folder, notes)
