@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from mtljax.data.encoded_images import EncodedImage, ImageFile
 from mtljax.data.image_names import FileFinder
+from mtljax.data.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
 from mtljax.utils.registry import nearest
@@ -28,7 +29,10 @@ def read_images(table: Table, column: str, finder: FileFinder, faults: dict[int,
     """
     if column not in table.columns:
         fault = f"no column {column!r} with the images' names{nearest(column, table.columns)}"
-        raise ValueError(f"{table.path} has {fault}; image=COLUMN selects another")
+        has_file = any(name.lower().endswith(FILES) for name in table.columns)
+        hint = "row 1 must have the names of the columns" if has_file else ""
+        hint = hint or "image=COLUMN selects another"
+        raise ValueError(f"{table.path} has {fault}; {hint}")
     if column in table.unusable:
         kind = table.unusable[column]
         raise ValueError(f"{table.path}: column {column!r} has the type {kind}, not image files")

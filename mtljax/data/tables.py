@@ -144,4 +144,6 @@ def read_table(path: Path, encoding: str = "", notes: NoteCounter | None = None)
         raise ValueError(f"{path} cannot be read: {error.strerror or first_line(error)}") from None
     if not table.rows:
         raise ValueError(f"{path} is empty: it has no rows")
+    if not table.columns and table.rows[0].fault:
+        raise ValueError(f"{table.rows[0]}: {table.rows[0].fault}")
     return table

@@ -203,7 +203,9 @@ def _read_object(line: str) -> tuple[dict[str, Any], str]:
         return {}, shortened(str(error), 100)
     except RecursionError:
         return {}, "invalid JSON: nested too deeply"
-    return (cells, "") if isinstance(cells, dict) else ({}, "must be a JSON object")
+    return (
+        (cells, "") if isinstance(cells, dict) else ({}, "must be a JSON object, one in each line")
+    )
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -487,3 +487,14 @@ def test_tables_in_folders_of_splits(layout, images, tmp_path):
     assert [len(split) for split in source.splits().values()] == [8, 2, 2]
     assert contents(source) == LABELS
     assert re.search(r" row 3 of test\w*/labels.csv .1.png.$", source.test.place(1))
+
+
+def test_a_table_without_a_header_is_refused_with_the_reason(tmp_path):
+    write_images(tmp_path)
+    write_csv(tmp_path, rows_of())
+    path = tmp_path / "labels.csv"
+    path.write_text(path.read_text().partition("\n")[2])
+    with pytest.raises(
+        ValueError, match="no column 'image' .*; row 1 must have the names of the c"
+    ):
+        opened(tmp_path)

@@ -172,8 +172,16 @@ def test_json_lines(tmp_path):
         faults = [row.fault for row in table.rows[2:]]
         assert faults[0] == faults[4].replace("'x'", "'kind'") == "two values have the name 'kind'"
         assert faults[1].startswith("invalid JSON: Expecting ',' delimiter")
-        assert faults[2] == "must be a JSON object"
+        assert faults[2] == "must be a JSON object, one in each line"
         assert faults[3] == "invalid JSON: nested too deeply"
+
+
+@pytest.mark.parametrize("text", ['[{"image": "a.png"}]', '[\n  {\n    "image": 1\n  }\n]', "1"])
+def test_a_file_without_json_lines_is_refused_with_the_reason(text, tmp_path):
+    with pytest.raises(
+        ValueError, match="t.jsonl row 1: (must be a JSON object, one|invalid JSON)"
+    ):
+        read(tmp_path, text, name="t.jsonl")
 
 
 def write(folder, *names):
