@@ -117,6 +117,7 @@ class FileExamples:
     ) -> None:
         """Adds the rows with an invalid cell to `unusable`."""
         is_cleaned = type(task).clean is not Task.clean
+        needs_size = is_cleaned and task.cleans_by_size
         valid = set()
         for i, value in enumerate(column):
             if value is None or isinstance(value, ImageFile | StoredLabel) or i in unusable:
@@ -125,8 +126,8 @@ class FileExamples:
                 continue
             try:
                 with error_prefix(f"{self.place(i)}: {self.images[i].name}"):
-                    size = image_size(opened(self.images[i])) if is_cleaned else (1, 1)
-                if is_cleaned:
+                    size = image_size(opened(self.images[i])) if needs_size else (1, 1)
+                if needs_size:
                     with error_prefix(self.place(i)):
                         _require_size(value, size)
                 _, changed = clean_label(task, value, size, self.place(i))

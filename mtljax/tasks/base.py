@@ -15,7 +15,7 @@ from mtljax.tasks.drawing import RGB, Color
 from mtljax.tasks.metric import Metrics, MetricSpec, NoMetrics, Present, TaskMetrics
 from mtljax.tasks.warps import Pixels, Warp
 
-ChangeKind = Literal["dropped", "clipped", "missing"]
+ChangeKind = Literal["dropped", "clipped", "converted", "missing"]
 Changes = Mapping[tuple[ChangeKind, str], int]
 """Numbers of changed values of a label, by kind and description in the plural."""
 SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
@@ -42,6 +42,8 @@ class Task(abc.ABC):
     """True if labels may be JPEG files, whose compression changes values."""
     accepts_empty_columns: ClassVar[bool] = False
     """True if some of the columns of one label may be empty."""
+    cleans_by_size: ClassVar[bool] = True
+    """True if `clean` depends on the size of the image, if the class defines it."""
     former: ClassVar[Mapping[str, Any]] = {}
     """Values of fields in configurations that were written before these fields existed, if they are
     not the defaults."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, class_lists, drawing
-from mtljax.tasks.base import SumAndCount
+from mtljax.tasks.base import ChangeKind, Changes, SumAndCount
 from mtljax.tasks.class_losses import (
     ClassLoss,
     Weights,
@@ -30,6 +30,14 @@ from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B C"]
 Uncertain = Literal["error", "missing", "negative", "positive"]
+UNCERTAIN = -2
+"""State of an uncertain class in a parsed label."""
+STATES: dict[str, tuple[int, ChangeKind, str]] = {
+    "missing": (-1, "missing", "labels: uncertain classes"),
+    "negative": (0, "converted", "uncertain classes to no"),
+    "positive": (1, "converted", "uncertain classes to yes"),
+}
+"""Value of `uncertain` -> state of the class, and the note on it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,7 @@ class MultiLabel(ClassTask):
     factor (1 - p)^g. 0 is cross entropy. The validation and test loss includes it."""
 
     accepts_empty_columns = True
+    cleans_by_size = False
     main_metric = "map"
     metric_specs = {
         "map": MetricSpec("mean average precision", higher_is_better=True),
@@ -141,6 +150,7 @@ class MultiLabel(ClassTask):
         """Parses `negative` or 1 of each class, {class name: number}, "cat;dog" or class names.
 
         In numbers for each class, a cell that is empty, None or NaN is a class that is not known.
+        An uncertain class is `UNCERTAIN`, which `clean` replaces.
         """
         if self._is_no_class(value):
             return np.zeros(self.num_classes, np.int32)
@@ -153,7 +163,7 @@ class MultiLabel(ClassTask):
         return np.asarray([self._state(cell) for cell in cells], np.int32)
 
     def _state(self, cell: Any) -> int:
-        """Returns 1, 0, or -1 for a class that is not known."""
+        """Returns 1, 0, -1 for a class that is not known, or `UNCERTAIN`."""
         number = class_lists.flag(cell)
         if number is None or number == 1:
             return -1 if number is None else 1
@@ -161,13 +171,21 @@ class MultiLabel(ClassTask):
         if number == self.negative:
             return 0
         if number == other and self.uncertain != "error":
-            return {"missing": -1, "negative": 0, "positive": 1}[self.uncertain]
+            return UNCERTAIN
         hint = f"; set negative={other} if {other} means no, or uncertain=missing (or negative, "
         hint += "positive) if it means uncertain"
         raise ValueError(
             f"{number:g}; must be {self.negative} or 1, or empty if it is not known"
             f"{hint if number == other else ''}"
         )
+
+    def clean(self, label: Any, size: Pixels) -> tuple[Any, Changes]:
+        """Replaces uncertain classes by what the task takes them for."""
+        uncertain = label == UNCERTAIN
+        if self.uncertain == "error" or not uncertain.any():
+            return label, {}
+        state, kind, what = STATES[self.uncertain]
+        return np.where(uncertain, state, label), {(kind, what): int(uncertain.sum())}
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, " C"]:
         return np.zeros(self.num_classes, np.int32)

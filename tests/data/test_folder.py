@@ -1,5 +1,6 @@
 """Somebody's own data: a folder of images and a table of labels, and what can be wrong with it."""
 
+import dataclasses
 import json
 import re
 
@@ -386,3 +387,15 @@ def test_nothing_but_what_is_kept_is_read_before_it_is_asked_for(folder):
     assert not isinstance(streamed.train, Arrays)
     for i in (0, 3):
         np.testing.assert_array_equal(streamed.train[i]["image"], kept.train[i]["image"])
+
+
+def test_uncertain_classes_are_counted(folder):
+    rows = list(rows_of())
+    rows[4] |= {"wild": "-1"}
+    write_table(folder, rows)
+    task = dataclasses.replace(FOR["traits"], uncertain="positive")
+    source = make_source(f"folder:'{folder}'", [LabelRequest(task, "wild,old")])
+    assert source.train[2]["labels"]["traits"].tolist() == [1, 0]
+    (note,) = source.notes
+    assert (note.kind, note.count) == ("converted", 1)
+    assert "uncertain classes to yes of task 'traits'" in note.what

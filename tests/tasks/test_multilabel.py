@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtljax.data.base import Arrays
+from mtljax.data.lazy import clean_label
 from mtljax.data.statistics import label_statistics
 from mtljax.tasks import MultiLabel
 from mtljax.tasks.multilabel import average_precision
@@ -97,14 +98,22 @@ def test_an_ambiguous_list_is_refused():
     assert task(("cat", "dog")).parse("1 0").tolist() == [1, 0]
 
 
+def cleaned(value, **options):
+    label, changed = clean_label(task(**options), value, (8, 8), "row 1")
+    return label.tolist(), changed
+
+
 @pytest.mark.parametrize(
-    ("uncertain", "state"), [("missing", -1), ("negative", 0), ("positive", 1)]
+    ("uncertain", "state", "kind"),
+    [("missing", -1, "missing"), ("negative", 0, "converted"), ("positive", 1, "converted")],
 )
-def test_uncertain_labels_are_what_the_task_says(uncertain, state):
-    assert task(uncertain=uncertain).parse(["-1", "0", "1"]).tolist() == [state, 0, 1]
-    assert task(uncertain=uncertain).parse("1 -1 0").tolist() == [1, state, 0]
-    celeb_a = task(uncertain=uncertain, negative=-1)
-    assert celeb_a.parse([0, -1, 1]).tolist() == [state, 0, 1]
+def test_uncertain_labels_are_what_the_task_says_and_are_counted(uncertain, state, kind):
+    label, changed = cleaned(["-1", "0", "1"], uncertain=uncertain)
+    assert label == [state, 0, 1]
+    assert [(key[0], count) for key, count in changed.items()] == [(kind, 1)]
+    assert cleaned("1 -1 0", uncertain=uncertain)[0] == [1, state, 0]
+    assert cleaned([0, -1, 1], uncertain=uncertain, negative=-1)[0] == [state, 0, 1]
+    assert cleaned([None, 0, 1], uncertain=uncertain) == ([-1, 0, 1], {})
     with pytest.raises(ValueError, match="2; must be"):
         task(uncertain=uncertain).parse([2, 0, 0])
 
