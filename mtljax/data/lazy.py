@@ -15,6 +15,7 @@ from mtljax.data.notes import Note, NoteCounter
 from mtljax.tasks import Task
 from mtljax.tasks.base import Changes
 from mtljax.tasks.warps import Pixels, Resize, resize_image
+from mtljax.utils.text import error_prefix
 
 MAX_MOMENT_IMAGES = 1000
 """Maximum number of images over which mean and standard deviation are estimated."""
@@ -101,9 +102,10 @@ class LazySplit:
             if changed and isinstance(value, np.ndarray):  # cells are counted by their source
                 self.changes[index, task.name] = changed
             present[task.name] = np.bool_(label is not None)
-            labels[task.name] = (
-                task.placeholder(resize.size) if label is None else task.warp(label, resize)
-            )
+            with error_prefix(raw.place):
+                labels[task.name] = (
+                    task.placeholder(resize.size) if label is None else task.warp(label, resize)
+                )
         image = resize_image(raw.image, resize.size)
         return {"image": image, "labels": labels, "present": present}
 
@@ -141,16 +143,25 @@ def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, 
         label, changed = task.clean(task.parse(value), size)
         if label is None:
             return None, changed
-        leaves = jax.tree.leaves(label), jax.tree.leaves(task.placeholder(size))
-        for leaf, expected in zip(*leaves, strict=True):
-            if np.shape(leaf) != np.shape(expected):
-                shapes = f"{np.shape(leaf)} for an image of {size[0]} x {size[1]} pixels"
-                raise ValueError(f"a label of shape {shapes}; must be {np.shape(expected)}")
+        _check_form(task, label, size)
         task.check(jax.tree.map(lambda leaf: np.asarray(leaf)[None], label))
     except ValueError as error:
         reason = str(error).removeprefix(f"task {task.name!r}: ").replace(" of example 0", "")
         raise ValueError(f"{place}: task {task.name!r}: {reason}") from None
     return label, changed
+
+
+def _check_form(task: Task, label: Any, size: Pixels) -> None:
+    """Raises ValueError unless a label has numbers, in the shape of a missing label if known."""
+    leaves = jax.tree.leaves(label)
+    if any(np.asarray(leaf).dtype.kind not in "buif" for leaf in leaves):
+        raise ValueError(f"a label that is no number; define {type(task).__name__}.parse")
+    if type(task).placeholder is Task.placeholder:
+        return
+    for leaf, expected in zip(leaves, jax.tree.leaves(task.placeholder(size)), strict=True):
+        if np.shape(leaf) != np.shape(expected):
+            shapes = f"{np.shape(leaf)} for an image of {size[0]} x {size[1]} pixels"
+            raise ValueError(f"a label of shape {shapes}; must be {np.shape(expected)}")
 
 
 def source_of_splits(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from mtljax.tasks import parsing
 from mtljax.tasks.drawing import RGB, Color
 from mtljax.tasks.metric import Metrics, MetricSpec, NoMetrics, Present, TaskMetrics
 from mtljax.tasks.warps import Pixels, Warp
@@ -156,9 +157,15 @@ class Task(abc.ABC):
     def parse(self, value: Any) -> Any:
         """Returns the label for a table cell or an array from a file, in its pixel coordinates.
 
+        By default, a cell has a number, or several, as floating-point numbers.
+
         Raises:
           ValueError: The value is invalid; one line, without the name of the task.
         """
+        is_cell = isinstance(value, str | int | float)
+        if is_cell or (isinstance(value, list | tuple) and not any(map(np.ndim, value))):
+            values = parsing.numbers(value).astype(np.float32)
+            return values[0] if is_cell and len(values) == 1 else values
         return np.asarray(value)
 
     def check_columns(self, columns: Sequence[str]) -> None:  # noqa: B027  # not abstract
