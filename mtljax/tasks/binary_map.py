@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,8 @@ from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import sigmoid_distance
 from mtljax.tasks.warps import Pixels, Resize, Warp
 
+PositiveWeight = float | Literal["balanced"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BinaryMap(PixelTask):
@@ -25,8 +27,9 @@ class BinaryMap(PixelTask):
     Loss: cross entropy with weight 2w, w = `positive_weight`, for positive pixels, else 2(1 - w).
     """
 
-    positive_weight: float = 0.5
-    """Weight of positive against negative pixels, in (0, 1)."""
+    positive_weight: PositiveWeight = 0.5
+    """Weight of positive against negative pixels, in (0, 1); `balanced`: the fraction of negative
+    pixels in the training labels, so that both count equally."""
     threshold: float | None = None
     """Lowest value of a positive pixel in label files; None accepts two values only: 0 and 1, or 0
     and white (255, or 65535 in 16 bits)."""
@@ -35,13 +38,34 @@ class BinaryMap(PixelTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.require_setting(self, "positive_weight", 0 < self.positive_weight < 1, "in (0, 1)")
+        weight = self.positive_weight
+        valid = weight == "balanced" if isinstance(weight, str) else 0 < weight < 1
+        checks.require_setting(self, "positive_weight", valid, "in (0, 1), or 'balanced'")
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        return ("positive_weight",) if self.positive_weight == "balanced" else ()
+
+    def resolve(self, labels: Int[np.ndarray, "N H W"]) -> Self:
+        if not self.derived:
+            return self
+        negative = 1 - (np.count_nonzero(labels) + 1) / (labels.size + 2)
+        return dataclasses.replace(self, positive_weight=float(f"{negative:.6g}"))
+
+    @property
+    def _weight(self) -> float:
+        if isinstance(self.positive_weight, str):
+            raise ValueError(
+                f"task {self.name!r}: positive_weight='balanced' is computed from the training "
+                "labels; call task.resolve(labels) first"
+            )
+        return self.positive_weight
 
     def head(self) -> nn.Module:
         return self.dense_head(outputs=1, squeeze=True)
 
     def pixel_losses(self, output: Float[Array, "B H W"], label: Array) -> PixelLosses:
-        truth, w = label.astype(output.dtype), self.positive_weight
+        truth, w = label.astype(output.dtype), self._weight
         positive, negative = jax.nn.softplus(-output), jax.nn.softplus(output)
         losses = 2 * (w * truth * positive + (1 - w) * (1 - truth) * negative)
         return losses, jnp.ones(label.shape, bool)
@@ -66,7 +90,7 @@ class BinaryMap(PixelTask):
         """
         positive = np.count_nonzero(labels) + 1
         odds = positive / (labels.size + 2 - positive)
-        odds = odds * self.positive_weight / (1 - self.positive_weight)
+        odds = odds * self._weight / (1 - self._weight)
         return np.full(size, max(np.float32(np.log(odds)), _logits(self.limits)[0]))
 
     def parse(self, value: Any) -> Int[np.ndarray, "H W"]:

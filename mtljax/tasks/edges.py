@@ -8,7 +8,7 @@ import scipy  # subpackages are imported on first use, which keeps start-up fast
 from jaxtyping import Array, Bool, Float, Num
 
 from mtljax.tasks import checks
-from mtljax.tasks.binary_map import BinaryMap, exceeds
+from mtljax.tasks.binary_map import BinaryMap, PositiveWeight, exceeds
 from mtljax.tasks.metric import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.streaming import PerExample
 
@@ -31,8 +31,9 @@ class Edges(BinaryMap):
       matching of least cost, whose number of matches is maximised here.
     """
 
-    positive_weight: float = 0.95
-    """Weight of edges against other pixels, in (0, 1); edges are rare."""
+    positive_weight: PositiveWeight = 0.95
+    """Weight of edges against other pixels, in (0, 1); edges are rare. `balanced`: the fraction of
+    other pixels in the training labels."""
     tolerance: float = 0.0075
     """Largest distance of a match, as a fraction of the image diagonal, but at least one pixel.
     BSDS500 uses 0.0075, NYUv2 0.011."""

@@ -74,6 +74,22 @@ def test_center_and_scale_are_those_of_the_measured_training_pixels():
 TASKS = [Edges(name="e"), Saliency(name="s")]
 
 
+@pytest.mark.parametrize("kind", [Edges, Saliency])
+def test_balanced_positive_and_negative_pixels_count_equally(kind):
+    labels = (np.random.default_rng(0).random((4, 20, 20)) < 0.03).astype(np.int32)
+    task = kind(name="t", positive_weight="balanced")
+    assert task.derived == ("positive_weight",)
+    with pytest.raises(ValueError, match="positive_weight='balanced' is computed from"):
+        task.constant_output(labels, (20, 20))
+    resolved = task.resolve(labels)
+    assert resolved.positive_weight == pytest.approx(1 - labels.mean(), rel=1e-3)
+    losses, _ = resolved.pixel_losses(np.zeros(labels.shape, np.float32), labels)
+    losses = np.asarray(losses)
+    assert losses[labels == 1].sum() == pytest.approx(losses[labels == 0].sum(), rel=0.05)
+    with pytest.raises(ValueError, match="in .0, 1., or 'balanced', not 'even'"):
+        kind(name="t", positive_weight="even")
+
+
 def reduced(task, label, size):
     return task.warp(label, Resize(old=label.shape, size=size))
 
