@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Num, PyTree
 
 from mtljax.build import check_labels, open_source, usable
+from mtljax.config import Data
 from mtljax.data import Arrays, Source, Split
 from mtljax.data.base import first_usable
 from mtljax.data.pool import pool_of
@@ -17,7 +18,7 @@ from mtljax.evaluation.evaluator import Evaluator
 from mtljax.evaluation.predict_files import predict_each
 from mtljax.evaluation.predictor import Predictor
 from mtljax.parallel import place
-from mtljax.runs.load import TrainedModel, load_run
+from mtljax.runs.load import TrainedModel, load_run, select_tasks
 from mtljax.step import eval_step
 from mtljax.step.attacks import Attack, attack_batch
 from mtljax.step.axis import Axis
@@ -27,12 +28,18 @@ from mtljax.tasks.metric import SplitMetrics
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import error_prefix
 
+JOINED = "join:"
 ALL = "all"
 """All splits together, for data that was not used in training."""
 
 
 def evaluate(
-    run: TrainedModel | Path | str, split: str = "test", *, source: Source | str | None = None
+    run: TrainedModel | Path | str,
+    split: str = "test",
+    *,
+    source: Source | str | None = None,
+    tasks: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> SplitMetrics:
     """Evaluates a trained run on one of its splits, or on other data.
 
@@ -41,6 +48,8 @@ def evaluate(
       split: train, validation or test, or all.
       source: Data in memory, as in `train`, or the text of a data source such as `folder:other`;
         None: the experiment's `data.source`.
+      tasks: Tasks to evaluate; (): all. The source needs labels of these only.
+      labels: Task -> name of its labels in the source, if that differs from the run's.
 
     Returns:
       {task: {metric: value}} over the full split.
@@ -48,7 +57,8 @@ def evaluate(
     Raises:
       ValueError: The run cannot be loaded, the split does not exist, or the data is missing.
     """
-    return evaluate_run(_loaded(run), split, source=source)["metrics"]
+    trained = restricted(_loaded(run), tasks, labels or {})
+    return evaluate_run(trained, split, source=source)["metrics"]
 
 
 def predict(
@@ -113,6 +123,21 @@ def _loaded(run: TrainedModel | Path | str) -> TrainedModel:
     return run if isinstance(run, TrainedModel) else load_run(run)
 
 
+def restricted(
+    trained: TrainedModel, names: Sequence[str], labels: Mapping[str, str]
+) -> TrainedModel:
+    """Returns a run of which only some tasks are evaluated, all for (), with names of their labels.
+
+    Raises:
+      ValueError: The run has no such task.
+    """
+    experiment = trained.experiment
+    select_tasks(experiment.tasks, list(labels))
+    data = dataclasses.replace(experiment.data, labels={**experiment.data.labels, **labels})
+    tasks = select_tasks(experiment.tasks, names)
+    return trained._replace(experiment=dataclasses.replace(experiment, tasks=tasks, data=data))
+
+
 def evaluate_run(
     trained: TrainedModel,
     split: str,
@@ -169,7 +194,10 @@ def open_split(trained: TrainedModel, split: str, source: Source | str | None = 
         raise ValueError(f"unknown split {split!r}{nearest(split, (*SPLITS, ALL))}")
     experiment = trained.experiment
     if isinstance(source, str):
-        data = dataclasses.replace(experiment.data, source=source, drop=None, fold=None)
+        labels = _labels_of(experiment.data, source)
+        data = dataclasses.replace(
+            experiment.data, source=source, labels=labels, drop=None, fold=None
+        )
         experiment, source = dataclasses.replace(experiment, data=data), None
     opened = open_source(experiment, source, () if split == ALL else (split,))
     filled = [name for name, part in opened.splits().items() if len(part)]
@@ -192,3 +220,12 @@ def open_split(trained: TrainedModel, split: str, source: Source | str | None = 
             with error_prefix(f"source {experiment.data.source!r}, {name} split"):
                 check_labels(experiment.tasks, examples)
     return pool_of(opened) if split == ALL else opened.splits()[split]
+
+
+def _labels_of(data: Data, source: str) -> dict[str, str]:
+    """Returns the names of labels in another source: one domain of a joined one, or any other."""
+    is_domain = data.source.startswith(JOINED) and not source.startswith(JOINED)
+    return {
+        task: key.partition("/")[2] if is_domain and "/" in key else key
+        for task, key in data.labels.items()
+    }

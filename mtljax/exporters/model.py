@@ -11,11 +11,10 @@ from jaxtyping import Array, Num, PyTree
 
 import mtljax
 from mtljax.config import to_json
-from mtljax.runs.load import TrainedModel
+from mtljax.runs.load import TrainedModel, select_tasks
 from mtljax.step.eval_step import predict
 from mtljax.tasks import Task
 from mtljax.utils.files import json_text
-from mtljax.utils.registry import nearest
 from mtljax.utils.tree import flatten, unflatten
 
 INPUT, BATCH = "image", "b"
@@ -45,7 +44,7 @@ def model_of(trained: TrainedModel, names: Sequence[str] = ()) -> Model:
     Raises:
       ValueError: The run has no such task.
     """
-    tasks = _select(trained.experiment.tasks, names)
+    tasks = select_tasks(trained.experiment.tasks, names)
     image = jax.ShapeDtypeStruct(trained.shape, trained.dtype)
 
     def apply(variables: Mapping[str, PyTree], image: Array) -> dict[str, Array]:
@@ -69,15 +68,6 @@ def model_of(trained: TrainedModel, names: Sequence[str] = ()) -> Model:
 
     description = describe(trained, tasks, outputs, image)
     return Model(trained.experiment.name, outputs, image, unflatten(used), description)
-
-
-def _select(tasks: Sequence[Task], names: Sequence[str]) -> tuple[Task, ...]:
-    """Returns the tasks with these names, in the order of the run; all of them for ()."""
-    known = [task.name for task in tasks]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"the run has no task {name!r}{nearest(name, known)}")
-    return tuple(task for task in tasks if not names or task.name in names)
 
 
 def _used_leaves(

@@ -16,6 +16,7 @@ from mtljax.runs.folder import CONFIG
 from mtljax.runs.input_spec import ImageSpec, read_input
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
+from mtljax.utils.registry import nearest
 from mtljax.utils.bounded_reading import read_json
 
 
@@ -58,6 +59,15 @@ def load_run(
     experiment = read_config(path / CONFIG, tasks=classes, exact=verify is not None)
     step, state = _best_state(path, experiment.encrypt)
     return TrainedModel(experiment, build(experiment).model, state, step, *read_input(path))
+
+
+def select_tasks(tasks: Sequence[Task], names: Sequence[str]) -> tuple[Task, ...]:
+    """Returns the tasks with these names, in the order of the run; all of them for ()."""
+    known = [task.name for task in tasks]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"the run has no task {name!r}{nearest(name, known)}")
+    return tuple(task for task in tasks if not names or task.name in names)
 
 
 class Weights(NamedTuple):

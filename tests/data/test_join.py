@@ -102,6 +102,22 @@ def test_a_domain_that_is_not_there_is_named():
         make_source("join:{'art':'digits'}", [LabelRequest(task, "arts/digit")])
 
 
+def test_what_differs_between_domains_is_named(tmp_path):
+    for place in ("a/cat", "a/dog", "b/cat", "b/owl"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (4, 4)).save(tmp_path / place / f"{i}.png")
+    source = f"join:{{'a':'class_folders:{tmp_path}/a','b':'class_folders:{tmp_path}/b'}}"
+    task = Classification(name="kind")
+    other = r"other classes in b \(cat, owl\) than in a \(cat, dog\); set class_names"
+    with pytest.raises(ValueError, match=other):
+        make_source(source, [LabelRequest(task, "class")])
+    with pytest.raises(ValueError, match="join, domain a: source class_folders has no labels 'kin"):
+        make_source(source, [LabelRequest(task, "kind")])
+    with pytest.raises(ValueError, match=r"join, domain b: there is no folder .*/c"):
+        make_source(source.replace("/b'", "/c'"), [LabelRequest(task, "a/class")])
+
+
 DOMAINS = ("Art", "Clipart", "Product", "Real World")
 
 

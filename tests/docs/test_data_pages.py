@@ -72,6 +72,7 @@ LEARNED = {  # Page -> {metric of the test split: bound}; chance or the constant
     "class_folders": {"shape/accuracy": ">0.7"},  # 0.45
     "coco": {"boxes/map": ">0.6", "present/map": ">0.8"},  # 0, 0.5
     "masks": {"mask/miou": ">0.7"},  # 0.30
+    "several_data_sets": {"shape/accuracy": ">0.8", "size/mae": "<0.8"},  # 0.47, 1.37
 }
 
 
@@ -159,6 +160,16 @@ MISTAKES = {
         lambda: repaint("003", lambda mask: mask.resize((24, 24), Image.Resampling.NEAREST)),
         lambda: Path("cells/masks/007.png").unlink(),
         lambda: edit("cells.py", "(0, 128, 255)", "(0, 128, 256)"),
+    ],
+    "several_data_sets": [
+        lambda: shutil.move("photos/circle", "photos/disc"),
+        lambda: edit("both.py", "drawings/size", "size"),
+        lambda: edit("drawings/labels.csv", "image,class,size", "image,shape,size"),
+        lambda: edit("both.py", "drawings/size", "drawing/size"),
+        lambda: (
+            edit("both.py", ",size=(32,32)", ""),
+            [resized(path, (40, 40)) for path in Path("photos").glob("*/*.png")],
+        ),
     ],
 }
 """Page -> what makes each of its mistakes, in a folder with its data."""

@@ -273,6 +273,28 @@ def test_another_source_and_all_splits_are_evaluated(folder, trained, tmp_path, 
         mtljax.evaluate(trained, "tests", source=source)
 
 
+def test_some_tasks_are_evaluated_on_data_with_their_labels_only(folder, trained, tmp_path):
+    rng = np.random.default_rng(1)
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (12, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "other" / name / f"{i}.png")
+    source, output = f"class_folders:{tmp_path / 'other'}", tmp_path / "e.json"
+    with pytest.raises(ValueError, match="no labels 'wild,old' for task 'traits'"):
+        mtljax.evaluate(trained, "all", source=source, labels={"kind": "class"})
+    with pytest.raises(ValueError, match="no task 'kid'; did you mean 'kind'"):
+        mtljax.evaluate(trained, "all", source=source, tasks=["kid"])
+    command = ["evaluate", "--run", str(folder / "run"), "--source", source, "--split", "all"]
+    command += ["--tasks", "kind", "--labels", "kind", "class", "--output", str(output)]
+    assert main(command) == 0
+    metrics = json.loads(output.read_text())["metrics"]
+    assert list(metrics) == ["kind"]
+    predicted = mtljax.predict(trained, sorted(tmp_path.glob("other/*/*.png")))["kind"]
+    truth = np.repeat([0, 1, 2], 2)
+    assert metrics["kind"]["accuracy"] == pytest.approx(np.mean(np.asarray(predicted) == truth))
+
+
 def test_temperatures_are_fitted_stored_and_used(folder, tmp_path, capsys):
     predict = ["predict", "--run", str(folder / "run"), str(folder / "data/images/00.png")]
     read = lambda: json.loads((tmp_path / "p.json").read_text())[0]

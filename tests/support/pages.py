@@ -16,7 +16,7 @@ from mtljax.main import main
 from mtljax.utils.terminal import console
 
 DOCS = Path(__file__).parents[2] / "docs"
-NAMES = ("my_data", "class_folders", "coco", "masks")
+NAMES = ("my_data", "class_folders", "coco", "masks", "several_data_sets")
 MISTAKES = "## Typical mistakes"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 FEW = ("--steps", "3", "--eval-every", "3", "--devices", "1")

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +36,11 @@ class EvaluateFlags(_RunFlags):
     source: str | None = None
     """Other data source to evaluate, such as folder:other; see `list sources`. none: that of the
     run. Image sizes must be those of the training images: add size=(HEIGHT,WIDTH)."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to evaluate, separated by commas, such as a,b, if the source lacks labels of others. If
+    omitted, all."""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> name of its labels in the source, if that differs from the run's."""
     calibrate: bool = False
     """Also fit a temperature for the probabilities of each classification task, on the validation
     split of the run's data, report their calibration error on the evaluated split, and store the
@@ -78,19 +84,27 @@ class ExportFlags(_RunFlags):
     MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
 
 
+def _names(parts: Sequence[str]) -> list[str]:
+    """Returns the names in a flag that takes names separated by commas or spaces."""
+    return [name for part in parts for name in part.split(",") if name]
+
+
 def evaluate_verb(arguments: list[str]) -> int:
     """Runs `evaluate` and returns the exit status."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import compilation
     from mtljax.build import make_attack
-    from mtljax.evaluation.predict import evaluate_run
+    from mtljax.evaluation.predict import evaluate_run, restricted
     from mtljax.evaluation.tables import metrics_table
     from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output, write_json
     from mtljax.utils.terminal import console, print_line
 
     compilation.use_compile_cache()
-    trained = load_run(flags.run, verify=flags.verify)
+    tasks = _names(flags.tasks)
+    if (tasks or flags.labels) and flags.calibrate:
+        raise ValueError("--calibrate is for all tasks: leave out --tasks and --labels")
+    trained = restricted(load_run(flags.run, verify=flags.verify), tasks, flags.labels)
     other = "" if flags.source is None else "-" + re.sub(r"[^\w.]+", "_", flags.source)[-60:]
     suffix = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
     output = flags.output or flags.run / f"evaluation-{flags.split}{other}{suffix}.json"
@@ -179,7 +193,7 @@ def export_verb(arguments: list[str]) -> int:
         flags.run,
         flags.to,
         flags.output,
-        tasks=[name for part in flags.tasks for name in part.split(",") if name],
+        tasks=_names(flags.tasks),
         encrypt=flags.encrypt,
         verify=flags.verify,
     )

@@ -22,6 +22,7 @@ from mtljax.data.lazy import source_of_splits
 from mtljax.data.membership import Membership
 from mtljax.data.pipeline import read_batch
 from mtljax.tasks import Task
+from mtljax.utils.text import error_prefix, listed
 
 
 def join(
@@ -50,7 +51,10 @@ def join(
             raise ValueError(f"source join: {request}, but the domains are {', '.join(sources)}")
         for target in [domain] if slash else sources:
             per_domain[target].append(LabelRequest(task, label if slash else key))
-    opened = {domain: make_source(text, per_domain[domain]) for domain, text in sources.items()}
+    opened = {}
+    for domain, text in sources.items():
+        with error_prefix(f"source join, domain {domain}"):
+            opened[domain] = make_source(text, per_domain[domain])
     return join_sources(opened, proportions)
 
 
@@ -82,15 +86,21 @@ def join_sources(
 
 def _joined_tasks(sources: Mapping[str, Source]) -> tuple[Task, ...]:
     """Returns the tasks of all domains; those of one name must have the same classes."""
-    found = {task.name: task for source in sources.values() for task in source.tasks}
+    found: dict[str, tuple[str, Task]] = {}
     for domain, source in sources.items():
         for task in source.tasks:
-            if task != found[task.name]:
+            first, other = found.setdefault(task.name, (domain, task))
+            if task != other:
                 raise ValueError(
-                    f"source join: task {task.name!r} has other classes in {domain} than in other "
-                    "domains; set class_names"
+                    f"source join: task {task.name!r} has other classes in {domain} "
+                    f"({_classes(task)}) than in {first} ({_classes(other)}); set class_names"
                 )
-    return tuple(found.values())
+    return tuple(task for _, task in found.values())
+
+
+def _classes(task: Task) -> str:
+    """Returns the classes of a task for messages."""
+    return listed(getattr(task, "class_names", ())) or str(getattr(task, "num_classes", "?"))
 
 
 def _index(sizes: Sequence[int], weights: Sequence[float] | None) -> Int[np.ndarray, "N 2"]:
@@ -113,7 +123,10 @@ class JoinedSplit:
         shapes = {domain: np.shape(example["image"]) for domain, example in first.items()}
         if len(set(shapes.values())) > 1:
             sizes = ", ".join(f"{domain} {shape}" for domain, shape in shapes.items())
-            raise ValueError(f"source join: images of different sizes ({sizes}); give them one")
+            raise ValueError(
+                f"source join: images of different sizes ({sizes}); give each source "
+                "size=(height,width)"
+            )
         self.splits = tuple(splits.values())
         weights = None if proportions is None else [proportions[domain] for domain in splits]
         self.index = _index([len(split) for split in self.splits], weights)
