@@ -39,6 +39,12 @@ def read_coco(path: Path, notes: NoteCounter) -> AnnotationSet:
         raise ValueError(
             f"{path}: no annotation has the id of an image as image_id; are both numbers?"
         )
+    used = {str(a.get("category_id")) for found in annotations.values() for a in found}
+    for key in _parents(content["categories"], categories):
+        if str(key) not in used:
+            name = shortened(categories.pop(key))
+            what = f"categories without annotations that only group others: {name!r}"
+            notes.add("dropped", what, str(path))
     images = _merge(path, names, sizes, annotations, faults, notes)
     return AnnotationSet(path, images, categories, keypoints, faults)
 
@@ -113,6 +119,17 @@ def _read_categories(
             what = f"{count} categories have the name {shortened(name)!r} and are one class"
             notes.add("warning", f"{path.name}: {what}")
     return by_id, next(iter(keypoints), ())
+
+
+def _parents(entries: Sequence[Any], categories: Mapping[Any, str]) -> list[Any]:
+    """Returns the ids of categories that are the `supercategory` of another, as Roboflow has."""
+    groups = {
+        normalized(entry["supercategory"])
+        for entry in entries
+        if isinstance(entry.get("supercategory"), str)
+        and normalized(entry["supercategory"]) != normalized(str(entry["name"]))
+    }
+    return [key for key, name in categories.items() if name in groups]
 
 
 def _short(key: Any) -> str:

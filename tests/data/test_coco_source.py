@@ -415,6 +415,22 @@ def test_boxes_in_fractions_of_the_image_are_an_error(tmp_path):
     labels_of(tmp_path, Detection(name="boxes"), coco(3, lambda i: [{"bbox": [0, 0, 1, 1]}]))
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_category_that_only_groups_others_is_no_class(is_used, tmp_path):
+    categories = [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        *({**category, "supercategory": "pets"} for category in CATEGORIES),
+        {"id": 9, "name": "person", "supercategory": "person"},
+    ]
+    annotate = lambda i: [{"bbox": [1, 1, 5, 5]}, {"bbox": [1, 1, 2, 2], "category_id": 0}]
+    splits_of(tmp_path, annotate if is_used else None, categories)
+    source = opened(tmp_path, Detection(name="boxes"))
+    names = ("cat", "owl", "dog", "person")
+    assert source.train.tasks[0].class_names == (("pets", *names) if is_used else names)
+    expected = "dropped 3 categories without annotations that only group others: 'pets'"
+    assert [text.split(", first")[0] for text in texts(source)] == [expected] * (not is_used)
+
+
 def test_a_byte_order_mark_is_accepted(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps(coco(3)), encoding="utf-8-sig")
     assert len(read_coco(tmp_path / "c.json", NoteCounter()).images) == 3
