@@ -24,18 +24,30 @@ def complete(task: Task, values: Mapping[str, Any]) -> Task:
     return dataclasses.replace(task, **found) if found else task
 
 
-def resolve_tasks(tasks: Sequence[Task], source: Source) -> tuple[Task, ...]:
+def named_tasks(tasks: Sequence[Task], source: Source) -> tuple[Task, ...]:
+    """Returns the tasks with what the source knows without reading examples: class names."""
+    named = {task.name: vars(task) for task in source.tasks}
+    return tuple(complete(task, named.get(task.name, {})) for task in tasks)
+
+
+def resolve_tasks(
+    tasks: Sequence[Task], source: Source, highest: Mapping[str, int] | None = None
+) -> tuple[Task, ...]:
     """Returns the tasks with all fields that the data determines.
 
     Class names are those of the source. Other fields are derived from the training labels: from
     all if they are in memory, else from `MAX_EXAMPLES`, evenly spaced. The number of classes is
     that of all splits, in memory.
 
+    Args:
+      highest: Highest class of each task, if all labels were read before.
+
     Raises:
       ValueError: A task lacks a field that cannot be derived.
     """
-    named = {task.name: vars(task) for task in source.tasks}
-    resolved = tuple(complete(task, named.get(task.name, {})) for task in tasks)
+    resolved = named_tasks(tasks, source)
+    if highest is not None:
+        resolved = tuple(_with_highest(task, highest.get(task.name)) for task in resolved)
     if not any(task.derived for task in resolved):
         return resolved
     labels = _labels([task for task in resolved if task.derived], source.train)
@@ -48,7 +60,10 @@ def _resolve(task: Task, labels: Any, source: Source) -> Task:
     if "num_classes" in task.derived:
         splits = source.splits().values()
         if not all(isinstance(split, Arrays) for split in splits):
-            raise ValueError(f"task {task.name!r}: set num_classes or class_names")
+            raise ValueError(
+                f"task {task.name!r}: set num_classes or class_names, which are derived from data in "
+                "memory only"
+            )
         parts = [_present(split, task.name) for split in splits if isinstance(split, Arrays)]
         all_labels = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         if len(jax.tree.leaves(all_labels)[0]):
@@ -58,6 +73,13 @@ def _resolve(task: Task, labels: Any, source: Source) -> Task:
             return task
         raise ValueError(f"task {task.name!r}: no training labels; set {', '.join(task.derived)}")
     return task.resolve(labels)
+
+
+def _with_highest(task: Any, highest: int | None) -> Task:
+    """Returns the task with classes up to the highest, if it has no classes yet."""
+    if "num_classes" not in task.derived or highest is None:
+        return task
+    return dataclasses.replace(task, num_classes=max(highest + 1, task.fewest_classes))
 
 
 def _with_number_of_classes(task: Any, labels: Any) -> Task:

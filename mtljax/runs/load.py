@@ -16,8 +16,8 @@ from mtljax.runs.folder import CONFIG
 from mtljax.runs.input_spec import ImageSpec, read_input
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
-from mtljax.utils.registry import nearest
 from mtljax.utils.bounded_reading import read_json
+from mtljax.utils.registry import nearest
 
 
 class TrainedModel(NamedTuple):

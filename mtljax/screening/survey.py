@@ -1,6 +1,6 @@
 """Summary of an experiment's data: label statistics and a picture of samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from mtljax.data.base import Example, Source, Split, first_usable
 from mtljax.data.lazy import notes_of_reading
 from mtljax.data.notes import Note
 from mtljax.data.problems import Problem, problem_of
-from mtljax.data.resolve import resolve_tasks
+from mtljax.data.resolve import named_tasks, resolve_tasks
 from mtljax.data.statistics import LabelStatistics, label_statistics, unseen_classes
 from mtljax.screening.appearance import to_pil
 from mtljax.tasks import Task
@@ -50,11 +50,12 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
     if samples < 1:
         raise ValueError(f"--samples must be >= 1, not {samples}")
     source = open_source(experiment)
-    tasks = resolve_tasks(experiment.tasks, source)
+    tasks = named_tasks(experiment.tasks, source)
     statistics, problems = {}, []
     for name, split in source.splits().items():
         statistics[name], unusable = label_statistics(tasks, split)
         problems += [problem_of(name, split, row, text) for row, text in unusable.items()]
+    tasks = resolve_tasks(experiment.tasks, source, _highest_classes(statistics))
     content = {
         name: {
             "examples": len(source.splits()[name]),
@@ -80,6 +81,16 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
         notes.append(Note("warning", str(error), 1, ""))
     examples = {name: len(split) for name, split in source.splits().items()}
     return Survey(examples, _image_shape(source), tasks, statistics, tuple(notes), problems)
+
+
+def _highest_classes(statistics: Mapping[str, Mapping[str, LabelStatistics]]) -> dict[str, int]:
+    """Returns the highest class of each task that has class indices as labels."""
+    highest: dict[str, int] = {}
+    for per_task in statistics.values():
+        for name, found in per_task.items():
+            if found.classes:
+                highest[name] = max(highest.get(name, 0), *found.classes)
+    return highest
 
 
 def _image_shape(source: Source) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from mtljax.data import from_arrays
 from mtljax.data.problems import known_problems
 from mtljax.data.resolve import derivations, resolve_tasks
 from mtljax.main import main
+from mtljax.screening.survey import survey
 from mtljax.tasks import Classification, Depth, Regression, Segmentation
 from mtljax.training.setup import set_up
 
@@ -229,3 +230,4 @@ def test_a_number_of_classes_that_the_data_cannot_tell_is_requested(tmp_path):
     streamed = experiment_of(folder, Segmentation(name="mask"), keep_on_device="no")
     with pytest.raises(ValueError, match="task 'mask': set num_classes or class_names"):
         set_up(streamed, devices=1)
+    assert survey(streamed, tmp_path / "out", 2).tasks[0].num_classes == 3  # it reads all labels
