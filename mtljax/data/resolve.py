@@ -61,8 +61,8 @@ def _resolve(task: Task, labels: Any, source: Source) -> Task:
         splits = source.splits().values()
         if not all(isinstance(split, Arrays) for split in splits):
             raise ValueError(
-                f"task {task.name!r}: set num_classes or class_names, which are derived from data in "
-                "memory only"
+                f"task {task.name!r}: set num_classes or class_names, which are derived only from "
+                "data in memory"
             )
         parts = [_present(split, task.name) for split in splits if isinstance(split, Arrays)]
         all_labels = jax.tree.map(lambda *x: np.concatenate(x), *parts)
