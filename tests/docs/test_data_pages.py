@@ -130,7 +130,12 @@ def spoil_boxes(content):
 
 
 MISTAKES = {
-    "my_data": [lambda: edit("my_data/labels.csv", "\n005.png,circle", "\n005.png,cirle")],
+    "my_data": [
+        lambda: edit("my_data/labels.csv", "\n005.png,circle", "\n005.png,cirle"),
+        lambda: Path("my_data/images/005.png").unlink(),
+        lambda: edit("my_data/labels.csv", "image,shape,size", "image,shape,width"),
+        lambda: edit("my_data/labels.csv", "\n005.png,circle,8,masks/005.png", ""),
+    ],
     "class_folders": [
         lambda: shutil.move("shapes/val/triangle", "shapes/val/triangles"),
         lambda: shutil.move("shapes/val", "shapes/holdout"),
@@ -223,7 +228,15 @@ def test_the_experiment_is_a_template():
     assert len({type(task) for task in experiment.tasks}) == 3
 
 
+def headings(page):
+    """The names by which the headings of a page can be linked to."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return [re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines]
+
+
 @pytest.mark.parametrize("page", sorted(pages.DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_what_a_page_links_to_is_there(page):
-    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / link).exists(), link
+    for link, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+        linked = page.parent / link if link else page
+        assert linked.exists(), link
+        assert not heading or heading in headings(linked), heading
