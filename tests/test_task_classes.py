@@ -25,7 +25,7 @@ from mtljax.data import from_arrays
 from mtljax.main import main
 from mtljax.runs.folder import RunFolder, check_folder
 from mtljax.runs.load import load_run
-from mtljax.tasks import Regression
+from mtljax.tasks import Classification, Keypoints, Regression, Segmentation
 
 FILE = '''
 from __future__ import annotations
@@ -255,6 +255,11 @@ class WithArray(Regression):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WithCosts(Regression):
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WithLimit(Regression):
     limit: float = float("inf")
 
@@ -276,9 +281,41 @@ def test_a_task_that_cannot_be_recorded_is_refused_before_training(task, message
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_that_cannot_be_part_of_a_model_is_refused():
+    data = Data(source="arrays", batch_size=8)
+    with pytest.raises(ValueError, match="task 'a': costs of WithCosts must be hashable, such as"):
+        Experiment(name="e", tasks=(WithCosts(name="a"),), data=data)
+
+
+def test_lists_in_tasks_become_tuples():
+    tasks = [
+        Classification(name="a", class_names=["cat", "dog"]),
+        Keypoints(name="b", num_keypoints=2, pairs=[[0, 1]]),
+        Regression(name="c", size=2, center=[0.0, 1.0], scale=[1.0, 2.0]),
+        Segmentation(name="d", num_classes=2, colors=[[0, 0, 0], (1, 2, 3)]),
+    ]
+    assert tasks[1].pairs == ((0, 1),)
+    assert tasks[3].colors == ((0, 0, 0), (1, 2, 3))
+    data = Data(source="arrays", batch_size=8)
+    experiment = Experiment(name="e", tasks=tasks, data=data)
+    assert isinstance(experiment.tasks, tuple)
+    assert from_json(to_json(experiment)) == experiment
+    hash(experiment.tasks)
+
+
+def test_the_flags_of_a_class_of_an_experiment_file_are_described(weighted, capsys):
+    text = FILE.replace("] = (1.0,)", '] = (1.0,)\n    """Factors of the loss."""')
+    weighted.write_text(text)
+    with pytest.raises(SystemExit):
+        main(["--experiment", "weighted.py", "--help"])
+    assert "Factors of the loss." in capsys.readouterr().out
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfModule(Regression):
     """A class of an ordinary module."""
+
+    costs: tuple[tuple[str, float], ...] = (("cat", 2.0),)
 
 
 TASK_OF_MODULE = OfModule(name="a")

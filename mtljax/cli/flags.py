@@ -73,11 +73,16 @@ def parse(flags: type[T], arguments: Sequence[str], verb: str, default: T | None
       ValueError: Unknown flag, with the nearest one, or a value of the wrong type.
       SystemExit: Help was requested and printed.
     """
-    settings: dict[str, Any] = {} if default is None else {"default": default}
+    settings: dict[str, Any] = {}
+    modules: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if default is not None:
+        from mtljax.config.task_classes import executed_modules  # lazy: JAX takes long to import
+
+        settings["default"], modules = default, executed_modules()
     errors = io.StringIO()
     known = _flag_names(flags, default)
     try:
-        with contextlib.redirect_stderr(errors), REGISTRY:
+        with contextlib.redirect_stderr(errors), REGISTRY, modules:
             parsed, unknown = tyro.cli(
                 flags,
                 args=list(arguments),

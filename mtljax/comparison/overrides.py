@@ -2,11 +2,11 @@
 
 import dataclasses
 import itertools
-import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mtljax.config import Experiment
+from mtljax.config.task_classes import type_hints
 from mtljax.utils.registry import nearest, read_value, split_arguments
 
 Override = tuple[str, str]
@@ -65,7 +65,7 @@ def with_override(experiment: Experiment, path: str, text: str, flag: str) -> Ex
     fields = path.split(".")
     configs: list[Any] = list(itertools.accumulate(fields[:-1], getattr, initial=experiment))
     try:
-        value = read_value(text, typing.get_type_hints(type(configs[-1]))[fields[-1]])
+        value = read_value(text, type_hints(type(configs[-1]))[fields[-1]])
     except TypeError as error:
         raise ValueError(f"{flag}: {path} must be {error}, not {text!r}") from None
     for config, field in zip(reversed(configs), reversed(fields), strict=True):

@@ -218,6 +218,9 @@ class Experiment:
             raise ValueError(f"seed must be >= 0, not {self.seed}")
         if not self.tasks:
             raise ValueError("tasks is empty: an experiment needs at least one task")
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        for task in self.tasks:
+            require_hashable(task)
         names = [task.name for task in self.tasks]
         for name in names:
             if names.count(name) > 1:
@@ -227,6 +230,19 @@ class Experiment:
                 raise ValueError(f"invalid task name {name!r}: {rule}")
         if not self.name or {"/", "\\", "\0"} & set(self.name):
             raise ValueError(f"invalid experiment name {self.name!r}: it must be a folder name")
+
+
+def require_hashable(task: Task) -> None:
+    """Raises ValueError, naming the field, for a task that a model cannot contain."""
+    try:
+        hash(task)
+    except TypeError:
+        kinds = {f.name: type(getattr(task, f.name)) for f in dataclasses.fields(task)}
+        name = next((name for name, kind in kinds.items() if kind.__hash__ is None), "a field")
+        raise ValueError(
+            f"task {task.name!r}: {name} of {type(task).__name__} must be hashable, such as a "
+            f"tuple, not a {kinds[name].__name__ if name in kinds else 'tuple of dicts'}"
+        ) from None
 
 
 def as_text(field: str, value: Any) -> str:

@@ -22,6 +22,7 @@ from mtljax.utils.files import null_for_nan
 from mtljax.utils.registry import convert, nearest
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import quoted
+from mtljax.utils.tree import as_tuples
 from mtljax.utils.trust import VARIABLE, trust
 
 KINDS = {cls: kind for kind, cls in TASKS.items()}
@@ -57,8 +58,8 @@ def _kind(task: Task) -> str:
         if not same:
             raise ValueError(
                 f"task {task.name!r}: field {name} of {type(task).__name__} cannot be recorded in "
-                "config.json: it must be a finite number, text, bool or None, or a tuple or dict "
-                "of them, with a type annotation that says so"
+                "config.json: it must be a finite number, text, bool or None, or a tuple of them, "
+                "with a type annotation that says so"
             )
     return text
 
@@ -165,11 +166,6 @@ def _fill(cls: type, fields: dict[str, Any], what: str) -> Any:
         if name not in fields and field.default is field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{what}: field {name!r} is missing")
     return cls(**values)
-
-
-def as_tuples(value: Any) -> Any:
-    """Returns a value of JSON with tuples in place of lists."""
-    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def experiment_folder() -> Path:

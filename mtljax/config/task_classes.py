@@ -93,9 +93,14 @@ def _importable(*modules: types.ModuleType) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
+def executed_modules() -> contextlib.AbstractContextManager[None]:
+    """Context in which libraries find the modules of executed files by name."""
+    return _importable(*_executed.values())
+
+
 def type_hints(cls: type) -> dict[str, Any]:
     """Returns `typing.get_type_hints` of a class, also of one in an executed file."""
-    with _importable(*_executed.values()):
+    with executed_modules():
         return typing.get_type_hints(cls)
 
 

@@ -27,7 +27,6 @@ import filelock
 from mtljax.config import Data, Experiment, to_json
 from mtljax.config.files import (
     CODE,
-    as_tuples,
     changed_code,
     defaults,
     moved_code,
@@ -46,7 +45,7 @@ from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import first_line
-from mtljax.utils.tree import flatten_json
+from mtljax.utils.tree import as_tuples, flatten_json
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 REPORT = "report.html"

@@ -15,6 +15,7 @@ from mtljax.tasks import parsing
 from mtljax.tasks.drawing import RGB, Color
 from mtljax.tasks.metric import Metrics, MetricSpec, NoMetrics, Present, TaskMetrics
 from mtljax.tasks.warps import Pixels, Warp
+from mtljax.utils.tree import as_tuples
 
 ChangeKind = Literal["dropped", "clipped", "converted", "missing"]
 Changes = Mapping[tuple[ChangeKind, str], int]
@@ -66,8 +67,12 @@ class Task(abc.ABC):
         default = MetricSpec(name.replace("_", " "), higher_is_better=dict(self.compared).get(name))
         return self.metric_specs.get(name, default)
 
-    def __post_init__(self) -> None:  # noqa: B027  # not abstract
-        """Raises ValueError for invalid fields."""
+    def __post_init__(self) -> None:
+        """Replaces lists by tuples, as models are hashed; raises ValueError for invalid fields."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) in (list, tuple):
+                object.__setattr__(self, field.name, as_tuples(value))
 
     @property
     def derived(self) -> tuple[str, ...]:

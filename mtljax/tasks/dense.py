@@ -32,6 +32,7 @@ class DenseTask(Task):
     """Channels of the decoder; `linear` has none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.require_choice(self, "decoder", Decoder)
         checks.require_least(self, 1, "levels", "width")
 

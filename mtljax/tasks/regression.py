@@ -53,6 +53,7 @@ class Regression(Task):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.require_least(self, 1, "size")
         for field in ("center", "scale"):
             value = getattr(self, field)

@@ -181,7 +181,9 @@ def convert(value: Any, hint: Any) -> Any:
         return {convert(k, inner[0]): convert(v, inner[1]) for k, v in value.items()}
     if isinstance(origin, type) and issubclass(origin, Iterable) and not isinstance(value, str):
         items = value if isinstance(value, (tuple, list)) else (value,)
-        return tuple(convert(item, inner[0] if inner else Any) for item in items)
+        is_fixed = origin is tuple and ... not in inner and len(inner) == len(items)
+        kinds = inner if is_fixed else (inner[0] if inner else Any,) * len(items)
+        return tuple(map(convert, items, kinds))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type):

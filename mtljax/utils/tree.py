@@ -34,6 +34,11 @@ def unflatten(leaves: Mapping[str, Any], separator: str = "/") -> dict[str, PyTr
     return unflatten_dict(dict(leaves), sep=separator)
 
 
+def as_tuples(value: Any) -> Any:
+    """Returns a value with tuples in place of lists, which cannot be hashed."""
+    return tuple(map(as_tuples, value)) if type(value) in (list, tuple) else value
+
+
 def flatten_json(value: Any, separator: str = ".") -> dict[str, Any]:
     """Leaves of nested JSON by path, in their order.
 
