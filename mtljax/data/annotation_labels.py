@@ -23,6 +23,8 @@ from mtljax.utils.text import error_prefix
 
 BACKGROUND = "background"
 """Class 0 of masks: pixels of no object."""
+MIN_BOXES = 5
+"""Number of boxes below which their order is not judged."""
 KINDS = {Detection: "boxes", Keypoints: "keypoints", Segmentation: "masks", MultiLabel: "classes"}
 """Kind of task -> name of its label in annotations."""
 
@@ -96,6 +98,7 @@ def read_labels(annotations: AnnotationSet, task: Task, notes: NoteCounter) -> L
                 labels.faults[name] = f"{image.place}: {error}"
     if kind == "boxes":
         _require_pixels(annotations, [value["boxes"] for value in labels.values.values()])
+        _require_sizes(annotations)
     noun = {"masks": "masks", "classes": "occurrences"}.get(kind, "boxes")
     reader.others.note(noun, notes)
     return labels
@@ -108,6 +111,27 @@ def _require_pixels(annotations: AnnotationSet, boxes: Sequence[Float[np.ndarray
         raise ValueError(
             f"{annotations.path}: all boxes are within the first pixel; coordinates must be in "
             "pixels, not fractions of the image"
+        )
+
+
+def _require_sizes(annotations: AnnotationSet) -> None:
+    """Raises ValueError if all boxes may be, and most can only be, x0, y0, x1, y1."""
+    count = exceeding = 0
+    for image in annotations.images.values():
+        height, width = image.size
+        for annotation in image.annotations:
+            try:
+                x, y, third, fourth = finite(annotation.get("bbox") or ())
+            except ValueError:
+                continue  # reported with its image, if it is used
+            if not (x < third <= width + 1 and y < fourth <= height + 1):
+                return
+            count += 1
+            exceeding += x + third > width + 1 or y + fourth > height + 1
+    if count >= MIN_BOXES and exceeding > count / 2:
+        raise ValueError(
+            f"{annotations.path}: {exceeding} of {count} boxes exceed their image, but none does "
+            "as x0, y0, x1, y1; bbox must be x, y, width, height"
         )
 
 

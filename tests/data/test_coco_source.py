@@ -518,3 +518,34 @@ def test_ambiguous_files_are_an_error(files, message, tmp_path):
         write(tmp_path, "images", file, coco(6))
     with pytest.raises(ValueError, match=message):
         opened(tmp_path, Detection(name="boxes"))
+
+
+def corners(shift):
+    """Boxes as x0, y0, x1, y1, in the right and lower part of the image."""
+    return lambda i: [{"bbox": [9 + i % 3, 4, 18, min(H, 9 + shift)]}]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_boxes_that_can_only_be_corners_are_an_error(shift, tmp_path):
+    write(tmp_path, "images", "a.json", coco(annotate=corners(shift)))
+    with pytest.raises(ValueError, match="6 of 6 boxes exceed their image, but none does as x0"):
+        opened(tmp_path, Detection(name="boxes"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda i: [{"bbox": [9, 4, 5, 5]}],  # x1 < x0
+        lambda i: [{"bbox": [1, 1, 8, 8]}] * 7,  # in most images, both readings are possible
+    ],
+)
+def test_boxes_of_which_some_are_sizes_are_only_clipped(other, tmp_path):
+    annotate = lambda i: corners(0)(i) if i else other(i)
+    write(tmp_path, "images", "a.json", coco(annotate=annotate))
+    source = opened(tmp_path, Detection(name="boxes"))
+    assert any(text.startswith("clipped 5 boxes that exceed") for text in texts(source))
+
+
+def test_the_order_of_few_boxes_is_not_judged(tmp_path):
+    write(tmp_path, "images", "a.json", coco(4, annotate=corners(0)))
+    assert any("clipped 4 boxes" in text for text in texts(opened(tmp_path, Detection(name="b"))))

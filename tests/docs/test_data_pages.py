@@ -129,6 +129,12 @@ def spoil_boxes(content):
     third["iscrowd"] = 1
 
 
+def to_corners(content):
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + width, y + height]
+
+
 MISTAKES = {
     "my_data": [
         lambda: edit("my_data/labels.csv", "\n005.png,circle", "\n005.png,cirle"),
@@ -150,6 +156,7 @@ MISTAKES = {
     ],
     "coco": [
         lambda: edit_json("objects/train.json", spoil_boxes),
+        lambda: edit_json("objects/train.json", to_corners),
         lambda: edit("objects.py", 'name="boxes"', 'name="boxes", class_names=("cirle",)'),
         lambda: shutil.move("objects/images", "pictures"),
         lambda: shutil.copy("objects/train.json", "objects/old_train.json"),
