@@ -22,7 +22,7 @@ from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
-from mtljax.utils.terminal import console, print_line
+from mtljax.utils.terminal import announcements, console, print_line
 
 Together = Literal["auto", "yes", "no"]
 
@@ -89,17 +89,18 @@ def run_members(
     progress = ComparisonProgress(len(members), pending, quiet=quiet)
     with progress.bar or contextlib.nullcontext():
         for _, same in itertools.groupby(pending, lambda m: (m.fold, id(m.candidate))):
-            group = list(same)
-            try:
-                programs = _programs(group[0], devices, sources, validation)
-                side_by_side = together == "yes" or (
-                    together == "auto" and programs.is_faster_stacked
-                )
-            except Exception as error:
-                failures += [progress.failed(member, error) for member in group]
-                continue
-            for part in rounds(group) if side_by_side else ([member] for member in group):
-                failures += _train(part, programs, progress)
+            with announcements(not quiet and not sources):  # what the first candidate does
+                group = list(same)
+                try:
+                    programs = _programs(group[0], devices, sources, validation)
+                    side_by_side = together == "yes" or (
+                        together == "auto" and programs.is_faster_stacked
+                    )
+                except Exception as error:
+                    failures += [progress.failed(member, error) for member in group]
+                    continue
+                for part in rounds(group) if side_by_side else ([member] for member in group):
+                    failures += _train(part, programs, progress)
     return failures
 
 

@@ -133,8 +133,8 @@ def start(*arguments, cache, devices=None, **settings):
 
 
 def without_announcements(out):
-    """The output of `train` without the lines that say what it is doing."""
-    begun = ("experiment ", "reading ", "examples: ")
+    """The output of a command without the lines that say what it is doing."""
+    begun = ("experiment ", "comparison of ", "grouping of ", "reading ", "examples: ")
     return "".join(line for line in out.splitlines(True) if not line.startswith(begun))
 
 

@@ -60,6 +60,8 @@ class GroupFlags(ExperimentFlags):
 def compare_verb(arguments: list[str]) -> int:
     """Runs `compare` and returns the exit status."""
     flags, experiment = read_experiment(arguments, "compare", "Compares methods on", CompareFlags)
+    if not flags.quiet:
+        print(f"comparison of methods on {experiment.name}", flush=True)
     from mtljax import compilation
     from mtljax.comparison.compare import compare, show
     from mtljax.training.stopping import Stopped
@@ -85,6 +87,8 @@ def compare_verb(arguments: list[str]) -> int:
 def group_verb(arguments: list[str]) -> int:
     """Runs `group` and returns the exit status."""
     flags, experiment = read_experiment(arguments, "group", "Groups the tasks of", GroupFlags)
+    if not flags.quiet:
+        print(f"grouping of the tasks of {experiment.name}", flush=True)
     from mtljax import compilation
     from mtljax.comparison.grouping.group import group
 

@@ -18,7 +18,7 @@ from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.utils.files import write_json
 from mtljax.utils.fitting_table import FittingTable
-from mtljax.utils.terminal import console, print_line
+from mtljax.utils.terminal import announcements, console, print_line
 from mtljax.utils.text import count, joined
 
 FOLDER = "affinity"
@@ -51,7 +51,8 @@ def group(
     if seeds < 1 or (groups is not None and groups < 1):
         raise ValueError("--seeds and --groups must be >= 1")
     check_workdir(workdir, FOLDER, "grouping")
-    setup, measured = set_up(experiment, devices=devices), []
+    with announcements(not quiet):
+        setup, measured = set_up(experiment, devices=devices), []
     programs = Programs(setup)
     measure = programs.compile_measure(make_affinity(setup.probe, experiment.learning_rate))
     if not quiet:
