@@ -16,6 +16,7 @@ from mtljax import models
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.config import Experiment
 from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_source, pipeline
+from mtljax.data.array_labels import parse_arrays
 from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
 from mtljax.data.cleaning import clean_arrays
 from mtljax.data.droplist import drop_examples
@@ -126,7 +127,7 @@ def open_source(
     else:
         require_one_image(source)
         source = select_labels(source, requests, data.source)
-    source = clean_arrays(source, tasks)
+    source = clean_arrays(parse_arrays(source, tasks), tasks)
     moved = None
     if data.fold is not None:
         source = fold_source(source, parse_fold(data.fold))

@@ -60,6 +60,8 @@ def require_finite(name: str, labels: np.ndarray) -> None:
     """Raises ValueError with the first label that is NaN or infinite."""
     rule = "labels must be finite (mark a missing one in `present`)"
     require(name, np.isfinite(labels), labels, rule)
+    limit = np.finfo(np.float32).max
+    require(name, np.abs(labels) <= limit, labels, "labels must be in the range of float32")
 
 
 def require_class_indices(

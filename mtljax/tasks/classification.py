@@ -56,6 +56,11 @@ class Classification(SoftmaxTask):
         return _Confusion(self.num_classes)
 
     def check(self, labels: np.ndarray) -> None:
+        if labels.ndim != 1:
+            hint = "; labels.argmax(1) converts one-hot rows" if labels.ndim == 2 else ""
+            raise ValueError(
+                f"task {self.name!r}: labels of shape {labels.shape}; must be [N]{hint}"
+            )
         checks.require_finite(self.name, labels)
         checks.require_class_indices(self.name, labels, self.num_classes)
 

@@ -40,7 +40,9 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
             raise ValueError  # nor is True in a CSV file a number
         return np.asarray(values, np.float64).ravel()
     except (ValueError, TypeError, OverflowError, RecursionError):
-        raise ValueError(f"{_short(value)} is not a list of numbers") from None
+        is_word = isinstance(value, str) and len(value.split()) == 1 and "[" not in value
+        what = "a number" if is_word else "a list of numbers"
+        raise ValueError(f"{_short(value)} is not {what}") from None
 
 
 def read_json(text: str) -> Any:

@@ -271,7 +271,7 @@ MISTAKES = {
     "class out of range": (edit(5, kind="3"), ROW5 + "task 'kind': label is 3; a class must be"),
     "word for a number": (
         edit(5, weight="heavy"),
-        ROW5 + "task 'weight': 'heavy' is not a list of numbers|task 'weight'",
+        ROW5 + "task 'weight': 'heavy' is not a number|task 'weight'",
     ),
     "not a number": (
         edit(5, weight="inf"),

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Num, PyTree
 
 from mtljax.data import splitting
+from mtljax.data.array_labels import plain_labels
 from mtljax.data.base import Arrays, Source
 from mtljax.data.membership import Membership, members_of_table
 from mtljax.data.notes import NoteCounter
@@ -76,7 +77,8 @@ def from_arrays(
         an unsigned integer type, and the largest training value of another type. Or a dict (or
         NamedTuple) of arrays [N, ...], for a model of your own that takes one: statistics, black
         and white are then those of each array.
-      labels: Name -> labels with the examples along the first axis.
+      labels: Name -> labels with the examples along the first axis: numbers, or names of classes.
+        None is a missing label.
       present: Name -> [N] bool, True for examples that carry the label; default: all.
       validation, test: Share of these examples.
       seed: Seed of the split.
@@ -95,15 +97,20 @@ def from_arrays(
     image = _as_inputs(image)
     count, dtypes = num_examples(image), jax.tree.map(lambda x: x.dtype, image)
     image = jax.tree.map(_as_float if hasattr(image, "ndim") else _in_32_bits, image)
-    labels = jax.tree.map(np.asarray, dict(labels))
-    masks = {name: np.ones(count, bool) for name in labels}
-    masks |= {name: np.asarray(mask, bool) for name, mask in (present or {}).items()}
+    notes = NoteCounter()
+    plain = {name: plain_labels(name, label, notes) for name, label in labels.items()}
+    labels = {name: label for name, (label, _) in plain.items()}
+    masks = {name: mask for name, (_, mask) in plain.items()}
+    for name, mask in (present or {}).items():
+        mask = np.asarray(mask, bool)
+        masks[name] = mask & masks[name] if mask.shape == masks.get(name, mask).shape else mask
     leaves = [(name, leaf) for name, label in labels.items() for leaf in jax.tree.leaves(label)]
     for name, leaf in [*leaves, *masks.items()]:
         if len(leaf) != count:
             raise ValueError(f"{len(leaf)} labels {name!r} for {count} images")
 
-    members, notes = _members(count, group, stratify), NoteCounter()
+    members = _members(count, group, stratify)
+    _note_channels_first(image, notes)
     splits = []
     for rows in _rows_of_splits(count, members, validation, test, seed, notes):
         of_split = tuple(members[row] for row in rows) if members else ()
@@ -165,12 +172,25 @@ def _as_inputs(image: Any) -> PyTree[np.ndarray]:
             rule = "[N, ...]" if is_tree else "[N, H, W, C], or clips [N, T, H, W, C], of"
             place = f"images {name!r}" if name else "images"
             raise ValueError(f"{place} of {form(leaf)}; must be {rule} numbers")
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            row = next(i for i, x in enumerate(leaf) if not np.isfinite(x).all())
+            what = f"input {name!r} of example {row}" if name else f"image {row}"
+            raise ValueError(f"{what} has values that are NaN or infinite")
         if not leaf.ndim or len(leaf) != count:
             sizes = ", ".join(f"{key} {np.shape(x)}" for key, x in leaves.items())
             raise ValueError(f"the inputs have different numbers of examples: {sizes}")
     if not count:
         raise ValueError("there are no images")
     return image
+
+
+def _note_channels_first(image: Any, notes: NoteCounter) -> None:
+    """Notes images of 1 to 4 rows that may have their channels first."""
+    shape: tuple[int, ...] = np.shape(image)[1:] if hasattr(image, "ndim") else ()
+    if len(shape) == 3 and shape[0] <= 4 < shape[2] and shape[1] > 4:
+        height, width, channels = shape
+        size = f"images of {height} x {width} pixels with {channels} channels"
+        notes.add("warning", f"{size}; if the channels are first, use image.transpose(0, 2, 3, 1)")
 
 
 def _as_float(image: np.ndarray) -> np.ndarray:
