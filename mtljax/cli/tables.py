@@ -27,13 +27,21 @@ def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         name = entry["image"]
         for task, found in entry.items():
             if isinstance(found, Mapping):
-                top = found.get("top", [{}])[0].get("probability")
+                top = _highest_probability(found)
                 probability = "" if top is None else f"{100 * top:.1f} %"
                 table.add_row(*map(escape, (name, task, found["text"], probability)))
                 name = ""
         if len(entry) > 4:  # the keys image, size and model_size, and several tasks
             table.add_section()
     return table
+
+
+def _highest_probability(found: Mapping[str, Any]) -> float | None:
+    """Returns the probability of the most probable class, or the highest score of a box."""
+    prediction = found.get("prediction")
+    if isinstance(prediction, Mapping):
+        return max(prediction.get("scores", ()), default=None)
+    return found.get("top", [{}])[0].get("probability")
 
 
 def export_table(description: Mapping[str, Any]) -> Table:
