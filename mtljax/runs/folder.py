@@ -44,7 +44,7 @@ from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
 from mtljax.utils.terminal import print_line
-from mtljax.utils.text import first_line
+from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import as_tuples, flatten_json
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
@@ -290,7 +290,8 @@ def _require_same(stored: dict[str, Any], requested: dict[str, Any], path: Path)
     longer = ""
     if name in CONTINUED and (path / RESULT).exists():
         longer = f"; a finished run is continued by --steps above {old.get('steps')}"
+    was, now = (shortened(str(values.get(name)), 120) for values in (old, new))
     raise ValueError(
-        f"{path} holds a run with {name}={old.get(name)}, not {new.get(name)}; choose another "
+        f"{path} holds a run with {name}={was}, not {now}; choose another "
         f"--workdir, or restore the flag to resume this run{longer}"
     )

@@ -11,7 +11,7 @@ from mtljax.runs.folder import RunFolder, check_folder, read_result
 from mtljax.runs.records import TrainRecord
 from mtljax.runs.result import RunResult
 from mtljax.runs.selection import selection_score
-from mtljax.tasks import Regression
+from mtljax.tasks import Classification, Regression
 from mtljax.utils.files import write_json
 
 EXPERIMENT = Experiment(name="test", tasks=(Regression(name="size"),), data=Data(source="digits"))
@@ -85,3 +85,15 @@ def test_the_score_of_a_checkpoint_is_always_a_number(loss):
     for select in ("loss", "size/mae"):
         experiment = dataclasses.replace(EXPERIMENT, select=select)
         assert 1e300 < selection_score(experiment, metrics) < math.inf
+
+
+def test_long_fields_of_another_run_are_shortened(tmp_path):
+    names = tuple(f"class {i}" for i in range(1000))
+    of = lambda names: dataclasses.replace(
+        EXPERIMENT, tasks=(Classification(name="size", class_names=names),)
+    )
+    with RunFolder(tmp_path / "run", of(names)):
+        pass
+    with pytest.raises(ValueError, match="holds a run with tasks.0.class_names=") as caught:
+        check_folder(tmp_path / "run", of(names[::-1]))
+    assert len(str(caught.value)) < 450 + len(str(tmp_path))
