@@ -1,5 +1,7 @@
 """Reader of the annotation files of Pascal VOC: one XML file per image."""
 
+import codecs
+import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -8,7 +10,7 @@ from mtljax.data.annotations import Annotation
 from mtljax.data.boxes import finite
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels
-from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.bounded_reading import read_bytes, read_text
 from mtljax.utils.text import normalized
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -67,11 +69,14 @@ def read_voc_file(path: Path, first: int, difficult: bool, notes: NoteCounter) -
 def _parse(path: Path) -> ElementTree.Element:
     """Parses a file; entities, which may expand without bounds, are refused."""
     try:
-        text = read_text(path).removeprefix("\ufeff")
+        text = _decoded(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeError:
-        raise ValueError(f"{path} is not encoded in UTF-8") from None
+    except UnicodeError as error:
+        encoding = getattr(error, "encoding", "").upper() or "the declared encoding"
+        raise ValueError(f"{path} is not encoded in {encoding}") from None
+    except LookupError:
+        raise ValueError(f"{path} declares an encoding that is not known") from None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError(f"{path} has a document type declaration, which is not accepted")
     try:
@@ -81,6 +86,15 @@ def _parse(path: Path) -> ElementTree.Element:
     if root.tag != "annotation":
         raise ValueError(f"{path} is not an annotation of Pascal VOC: its root is not <annotation>")
     return root
+
+
+def _decoded(path: Path) -> str:
+    """Returns the text of a file, by its byte order mark, its XML declaration, or as UTF-8."""
+    content = read_bytes(path)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    declared = re.match(rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)""", content)
+    return content.decode(declared[1].decode() if declared else "utf-8-sig")
 
 
 def _whole(text: str | None) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from mtljax.tasks import parsing
 from mtljax.tasks.base import Changes
-from mtljax.tasks.point_lists import axis_of_column, require_inside
+from mtljax.tasks.point_lists import axis_of_column, require_inside, require_pixels
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.text import listed
 
@@ -28,10 +28,9 @@ def check_columns(columns: Sequence[str], order: Order) -> None:
     axes = "".join(map(axis_of_column, columns[:4]))
     known = axes if "?" not in axes else axes[:2]
     if "?" not in known and known != order[: len(known)]:
-        fitting = " or ".join(repr(other) for other in ORDERS if other.startswith(known)) or "?"
-        raise ValueError(
-            f"the columns {', '.join(columns[:4])} contradict order={order!r}: set order={fitting}"
-        )
+        fitting = " or ".join(repr(other) for other in ORDERS if other.startswith(known))
+        fix = f"set order={fitting}" if fitting else "list them in this order"
+        raise ValueError(f"the columns {', '.join(columns[:4])} contradict order={order!r}: {fix}")
 
 
 def parse(value: Any, order: Order) -> tuple[Float[np.ndarray, "n 4"], Sequence[Any] | None]:
@@ -46,12 +45,16 @@ def parse(value: Any, order: Order) -> tuple[Float[np.ndarray, "n 4"], Sequence[
         names = dict.fromkeys(name for box in value for name in box)
         value = {name: [box.get(name) for box in value] for name in names}
     if not isinstance(value, Mapping):
-        return _in_order(parsing.numbers(value), order), None
+        boxes = _in_order(parsing.numbers(value), order)
+        require_pixels(boxes, "boxes")
+        return boxes, None
     numbers = parsing.numbers(_part(value, BOXES))
     classes = _part(value, CLASSES)
     if isinstance(classes, (str, bytes)) or np.ndim(classes) != 1:
         raise ValueError("the classes of boxes must be a list")
     boxes = _in_order(numbers, "yxyx" if STORED in value else order)
+    if STORED not in value:
+        require_pixels(boxes, "boxes")
     if len(classes) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes, but {len(classes)} classes")
     return boxes, classes

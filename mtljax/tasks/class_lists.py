@@ -72,7 +72,10 @@ def names_in(value: Any) -> Iterable[str]:
         return map(str, value)
     if value is None or (not isinstance(value, (list, tuple)) and np.ndim(value)):
         return ()
-    parts, is_separated = _parts(value, ())
+    try:
+        parts, is_separated = _parts(value, ())
+    except ValueError:
+        return ()  # a fault of this row alone
     if all(FLAGS.fullmatch(_text(part)) for part in parts):
         return ()
     if is_separated and len(parts) == 1 and "," in parts[0]:
@@ -106,6 +109,8 @@ def _parts(value: Any, names: Sequence[str]) -> tuple[Sequence[Any], bool]:
         try:
             return parsing.read_json(text), False
         except ValueError:
+            if re.search("['\"]", text):
+                raise
             return text.strip("[]").split(), False
     if text in names:
         return [text], True

@@ -1,5 +1,6 @@
 """Parsing of values of data sources: numbers, class names and maps. Errors are ValueError."""
 
+import ast
 import json
 import re
 import unicodedata
@@ -16,6 +17,8 @@ COLOR_PLACES = np.asarray([65536, 256, 1], np.int64)
 """Weights of red, green and blue in one number."""
 MOST_SHOWN = 4
 """Number of values of an array that a message may show."""
+WITHOUT_COMMAS = re.compile(r"\s*\[\s*([^\s\[\],]+(?:\s+[^\s\[\],]+)+)\s*\]\s*")
+"""Text of numbers as NumPy writes them: [1. 2.5 3.]."""
 WHOLE_NUMBER = re.compile(r"-?\d+\.0+", re.ASCII)
 """Text of a whole number as tables write it if the column also has empty cells."""
 
@@ -33,7 +36,9 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
     try:
         values = value
         if isinstance(value, str):
-            values = json.loads(value) if value.lstrip().startswith("[") else value.split()
+            bare = WITHOUT_COMMAS.fullmatch(value)
+            is_list = not bare and value.lstrip().startswith(("[", "("))
+            values = read_json(value) if is_list else (bare[1] if bare else value).split()
         if isinstance(values, list) and any(isinstance(v, str) and "_" in v for v in values):
             raise ValueError  # Python would read 1_0 as 10
         if isinstance(value, bool):
@@ -46,10 +51,21 @@ def numbers(value: Any) -> Float[np.ndarray, " n"]:
 
 
 def read_json(text: str) -> Any:
-    """Parses JSON; raises ValueError also for text that is nested too deeply."""
+    """Parses JSON, or a list, tuple or dict as Python and pandas write it: ['cat', 'dog'].
+
+    Raises:
+      ValueError: The text is neither, or nested too deeply.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
+        pass
+    try:
+        # Python would join 'a' 'b', which NumPy writes without commas, and read 1_0 as 10.
+        if "\\" in text or re.search(r"""['"]\s+['"]|\d_\d""", text):
+            raise ValueError
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError(f"{_short(text)} is not JSON") from None
 
 

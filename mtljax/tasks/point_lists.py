@@ -18,13 +18,23 @@ coordinates."""
 
 
 def check_columns(columns: Sequence[str], count: int, order: Order) -> None:
-    """Raises ValueError if the names of the columns of all points have the other order."""
-    starts = range(0, len(columns), max(1, len(columns) // count))
-    if {"".join(map(axis_of_column, columns[i : i + 2])) for i in starts} == {OTHER[order]}:
+    """Raises ValueError if names of columns contradict the order of coordinates and points."""
+    width = max(1, len(columns) // count)
+    points = [columns[i : i + width] for i in range(0, len(columns), width)]
+    axes = ["".join(map(axis_of_column, point)) for point in points]
+    if {names[:2] for names in axes} == {OTHER[order]}:
         raise ValueError(
             f"the columns {columns[0]}, {columns[1]} have {' before '.join(OTHER[order])}, but "
             f"order={order!r}: set order={OTHER[order]!r}"
         )
+    expected = (order[0], order[1], "?")
+    for point, names in zip(points, axes, strict=True):
+        pairs = zip(names, expected, strict=False)
+        if any(axis in "xy" and axis != fitting for axis, fitting in pairs):
+            raise ValueError(
+                f"the columns {', '.join(point)} are not {order[0]}, {order[1]} of one point: list "
+                f"the columns point by point, such as {order[0]}0,{order[1]}0,{order[0]}1,..."
+            )
 
 
 def axis_of_column(column: str) -> str:
@@ -73,6 +83,7 @@ def _label(values: Float[np.ndarray, "K w"], order: Order) -> Float[np.ndarray, 
     if len(lost):
         raise ValueError(f"point {lost[0]} has no y or no x; leave both empty if not known")
     points = np.where(visible[:, None], points, 0.0)
+    require_pixels(points[visible], "points")
     return parsing.in_float32(np.concatenate([points, visible[:, None]], 1))
 
 
@@ -88,6 +99,16 @@ def without_outside(
     require_inside(points[visible], size, repr(OTHER[order]))
     outside = visible & ((points < 0) | (points > np.asarray(size, np.float32))).any(1)
     return np.where(outside[:, None], np.float32(0), label)
+
+
+def require_pixels(coordinates: Float[np.ndarray, "..."], noun: str) -> None:
+    """Raises ValueError if all are within the first pixel, as fractions of the image are."""
+    within = coordinates.size and (coordinates >= 0).all() and (coordinates <= 1).all()
+    if within and (coordinates % 1 > 0).any():
+        raise ValueError(
+            f"all {noun} are within the first pixel of the image; coordinates must be in pixels, "
+            "not fractions of the image"
+        )
 
 
 def require_inside(points: Float[np.ndarray, "n 2"], size: Pixels, order: str) -> None:

@@ -292,3 +292,34 @@ def test_other_data_is_one_error(tmp_path):
         make_source(f"voc:'{tmp_path}/voc'", [LabelRequest(Detection(name="boxes"), "sizes")])
     with pytest.raises(ValueError, match="source voc has no label for task 'k', a Keypoints"):
         opened(tmp_path / "voc", Keypoints(name="k", num_keypoints=2))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gbk", "iso-8859-1"])
+def test_the_encoding_is_that_of_the_declaration_or_the_byte_order_mark(encoding, tmp_path):
+    voc(tmp_path, 3)
+    name = "größe" if encoding == "iso-8859-1" else "猫"
+    declared = "utf-8" if encoding == "utf-8-sig" else encoding
+    text = f'<?xml version="1.0" encoding="{declared}"?>\n' + xml((name, BOX, ""))
+    for file in (tmp_path / "Annotations").iterdir():
+        file.write_bytes(text.encode(encoding))
+    assert opened(tmp_path).train.tasks[0].class_names == (name,)
+
+
+def test_an_encoding_that_does_not_fit_is_named(tmp_path):
+    voc(tmp_path, 3)
+    files = [tmp_path / "Annotations" / f"train_{i}.xml" for i in range(2)]
+    for file, encoding in zip(files, ["gb18030", "klingon"], strict=True):
+        head = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
+        file.write_bytes(head + xml(CAT).encode() + b"\xff")
+    faults = sorted(opened(tmp_path).train.faults().values())
+    assert "train_0.xml is not encoded in GB18030" in faults[0]
+    assert "train_1.xml declares an encoding that is not known" in faults[1]
+
+
+@pytest.mark.parametrize("name", ["{}.png", "JPEGImages/{}.png", "JPEGImages\\{}", "./{}"])
+def test_lists_may_have_extensions_and_folders(name, tmp_path):
+    voc(tmp_path, 3)
+    for file in (tmp_path / "ImageSets" / "Main").iterdir():
+        lines = file.read_text().split("  1\n")[:-1]
+        file.write_text("".join(name.format(line) + "\n" for line in lines))
+    assert sizes(opened(tmp_path)) == [3, 3, 3]

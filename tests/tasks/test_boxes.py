@@ -124,3 +124,26 @@ def test_names_of_columns_contradict_an_order(columns, right):
         else:
             with pytest.raises(ValueError, match="contradict order"):
                 task(order=order).check_columns(columns.split(","))
+
+
+def test_fractions_of_the_image_are_refused():
+    task = Detection(name="b", class_names=("cat", "dog"), order="xywh")
+    for box in ([0.1, 0.2, 0.5, 0.6], [0, 0, 0.5, 1]):
+        with pytest.raises(ValueError, match="not fractions of the image"):
+            task.parse({"boxes": [box], "classes": ["cat"]})
+    assert task.parse({"boxes": [[0, 0, 1, 1]], "classes": ["cat"]})["boxes"][0].tolist() == [
+        *(0, 0, 1, 1)
+    ]
+    mixed = {"boxes": [[0.1, 0.2, 0.5, 0.6], [1, 1, 3, 3]], "classes": [0, 1]}
+    assert (task.parse(mixed)["classes"] >= 0).sum() == 2
+
+
+def test_labels_may_be_written_by_python():
+    task = Detection(name="b", class_names=("cat", "dog"))
+    label = task.parse("[{'bbox': [1, 2, 5, 6], 'category': 'dog'}]")
+    assert (label["boxes"][0].tolist(), int(label["classes"][0])) == ([1, 2, 5, 6], 1)
+
+
+def test_columns_that_fit_no_order_are_named():
+    with pytest.raises(ValueError, match="contradict order='yxyx': list them in this order"):
+        Detection(name="b").check_columns(["xmin", "xmax", "ymin", "ymax"])

@@ -126,3 +126,30 @@ def test_points_on_the_edge_survive_a_resize_and_a_mirror():
 def test_settings_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         task(**options)
+
+
+@pytest.mark.parametrize(
+    "columns", ["x0,x1,y0,y1", "eye_x,mouth_x,eye_y,mouth_y", "y0,x0,x1,y1", "v0,x0,y0,v1,x1,y1"]
+)
+@pytest.mark.parametrize("order", ["xy", "yx"])
+def test_columns_that_are_not_point_by_point_are_refused(columns, order):
+    with pytest.raises(ValueError, match=f"{order[0]}, {order[1]} of one point"):
+        Keypoints(name="p", num_keypoints=2, order=order).check_columns(columns.split(","))
+
+
+def test_fractions_of_the_image_are_refused():
+    task = Keypoints(name="p", num_keypoints=2)
+    with pytest.raises(ValueError, match="not fractions of the image"):
+        task.parse([0.25, 0.5, 1.0, 0.0])
+    with pytest.raises(ValueError, match="not fractions of the image"):
+        task.parse([0.25, 0.5, 1, 7.0, 9.0, 0])
+    assert task.parse([0, 1, 1, 0])[:, :2].tolist() == [[0, 1], [1, 0]]
+    assert task.parse([0.25, 0.5, 1.5, 0.0])[:, :2].tolist() == [[0.25, 0.5], [1.5, 0]]
+
+
+@pytest.mark.parametrize(
+    "text", ["[[1, 2], [3, 4]]", "[(1, 2), (3, 4)]", "(1, 2), (3, 4)", "[1. 2. 3. 4.]", "1 2 3 4"]
+)
+def test_points_may_be_written_by_json_python_or_numpy(text):
+    points = Keypoints(name="p", num_keypoints=2).parse(text)
+    assert points.tolist() == [[1, 2, 1], [3, 4, 1]]

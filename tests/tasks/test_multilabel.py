@@ -222,3 +222,19 @@ def test_a_word_for_no_class_is_declared(value):
     assert list(MultiLabel(name="t", no_class=("No Finding",)).classes_in(value)) == []
     with pytest.raises(ValueError, match="unknown class 'No Finding'"):
         declared.parse(["No Finding", declared.class_names[0]])  # a contradiction
+
+
+@pytest.mark.parametrize("text", ["['cat', 'old dog']", '["cat", "old dog"]'])
+def test_lists_of_python_are_those_of_json(text):
+    task = MultiLabel(name="kinds")
+    names = tuple(task.classes_in(text))
+    assert names == ("cat", "old dog")
+    assert task.with_classes(names).parse(text).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("text", ["['cat' 'dog']", "['cat', dog]", "['cat'", r"['c\x61t']"])
+def test_names_in_quotes_are_never_taken_for_parts_of_names(text):
+    task = MultiLabel(name="kinds")
+    assert tuple(task.classes_in(text)) == ()
+    with pytest.raises(ValueError, match="is not JSON"):
+        task.with_classes(("cat", "dog")).parse(text)

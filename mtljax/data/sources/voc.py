@@ -18,6 +18,7 @@ from mtljax.data.layouts import (
     relative_name,
     walk,
 )
+from mtljax.data.matching import normalized_path
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import (
@@ -160,12 +161,20 @@ def _splits(
             if file.stem == "trainval" and {"train", "val"} & stems:
                 continue
             for name in read_image_set(file):
-                image = by_key.get(tuple(name.split("/")), base / "JPEGImages" / f"{name}.jpg")
+                image = by_key.get(_listed_key(name))
+                image = image or base / "JPEGImages" / f"{name.removesuffix('.jpg')}.jpg"
                 split = SPLITS[file.stem]
                 if splits.get(image) not in (None, split):
                     raise ValueError(f"{file}: {name} is in the {splits[image]} split too")
                 splits[image] = split
     return splits
+
+
+def _listed_key(name: str) -> tuple[str, ...]:
+    """Returns the key, as `path_key` does, of a name in a list, with or without its extension."""
+    *folders, last = normalized_path(name).split("/")
+    stem = last.rpartition(".")[0] if last.lower().endswith(FILES) else last
+    return (*(folder for folder in folders if folder.lower() not in FOLDERS), stem)
 
 
 def _note_unpaired(pairs: Pairs, images: Collection[Path], what: str, notes: NoteCounter) -> None:
