@@ -57,7 +57,7 @@ def test_numbers_are_the_same_in_all_tables(form, values, tmp_path):
 
 def test_what_is_no_number_needs_a_reader(tmp_path):
     source = opened(tmp_path, ["many"] * 20, "csv")
-    with pytest.raises(ValueError, match=r"t.csv row 2 .*task 'n': 'many' is not a list of numb"):
+    with pytest.raises(ValueError, match=r"t.csv row 2 .*task 'n': 'many' is not a number"):
         source.train[0]
 
 
