@@ -12,7 +12,7 @@ from mtljax.data.base import Arrays, Source, map_splits
 from mtljax.data.class_names import note_similar_classes
 from mtljax.data.notes import NoteCounter
 from mtljax.data.resolve import complete
-from mtljax.data.table_labels import table_classes
+from mtljax.data.tables.labels import table_classes
 from mtljax.tasks import Task
 from mtljax.utils.text import normalized
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mtljax.data.base import Source
-from mtljax.data.encoded_images import ImageFile, opened
-from mtljax.data.images import image_size, read_image, read_label_map, storage_format
+from mtljax.data.files.encoded import ImageFile, opened
+from mtljax.data.files.images import image_size, read_image, read_label_map, storage_format
 from mtljax.data.lazy import LazySplit, RawExample, StoredLabel, clean_label, source_of_splits
 from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mtljax.data.images import FILES
+from mtljax.data.files.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.utils.text import normalized
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from PIL import Image
 
-from mtljax.data.images import FILES, read_content
+from mtljax.data.files.images import FILES, read_content
 from mtljax.evaluation.predictor import Input, Predictor, read_inputs
 from mtljax.runs.load import TrainedModel
 from mtljax.tasks import Task, drawing

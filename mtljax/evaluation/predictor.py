@@ -11,7 +11,7 @@ from jaxtyping import Float, Num, PyTree
 
 from mtljax.compilation import compiler_options
 from mtljax.data.base import Batch, Split
-from mtljax.data.images import image_size, read_content, read_image_array
+from mtljax.data.files.images import image_size, read_content, read_image_array
 from mtljax.data.pipeline import READER_THREADS, read_batch
 from mtljax.runs.load import TrainedModel
 from mtljax.step import eval_step
@@ -99,10 +99,10 @@ def file_size(path: Path) -> Pixels:
 def read_image(path: Path, trained: TrainedModel) -> Float[np.ndarray, "H W C"]:
     """Reads an image file in the size and unit of the training images.
 
-    The file is read as in training, see `mtljax.data.images.read_image`, and resized as in training
-    to their height and width, without keeping the aspect ratio. If the training images were not in
-    0..255, the values of pictures are scaled from black..white to their range, and `.npy` arrays
-    must be in their unit.
+    The file is read as in training, see `mtljax.data.files.images.read_image`, and resized as in
+    training to their height and width, without keeping the aspect ratio. If the training images
+    were not in 0..255, the values of pictures are scaled from black..white to their range, and
+    `.npy` arrays must be in their unit.
 
     Raises:
       ValueError: The file does not exist or is not an image.

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mtljax.data.cells import MISSING, MissingMarkers, with_decimal_points
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Row, Table
+from mtljax.data.tables.cells import MISSING, MissingMarkers, with_decimal_points
 from mtljax.tasks import Classification, Keypoints, Regression
 
 KIND = Classification(name="kind", num_classes=2)

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from mtljax.data import make_source
-from mtljax.data.annotation_labels import read_labels, with_categories
+from mtljax.data.annotations.coco import read_coco
+from mtljax.data.annotations.labels import read_labels, with_categories
 from mtljax.data.base import LabelRequest
-from mtljax.data.coco import read_coco
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Segmentation
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtljax.data.images import image_size, read_image, read_map
+from mtljax.data.files.images import image_size, read_image, read_map
 
 BANDS = np.random.default_rng(0).integers(0, 256, (6, 8, 6)).astype(np.uint8)
 

@@ -4,9 +4,9 @@ import unicodedata
 
 import pytest
 
-from mtljax.data.image_names import FileFinder
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Row
+from mtljax.data.tables.image_names import FileFinder
 
 NFD = unicodedata.normalize("NFD", "é")
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from mtljax.data.images import image_size, read_image, read_map
+from mtljax.data.files.images import image_size, read_image, read_map
 from mtljax.screening.appearance import to_pil
 
 RNG = np.random.default_rng(0)

@@ -150,7 +150,9 @@ def test_a_label_of_another_class_is_named(tmp_path):
     where = tmp_path / "cityscapes/val/label/1.npy"
     np.save(where, np.full(SHAPES["cityscapes"], 13.0))
     source = make_source(f"npy_folders:{tmp_path}/cityscapes", [LabelRequest(TASK, "label")])
-    with pytest.raises(ValueError, match=r"val example 1.npy: task 'segmentation': label is 13"):
+    with pytest.raises(
+        ValueError, match=r"val example 1.npy: task 'segmentation': the values 13 are not classes"
+    ):
         source.test[1]
 
 

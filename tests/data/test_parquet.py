@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mtljax.data import encoded_images
-from mtljax.data.encoded_images import EncodedImage
+from mtljax.data.files import encoded
+from mtljax.data.files.encoded import EncodedImage
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import read_table, read_tables
+from mtljax.data.tables.table import read_table, read_tables
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -109,11 +109,11 @@ def test_images_without_bytes(tmp_path):
 
 
 def test_memory_of_images_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded_images, "CACHE_BYTES", 4000)
+    monkeypatch.setattr(encoded, "CACHE_BYTES", 4000)
     data = [bytes([i]) * 1000 for i in range(20)]
     path = write(tmp_path / "t.parquet", {"image": data}, row_group_size=1)
-    cache = encoded_images.GroupCache()
-    monkeypatch.setattr(encoded_images, "_groups", cache)
+    cache = encoded.GroupCache()
+    monkeypatch.setattr(encoded, "_groups", cache)
     images = [row["image"] for row in cells(path)]
     for order in (range(20), (19, 0, 19, 5)):
         for i in order:
@@ -171,8 +171,8 @@ def test_several_files_have_one_list_of_classes(tmp_path):
 
 
 def test_large_row_groups_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtljax.data.parquet.CACHE_BYTES", 2**21)
-    monkeypatch.setattr("mtljax.data.parquet.LARGE_GROUP", 2**21)
+    monkeypatch.setattr("mtljax.data.tables.parquet.CACHE_BYTES", 2**21)
+    monkeypatch.setattr("mtljax.data.tables.parquet.LARGE_GROUP", 2**21)
     notes = NoteCounter()
     data = [bytes([i]) * 2**20 for i in range(4)]
     settings = {"use_dictionary": False, "compression": "none"}

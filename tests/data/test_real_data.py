@@ -9,10 +9,10 @@ from PIL import Image
 
 from mtljax.build import load_source, open_source
 from mtljax.config import Data, Experiment
-from mtljax.data.coco import read_column
+from mtljax.data.annotations.coco import read_column
 from mtljax.data.notes import NoteCounter
 from mtljax.data.statistics import label_statistics, unseen_classes
-from mtljax.data.tables import read_table
+from mtljax.data.tables.table import read_table
 from mtljax.screening.survey import survey
 from mtljax.tasks import Classification, Detection, MultiLabel, Segmentation
 from mtljax.tasks.parsing import class_index, numbers

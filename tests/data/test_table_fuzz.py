@@ -16,7 +16,7 @@ from PIL import Image
 
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest
-from mtljax.data.cells import MISSING
+from mtljax.data.tables.cells import MISSING
 from mtljax.tasks import (
     Classification,
     Depth,

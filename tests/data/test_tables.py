@@ -8,7 +8,7 @@ import json
 import pytest
 
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import find_tables, read_table, read_tables
+from mtljax.data.tables.table import find_tables, read_table, read_tables
 
 ROWS = [["image", "kind", "size"], ["a.png", "café", "1.5"], ["b, c; d.png", "thé\nvert", "2"]]
 CELLS = [

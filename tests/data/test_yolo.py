@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from mtljax.data import make_source
+from mtljax.data.annotations.yolo import Points, read_label_file, read_yolo_file
 from mtljax.data.base import LabelRequest
 from mtljax.data.notes import NoteCounter
-from mtljax.data.yolo import Points, read_label_file, read_yolo_file
 from mtljax.tasks import Detection, Keypoints, MultiLabel, Segmentation
 
 H, W = 10, 20

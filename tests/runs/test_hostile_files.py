@@ -10,14 +10,14 @@ import pytest
 from support import hostile
 
 from mtljax.config import read_config
-from mtljax.data import images
-from mtljax.data.coco import read_coco
+from mtljax.data.annotations.coco import read_coco
+from mtljax.data.annotations.voc import read_image_set, read_voc_file
+from mtljax.data.annotations.yolo import read_label_file, read_yolo_file
+from mtljax.data.files import images
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arrays import arrays
 from mtljax.data.sources.idx import read_idx
-from mtljax.data.tables import read_table
-from mtljax.data.voc import read_image_set, read_voc_file
-from mtljax.data.yolo import read_label_file, read_yolo_file
+from mtljax.data.tables.table import read_table
 from mtljax.evaluation.predictor import read_image
 from mtljax.runs import signing
 from mtljax.runs.encrypted_store import AgeStore

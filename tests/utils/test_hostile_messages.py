@@ -14,7 +14,7 @@ from mtljax.config import read_config
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest
 from mtljax.data.droplist import read_drop_list
-from mtljax.data.images import image_size, read_image, read_label_map
+from mtljax.data.files.images import image_size, read_image, read_label_map
 from mtljax.main import main
 from mtljax.tasks import Classification, Detection, Segmentation
 from mtljax.utils.bounded_reading import read_json

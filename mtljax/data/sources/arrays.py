@@ -14,7 +14,7 @@ from mtljax.data.array_labels import plain_labels
 from mtljax.data.base import Arrays, Source
 from mtljax.data.membership import Membership, members_of_table
 from mtljax.data.notes import NoteCounter
-from mtljax.data.tables import Row
+from mtljax.data.tables.table import Row
 from mtljax.utils.bounded_reading import read_npz
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import first_line, form

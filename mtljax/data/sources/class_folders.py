@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.class_names import absent_class, note_similar_classes, requested_names
-from mtljax.data.images import FILES
+from mtljax.data.files.images import FILES
 from mtljax.data.layouts import find_images, is_utf8, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
 from mtljax.data.membership import Membership

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtljax.data.annotation_labels import label_name, with_categories
-from mtljax.data.annotations import AnnotationSet
+from mtljax.data.annotations.base import AnnotationSet
+from mtljax.data.annotations.coco import read_coco
+from mtljax.data.annotations.labels import label_name, with_categories
 from mtljax.data.base import LabelRequest, Source
-from mtljax.data.coco import read_coco
 from mtljax.data.layouts import SPLITS, is_file, split_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.annotation_labels import Labels, label_name, read_labels
-from mtljax.data.annotations import AnnotationSet
+from mtljax.data.annotations.base import AnnotationSet
+from mtljax.data.annotations.labels import Labels, label_name, read_labels
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.layouts import is_utf8, relative_name

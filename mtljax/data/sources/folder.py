@@ -4,22 +4,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtljax.data.annotations.coco import read_column
 from mtljax.data.base import LabelRequest, Source
-from mtljax.data.cells import MISSING, MissingMarkers
-from mtljax.data.coco import read_column
-from mtljax.data.encoded_images import ImageFile
 from mtljax.data.file_examples import FileExamples, source_of_files
-from mtljax.data.image_names import FileFinder
+from mtljax.data.files.encoded import ImageFile
 from mtljax.data.membership import Membership, members_of_table, require_whole_groups
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
 from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.sources.coco import coco
 from mtljax.data.sources.entries import Opening
-from mtljax.data.table_images import note_unused_images, read_images, without_repeated
-from mtljax.data.table_labels import Labels, read_labels
-from mtljax.data.table_splits import note_unused_splits, read_splits
-from mtljax.data.tables import find_tables, has_tables, read_tables
+from mtljax.data.tables.cells import MISSING, MissingMarkers
+from mtljax.data.tables.image_names import FileFinder
+from mtljax.data.tables.images import note_unused_images, read_images, without_repeated
+from mtljax.data.tables.labels import Labels, read_labels
+from mtljax.data.tables.splits import note_unused_splits, read_splits
+from mtljax.data.tables.table import find_tables, has_tables, read_tables
 
 
 def folder(

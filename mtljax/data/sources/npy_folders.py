@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mtljax.data.base import LabelRequest, Source, require_labels
-from mtljax.data.images import read_image, read_npy
+from mtljax.data.files.images import read_image, read_npy
 from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import find_folder, hold_out, read_size
 from mtljax.utils.registry import nearest

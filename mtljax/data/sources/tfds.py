@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtljax.data.base import LabelRequest, Source, named_classes, require_labels
-from mtljax.data.images import image_size, read_image, read_label_map
+from mtljax.data.files.images import image_size, read_image, read_label_map
 from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import read_size
 from mtljax.tasks import Task

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mtljax.data.annotation_labels import with_categories
-from mtljax.data.annotations import AnnotatedImage, AnnotationSet
+from mtljax.data.annotations.base import AnnotatedImage, AnnotationSet
+from mtljax.data.annotations.labels import with_categories
+from mtljax.data.annotations.voc import read_image_set, read_voc_file
 from mtljax.data.base import LabelRequest, Source
-from mtljax.data.images import FILES, image_size
+from mtljax.data.files.images import FILES, image_size
 from mtljax.data.layouts import (
     SPLITS,
     Pairs,
@@ -29,7 +30,6 @@ from mtljax.data.sources.entries import (
     drop_unlabelled,
     without_labels,
 )
-from mtljax.data.voc import read_image_set, read_voc_file
 from mtljax.tasks import Segmentation
 from mtljax.utils.text import error_prefix, listed, shortened
 

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.data.annotation_labels import with_categories
-from mtljax.data.annotations import AnnotatedImage, AnnotationSet
+from mtljax.data.annotations.base import AnnotatedImage, AnnotationSet
+from mtljax.data.annotations.labels import with_categories
+from mtljax.data.annotations.yolo import YoloFile, read_label_file, read_lines, read_yolo_file
+from mtljax.data.annotations.yolo_splits import find_splits
 from mtljax.data.base import LabelRequest, Source
-from mtljax.data.images import FILES, image_size
+from mtljax.data.files.images import FILES, image_size
 from mtljax.data.layouts import SPLITS, folder_split, is_file, pair, relative_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
@@ -18,8 +20,6 @@ from mtljax.data.sources.entries import (
     drop_unlabelled,
     without_labels,
 )
-from mtljax.data.yolo import YoloFile, read_label_file, read_lines, read_yolo_file
-from mtljax.data.yolo_splits import find_splits
 from mtljax.tasks import Segmentation, Task
 from mtljax.utils.text import error_prefix, listed, shortened
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from mtljax.data.annotations import Annotation
-from mtljax.data.boxes import finite
+from mtljax.data.annotations.base import Annotation
+from mtljax.data.annotations.boxes import finite
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.bounded_reading import read_bytes, read_text

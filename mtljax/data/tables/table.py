@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mtljax.data.layouts import SPLITS, is_hidden, split_name, subfolders
 from mtljax.data.notes import NoteCounter
-from mtljax.data.parquet import read_parquet
 from mtljax.data.rows import Row, Table
-from mtljax.data.text_tables import read_csv, read_jsonl
+from mtljax.data.tables.parquet import read_parquet
+from mtljax.data.tables.text import read_csv, read_jsonl
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
 from mtljax.utils.text import first_line, normalized, shortened
 

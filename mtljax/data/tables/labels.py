@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtljax.data.base import LabelRequest, require_labels
-from mtljax.data.cells import MissingMarkers, with_decimal_points
 from mtljax.data.class_names import note_similar_classes
-from mtljax.data.encoded_images import EncodedImage
-from mtljax.data.image_names import FileFinder
-from mtljax.data.images import FILES
+from mtljax.data.files.encoded import EncodedImage
+from mtljax.data.files.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
+from mtljax.data.tables.cells import MissingMarkers, with_decimal_points
+from mtljax.data.tables.image_names import FileFinder
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Task
 from mtljax.tasks.dense import PixelTask
 from mtljax.utils.text import error_prefix

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.encoded_images import EncodedImage, ImageFile
-from mtljax.data.images import FILES
+from mtljax.data.files.encoded import EncodedImage, ImageFile
+from mtljax.data.files.images import FILES
 from mtljax.data.layouts import is_hidden
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Row

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.data.encoded_images import EncodedImage, ImageFile
-from mtljax.data.image_names import FileFinder
-from mtljax.data.images import FILES
+from mtljax.data.files.encoded import EncodedImage, ImageFile
+from mtljax.data.files.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
+from mtljax.data.tables.image_names import FileFinder
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import count
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mtljax.data.boxes import ROUNDING, finite
+from mtljax.data.annotations.boxes import ROUNDING, finite
 from mtljax.data.lazy import StoredLabel
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
-from mtljax.data.boxes import Boxes, BoxList, finite
+from mtljax.data.annotations.base import AnnotatedImage, Annotation, AnnotationSet
+from mtljax.data.annotations.boxes import Boxes, BoxList, finite
+from mtljax.data.annotations.masks import UNKNOWN, StoredMask, read_region
 from mtljax.data.class_names import (
     OtherClasses,
     absent_class,
@@ -16,7 +17,6 @@ from mtljax.data.class_names import (
     requested_names,
 )
 from mtljax.data.notes import NoteCounter
-from mtljax.data.stored_masks import UNKNOWN, StoredMask, read_region
 from mtljax.tasks import Detection, Keypoints, MultiLabel, Segmentation, Task
 from mtljax.utils.optional import require_installed
 from mtljax.utils.text import error_prefix

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtljax.data.encoded_images import CACHE_BYTES, EncodedImage, open_parquet, read_group
+from mtljax.data.files.encoded import CACHE_BYTES, EncodedImage, open_parquet, read_group
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Row, Table, cell_value
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes

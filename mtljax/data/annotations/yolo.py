@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from mtljax.data.annotations import AnnotatedImage, Annotation
-from mtljax.data.boxes import finite
+from mtljax.data.annotations.base import AnnotatedImage, Annotation
+from mtljax.data.annotations.boxes import finite
 from mtljax.data.layouts import SPLITS
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels

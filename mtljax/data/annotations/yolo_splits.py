@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtljax.data.images import FILES
+from mtljax.data.annotations.yolo import YoloFile, read_lines
+from mtljax.data.files.images import FILES
 from mtljax.data.layouts import SPLITS, is_file, is_folder
 from mtljax.data.notes import NoteCounter
-from mtljax.data.yolo import YoloFile, read_lines
 from mtljax.utils.text import shortened
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.annotation_labels import read_labels, with_categories
-from mtljax.data.annotations import AnnotatedImage, Annotation, AnnotationSet
-from mtljax.data.matching import match_images, normalized_path
+from mtljax.data.annotations.base import AnnotatedImage, Annotation, AnnotationSet
+from mtljax.data.annotations.labels import read_labels, with_categories
+from mtljax.data.annotations.matching import match_images, normalized_path
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Num
 from PIL import ImageOps, UnidentifiedImageError
 
-from mtljax.data.pictures import (
+from mtljax.data.files.pictures import (
     MOST_PIXELS,
     flatten_transparency,
     is_deep,
@@ -17,7 +17,7 @@ from mtljax.data.pictures import (
     read_deep,
     require_one_picture,
 )
-from mtljax.data.tiff import inspect, is_tiff, read_bands
+from mtljax.data.files.tiff import inspect, is_tiff, read_bands
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
@@ -44,9 +44,9 @@ def read_image(
 ) -> Num[np.ndarray, "H W C"]:
     """Reads an image in 0..255, with EXIF orientation: uint8, or float32 beyond 8 bits.
 
-    The file has a format of `mtljax.data.pictures.FORMATS`, or is npy [H, W] or [H, W, C]. Values
-    of b bits are divided by (2^b - 1) / 255, so that 8 and 16 bits can be mixed; floating-point
-    values are used as they are.
+    The file has a format of `mtljax.data.files.pictures.FORMATS`, or is npy [H, W] or [H, W, C].
+    Values of b bits are divided by (2^b - 1) / 255, so that 8 and 16 bits can be mixed;
+    floating-point values are used as they are.
     For 1 or 3 channels, pictures are converted to gray or RGB, on white where they are transparent.
     Otherwise, and for arrays, the number of bands must be `channels`. A fourth band of a TIFF is
     not transparency, unless the file declares it and it is opaque.

@@ -1,0 +1,1 @@
+"""Annotation files: COCO, Pascal VOC and YOLO."""

@@ -1,0 +1,1 @@
+"""Tables of labels: CSV, JSON lines and Parquet."""
