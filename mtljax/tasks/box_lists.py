@@ -60,6 +60,18 @@ def parse(value: Any, order: Order) -> tuple[Float[np.ndarray, "n 4"], Sequence[
     return boxes, classes
 
 
+def names_in(value: Any) -> list[str]:
+    """Returns the classes of a label that are text, for tasks whose classes are those of the data.
+
+    None if the label cannot be parsed: only its example cannot be used.
+    """
+    try:
+        classes = parse(value, "yxyx")[1] if isinstance(value, (str, list, Mapping)) else None
+    except ValueError:
+        return []
+    return [text for text in classes or () if isinstance(text, str) and text]
+
+
 def _part(value: Mapping[str, Any], names: Sequence[str]) -> Any:
     found = [name for name in names if name in value]
     if len(found) != 1:

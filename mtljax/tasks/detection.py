@@ -1,7 +1,7 @@
 """Object detection: boxes and their classes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -137,6 +137,9 @@ class Detection(ClassTask, DenseTask):
 
     def check_columns(self, columns: Sequence[str]) -> None:
         box_lists.check_columns(columns, self.order)
+
+    def classes_in(self, value: Any) -> Iterable[str]:
+        return () if self.class_names else box_lists.names_in(value)
 
     def parse(self, value: Any) -> dict[str, np.ndarray]:
         """Parses {"boxes": [n, 4], "classes": [n]} or [{"box": ..., "class": ...}, ...].

@@ -14,6 +14,7 @@ from mtljax.data.rows import Table
 from mtljax.data.sources.arguments import find_folder, read_size
 from mtljax.data.sources.coco import coco
 from mtljax.data.sources.entries import Opening
+from mtljax.data.tables.box_rows import merge_boxes
 from mtljax.data.tables.cells import MISSING, MissingMarkers
 from mtljax.data.tables.image_names import FileFinder
 from mtljax.data.tables.images import note_unused_images, read_images, without_repeated
@@ -45,7 +46,8 @@ def folder(
     columns or the COCO file (`boxes.json`) set in `data.labels`. If all labels are in COCO files,
     the table may be absent (see the source `coco`). A cell has a number, a word, several numbers,
     or a file name: PNG masks (classes as gray levels or palette indices), 16-bit PNG or npy depth
-    maps, npy normals. An empty cell is a missing label. Parquet tables may have the images in their
+    maps, npy normals. An empty cell is a missing label. Boxes may have a row each, with the columns
+    xmin,ymin,xmax,ymax,class, in the order of the task. Parquet tables may have the images in their
     cells, as Hugging Face `datasets` writes them.
 
     Args:
@@ -86,6 +88,7 @@ def folder(
     labels = [_labels(content, images.files, root, r, markers, notes) for r in requests]
     for of_task in labels:
         faults = {**of_task.faults, **faults}
+    labels, merged = merge_boxes(content, images.files, labels, requests, faults, notes)
     splits = read_splits(content, split, files, faults)
     members = _members(content, group, stratify, markers, faults)
     note_unused_images(finder, images.files, [of_task.values for of_task in labels], notes)
@@ -93,7 +96,7 @@ def folder(
     note_unused_splits(content, used, notes)
     columns = [labels[k].values for k, r in enumerate(requests) if not r.key.endswith(".json")]
     values = list(zip(splits, *columns, strict=True))
-    kept = without_repeated(content, images.files, values, faults, notes)
+    kept = without_repeated(content, images.files, values, faults, notes, merged)
 
     examples = _examples(content, images.files, labels, members, faults).at(kept)
     examples = dataclasses.replace(examples, channels=channels, size=read_size(size, "folder"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mtljax.data.annotations.base import AnnotatedImage, AnnotationSet
 from mtljax.data.annotations.labels import with_categories
+from mtljax.data.annotations.matching import normalized_path
 from mtljax.data.annotations.voc import read_image_set, read_voc_file
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.files.images import FILES, image_size
@@ -19,7 +20,6 @@ from mtljax.data.layouts import (
     relative_name,
     walk,
 )
-from mtljax.data.matching import normalized_path
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import (

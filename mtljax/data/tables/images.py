@@ -1,6 +1,6 @@
 """Images that the rows of a table name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ def without_repeated(
     values: Sequence[Sequence[Any]],
     faults: dict[int, str],
     notes: NoteCounter,
+    merged: Collection[int] = (),
 ) -> list[int]:
     """Returns the rows without those that repeat another one, which are counted.
 
@@ -73,6 +74,7 @@ def without_repeated(
       files: Image of each row.
       values: For each row, its labels and its split.
       faults: Receives all rows of an image whose rows differ.
+      merged: Rows whose boxes were added to another row, which repeat it without a note.
     """
     rows_of: dict[ImageFile, list[int]] = {}
     for i, file in enumerate(files):
@@ -85,7 +87,7 @@ def without_repeated(
             if values[i] == values[rows[0]]:
                 repeated.add(i)
                 what = "rows that repeat the image, the labels and the split of another row"
-                notes.add("dropped", what, str(table.rows[i]))
+                notes.add("dropped", what, str(table.rows[i]), int(i not in merged))
                 continue
             number = first.number if first.file == table.rows[i].file else first
             faults[i] = (

@@ -70,17 +70,21 @@ def read_labels(
             f"{task.name!r} ({type(task).__name__})"
         )
     faults: dict[int, str] = {}
+    are_boxes = isinstance(task, Detection) and len(columns) == 5
     if len(columns) > 1:
         with error_prefix(f"{table.path}: task {task.name!r}"):
             task.check_columns(columns)
         values = _joined(table, columns, cells, task, faults)
+        if are_boxes:
+            values = [v if v is None else {"boxes": v[:4], "classes": v[4:]} for v in values]
     else:
         finder = FileFinder(root, columns[0], notes)
         values = _with_files(table, cells[0], task, finder, faults)
     classes = table.class_names.get(columns[0], ()) if len(columns) == 1 else ()
     with error_prefix(table.path):
         if not classes:
-            mentioned = [dict.fromkeys(columns)] if len(columns) > 1 else values
+            is_column = len(columns) == 1 or are_boxes
+            mentioned = values if is_column else [dict.fromkeys(columns)]
             mentioned = [value for value in mentioned if value is not None]
             classes = table_classes(task, chain.from_iterable(map(task.classes_in, mentioned)))
         task = task.with_classes(classes) if classes else task
