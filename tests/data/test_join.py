@@ -12,7 +12,7 @@ from mtljax.data.base import LabelRequest
 from mtljax.data.pipeline import read_batch
 from mtljax.data.sources.join import join_sources
 from mtljax.main import main
-from mtljax.tasks import Classification
+from mtljax.tasks import Classification, Regression
 
 SIZES = {"art": 40, "clip": 100, "photo": 10}
 
@@ -112,8 +112,8 @@ def test_what_differs_between_domains_is_named(tmp_path):
     other = r"other classes in b \(cat, owl\) than in a \(cat, dog\); set class_names"
     with pytest.raises(ValueError, match=other):
         make_source(source, [LabelRequest(task, "class")])
-    with pytest.raises(ValueError, match="join, domain a: source class_folders has no labels 'kin"):
-        make_source(source, [LabelRequest(task, "kind")])
+    with pytest.raises(ValueError, match="join, domain a: source class_folders has no labels 'age"):
+        make_source(source, [LabelRequest(Regression(name="age"), "age")])
     with pytest.raises(ValueError, match=r"join, domain b: there is no folder .*/c"):
         make_source(source.replace("/b'", "/c'"), [LabelRequest(task, "a/class")])
 
