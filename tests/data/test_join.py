@@ -115,7 +115,7 @@ def test_what_differs_between_domains_is_named(tmp_path):
     with pytest.raises(ValueError, match="join, domain a: source class_folders has no labels 'age"):
         make_source(source, [LabelRequest(Regression(name="age"), "age")])
     with pytest.raises(ValueError, match=r"join, domain b: there is no folder .*/c"):
-        make_source(source.replace("/b'", "/c'"), [LabelRequest(task, "a/class")])
+        make_source(source.replace("/b'", "/c'"), [LabelRequest(task, "class")])
 
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")
@@ -150,3 +150,45 @@ def test_office_home_trains_a_task_per_domain(office, tmp_path, monkeypatch):
     assert sum(np.sum(metrics["confusion"]) for metrics in result.values()) == pytest.approx(
         0.2 * 65 * 4 * 3, rel=0.2
     )  # a fifth, drawn by a hash
+
+
+def images_of(folder, *names, count=6):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (4, 4)).save(folder / name / f"{i}.png")
+
+
+def test_a_class_may_be_in_one_domain_only(tmp_path):
+    images_of(tmp_path / "a", "cat", "dog")
+    images_of(tmp_path / "b", "cat", "owl")
+    source = f"join:{{'a':'class_folders:{tmp_path}/a','b':'class_folders:{tmp_path}/b'}}"
+    names = ("owl", "dog", "cat")
+    joined = make_source(
+        source, [LabelRequest(Classification(name="kind", class_names=names), "class")]
+    )
+    found = [split[i] for split in joined.splits().values() for i in range(len(split))]
+    counts = np.bincount([int(example["labels"]["kind"]) for example in found])
+    assert counts.tolist() == [6, 6, 12]
+    assert all(example["present"]["kind"] for example in found)
+    wrong = Classification(name="kind", class_names=(*names, "cow"))
+    with pytest.raises(ValueError, match="join: no domain has class 'cow', which is in class_name"):
+        make_source(source, [LabelRequest(wrong, "class")])
+
+
+def test_a_class_that_the_only_requested_domain_lacks_is_an_error(tmp_path):
+    images_of(tmp_path / "a", "cat", "dog")
+    images_of(tmp_path / "b", "cat", "owl")
+    source = f"join:{{'a':'class_folders:{tmp_path}/a','b':'class_folders:{tmp_path}/b'}}"
+    task = Classification(name="kind", class_names=("cat", "owl"))
+    other = LabelRequest(Classification(name="other"), "b/class")
+    with pytest.raises(ValueError, match="domain a: .* has no folder 'owl'"):
+        make_source(source, [LabelRequest(task, "a/class"), other])
+
+
+def test_a_domain_without_a_requested_label_is_named(tmp_path):
+    images_of(tmp_path / "a", "cat", "dog")
+    images_of(tmp_path / "b", "cat", "owl")
+    source = f"join:{{'a':'class_folders:{tmp_path}/a','b':'class_folders:{tmp_path}/b'}}"
+    with pytest.raises(ValueError, match="no task requests a label of b: leave it out"):
+        make_source(source, [LabelRequest(Classification(name="kind"), "a/class")])

@@ -18,10 +18,13 @@ from mtljax.data.base import (
     membership_of,
     place_of,
 )
+from mtljax.data.class_names import absent_class
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.membership import Membership
 from mtljax.data.pipeline import read_batch
+from mtljax.data.splitting import SPLITS
 from mtljax.tasks import Task
+from mtljax.tasks.classes import ClassTask
 from mtljax.utils.text import error_prefix, listed
 
 
@@ -53,9 +56,52 @@ def join(
             per_domain[target].append(LabelRequest(task, label if slash else key))
     opened = {}
     for domain, text in sources.items():
+        if requests and not per_domain[domain]:
+            raise ValueError(
+                f"source join: no task requests a label of {domain}: leave it out, or request "
+                f"'{domain}/LABEL', or 'LABEL' of all domains, in data.labels"
+            )
         with error_prefix(f"source join, domain {domain}"):
-            opened[domain] = make_source(text, per_domain[domain])
+            needed = [name for name in SPLITS if name != "train"]
+            opened[domain] = make_source(text, per_domain[domain], needed)
+    shared = [request for request in requests if "/" not in request.key]
+    _require_training(sources, per_domain, opened, shared)
     return join_sources(opened, proportions)
+
+
+def _require_training(
+    sources: Mapping[str, str],
+    requests: Mapping[str, Sequence[LabelRequest]],
+    opened: Mapping[str, Source],
+    shared: Sequence[LabelRequest],
+) -> None:
+    """Raises ValueError if training data lacks something other than a class that a domain has.
+
+    Args:
+      shared: Requests of labels of all domains, whose classes may be in one of them only.
+    """
+    from mtljax.data.sources import make_source
+
+    lacking = [domain for domain, source in opened.items() if "train" in source.unusable]
+    names: dict[str, set[str]] = {task.name: set() for task, _ in shared}
+    for domain in opened if lacking else ():
+        anew = [
+            LabelRequest(type(task)(name=task.name), key)
+            if isinstance(task, ClassTask) and task.class_names and task.name in names
+            else LabelRequest(task, key)
+            for task, key in requests[domain]
+        ]
+        found = opened[domain].tasks
+        if domain in lacking:
+            with error_prefix(f"source join, domain {domain}"):
+                found = make_source(sources[domain], anew).tasks
+        for task in found:
+            if task.name in names:
+                names[task.name].update(getattr(task, "class_names", ()))
+    for task, _ in shared if lacking else ():
+        absent = absent_class("source join: no domain", task, sorted(names[task.name]), "class")
+        if absent:
+            raise ValueError(absent.replace("no domain has no", "no domain has"))
 
 
 def join_sources(
