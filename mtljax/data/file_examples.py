@@ -182,7 +182,9 @@ def _require_size(value: Any, size: Pixels) -> None:
     stated = value.get("size") if isinstance(value, Mapping) else getattr(value, "size", None)
     if isinstance(stated, tuple) and stated != size:
         expected, actual = (" x ".join(map(str, pair)) for pair in (stated, size))
-        raise ValueError(f"has labels for {expected} pixels, but the image is {actual}")
+        is_turned = stated == size[::-1]
+        hint = "; an EXIF orientation may turn the image: label it upright" if is_turned else ""
+        raise ValueError(f"has labels for {expected} pixels, but the image is {actual}{hint}")
 
 
 def source_of_files(

@@ -17,6 +17,7 @@ from jaxtyping import Float, PyTree
 from PIL import Image
 
 from mtljax.data.files.images import FILES, read_content
+from mtljax.data.layouts import walk
 from mtljax.evaluation.predictor import Input, Predictor, read_inputs
 from mtljax.runs.load import TrainedModel
 from mtljax.tasks import Task, drawing
@@ -69,14 +70,15 @@ class Options:
 def find_images(names: Sequence[Path]) -> list[Path]:
     """Returns image files: files as given, those in folders, and those that match a pattern.
 
+    Hidden files in folders, such as `._1.jpg`, are left out, as in training.
+
     Raises:
       ValueError: A folder has no image, or nothing matches a pattern.
     """
     found: list[Path] = []
     for name in names:
         if name.is_dir():
-            inside = sorted(path for path in name.rglob("*") if path.suffix.lower() in FILES)
-            inside = [path for path in inside if path.is_file()]
+            inside = sorted(path for path in walk(name) if path.suffix.lower() in FILES)
             if not inside:
                 raise ValueError(f"no image files in {name}; extensions: {', '.join(FILES)}")
             found += inside

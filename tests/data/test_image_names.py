@@ -73,6 +73,8 @@ def test_the_full_name_comes_first(tmp_path):
         ("a.Jpg", ["a.jpg", "a.JPG"], "a.Jpg may be a.JPG and a.jpg"),
         (1, ["0001.jpg"], "there is no file 1 in .*; did you mean 0001.jpg.*write all zeros"),
         ("1.jpg", ["01.jpg"], "no file 1.jpg in .*did you mean 01.jpg"),
+        ("1.jpg", ["1.png"], r"no file 1.jpg in .*did you mean 1.png\?$"),
+        ("b/cat.jpg", ["b/cat.png"], r"no file b/cat.jpg in .*did you mean cat.png\?$"),
         ("a.png", ["b/a.png"], "there is no file a.png in "),
         ("b/a.png", ["a.png"], "there is no file b/a.png in "),
         ("a", ["b.png"], "there is no file a in "),
@@ -93,6 +95,12 @@ def test_names_without_a_file_are_refused(cell, names, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         find(tmp_path, cell, *names)
     assert len(str(error.value).replace(str(tmp_path), "")) < 200
+
+
+def test_a_link_without_a_target_is_named(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(ValueError, match="no file 1.png in .*; the link .* does not exist"):
+        find(tmp_path, "1.png", "01.png")
 
 
 def test_unused_images(tmp_path):

@@ -15,6 +15,8 @@ from mtljax.config import Data, Experiment, to_json
 from mtljax.data.base import LabelRequest
 from mtljax.data.sources import make_source
 from mtljax.evaluation.evaluator import make_evaluator
+from mtljax.data import layouts
+from mtljax.data.notes import NoteCounter
 from mtljax.evaluation.predict_files import find_images, predict_files, restored
 from mtljax.main import main
 from mtljax.parallel import place
@@ -220,6 +222,16 @@ def test_folders_and_patterns_are_searched(tmp_path):
     assert found("**/*.png") == ["[1].png", "a/x.png"]
     assert found("[1].png") == ["[1].png"]
     assert found("none.png") == ["none.png"]
+
+
+def test_hidden_files_are_left_out_as_in_training_and_broken_links_are_not(tmp_path):
+    for name in ("x.png", "._x.png", ".thumbnails/x.png", "__MACOSX/._x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "y.png").symlink_to(tmp_path / "absent.png")
+    assert [path.name for path in find_images([tmp_path])] == ["x.png", "y.png"]
+    trained = [path.name for path in layouts.find_images(tmp_path, NoteCounter())]
+    assert trained == ["x.png", "y.png"]
 
 
 def test_unreadable_files_are_reported_and_the_others_predicted(folder, tmp_path, capsys):

@@ -111,14 +111,20 @@ class FileFinder:
         ]
 
     def _hint(self, name: str) -> str:
-        """Returns a file whose name is the same number, such as 0001.jpg for 1."""
-        stem = posixpath.splitext(name)[0]
-        if stem.isdecimal():
-            for folder in self._folders:
-                for key, names in self._listing(folder).items():
-                    other = posixpath.splitext(key)[0]
-                    if other.isdecimal() and int(other) == int(stem) and key.endswith(FILES):
-                        return f"; did you mean {names[0]}? Names are text: write all zeros"
+        """Returns the cause: a link without a target, another extension, or absent zeros."""
+        stem, extension = posixpath.splitext(name)
+        if any(os.path.islink(folder / name) for folder in self._folders):
+            return "; the link of this name leads to a file that does not exist"
+        for folder in self._folders:
+            directory, base = folder / posixpath.dirname(name), posixpath.basename(stem)
+            for key, names in self._listing(directory).items():
+                other = posixpath.splitext(key)[0]
+                if not key.endswith(FILES):
+                    continue
+                if extension and other == base:
+                    return f"; did you mean {names[0]}?"
+                if base.isdecimal() and other.isdecimal() and int(other) == int(base):
+                    return f"; did you mean {names[0]}? Names are text: write all zeros"
         return ""
 
     def _listing(self, directory: Path) -> dict[str, list[str]]:
