@@ -549,3 +549,37 @@ def test_boxes_of_which_some_are_sizes_are_only_clipped(other, tmp_path):
 def test_the_order_of_few_boxes_is_not_judged(tmp_path):
     write(tmp_path, "images", "a.json", coco(4, annotate=corners(0)))
     assert any("clipped 4 boxes" in text for text in texts(opened(tmp_path, Detection(name="b"))))
+
+
+@pytest.mark.parametrize("start", ["/data/set", "C:\\set", "..", "../../x", "\\\\server\\set"])
+def test_names_of_another_computer_are_matched_by_folders_too(start, tmp_path):
+    content = coco(6, name=start + "/cam_a/{:03}.png")
+    other = coco(6, lambda i: [{"bbox": [9, 1, 4, 4]}], name=start + "/cam_b/{:03}.png")
+    for image in other["images"]:
+        image["id"] += 100
+    for annotation in other["annotations"]:
+        annotation["image_id"] += 100
+        annotation["id"] += 1000
+    for part in ("images", "annotations"):
+        content[part] += other[part]
+    write(tmp_path, "images", "boxes.json", content)
+    with pytest.raises(ValueError, match="none of its images exists"):
+        opened(tmp_path, Detection(name="boxes"))
+    for name in ("cam_a", "cam_b"):
+        write_images(tmp_path / "images" / name)
+    source = opened(tmp_path, Detection(name="boxes"))
+    found = {
+        split.place(i).rpartition("/images/")[2]: first_box(split, i)[0]
+        for split in source.splits().values()
+        for i in range(len(split))
+    }
+    assert len(found) == 12
+    assert found["cam_a/002.png"] == [2, 2, 7, 7]
+    assert found["cam_b/002.png"] == [1, 9, 5, 13]
+
+
+def test_two_names_of_one_file_are_an_error(tmp_path):
+    content = coco(2, name="/x{}/cam_a/000.png")
+    write(tmp_path, "images/cam_a", "boxes.json", content)
+    with pytest.raises(ValueError, match=r"/x0/cam_a/000.png and /x1/cam_a/000.png are the same"):
+        opened(tmp_path, Detection(name="boxes"))

@@ -184,8 +184,11 @@ def _find_images(
 ) -> Mapping[str, Path]:
     """Returns the path of each image: by its name in the folder that contains most of them.
 
-    Names that lead out of the folder, as absolute ones do, are replaced by their base name if it
-    is unique.
+    Of names that lead out of the folder, as absolute ones do, the longest end that is a file in it
+    is used; the base name alone only if it is unique.
+
+    Raises:
+      ValueError: No image exists, or two names are one file.
     """
     folders = _image_folders(root, split, file, images)
     bases = [name.rpartition("/")[2] for name in names]
@@ -195,9 +198,14 @@ def _find_images(
 
     def path(folder: Path, name: str, base: str) -> Path:
         is_inside = not name.startswith("/") and ".." not in name.split("/") and ":" not in name
-        full = folder / name if is_inside else folder / base
+        parts = [p for p in name.split("/") if p not in ("", ".", "..") and ":" not in p]
+        full = folder.joinpath(*parts)
         if is_inside and (is_file(full) or counts[base] > 1):
             return full
+        ends = () if is_inside else (folder.joinpath(*parts[k:]) for k in range(len(parts) - 1))
+        found = next(filter(is_file, ends), None)
+        if found is not None:
+            return found
         return folder / base if is_file(folder / base) and counts[base] == 1 else full
 
     step = max(1, len(names) // SAMPLE)
@@ -212,7 +220,14 @@ def _find_images(
             f"{listed(map(str, folders))}; images=FOLDER names their folder"
         )
     folder = folders[hits.index(max(hits))]
-    return {name: path(folder, name, base) for name, base in zip(names, bases, strict=True)}
+    paths = {name: path(folder, name, base) for name, base in zip(names, bases, strict=True)}
+    owners: dict[Path, str] = {}
+    for name, found in paths.items():
+        other = owners.setdefault(found, name)
+        if other != name:
+            both = f"{shortened(other)} and {shortened(name)}"
+            raise ValueError(f"{file.path}: {both} are the same file {found}; correct one")
+    return paths
 
 
 def _image_folders(root: Path, split: str, file: AnnotationSet, images: str | None) -> list[Path]:
