@@ -20,7 +20,8 @@ class Note:
     def __str__(self) -> str:
         """Returns one line, such as "dropped 3 crowd regions, first: boxes.json annotation 7"."""
         start = "warning:" if self.kind == "warning" else f"{self.kind} {self.count}"
-        text = f"{start} {self.what}"
+        times = f" ({self.count} of them)" if self.kind == "warning" and self.count > 1 else ""
+        text = f"{start} {self.what}{times}"
         return f"{text}, first: {self.first}" if self.first else text
 
 

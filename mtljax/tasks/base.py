@@ -17,7 +17,7 @@ from mtljax.tasks.metric import Metrics, MetricSpec, NoMetrics, Present, TaskMet
 from mtljax.tasks.warps import Pixels, Warp
 from mtljax.utils.tree import as_tuples
 
-ChangeKind = Literal["dropped", "clipped", "converted", "missing"]
+ChangeKind = Literal["dropped", "clipped", "converted", "missing", "warning"]
 Changes = Mapping[tuple[ChangeKind, str], int]
 """Numbers of changed values of a label, by kind and description in the plural."""
 SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]

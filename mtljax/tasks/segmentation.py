@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtljax.tasks import checks, drawing, parsing
-from mtljax.tasks.base import SumAndCount
+from mtljax.tasks.base import Changes, SumAndCount
 from mtljax.tasks.class_losses import SoftmaxTask, dice_losses, softmax_losses
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import softmax_distance
@@ -150,6 +150,21 @@ class Segmentation(SoftmaxTask, PixelTask):
         return parsing.classes_from(
             stored, self.first, self.num_classes, self.ignore, self._ignored
         )
+
+    def clean(
+        self, label: Int[np.ndarray, "H W"], size: Pixels
+    ) -> tuple[Int[np.ndarray, "H W"], Changes]:
+        """Counts masks without any class and, of two classes, those in which 1 may be `ignore`."""
+        del size
+        classes = label[np.asarray(self._has_class(label))]
+        highest = int(classes.max()) if len(classes) else -1
+        is_partial = self.ignore is not None and (label == self._ignored).any()
+        if not is_partial or highest > 0 or (highest == 0 and self.num_classes != 2):
+            return label, {}
+        if highest < 0:
+            return label, {("warning", "masks without a pixel that has a class"): 1}
+        what = f"masks with {self.ignore}, which is left out, and without class 1, in labels"
+        return label, {("warning", what): 1}
 
     def placeholder(self, size: Pixels) -> Int[np.ndarray, "H W"]:
         return np.full(size, self._ignored, np.int32)

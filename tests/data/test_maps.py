@@ -6,6 +6,7 @@ from PIL import Image
 
 from mtljax.build import load_source
 from mtljax.config import Data, Experiment
+from mtljax.data import from_arrays
 from mtljax.tasks import Depth, Edges, Keypoints, Normals, Reconstruction, Segmentation
 
 CLASSES = np.asarray([[0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]])
@@ -217,3 +218,27 @@ def test_labels_have_the_pixels_of_the_file_even_if_it_is_decoded_smaller(ending
     expected = np.zeros((16, 32))
     expected[:8, :16] = 1
     np.testing.assert_array_equal(source.train.labels["mask"][0], expected)
+
+
+def test_masks_that_store_objects_as_the_ignored_value_are_counted(tmp_path):
+    """Among masks of 0 and 1, one of 0 and 255 has no labelled object."""
+    for stored, count in (((1, 255, 1), 1), ((255, 1, 255), 2), ((1, 1, 1), 0)):
+        mask = np.zeros((12, 4, 4), np.uint8)
+        mask[:, :2] = np.resize(stored, 12)[:, None, None]
+        source = from_arrays(np.zeros((12, 4, 4, 3), np.uint8), {"m": mask})
+        for classes, expected in ((2, 4 * count), (3, 0)):
+            task = Segmentation(name="m", num_classes=classes)
+            experiment = Experiment(name="e", tasks=(task,), data=Data(source="arrays"))
+            notes = load_source(experiment, source).notes
+            assert sum(note.count for note in notes if note.kind == "warning") == expected
+    empty = np.zeros((12, 4, 4), np.uint8)
+    empty[::2] = 255
+    empty[1::2] = 1
+    task = Segmentation(name="m", num_classes=5)
+    experiment = Experiment(name="e", tasks=(task,), data=Data(source="arrays"))
+    source = from_arrays(np.zeros((12, 4, 4, 3), np.uint8), {"m": empty})
+    (note,) = load_source(experiment, source).notes
+    assert (note.what, note.count) == (
+        "masks without a pixel that has a class of task 'm'",
+        6,
+    )
