@@ -63,8 +63,11 @@ def finite(values: Iterable[Any]) -> list[float]:
     """Returns numbers of an annotation file.
 
     Raises:
-      ValueError: One is no finite number, or larger than any coordinate (`LARGEST`).
+      ValueError: One is no finite number, or larger than any coordinate (`LARGEST`); or the values
+        are no list.
     """
+    if not isinstance(values, Iterable):
+        raise ValueError("must be a list of numbers")
     numbers = []
     for value in values:
         try:
