@@ -302,3 +302,25 @@ def test_numbers_of_keypoints_and_polygons_do_not_mix(tmp_path):
 def test_names_are_text_in_normal_form(tmp_path):
     (tmp_path / "data.yaml").write_text("names: {0: 'cafe\u0301 ', 1: 7}", encoding="utf-8")
     assert read_yolo_file(tmp_path / "data.yaml").names == ("café", "7")
+
+
+@pytest.mark.parametrize("start", ["/content/set/", "C:\\set\\", "../", "../../set/", ""])
+def test_lists_may_have_the_paths_of_another_computer(start, tmp_path):
+    for name in ("cam_a", "cam_b"):
+        write(tmp_path, f"images/{name}", f"labels/{name}", 6)
+    for k, name in enumerate(("train", "valid", "test")):
+        rows = range(2 * k, 2 * k + 2)
+        lines = [f"{start}images/cam_{c}/{i:03}.png" for c in "ab" for i in rows]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    source = opened(tmp_path)
+    places = [source.test.place(i).rpartition("/images/")[2] for i in range(4)]
+    assert sizes(source) == [4, 4, 4]
+    assert sorted(places) == [f"cam_{c}/{i:03}.png" for c in "ab" for i in (4, 5)]
+
+
+def test_a_base_name_alone_is_not_matched_in_a_list(tmp_path):
+    write(tmp_path, ".", ".", 6)
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.txt").write_text(f"/content/cam_a/00{len(name) - 5}.png")
+    with pytest.raises(ValueError, match=r"'/content/cam_a/000.png' is outside of"):
+        opened(tmp_path)

@@ -122,7 +122,7 @@ def _require_sizes(annotations: AnnotationSet) -> None:
         for annotation in image.annotations:
             try:
                 x, y, third, fourth = finite(annotation.get("bbox") or ())
-            except ValueError:
+            except (TypeError, ValueError):
                 continue  # reported with its image, if it is used
             if not (x < third <= width + 1 and y < fourth <= height + 1):
                 return

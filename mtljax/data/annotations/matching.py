@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from mtljax.data.layouts import is_file
 from mtljax.data.notes import NoteCounter
 from mtljax.utils.text import normalized
 
@@ -10,6 +11,21 @@ from mtljax.utils.text import normalized
 def normalized_path(name: str) -> str:
     """Returns a file name with forward slashes, in Unicode normal form C, without "./"."""
     return normalized(name).replace("\\", "/").removeprefix("./")
+
+
+def is_outside(name: str) -> bool:
+    """Returns True for an absolute path, also of Windows, and for one that leads upwards."""
+    return name.startswith("/") or ".." in name.split("/") or ":" in name
+
+
+def longest_end(folder: Path, name: str) -> Path | None:
+    """Returns the file in a folder that has the longest end of a path of another computer.
+
+    None if there is no such file in a subfolder: base names alone are not unique.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".", "..") and ":" not in part]
+    ends = (folder.joinpath(*parts[k:]) for k in range(len(parts) - 1))
+    return next(filter(is_file, ends), None)
 
 
 def match_images(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtljax.data.annotations.matching import is_outside, longest_end
 from mtljax.data.annotations.yolo import YoloFile, read_lines
 from mtljax.data.files.images import FILES
 from mtljax.data.layouts import SPLITS, is_file, is_folder
@@ -82,6 +83,8 @@ def _images(root: Path, place: Path, images: Sequence[Path]) -> list[Path]:
         name = line.replace("\\", "/").removeprefix("./")
         paths = [folder / name for folder in (place.parent, root)]
         path = next((path for path in paths if is_file(path)), paths[0])
+        if is_outside(name) and (".." in path.parts or not is_file(path)):
+            path = longest_end(place.parent, name) or longest_end(root, name) or path
         if not path.is_relative_to(root) or ".." in path.parts:
             raise ValueError(f"{place} line {number}: {name[:60]!r} is outside of {root}")
         found.append(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mtljax.data.annotations.base import AnnotationSet
 from mtljax.data.annotations.coco import read_coco
 from mtljax.data.annotations.labels import label_name, with_categories
+from mtljax.data.annotations.matching import is_outside, longest_end
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.layouts import SPLITS, is_file, split_name, walk
 from mtljax.data.notes import NoteCounter
@@ -197,13 +198,10 @@ def _find_images(
         counts[base] = counts.get(base, 0) + 1
 
     def path(folder: Path, name: str, base: str) -> Path:
-        is_inside = not name.startswith("/") and ".." not in name.split("/") and ":" not in name
-        parts = [p for p in name.split("/") if p not in ("", ".", "..") and ":" not in p]
-        full = folder.joinpath(*parts)
-        if is_inside and (is_file(full) or counts[base] > 1):
+        full = folder / name.lstrip("/")
+        if not is_outside(name) and (is_file(full) or counts[base] > 1):
             return full
-        ends = () if is_inside else (folder.joinpath(*parts[k:]) for k in range(len(parts) - 1))
-        found = next(filter(is_file, ends), None)
+        found = longest_end(folder, name) if is_outside(name) else None
         if found is not None:
             return found
         return folder / base if is_file(folder / base) and counts[base] == 1 else full
