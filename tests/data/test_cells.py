@@ -6,7 +6,7 @@ import pytest
 
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Row, Table
-from mtljax.data.tables.cells import MISSING, MissingMarkers, with_decimal_points
+from mtljax.data.tables.cells import MISSING, MissingMarkers, note_sentinels, with_decimal_points
 from mtljax.tasks import Classification, Keypoints, Regression
 
 KIND = Classification(name="kind", num_classes=2)
@@ -94,3 +94,26 @@ def test_other_commas_are_not_changed():
     assert converted(["1,5"], has_decimal_commas=False) == (["1,5"], [])
     assert converted(["38,5"], KIND) == (["38,5"], [])  # the name of a class
     assert converted(["1,5 2 1"], Keypoints(name="k", num_keypoints=1))[0] == ["1.5 2 1"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "marker"),
+    [
+        (["1", "-999", "2.5", None, "-999"], "-999"),
+        ([-1, 30, 41, "n"], "-1"),
+        (["0", "-99.0", "7"], "-99"),
+        ([1.5, 2, 9999], "9999"),
+        (["-999", "-3", "2", "5"], None),  # has other negative numbers
+        (["-5", "1", "2"], None),
+        (["900", "950", "999"], None),
+        (["-1", "0"], None),  # two values may be classes
+        ([[1, -999], True, "x"], None),
+    ],
+)
+def test_a_number_that_may_mark_missing_labels_is_a_warning(cells, marker):
+    notes = NoteCounter()
+    note_sentinels(table_of(cells).rows, cells, SIZE, notes)
+    found = [(note.kind, note.what.rpartition("=")[2]) for note in notes.notes()]
+    assert found == ([("warning", marker)] if marker else [])
+    if marker == "-999":
+        assert str(notes.notes()[0]).endswith("missing=-999 (2 of them), first: t.csv row 3")

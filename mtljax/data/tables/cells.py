@@ -12,6 +12,8 @@ from mtljax.utils.text import shortened
 
 MISSING = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "-")
 """Text that marks a missing label, unless it is the name of a class."""
+SENTINEL = re.compile(r"-(1|99+)|999+")
+"""Number that often marks a missing value, if it is unlike all others."""
 COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 """Number with a decimal comma."""
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
@@ -101,3 +103,25 @@ def with_decimal_points(
             notes.add("converted", f"decimal commas of task {task.name!r} to points", str(row))
         converted.append(value)
     return converted
+
+
+def note_sentinels(
+    rows: Sequence[Row], values: Sequence[Any], task: Task, notes: NoteCounter
+) -> None:
+    """Warns of a number such as -999 in a column that otherwise has none like it.
+
+    It is the only negative number, or more than ten times the next one.
+    """
+    if not isinstance(task, Regression):
+        return
+    numbers = [float("nan") if isinstance(v, bool) else _number(str(v)) for v in values]
+    known = sorted({x for x in numbers if x is not None and math.isfinite(x)})
+    if len(known) < 3:
+        return
+    unusual = [known[0]] if known[0] < 0 <= known[1] else []
+    unusual += [known[-1]] if known[-1] > 10 * abs(known[-2]) else []
+    for value in unusual:
+        if SENTINEL.fullmatch(f"{value:.0f}") and value.is_integer():
+            row = next(row for row, x in zip(rows, numbers, strict=True) if x == value)
+            what = f"task {task.name!r}: {value:.0f} is a label; if it means that there is none, set"
+            notes.add("warning", f"{what} missing={value:.0f}", str(row), numbers.count(value))

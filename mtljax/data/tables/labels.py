@@ -12,7 +12,7 @@ from mtljax.data.files.encoded import EncodedImage
 from mtljax.data.files.images import FILES
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
-from mtljax.data.tables.cells import MissingMarkers, with_decimal_points
+from mtljax.data.tables.cells import MissingMarkers, note_sentinels, with_decimal_points
 from mtljax.data.tables.image_names import FileFinder
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Task
 from mtljax.tasks.dense import PixelTask
@@ -99,7 +99,9 @@ def _read_column(
     classes = getattr(task, "class_names", ()) or table.class_names.get(column, ())
     classes = (*classes, *getattr(task, "no_class", ()))
     cells = [markers.value(row.cells.get(column), task, classes, row) for row in table.rows]
-    return with_decimal_points(cells, task, table, notes)
+    values = with_decimal_points(cells, task, table, notes)
+    note_sentinels(table.rows, values, task, notes)
+    return values
 
 
 def _joined(
