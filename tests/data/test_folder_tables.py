@@ -498,3 +498,18 @@ def test_a_table_without_a_header_is_refused_with_the_reason(tmp_path):
         ValueError, match="no column 'image' .*; row 1 must have the names of the c"
     ):
         opened(tmp_path)
+
+
+def test_indices_of_classes_with_names_are_counted(tmp_path):
+    cells = ["0", "1", "dog", "", "1", "cat"]
+    lines = ["image,kind,split"]
+    for i, cell in enumerate(cells):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{cell},{('train', 'val', 'test')[i % 3]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    for names, count in ((("cat", "dog"), 3), (("cat", "dog", "0", "1"), 0)):
+        task = Classification(name="kind", class_names=names)
+        source = make_source(f"folder:{tmp_path}", [LabelRequest(task, "kind")])
+        notes = [note for note in source.notes if note.kind == "converted"]
+        assert [note.count for note in notes] == [count] * bool(count)
+        assert not notes or "where 0 is 'cat'" in notes[0].what

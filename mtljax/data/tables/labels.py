@@ -16,7 +16,8 @@ from mtljax.data.tables.cells import MissingMarkers, note_sentinels, with_decima
 from mtljax.data.tables.image_names import FileFinder
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Task
 from mtljax.tasks.dense import PixelTask
-from mtljax.utils.text import error_prefix
+from mtljax.tasks.parsing import class_text
+from mtljax.utils.text import error_prefix, shortened
 
 FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+(e[-+]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 """Number that is not whole."""
@@ -89,7 +90,22 @@ def read_labels(
             classes = table_classes(task, chain.from_iterable(map(task.classes_in, mentioned)))
         task = task.with_classes(classes) if classes else task
     note_similar_classes(task, classes, notes)
+    _note_indices(table, values, task, notes)
     return Labels(task, tuple(values), faults)
+
+
+def _note_indices(
+    table: Table, values: Sequence[Any], task: Task, notes: NoteCounter
+) -> None:
+    """Counts cells that are indices of classes with names, whose order may be another one."""
+    names = getattr(task, "class_names", ())
+    if not isinstance(task, Classification) or not names:
+        return
+    what = f"indices to classes of task {task.name!r}, where 0 is {shortened(names[0])!r}"
+    for row, value in zip(table.rows, values, strict=True):
+        text = None if value is None else class_text(value)
+        if text is not None and text.isdecimal() and text not in names:
+            notes.add("converted", what, str(row))
 
 
 def _read_column(
