@@ -97,7 +97,11 @@ def build(
         raise ValueError(f"two tasks have the same name: {', '.join(names)}")
     taps = max(task.taps for task in tasks)
     if taps > len(trunk):
-        raise ValueError(f"a task reads {taps} stages, but the trunk has only {len(trunk)}")
+        name = next(task.name for task in tasks if task.taps == taps)
+        raise ValueError(
+            f"task {name!r} reads {taps} stages of the trunk, which has {len(trunk)}: choose one "
+            f"with more, such as cnn:widths=({','.join(['32'] * taps)})"
+        )
     pools = taps == 1 and all(getattr(task.head(), "pools", False) for task in tasks)
     settings = {"taps": taps, "remat": remat, "pools": pools}
     fused = fusion(trunk=tuple(trunk), tasks=names, **settings, **fusion_args)

@@ -12,8 +12,10 @@ from support.tiers import full_except
 
 import mtljax.models
 from mtljax.models import FUSIONS, TRUNKS
+from mtljax.models.multitask import build
 from mtljax.models.trunks.base import features_of
 from mtljax.models.trunks.segnet import pool, unpool
+from mtljax.tasks import Classification, Depth
 
 PUBLISHED = {
     "resnet18": 11_689_512,
@@ -231,3 +233,9 @@ def test_segnet_marks_one_maximum_where_several_are_equal():
 def test_segnet_refuses_an_image_it_cannot_halve():
     with pytest.raises(ValueError, match="multiples of 32"):
         stage_shapes("segnet", (1, 24, 24, 3))
+
+
+def test_a_trunk_with_too_few_stages_names_the_task_and_the_fix():
+    tasks = (Classification(name="kind", num_classes=2), Depth(name="far"))
+    with pytest.raises(ValueError, match=r"task 'far' reads 3 stages .* cnn:widths=\(32,32,32\)"):
+        build(TRUNKS["cnn"](widths=(8,)), FUSIONS["none"], tasks)
