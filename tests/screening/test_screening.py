@@ -599,7 +599,7 @@ def rooms():
     """Rendered scenes with a class and numbers that are hard to learn."""
     tasks = (
         Classification(name="room", num_classes=len(ROOM_TYPES)),
-        Regression(name="counts", size=4, center=1.0),
+        Regression(name="counts", size=4, center=1.0, mirror="keep"),
     )
     scenes = find_experiment("scenes")
     source = "scenes:size=32,train=1600,validation=200,test=200"
