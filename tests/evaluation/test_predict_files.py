@@ -12,11 +12,11 @@ from support.folders import write_table
 
 import mtljax
 from mtljax.config import Data, Experiment, to_json
+from mtljax.data import layouts
 from mtljax.data.base import LabelRequest
+from mtljax.data.notes import NoteCounter
 from mtljax.data.sources import make_source
 from mtljax.evaluation.evaluator import make_evaluator
-from mtljax.data import layouts
-from mtljax.data.notes import NoteCounter
 from mtljax.evaluation.predict_files import find_images, predict_files, restored
 from mtljax.main import main
 from mtljax.parallel import place

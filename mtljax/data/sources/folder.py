@@ -92,19 +92,22 @@ def folder(
     splits = read_splits(content, split, files, faults)
     members = _members(content, group, stratify, markers, faults)
     note_unused_images(finder, images.files, [of_task.values for of_task in labels], notes)
-    used = {image, split, *(name for r in requests for name in (r.key, *r.key.split(",")))}
-    note_unused_splits(content, used, notes)
+    note_unused_splits(content, _used_columns(image, split, requests), notes)
     columns = [labels[k].values for k, r in enumerate(requests) if not r.key.endswith(".json")]
     values = list(zip(splits, *columns, strict=True))
     kept = without_repeated(content, images.files, values, faults, notes, merged)
 
     examples = _examples(content, images.files, labels, members, faults).at(kept)
     examples = dataclasses.replace(examples, channels=channels, size=read_size(size, "folder"))
-    names = [images.names[i] for i in kept]
     of_row = [splits[i] or ("train" if any(splits) else "") for i in kept]
-    parts = opening.split(names, examples.members, of_row, notes)
+    parts = opening.split([images.names[i] for i in kept], examples.members, of_row, notes)
     require_whole_groups(str(content.path), parts, examples.members)
     return source_of_files(examples, parts, notes)
+
+
+def _used_columns(image: str, split: str, requests: Sequence[LabelRequest]) -> set[str]:
+    """Returns the columns that are read."""
+    return {image, split, *(name for r in requests for name in (r.key, *r.key.split(",")))}
 
 
 def _without_table(root: Path, opening: Opening, requests: Sequence[LabelRequest]) -> Source:

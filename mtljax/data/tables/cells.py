@@ -123,5 +123,8 @@ def note_sentinels(
     for value in unusual:
         if SENTINEL.fullmatch(f"{value:.0f}") and value.is_integer():
             row = next(row for row, x in zip(rows, numbers, strict=True) if x == value)
-            what = f"task {task.name!r}: {value:.0f} is a label; if it means that there is none, set"
-            notes.add("warning", f"{what} missing={value:.0f}", str(row), numbers.count(value))
+            what = (
+                f"task {task.name!r}: {value:.0f} is a label; if it means that there is none, set "
+                f"missing={value:.0f}"
+            )
+            notes.add("warning", what, str(row), numbers.count(value))

@@ -94,9 +94,7 @@ def read_labels(
     return Labels(task, tuple(values), faults)
 
 
-def _note_indices(
-    table: Table, values: Sequence[Any], task: Task, notes: NoteCounter
-) -> None:
+def _note_indices(table: Table, values: Sequence[Any], task: Task, notes: NoteCounter) -> None:
     """Counts cells that are indices of classes with names, whose order may be another one."""
     names = getattr(task, "class_names", ())
     if not isinstance(task, Classification) or not names:
