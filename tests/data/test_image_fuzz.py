@@ -72,6 +72,13 @@ def test_damaged_files(folder, form, changes, length):
     read_all(path)
 
 
+def test_pages_without_end_are_refused(folder):
+    path = folder / "a.image"  # the tags of this page refer to the page itself as the next one
+    path.write_bytes(damaged("tiff 16", [(202, 16), (183, 4)], 0))
+    with pytest.raises(ValueError, match="a TIFF of more than 10000 pages"):
+        read_image(path, 3)
+
+
 @pytest.mark.slow
 @given(st.sampled_from(FORMS), CHANGES, st.integers(0, 100))
 @settings(max_examples=2000)

@@ -15,6 +15,8 @@ from mtljax.tasks.warps import Pixels
 from mtljax.utils import bounded_reading
 from mtljax.utils.text import first_line
 
+MAX_PAGES = 10000
+"""Maximum number of pages of a TIFF that are counted."""
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF and of a BigTIFF, in both byte orders."""
 ALPHA = (1, 2)
@@ -106,7 +108,12 @@ def _opened(path: Path | BinaryIO, most: int) -> Iterator[tuple[Any, Any]]:
 
 def _only_page(file: Any) -> Any:
     """Returns the page of a file; previews and masks of it are no pages."""
-    pages = [page for page in file.pages if not int(page.subfiletype) & 0b101]
+    pages = []
+    for number, page in enumerate(file.pages):
+        if number == MAX_PAGES:  # a damaged file may refer to one page without end
+            raise ValueError(f"a TIFF of more than {MAX_PAGES} pages")
+        if not int(page.subfiletype) & 0b101:
+            pages.append(page)
     planes = int((file.imagej_metadata or {}).get("images", 1)) if file.is_imagej else 1
     if not pages:
         raise ValueError("a TIFF without an image")
