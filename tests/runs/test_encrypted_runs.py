@@ -74,9 +74,9 @@ def test_an_encrypted_run_is_the_same_run(trained_run, key, encrypted_run, tmp_p
 def test_stopped_and_gone_on_with_it_is_the_same_run(trained_run, key, tmp_path, monkeypatch):
     folder, record = tmp_path / "run", Run.record
 
-    def die(self, step, *rest):
-        record(self, step, *rest)
-        if step == 4:
+    def die(self, chunk, *rest):
+        record(self, chunk, *rest)
+        if chunk.step == 4:
             raise ZeroDivisionError
 
     flags = [*TRAINED, "--encrypt", "--workdir", str(folder), "--quiet"]

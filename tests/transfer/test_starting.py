@@ -26,7 +26,10 @@ from mtljax.utils.tree import flatten
 
 EXPERIMENT = Experiment(
     name="other",
-    tasks=(Classification(name="digit", num_classes=10), Regression(name="half")),
+    tasks=(
+        Classification(name="digit", num_classes=10),
+        Regression(name="half", center=4.5, scale=2.9),
+    ),
     data=Data(source="digits", batch_size=32, labels={"half": "value"}),
     trunk="mlp:widths=(16,)",
     steps=4,
