@@ -42,19 +42,19 @@ class Split(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
 
-def place_of(split: Split, row: int) -> str:
+def place_of(split: object, row: int) -> str:
     """Returns the file and row of an example, "" if its split does not know them."""
     place = getattr(split, "place", None)
     return place(row) if place else ""
 
 
-def membership_of(split: Split, row: int) -> Membership:
+def membership_of(split: object, row: int) -> Membership:
     """Returns the group and the stratum of an example; both empty if its split has none."""
     membership = getattr(split, "membership", None)
     return membership(row) if membership else Membership()
 
 
-def faults_of(split: Split) -> Mapping[int, str]:
+def faults_of(split: object) -> Mapping[int, str]:
     """Returns the examples that are known to be unusable: {row: message with the place}."""
     faults = getattr(split, "faults", None)
     return faults() if faults else {}
@@ -141,18 +141,13 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class SelectedLabels:
-    """Split restricted to some labels, under new names."""
+class ChangedSplit:
+    """Base class of splits whose row i is row i of another split, changed."""
 
     split: Split
-    keys: Mapping[str, str]
-    """New name -> name in `split`."""
 
     def __len__(self) -> int:
         return len(self.split)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._select(self.split[index])
 
     def place(self, row: int) -> str:
         """Returns the file and row of an example, "" if unknown."""
@@ -165,6 +160,17 @@ class SelectedLabels:
     def faults(self) -> Mapping[int, str]:
         """Returns the examples that are known to be unusable."""
         return faults_of(self.split)
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectedLabels(ChangedSplit):
+    """Split restricted to some labels, under new names."""
+
+    keys: Mapping[str, str]
+    """New name -> name in `split`."""
+
+    def __getitem__(self, index: int) -> Example:
+        return self._select(self.split[index])
 
     def _select(self, examples: Batch) -> Example:
         pick = lambda part: {name: examples[part][key] for name, key in self.keys.items()}

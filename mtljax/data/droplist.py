@@ -11,15 +11,12 @@ import numpy as np
 from mtljax.data.base import (
     Arrays,
     Batch,
+    ChangedSplit,
     Example,
     Source,
     Split,
-    faults_of,
-    membership_of,
-    place_of,
 )
 from mtljax.data.lazy import source_of_splits
-from mtljax.data.membership import Membership
 from mtljax.data.notes import Kind, NoteCounter
 from mtljax.data.pool import ExampleId, Pool, image_digest
 from mtljax.utils.bounded_reading import read_text
@@ -139,31 +136,15 @@ def masked_present(
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLabels:
+class MaskedLabels(ChangedSplit):
     """Split in which some labels are marked missing."""
 
-    split: Split
     missing: Mapping[str, frozenset[int]]
     """Task -> rows without its label."""
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def __getitem__(self, index: int) -> Example:
         example = self.split[index]
         return {**example, "present": masked_present(example["present"], self.missing, index)}
-
-    def place(self, row: int) -> str:
-        """Returns the file and row of an example, "" if unknown."""
-        return place_of(self.split, row)
-
-    def membership(self, row: int) -> Membership:
-        """Returns the group and the stratum of an example."""
-        return membership_of(self.split, row)
-
-    def faults(self) -> Mapping[int, str]:
-        """Returns the examples that are known to be unusable."""
-        return faults_of(self.split)
 
 
 class MaskedLabelBatches(MaskedLabels):

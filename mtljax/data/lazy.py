@@ -9,7 +9,15 @@ import jax
 import numpy as np
 from jaxtyping import Num
 
-from mtljax.data.base import Example, LabelRequest, Source, Split, faults_of
+from mtljax.data.base import (
+    Example,
+    LabelRequest,
+    Source,
+    Split,
+    faults_of,
+    membership_of,
+    place_of,
+)
 from mtljax.data.membership import Membership
 from mtljax.data.notes import Note, NoteCounter
 from mtljax.tasks import Task
@@ -75,17 +83,15 @@ class LazySplit:
 
     def place(self, row: int) -> str:
         """Returns the file and row of an example, "" if unknown."""
-        place = getattr(self.examples, "place", None)
-        return place(row) if place else ""
+        return place_of(self.examples, row)
 
     def membership(self, row: int) -> Membership:
         """Returns the group and the stratum of an example."""
-        membership = getattr(self.examples, "membership", None)
-        return membership(row) if membership else Membership()
+        return membership_of(self.examples, row)
 
     def faults(self) -> Mapping[int, str]:
         """Returns the examples that are known to be unusable."""
-        return faults_of(self.examples)  # type: ignore[arg-type]  # by its optional method
+        return faults_of(self.examples)
 
     def __getitem__(self, index: int) -> Example:
         """Returns one example; a ValueError names the file and row."""
