@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.distances import sigmoid_distance
+from mtljax.tasks.scaled import rounded
 from mtljax.tasks.warps import Pixels, Resize, Warp
 
 PositiveWeight = float | Literal["balanced"]
@@ -50,7 +51,7 @@ class BinaryMap(PixelTask):
         if not self.derived:
             return self
         negative = 1 - (np.count_nonzero(labels) + 1) / (labels.size + 2)
-        return dataclasses.replace(self, positive_weight=float(f"{negative:.6g}"))
+        return dataclasses.replace(self, positive_weight=rounded(negative))
 
     @property
     def _weight(self) -> float:

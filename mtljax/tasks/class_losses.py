@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mtljax.tasks import checks
 from mtljax.tasks.base import Task
 from mtljax.tasks.classes import ClassTask
+from mtljax.tasks.scaled import rounded
 
 Weights = tuple[float, ...] | Literal["balanced"]
 """A positive number for each class, () for equal weights, or `balanced`, computed from labels."""
@@ -176,15 +177,10 @@ def balanced_weights(counts: ArrayLike) -> tuple[float, ...]:
     n = np.asarray(counts, np.float64)
     occurs = n > 0
     weights = np.where(occurs, n.sum() / (max(occurs.sum(), 1) * np.maximum(n, 1)), 1.0)
-    return tuple(map(_rounded, weights))
+    return rounded(weights)
 
 
 def balanced_positive_weights(positives: ArrayLike, negatives: ArrayLike) -> tuple[float, ...]:
     """Returns the weight negatives / positives of each class; 1 without either of them."""
     pairs = zip(np.ravel(positives), np.ravel(negatives), strict=True)
-    return tuple(_rounded(n / p) if n and p else 1.0 for p, n in pairs)
-
-
-def _rounded(weight: float) -> float:
-    """Returns a number with six significant digits, which reads well in config.json."""
-    return float(f"{weight:.6g}")
+    return tuple(rounded(n / p) if n and p else 1.0 for p, n in pairs)

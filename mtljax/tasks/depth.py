@@ -1,7 +1,8 @@
 """Depth: one distance per pixel."""
 
 import dataclasses
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from mtljax.tasks import checks, drawing, parsing
 from mtljax.tasks.base import Changes
 from mtljax.tasks.dense import PixelLosses, PixelTask
 from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
+from mtljax.tasks.scaled import ScaledTask
 from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 
@@ -22,7 +24,7 @@ Mask = Bool[Array, "B H W"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Depth(PixelTask):
+class Depth(ScaledTask, PixelTask):
     """A distance per pixel. Output and labels: [B, H, W], in the label's unit.
 
     Labels count where finite and > 0; a map in a file without such a pixel is a missing label. Over
@@ -80,22 +82,12 @@ class Depth(PixelTask):
             if getattr(self, field) is not None:
                 checks.require_positive(self, field)
 
-    @property
-    def derived(self) -> tuple[str, ...]:
-        return tuple(name for name in ("center", "scale") if getattr(self, name) is None)
-
-    @property
-    def is_resolved(self) -> bool:
-        return True
-
-    def resolve(self, labels: Float[np.ndarray, "N H W"]) -> Self:
+    def moments(self, labels: Float[np.ndarray, "N H W"]) -> Mapping[str, float]:
         known = labels[has_depth(labels)]
         if not known.size:
-            return self
-        moments = {"center": known.mean(dtype=np.float64), "scale": known.std(dtype=np.float64)}
-        moments["scale"] = moments["scale"] or moments["center"]
-        values = {name: float(f"{moments[name]:.6g}") for name in self.derived}
-        return dataclasses.replace(self, **values)  # type: ignore[arg-type]  # by field name
+            return {}
+        center, scale = known.mean(dtype=np.float64), known.std(dtype=np.float64)
+        return {"center": center, "scale": scale or center}
 
     @property
     def _center(self) -> float:

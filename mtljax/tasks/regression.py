@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from jaxtyping import Array, Float, PyTree
 
 from mtljax.models.heads import VectorHead
 from mtljax.tasks import checks, parsing
-from mtljax.tasks.base import SumAndCount, Task
+from mtljax.tasks.base import SumAndCount
 from mtljax.tasks.metric import Metrics, MetricSpec, Present, TaskMetrics
+from mtljax.tasks.scaled import ScaledTask
 from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 
@@ -21,7 +23,7 @@ Rule = Literal["keep", "negate"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Regression(Task):
+class Regression(ScaledTask):
     """A number per image, or `size` numbers. Output and labels: [B], or [B, size] if size > 1.
 
     Outputs have the label's unit; the loss, of the error over `scale`, does not depend on it.
@@ -86,19 +88,9 @@ class Regression(Task):
         }[self.kind]()
         return masked_sum(losses.reshape(losses.shape[0], -1).mean(-1), present)
 
-    @property
-    def derived(self) -> tuple[str, ...]:
-        return tuple(name for name in ("center", "scale") if getattr(self, name) is None)
-
-    @property
-    def is_resolved(self) -> bool:
-        return True
-
-    def resolve(self, labels: Any) -> Self:
-        moments = {"center": labels.mean(0, np.float64), "scale": labels.std(0, np.float64)}
-        moments["scale"] = np.where(moments["scale"] > 0, moments["scale"], 1.0)
-        values = {name: _rounded(moments[name]) for name in self.derived}
-        return dataclasses.replace(self, **values)  # type: ignore[arg-type]  # by field name
+    def moments(self, labels: np.ndarray) -> Mapping[str, Any]:
+        scale = labels.std(0, np.float64)
+        return {"center": labels.mean(0, np.float64), "scale": np.where(scale > 0, scale, 1.0)}
 
     @property
     def metrics(self) -> Metrics:
@@ -190,12 +182,6 @@ def _number(value: Any, default: float) -> Any:
     if value is None:
         return default
     return tuple(map(float, value)) if np.ndim(value) else float(value)
-
-
-def _rounded(values: Float[np.ndarray, "..."]) -> float | tuple[float, ...]:
-    """Returns numbers with six significant digits, which read well in config.json."""
-    rounded = [float(f"{value:.6g}") for value in np.ravel(values)]
-    return tuple(rounded) if np.ndim(values) else rounded[0]
 
 
 class _Errors(Metrics):
