@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtljax.tasks.warps import Pixels
+from mtljax.utils.bounded_reading import read_text
 
 Annotation = Mapping[str, Any]
 """Object, as in a COCO file and not validated: `category_id`, and `bbox` [x, y, width, height],
@@ -50,3 +51,13 @@ class AnnotationSet:
     def has_objects(self) -> bool:
         """True if an image has annotations; else its images are not labelled."""
         return any(image.annotations for image in self.images.values())
+
+
+def text_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file in UTF-8; raises ValueError if it is no such file."""
+    try:
+        return read_text(path).removeprefix("\ufeff").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is not a text file in UTF-8") from None

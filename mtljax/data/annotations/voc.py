@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from mtljax.data.annotations.base import Annotation
+from mtljax.data.annotations.base import Annotation, text_lines
 from mtljax.data.annotations.boxes import finite
 from mtljax.data.notes import NoteCounter
 from mtljax.tasks.warps import Pixels
-from mtljax.utils.bounded_reading import read_bytes, read_text
+from mtljax.utils.bounded_reading import read_bytes
 from mtljax.utils.text import normalized
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -108,10 +108,4 @@ def _whole(text: str | None) -> int:
 
 def read_image_set(path: Path) -> tuple[str, ...]:
     """Reads the names of images in a file of ImageSets: the first word of each line."""
-    try:
-        lines = read_text(path).removeprefix("\ufeff").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not a text file in UTF-8") from None
-    return tuple(normalized(line.split()[0]) for line in lines if line.split())
+    return tuple(normalized(line.split()[0]) for line in text_lines(path) if line.split())

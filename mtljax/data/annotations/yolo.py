@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from mtljax.data.annotations.base import AnnotatedImage, Annotation
+from mtljax.data.annotations.base import AnnotatedImage, Annotation, text_lines
 from mtljax.data.annotations.boxes import finite
 from mtljax.data.layouts import SPLITS
 from mtljax.data.notes import NoteCounter
@@ -103,12 +103,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
     Raises:
       ValueError: The file cannot be read as text, or has an empty line between others.
     """
-    try:
-        lines = [normalized(line) for line in read_text(path).removeprefix("\ufeff").splitlines()]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not a text file in UTF-8") from None
+    lines = [normalized(line) for line in text_lines(path)]
     while lines and not lines[-1]:
         lines.pop()
     if not all(lines):
@@ -128,15 +123,9 @@ def read_label_file(
     Raises:
       ValueError: A line is invalid; the message names it.
     """
-    try:
-        lines = read_text(path).removeprefix("\ufeff").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not a text file") from None
     objects: list[Annotation] = []
     seen = set()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(path), 1):
         words = line.split()
         if not words:
             continue

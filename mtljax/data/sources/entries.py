@@ -2,19 +2,19 @@
 
 import collections
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtljax.data.annotations.base import AnnotationSet
+from mtljax.data.annotations.base import AnnotatedImage, AnnotationSet
 from mtljax.data.annotations.labels import Labels, label_name, read_labels
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
-from mtljax.data.layouts import is_utf8, relative_name
+from mtljax.data.layouts import Pairs, is_file, is_utf8, relative_name
 from mtljax.data.membership import Membership, groups_of_names, require_whole_groups
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import read_size
-from mtljax.data.splitting import split_rows
+from mtljax.data.splitting import SPLITS, split_rows
 from mtljax.tasks import Task
 from mtljax.utils.text import shortened
 
@@ -107,7 +107,7 @@ class Opening:
         """Returns the rows of each split; a split that is absent is cut from the training rows."""
         if not any(splits):
             return split_rows(names, members, self.validation, self.test, self.seed, notes)
-        rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+        rows: dict[str, list[int]] = {name: [] for name in SPLITS}
         for row, name in enumerate(splits):
             rows[str(name)].append(row)
         absent = {
@@ -171,6 +171,36 @@ def check_requests(
     for request in requests:
         label = label_name(place, request.task, absent)
         require_labels(place, [request], (request.task.name, label))
+
+
+def annotated_images(
+    root: Path,
+    images: Iterable[Path],
+    pairs: Pairs,
+    read: Callable[[Path, Sequence[Path]], AnnotatedImage | None],
+) -> tuple[dict[str, AnnotatedImage], dict[str, str]]:
+    """Reads the annotations of images that have label files of their own.
+
+    Args:
+      pairs: Label files of the images that exist.
+      read: Returns the annotations of an image with these label files, None without any.
+
+    Returns:
+      Annotations by name, and the reasons why those of some images cannot be used.
+    """
+    annotated: dict[str, AnnotatedImage] = {}
+    faults: dict[str, str] = {}
+    for image in images:
+        name = relative_name(root, image)
+        try:
+            if not is_file(image):
+                raise ValueError(f"there is no file {shortened(str(image), 200)}")
+            content = read(image, pairs.files.get(image, []))
+        except ValueError as error:
+            content, faults[name] = AnnotatedImage((1, 1), (), str(image)), str(error)
+        if content is not None:
+            annotated[name] = content
+    return annotated, faults
 
 
 def annotated_entries(

@@ -26,12 +26,13 @@ from mtljax.data.sources.entries import (
     Entry,
     Opening,
     annotated_entries,
+    annotated_images,
     check_requests,
     drop_unlabelled,
     without_labels,
 )
 from mtljax.tasks import Segmentation
-from mtljax.utils.text import error_prefix, listed, shortened
+from mtljax.utils.text import error_prefix, listed
 
 FOLDERS = frozenset(
     {"jpegimages", "images", "annotations", "annotation", "xmls", "labels", "segmentationclass"}
@@ -196,25 +197,20 @@ def _read(
     notes: NoteCounter,
 ) -> AnnotationSet:
     """Returns the objects of the images that have an XML file."""
-    found: dict[str, AnnotatedImage] = {}
-    faults: dict[str, str] = {}
-    for image in images:
-        name, files = relative_name(root, image), pairs.files.get(image, [])
-        if is_file(image) and not files:
-            continue
-        found[name] = AnnotatedImage((1, 1), (), str(image))
-        try:
-            if not is_file(image):
-                raise ValueError(f"there is no file {shortened(str(image), 200)}")
-            pairs.require_unique(image)
-            objects = read_voc_file(files[0], *arguments, notes)
-            with error_prefix(image):
-                size = objects.size or image_size(image)
-            found[name] = AnnotatedImage(size, objects.annotations, str(files[0]))
-        except ValueError as error:
-            faults[name] = str(error)
-    names = {a["category_id"] for image in found.values() for a in image.annotations}
-    return AnnotationSet(root, found, {name: name for name in names}, faults=faults, noun="object")
+
+    def read(image: Path, files: Sequence[Path]) -> AnnotatedImage | None:
+        if not files:
+            return None
+        pairs.require_unique(image)
+        objects = read_voc_file(files[0], *arguments, notes)
+        with error_prefix(image):
+            size = objects.size or image_size(image)
+        return AnnotatedImage(size, objects.annotations, str(files[0]))
+
+    annotated, faults = annotated_images(root, images, pairs, read)
+    names = {a["category_id"] for image in annotated.values() for a in image.annotations}
+    categories = {name: name for name in names}
+    return AnnotationSet(root, annotated, categories, faults=faults, noun="object")
 
 
 def _with_mask(entry: Entry, are_masks: Sequence[bool], pairs: Pairs) -> Entry:

@@ -16,12 +16,13 @@ from mtljax.data.sources.arguments import find_folder
 from mtljax.data.sources.entries import (
     Opening,
     annotated_entries,
+    annotated_images,
     check_requests,
     drop_unlabelled,
     without_labels,
 )
 from mtljax.tasks import Segmentation, Task
-from mtljax.utils.text import error_prefix, listed, shortened
+from mtljax.utils.text import error_prefix, listed
 
 FOLDERS = frozenset({"images", "labels", "jpegimages"})
 """Names of folders, in lower case, by which images and labels with equal paths are separated."""
@@ -149,28 +150,18 @@ def _read(
     pairs = pair(root, [image for image in images if is_file(image)], texts, FOLDERS, notes)
     for file in pairs.unmatched:
         notes.add("unmatched", "label files without an image", str(file))
-    found: dict[str, AnnotatedImage] = {}
-    faults: dict[str, str] = {}
-    for image, labels in pairs.files.items():
-        name = relative_name(root, image)
-        found[name] = AnnotatedImage((1, 1), (), str(image))
-        try:
-            pairs.require_unique(image)
-            with error_prefix(image):
-                size = image_size(image)
-            if labels:
-                found[name] = read_label_file(labels[0], size, config.points, notes)
-            else:
-                found[name] = AnnotatedImage(size, (), str(image))
-        except ValueError as error:
-            faults[name] = str(error)
-    for image in images:
-        if not is_file(image):
-            name = relative_name(root, image)
-            found[name] = AnnotatedImage((1, 1), (), str(image))
-            faults[name] = f"there is no file {shortened(str(image), 200)}"
+
+    def read(image: Path, labels: Sequence[Path]) -> AnnotatedImage:
+        pairs.require_unique(image)
+        with error_prefix(image):
+            size = image_size(image)
+        if not labels:
+            return AnnotatedImage(size, (), str(image))
+        return read_label_file(labels[0], size, config.points, notes)
+
+    annotated, faults = annotated_images(root, images, pairs, read)
     labelled = {image for image, labels in pairs.files.items() if labels}
-    return AnnotationSet(root, found, {}, faults=faults, noun="line"), labelled
+    return AnnotationSet(root, annotated, {}, faults=faults, noun="line"), labelled
 
 
 def _may_be_labels(file: Path) -> bool:
