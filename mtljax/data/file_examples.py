@@ -2,9 +2,10 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mtljax.data.base import Source
 from mtljax.data.files.encoded import ImageFile, opened
@@ -103,17 +104,24 @@ class FileExamples:
             for i, file in enumerate(column):
                 if i not in unusable and isinstance(file, Path) and not file.is_file():
                     unusable[i] = f"{self.place(i)}: there is no file {file}"
+        size_of = functools.cache(lambda i: image_size(opened(self.images[i])))
         if self.size is None:
-            size = lambda image: "{} x {}".format(*image_size(image))
-            self._require_equal(self.images, size, unusable, "; give size=(height,width)")
+            text = lambda i: "{} x {}".format(*size_of(i))
+            self._require_equal(self.images, text, unusable, "; give size=(height,width)")
         for task, column in zip(self.tasks, self.columns, strict=True):
-            self._check_cells(task, column, unusable, notes)
+            self._check_cells(task, column, size_of, unusable, notes)
             if task.one_file_type:
-                self._require_equal(column, storage_format, unusable)
+                form = lambda i, column=column: storage_format(opened(column[i]))
+                self._require_equal(column, form, unusable)
         return dataclasses.replace(self, unusable=unusable)
 
     def _check_cells(
-        self, task: Task, column: Sequence[Any], unusable: dict[int, str], notes: NoteCounter
+        self,
+        task: Task,
+        column: Sequence[Any],
+        size_of: Callable[[int], Pixels],
+        unusable: dict[int, str],
+        notes: NoteCounter,
     ) -> None:
         """Adds the rows with an invalid cell to `unusable`."""
         is_cleaned = type(task).clean is not Task.clean
@@ -126,7 +134,7 @@ class FileExamples:
                 continue
             try:
                 with error_prefix(f"{self.place(i)}: {self.images[i].name}"):
-                    size = image_size(opened(self.images[i])) if needs_size else (1, 1)
+                    size = size_of(i) if needs_size else (1, 1)
                 if needs_size:
                     with error_prefix(self.place(i)):
                         _require_size(value, size)
@@ -142,17 +150,17 @@ class FileExamples:
     def _require_equal(
         self,
         values: Sequence[Any],
-        read: Callable[[Path | BinaryIO], str],
+        describe: Callable[[int], str],
         unusable: dict[int, str],
         hint: str = "",
     ) -> None:
-        """Adds the rows whose file is described otherwise than most, by `read`, to `unusable`."""
+        """Adds the rows whose file is described otherwise than most to `unusable`."""
         found: dict[int, str] = {}
         for i, file in enumerate(values):
             if isinstance(file, ImageFile) and i not in unusable:
                 try:
                     with error_prefix(f"{self.place(i)}: {file.name}"):
-                        found[i] = read(opened(file))
+                        found[i] = describe(i)
                 except ValueError as error:
                     unusable[i] = str(error)
         if len(set(found.values())) < 2:
