@@ -69,9 +69,7 @@ def load_source(experiment: Experiment, source: Source | None = None) -> Source:
     return load_resident(experiment, usable(experiment, open_source(experiment, source)))
 
 
-def usable(
-    experiment: Experiment, source: Source, parts: Collection[str] = ("train", "validation", "test")
-) -> Source:
+def usable(experiment: Experiment, source: Source, parts: Collection[str] = SPLITS) -> Source:
     """Returns the source without the examples that cannot be used, if `data.on_error` is skip.
 
     Args:

@@ -12,7 +12,6 @@ from mtljax.data.membership import Membership
 from mtljax.data.notes import Note
 from mtljax.tasks import Task
 from mtljax.utils.registry import nearest
-from mtljax.utils.text import error_prefix
 from mtljax.utils.tree import num_examples
 
 Example = Mapping[str, Any]
@@ -222,25 +221,6 @@ def require_one_image(source: Source) -> None:
             f"the trunks take one image [H, W, C] per example, but the data has {has}; use a model "
             "of your own with mtljax.make_train_step"
         )
-
-
-def named_classes(
-    place: object, requests: Iterable[LabelRequest], names: Callable[[LabelRequest], Iterable[str]]
-) -> tuple[LabelRequest, ...]:
-    """Returns the requests, with the classes that the data has for each; see `Task.with_classes`.
-
-    Args:
-      place: Data set, for error messages.
-      names: Function that returns the names for a request; without any, the task is not changed.
-    """
-    named = []
-    for request in requests:
-        found = tuple(names(request))
-        with error_prefix(place):
-            named.append(
-                request._replace(task=request.task.with_classes(found)) if found else request
-            )
-    return tuple(named)
 
 
 def map_splits(source: Source, change: Callable[[Split], Split]) -> Source:

@@ -59,6 +59,12 @@ def read_all(path):
     assert all(len(x) == 2 and min(x) > 0 for x in found[4:] if isinstance(x, tuple))
 
 
+def check_damaged(folder, form, changes, length):
+    path = folder / ("a.npy" if form == "npy" else "a.image")
+    path.write_bytes(damaged(form, changes, length))
+    read_all(path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
@@ -67,9 +73,7 @@ def folder(tmp_path_factory):
 @given(st.sampled_from(FORMS), CHANGES, st.integers(0, 100))
 @settings(max_examples=100)
 def test_damaged_files(folder, form, changes, length):
-    path = folder / ("a.npy" if form == "npy" else "a.image")
-    path.write_bytes(damaged(form, changes, length))
-    read_all(path)
+    check_damaged(folder, form, changes, length)
 
 
 def test_pages_without_end_are_refused(folder):
@@ -83,6 +87,4 @@ def test_pages_without_end_are_refused(folder):
 @given(st.sampled_from(FORMS), CHANGES, st.integers(0, 100))
 @settings(max_examples=2000)
 def test_many_damaged_files(folder, form, changes, length):
-    path = folder / ("a.npy" if form == "npy" else "a.image")
-    path.write_bytes(damaged(form, changes, length))
-    read_all(path)
+    check_damaged(folder, form, changes, length)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mtljax.data.base import LabelRequest, Source, named_classes, require_labels
+from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.files.images import image_size, read_image, read_label_map
 from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import read_size
@@ -62,8 +62,8 @@ def tfds(
     if shape is None or len(shape) != 3:
         raise ValueError(f"tfds {name}: feature {image!r} is no image [H, W, C], but {shape}")
     require_labels(f"tfds {name}", requests, paths, noun="feature")
-    names = lambda request: _class_names(_at(features, request.key))
-    requests = named_classes(f"tfds {name}", requests, names)
+    with error_prefix(f"tfds {name}"):
+        requests = [_with_classes(request, features) for request in requests]
     if new_size is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
     settings = image, channels or shape[-1] or 3, new_size, tuple(requests), features
@@ -79,10 +79,13 @@ def tfds(
     return dataclasses.replace(source, unusable=unusable)
 
 
-def _class_names(feature: Any) -> Sequence[str]:
-    """Returns the names of a feature's classes, which are numbers if it has only their count."""
-    names = getattr(feature, "names", None)
-    return [str(name) for name in names or range(getattr(feature, "num_classes", None) or 0)]
+def _with_classes(request: LabelRequest, features: Any) -> LabelRequest:
+    """Returns the request with the classes of its feature, named by number if only counted."""
+    feature = _at(features, request.key)
+    names = getattr(feature, "names", None) or range(getattr(feature, "num_classes", None) or 0)
+    return (
+        request._replace(task=request.task.with_classes([*map(str, names)])) if names else request
+    )
 
 
 def _open_builder(name: str, data_dir: str | None) -> Any:
