@@ -151,15 +151,15 @@ def require_learnable(tasks: Sequence[Task], split: Split) -> None:
     rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), MAX_MASKS)).astype(int))
     for task in tasks:
         if isinstance(task, Segmentation) and task.ignore is not None:
-            found: set[int] = set()
+            values: set[int] = set()
             for row in rows:
-                if found - {0, task.ignore}:
+                if values - {0, task.ignore}:
                     break
                 with contextlib.suppress(ValueError):  # reported where the example is used
                     example = split[int(row)]
                     if example["present"][task.name]:
-                        found |= set(np.unique(example["labels"][task.name]).tolist())
-            if task.ignore in found and found <= {0, task.ignore}:
+                        values |= set(np.unique(example["labels"][task.name]).tolist())
+            if task.ignore in values and values <= {0, task.ignore}:
                 raise ValueError(
                     f"task {task.name!r}: the masks have only the values 0 and {task.ignore}, and "
                     f"ignore={task.ignore} leaves out the latter; if it is an object, set "

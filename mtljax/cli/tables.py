@@ -25,11 +25,11 @@ def predictions_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("probability", justify="right")
     for entry in entries:
         name = entry["image"]
-        for task, found in entry.items():
-            if isinstance(found, Mapping):
-                top = _highest_probability(found)
+        for task, prediction in entry.items():
+            if isinstance(prediction, Mapping):
+                top = _highest_probability(prediction)
                 probability = "" if top is None else f"{100 * top:.1f} %"
-                table.add_row(*map(escape, (name, task, found["text"], probability)))
+                table.add_row(*map(escape, (name, task, prediction["text"], probability)))
                 name = ""
         if len(entry) > 4:  # the keys image, size and model_size, and several tasks
             table.add_section()

@@ -262,9 +262,9 @@ def _require_content(file: Path, current: str, sha256: str | None) -> None:
 
 def code_digests(classes: Mapping[str, type[Task]]) -> dict[str, tuple[Path, str]]:
     """Returns {task: (file, its SHA-256)} for tasks with a class of a user's file."""
-    found = {}
+    digests = {}
     for task, cls in classes.items():
         if cls not in TASKS.values() and (path := class_of(cls).path) is not None:
             module = _executed.get(cls.__module__)
-            found[task] = path, getattr(module, "__sha256__", None) or digest(path)
-    return found
+            digests[task] = path, getattr(module, "__sha256__", None) or digest(path)
+    return digests

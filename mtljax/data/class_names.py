@@ -31,9 +31,9 @@ def absent_class(place: object, task: Task, names: Sequence[str], noun: str) -> 
     Args:
       noun: Word for a class of the data set, such as "folder".
     """
-    found = set(requested_names(task, names).values())
+    present = set(requested_names(task, names).values())
     for name in getattr(task, "class_names", ()):
-        if name not in found:
+        if name not in present:
             which = f"{noun} {shortened(name)!r}, which is in class_names of task {task.name!r}"
             return f"{place} has no {which}{nearest(name, map(shortened, names))}"
     return ""
@@ -41,10 +41,10 @@ def absent_class(place: object, task: Task, names: Sequence[str], noun: str) -> 
 
 def note_similar_classes(task: Task, names: Iterable[str], notes: NoteCounter) -> None:
     """Notes classes of the data that may be one class, written in two ways."""
-    found: dict[str, str] = {}
+    names_by_key: dict[str, str] = {}
     for name in names:
         key = unicodedata.normalize("NFKC", _key(name)).casefold()
-        other = found.setdefault(key, name)
+        other = names_by_key.setdefault(key, name)
         if other != name:
             pair = [shortened(other), shortened(name)]
             first, second = map(ascii, [other, name]) if pair[0] == pair[1] else map(repr, pair)
@@ -72,11 +72,14 @@ class OtherClasses:
 
     def note(self, noun: str, notes: NoteCounter) -> None:
         """Adds what was counted to the notes, such as "dropped 3 boxes of category 'dog'"."""
-        found: Mapping[str, tuple[int, str]] = self._found
-        if len(found) > self.FEW:
-            total, first = sum(count for count, _ in found.values()), next(iter(found.values()))[1]
-            what = f"{noun} of {len(found)} categories that are not in class_names"
+        counts: Mapping[str, tuple[int, str]] = self._found
+        if len(counts) > self.FEW:
+            total, first = (
+                sum(count for count, _ in counts.values()),
+                next(iter(counts.values()))[1],
+            )
+            what = f"{noun} of {len(counts)} categories that are not in class_names"
             notes.add("dropped", what, first, total)
             return
-        for name, (count, first) in found.items():
+        for name, (count, first) in counts.items():
             notes.add("dropped", f"{noun} of category {shortened(name)!r}", first, count)

@@ -155,20 +155,20 @@ class FileExamples:
         hint: str = "",
     ) -> None:
         """Adds the rows whose file is described otherwise than most to `unusable`."""
-        found: dict[int, str] = {}
+        descriptions: dict[int, str] = {}
         for i, file in enumerate(values):
             if isinstance(file, ImageFile) and i not in unusable:
                 try:
                     with error_prefix(f"{self.place(i)}: {file.name}"):
-                        found[i] = describe(i)
+                        descriptions[i] = describe(i)
                 except ValueError as error:
                     unusable[i] = str(error)
-        if len(set(found.values())) < 2:
+        if len(set(descriptions.values())) < 2:
             return
-        usual, _ = collections.Counter(found.values()).most_common(1)[0]
-        other = next(i for i, description in found.items() if description == usual)
+        usual, _ = collections.Counter(descriptions.values()).most_common(1)[0]
+        other = next(i for i, description in descriptions.items() if description == usual)
         first = f"row {self.numbers[other]}" if self.numbers else values[other].name
-        for i, description in found.items():
+        for i, description in descriptions.items():
             if description != usual:
                 unusable[i] = (
                     f"{self.place(i)}: {values[i].name} is {description}, but that of {first} is "

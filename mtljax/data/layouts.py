@@ -33,8 +33,8 @@ SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 def split_name(text: str) -> str | None:
     """Returns the split that a folder or file is named after, such as "test" for `Test2017`."""
     words = [word for word in re.split(r"[^a-z]+|\d+", text.lower()) if word]
-    found = {SPLITS.get(word) for word in words if word not in FILLERS}
-    return found.pop() if len(found) == 1 else None
+    splits = {SPLITS.get(word) for word in words if word not in FILLERS}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def folder_split(root: Path, file: Path) -> str | None:
@@ -129,17 +129,17 @@ def unique_splits(folders: Sequence[Path]) -> dict[str, Path]:
     Raises:
       ValueError: Two folders are named after one split.
     """
-    found: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for folder in folders:
         name = split_name(folder.name)
-        if name in found:
+        if name in folder_of:
             raise ValueError(
-                f"{folder.parent} has two folders for the {name} split, {found[name].name} and "
+                f"{folder.parent} has two folders for the {name} split, {folder_of[name].name} and "
                 f"{folder.name}; merge or remove one"
             )
         if name is not None:
-            found[name] = folder
-    return found
+            folder_of[name] = folder
+    return folder_of
 
 
 class Pairs(NamedTuple):
@@ -221,7 +221,7 @@ def pair(
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    groups: dict[str, list[Path]] = {}
     for file in files:
-        found.setdefault(normalized(file.stem), []).append(file)
-    return found
+        groups.setdefault(normalized(file.stem), []).append(file)
+    return groups

@@ -88,15 +88,15 @@ def without_problems(source: Source, parts: Collection[str]) -> Source:
         split = splits[name]
         if isinstance(split, Arrays):
             continue
-        found = {
+        problems = {
             ExampleId(name, row): str(example)
             for row, example in enumerate(read_examples(split))
             if isinstance(example, ValueError)
         }
-        if len(found) == len(split):
-            first = found[ExampleId(name, 0)]
+        if len(problems) == len(split):
+            first = problems[ExampleId(name, 0)]
             raise ValueError(f"no example of the {name} split can be used, the first: {first}")
-        for message in found.values():
+        for message in problems.values():
             notes.add("dropped", f"examples of the {name} split that cannot be used", message)
-        splits[name] = without_rows(name, split, found)
+        splits[name] = without_rows(name, split, problems)
     return with_splits(source, splits, notes) if notes.notes() else source

@@ -20,8 +20,8 @@ MAX_LISTED = 12
 def complete(task: Task, values: Mapping[str, Any]) -> Task:
     """Returns the task with its unset fields taken from {field: value}."""
     unset = [*task.derived, *(["class_names"] if getattr(task, "class_names", True) == () else [])]
-    found = {field: values[field] for field in unset if values.get(field) is not None}
-    return dataclasses.replace(task, **found) if found else task
+    fields = {field: values[field] for field in unset if values.get(field) is not None}
+    return dataclasses.replace(task, **fields) if fields else task
 
 
 def named_tasks(tasks: Sequence[Task], source: Source) -> tuple[Task, ...]:
@@ -96,16 +96,16 @@ def _labels(tasks: Sequence[Task], split: Split) -> dict[str, Any]:
     if isinstance(split, Arrays):
         return {task.name: _present(split, task.name) for task in tasks}
     rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), MAX_EXAMPLES)).astype(int))
-    found: dict[str, list[Any]] = {task.name: [] for task in tasks}
+    labels_of: dict[str, list[Any]] = {task.name: [] for task in tasks}
     for row in rows:
         try:
             example = split[int(row)]
         except ValueError:
             continue  # reported where the example is used
-        for name, labels in found.items():
+        for name, labels in labels_of.items():
             if example["present"][name]:
                 labels.append(example["labels"][name])
-    return {name: stack(labels) if labels else None for name, labels in found.items()}
+    return {name: stack(labels) if labels else None for name, labels in labels_of.items()}
 
 
 def derivations(before: Sequence[Task], after: Sequence[Task]) -> list[str]:

@@ -64,8 +64,10 @@ class LabelStatistics:
             counts = sorted(self.classes.items())
             values["classes"] = {names.get(c, str(c)): count for c, count in counts}
         if self.count:
-            found = {"min": self.low, "mean": self.total / self.count, "max": self.high}
-            values |= {name: x.tolist() if len(x) > 1 else float(x[0]) for name, x in found.items()}
+            moments = {"min": self.low, "mean": self.total / self.count, "max": self.high}
+            values |= {
+                name: x.tolist() if len(x) > 1 else float(x[0]) for name, x in moments.items()
+            }
         return values
 
     def summary(self, task: Task) -> str:

@@ -85,9 +85,9 @@ def read_logits(trained: TrainedModel, tasks: list[Any], split: Split) -> dict[s
     parts: dict[str, list[Logits]] = {task.name: [] for task in tasks}
     for batch in read_in_batches(split, predictor.batch_size):
         outputs = predictor.outputs(batch["image"])
-        for name, found in parts.items():
+        for name, batches in parts.items():
             keep = np.asarray(batch["present"][name])
-            found.append(Logits(outputs[name][keep], np.asarray(batch["labels"][name])[keep]))
+            batches.append(Logits(outputs[name][keep], np.asarray(batch["labels"][name])[keep]))
     joined = {n: Logits(*map(np.concatenate, zip(*p, strict=True))) for n, p in parts.items()}
     return {name: logits for name, logits in joined.items() if len(logits.label)}
 
@@ -101,13 +101,13 @@ def fit_temperature(logits: Logits) -> float:
         correct = logits.output.argmax(-1) == logits.label
     else:
         correct = (logits.output > 0) == (logits.label == 1)
-    found = scipy.optimize.minimize_scalar(
+    optimum = scipy.optimize.minimize_scalar(
         lambda log: quality(logits, float(np.exp(log))).nll,
         bounds=(0.0 if correct.all() else -MAX_LOG, MAX_LOG),
         method="bounded",
         options={"xatol": 1e-4},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def quality(logits: Logits, temperature: float) -> Quality:
@@ -155,9 +155,9 @@ def read_temperatures(folder: Path, step: int, tasks: tuple[Task, ...]) -> dict[
         if content["step"] != step:
             return {}
         names = [task.name for task in tasks if task.name in content["tasks"]]
-        found = {name: float(content["tasks"][name]["temperature"]) for name in names}
+        temperatures = {name: float(content["tasks"][name]["temperature"]) for name in names}
     except (TypeError, KeyError, ValueError):
-        found = {"": -1.0}
-    if not all(0 < value < float("inf") for value in found.values()):
+        temperatures = {"": -1.0}
+    if not all(0 < value < float("inf") for value in temperatures.values()):
         raise ValueError(f"{path} is damaged; delete it, or write it anew by evaluate --calibrate")
-    return found
+    return temperatures

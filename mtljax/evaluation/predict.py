@@ -81,13 +81,13 @@ def predict(
     """
     if not isinstance(images, np.ndarray | Array):
         paths = _paths(images)
-        trained, found = _loaded(run), []
+        trained, results = _loaded(run), []
         for item in predict_each(trained, paths):
             if item.file.error:
                 raise ValueError(item.file.error)
-            found.append(item.predictions)
+            results.append(item.predictions)
         names = [task.name for task in trained.experiment.tasks]
-        return {name: _stacked([predictions[name] for predictions in found]) for name in names}
+        return {name: _stacked([predictions[name] for predictions in results]) for name in names}
     trained, pixels = _loaded(run), np.asarray(images)
     if pixels.shape[1:] != tuple(trained.shape) or not len(pixels):
         sizes = ", ".join(map(str, trained.shape))

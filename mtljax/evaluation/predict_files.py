@@ -75,21 +75,21 @@ def find_images(names: Sequence[Path]) -> list[Path]:
     Raises:
       ValueError: A folder has no image, or nothing matches a pattern.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for name in names:
         if name.is_dir():
             inside = sorted(path for path in walk(name) if path.suffix.lower() in FILES)
             if not inside:
                 raise ValueError(f"no image files in {name}; extensions: {', '.join(FILES)}")
-            found += inside
+            images += inside
         elif not name.exists() and glob.has_magic(str(name)):
             matches = sorted(map(Path, glob.glob(str(name), recursive=True)))
             if not matches:
                 raise ValueError(f"no file matches {name}")
-            found += matches
+            images += matches
         else:
-            found.append(name)
-    return found
+            images.append(name)
+    return images
 
 
 def predict_each(
@@ -145,8 +145,12 @@ def _probabilities(
 ) -> dict[str, Float[np.ndarray, "B C"]]:
     if not outputs:
         return {}
-    found = {t.name: t.probabilities(outputs[t.name], temperatures.get(t.name, 1.0)) for t in tasks}
-    return {name: np.asarray(values) for name, values in found.items() if values is not None}
+    probabilities = {
+        t.name: t.probabilities(outputs[t.name], temperatures.get(t.name, 1.0)) for t in tasks
+    }
+    return {
+        name: np.asarray(values) for name, values in probabilities.items() if values is not None
+    }
 
 
 def predict_files(
@@ -165,8 +169,8 @@ def predict_files(
     options = options or Options()
     summary, printed = Summary(len(paths), [], []), time.monotonic()
     with _json_array(output) as write:
-        found = predict_each(trained, paths, options.temperatures)
-        for i, item in enumerate(found):
+        predictions = predict_each(trained, paths, options.temperatures)
+        for i, item in enumerate(predictions):
             prefix = output.with_name(f"{output.stem}_{i}_{item.file.path.stem}")
             entry = _entry(trained, item, prefix, options)
             write(entry)

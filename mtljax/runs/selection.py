@@ -67,14 +67,14 @@ def directions(tasks: Sequence[Task]) -> dict[str, bool]:
 
     They are the numbers among the tasks' metrics that have a direction, the losses, and `LOSS`.
     """
-    found = {LOSS: False}
+    directions_of = {LOSS: False}
     for task in tasks:
         computed = task.metrics.compute(jax.device_get(task.metrics.empty()))  # for the names
         numbers = [name for name, value in computed.items() if np.ndim(value) == 0]
         ways = {name: task.metric_spec(name).higher_is_better for name in (*numbers, LOSS)}
         ways |= {task.main_metric: task.higher_is_better, **dict(task.compared)}
-        found |= {f"{task.name}/{n}": way for n, way in ways.items() if way is not None}
-    return found
+        directions_of |= {f"{task.name}/{n}": way for n, way in ways.items() if way is not None}
+    return directions_of
 
 
 def check_select(experiment: Experiment) -> None:

@@ -67,7 +67,9 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "statistics.json", content)
         if problems:
-            listed = [{**found.place._asdict(), "message": found.message} for found in problems]
+            listed = [
+                {**problem.place._asdict(), "message": problem.message} for problem in problems
+            ]
             write_json(output / "problems.json", listed)
         draw_sheet(tasks, source, output / "samples.png", samples)
     except OSError as error:
@@ -87,9 +89,9 @@ def _highest_classes(statistics: Mapping[str, Mapping[str, LabelStatistics]]) ->
     """Returns the highest class of each task that has class indices as labels."""
     highest: dict[str, int] = {}
     for per_task in statistics.values():
-        for name, found in per_task.items():
-            if found.classes:
-                highest[name] = max(highest.get(name, 0), *found.classes)
+        for name, labels in per_task.items():
+            if labels.classes:
+                highest[name] = max(highest.get(name, 0), *labels.classes)
     return highest
 
 

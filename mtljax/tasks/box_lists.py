@@ -73,11 +73,11 @@ def names_in(value: Any) -> list[str]:
 
 
 def _part(value: Mapping[str, Any], names: Sequence[str]) -> Any:
-    found = [name for name in names if name in value]
-    if len(found) != 1:
+    matches = [name for name in names if name in value]
+    if len(matches) != 1:
         has = listed(map(str, value), 100) or "nothing"
         raise ValueError(f"boxes need exactly one of {', '.join(names)}; the label has {has}")
-    return value[found[0]]
+    return value[matches[0]]
 
 
 def _in_order(numbers: Float[np.ndarray, " n"], order: Order) -> Float[np.ndarray, "n 4"]:

@@ -173,13 +173,13 @@ def binary_plane(value: Any, threshold: float | None = None) -> Int[np.ndarray, 
     if threshold is not None:
         return (values >= threshold).astype(np.int32)
     white = 65535 if values.dtype == np.uint16 else 255
-    found = np.unique(values)
+    distinct = np.unique(values)
     for highest in (1, white):
-        if np.isin(found, (0, highest)).all():
+        if np.isin(distinct, (0, highest)).all():
             return (values != 0).astype(np.int32)
     raise ValueError(
-        f"the values {_list(found)}; must be 0 and 1, or 0 and {white}; for other gray levels set "
-        "threshold"
+        f"the values {_list(distinct)}; must be 0 and 1, or 0 and {white}; for other gray levels "
+        "set threshold"
     )
 
 
@@ -238,17 +238,17 @@ def classes_of_colors(
     if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
         raise ValueError(f"an array of shape {picture.shape}; must be [H, W, 3]")
     codes = np.broadcast_to(picture, (*picture.shape[:2], 3)) @ COLOR_PLACES
-    found = {int(np.dot(color, COLOR_PLACES)): i for i, color in enumerate(colors)}
-    found = {int(np.dot(color, COLOR_PLACES)): ignored for color in ignored_colors} | found
+    class_of = {int(np.dot(color, COLOR_PLACES)): i for i, color in enumerate(colors)}
+    class_of = {int(np.dot(color, COLOR_PLACES)): ignored for color in ignored_colors} | class_of
     present, where = np.unique(codes, return_inverse=True)
     for code in present:
-        if int(code) not in found:
+        if int(code) not in class_of:
             color = tuple(int(code) // place % 256 for place in COLOR_PLACES.tolist())
             raise ValueError(
                 f"{(codes == code).sum()} pixels have color {color}, which no class has; add it to "
                 "`colors` or `ignored_colors`"
             )
-    classes = np.asarray([found[int(code)] for code in present], np.int32)
+    classes = np.asarray([class_of[int(code)] for code in present], np.int32)
     return classes[where].reshape(codes.shape)
 
 

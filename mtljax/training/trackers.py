@@ -113,8 +113,8 @@ class MLflow:
         from mlflow.entities import Param
 
         client, name = self._client, experiment.name
-        found = client.get_experiment_by_name(name)
-        parent = client.create_experiment(name) if found is None else found.experiment_id
+        existing = client.get_experiment_by_name(name)
+        parent = client.create_experiment(name) if existing is None else existing.experiment_id
         run: str = client.create_run(parent, run_name=folder.name).info.run_id
         config = flatten_json(to_json(experiment), "/")
         params = [Param(_mlflow_name(key), str(value)[:500]) for key, value in config.items()]

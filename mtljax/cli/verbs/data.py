@@ -57,19 +57,19 @@ def data_verb(arguments: list[str]) -> int:
     from mtljax.utils.text import count
 
     folder = flags.output or Path("runs") / f"data-{experiment.name}"
-    found = survey(experiment, folder, flags.samples)
-    sizes = ", ".join(f"{size:,} {name}" for name, size in found.examples.items())
-    shape = f"; images {' x '.join(map(str, found.shape))}" if found.shape else ""
-    total = sum(found.examples.values())
+    summary = survey(experiment, folder, flags.samples)
+    sizes = ", ".join(f"{size:,} {name}" for name, size in summary.examples.items())
+    shape = f"; images {' x '.join(map(str, summary.shape))}" if summary.shape else ""
+    total = sum(summary.examples.values())
     print_line(f"data of {experiment.name}: {count(total, 'example')} ({sizes}){shape}")
-    console.print(survey_table(found.tasks, found.statistics))
-    for line in [*derivations(experiment.tasks, found.tasks), *map(str, found.notes)]:
+    console.print(survey_table(summary.tasks, summary.statistics))
+    for line in [*derivations(experiment.tasks, summary.tasks), *map(str, summary.notes)]:
         print_line(line)
-    for line in _problem_lines(found.problems, folder):
+    for line in _problem_lines(summary.problems, folder):
         print_line(line)
     print(f"written to {folder}")
-    if found.problems and experiment.data.on_error == "fail":
-        which = count(len(found.problems), "example")
+    if summary.problems and experiment.data.on_error == "fail":
+        which = count(len(summary.problems), "example")
         raise ValueError(f"{which} cannot be used; --data.on-error skip leaves them out")
     return 0
 

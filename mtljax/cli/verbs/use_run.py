@@ -135,12 +135,12 @@ def _calibrate(trained: "TrainedModel", flags: EvaluateFlags) -> None:
 
     is_fitted = flags.split == "validation" and flags.source is None
     held_out = None if is_fitted else open_split(trained, flags.split, flags.source)
-    found = calibrate(trained, open_split(trained, "validation"), held_out)
-    if not found:
+    calibrations = calibrate(trained, open_split(trained, "validation"), held_out)
+    if not calibrations:
         print("no task has probabilities to calibrate")
         return
-    console.print(calibration_table(found, "" if held_out is None else flags.split))
-    print(f"written to {write_calibration(flags.run, trained.step, found)}")
+    console.print(calibration_table(calibrations, "" if held_out is None else flags.split))
+    print(f"written to {write_calibration(flags.run, trained.step, calibrations)}")
 
 
 def predict_verb(arguments: list[str]) -> int:

@@ -223,12 +223,12 @@ class _Reader:
         Crowd regions count as objects.
         """
         kinds = {self._category(a) for a in image.annotations if "keypoints" in a}
-        found = [a for a in image.annotations if self._category(a) in kinds]
-        if len(found) != 1 or found[0].get("iscrowd"):
-            number = "several objects (one set of points per image)" if found else "no object"
+        objects = [a for a in image.annotations if self._category(a) in kinds]
+        if len(objects) != 1 or objects[0].get("iscrowd"):
+            number = "several objects (one set of points per image)" if objects else "no object"
             self.notes.add("missing", f"labels: images with {number}", image.place)
             return None
-        (annotation,) = found
+        (annotation,) = objects
         values, count = annotation.get("keypoints"), self.task.num_keypoints
         if not isinstance(values, list) or len(values) != 3 * count:
             raise ValueError(f"{self._which(annotation)}: must have x, y, v of {count} keypoints")

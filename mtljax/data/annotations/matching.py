@@ -43,7 +43,7 @@ def match_images(
     """
     images = list(map(normalized_path, images))
     same_base, files = _by_base(entries), _by_base(images)
-    known, found = set(entries), list[str | None]()
+    known, matches = set(entries), list[str | None]()
     for image in images:
         tails = [image.split("/", i)[-1] for i in range(image.count("/") + 1)]
         name = next((tail for tail in tails[:-1] or tails if tail in known), None)
@@ -54,15 +54,15 @@ def match_images(
                     "is not unique; write the same relative path in the table and in file_name"
                 )
             name = candidates[0]
-        found.append(name)
-    used = set(found)
+        matches.append(name)
+    used = set(matches)
     for name in entries:
         if name not in used:
             notes.add("unmatched", f"images of {path.name} without a row in the table", name)
-    unlisted = [image for image, name in zip(images, found, strict=True) if name is None]
+    unlisted = [image for image, name in zip(images, matches, strict=True) if name is None]
     if unlisted:
         notes.add("missing", f"labels: images not in {path.name}", unlisted[0], len(unlisted))
-    return found
+    return matches
 
 
 def _base(name: str) -> str:
@@ -70,7 +70,7 @@ def _base(name: str) -> str:
 
 
 def _by_base(names: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(_base(name), []).append(name)
-    return found
+        groups.setdefault(_base(name), []).append(name)
+    return groups

@@ -22,7 +22,7 @@ def find_splits(
       ValueError: A folder or list does not exist, or an image is in two splits.
     """
     given = config.splits or _lists(root)
-    found: dict[str, list[Path]] = {}
+    images_of: dict[str, list[Path]] = {}
     for split, entries in given.items():
         for entry in entries:
             place = _locate(root, config, entry)
@@ -32,13 +32,13 @@ def find_splits(
             if place is None:
                 notes.add("warning", fault)
             else:
-                found.setdefault(split, []).extend(_images(root, place, images))
+                images_of.setdefault(split, []).extend(_images(root, place, images))
     for split in ("validation", "test"):
-        if split in found and set(found[split]) == set(found.get("train", ())):
-            del found[split]
+        if split in images_of and set(images_of[split]) == set(images_of.get("train", ())):
+            del images_of[split]
             notes.add("warning", f"{config.path}: the {split} split is the train split: ignored")
     splits: dict[Path, str | None] = {}
-    for split, paths in found.items():
+    for split, paths in images_of.items():
         for path in paths:
             other = splits.setdefault(path, split)
             if other != split:

@@ -66,7 +66,7 @@ def read_bands(path: Path | BinaryIO, *, upright: bool, most: int) -> Bands | No
 
 
 class Info(NamedTuple):
-    """What the tags of a TIFF say."""
+    """Size and type of a TIFF, by its tags."""
 
     size: Pixels
     """Height and width in the right orientation."""

@@ -63,18 +63,18 @@ def class_folders(
     names = sorted({name for _, name in images})
     faults = [absent_class(root, task, names, "folder") for task in tasks_of(requests)]
     absent = next(filter(None, faults), "")
-    _require_two(root, {name for (_, name), found in images.items() if found}, absent)
+    _require_two(root, {name for (_, name), files in images.items() if files}, absent)
     tasks = [task.with_classes(names) for task in tasks_of(requests)]
     requested = [requested_names(task, names) for task in tasks]
     entries = []
-    for (split, name), found in images.items():
+    for (split, name), files in images.items():
         values = tuple(name if name in own else None for own in requested)
         if not any(values):
             what = f"images of folder {shortened(name)!r}, which is not in class_names"
-            notes.add("dropped", what, str(folders[split][name]), len(found))
+            notes.add("dropped", what, str(folders[split][name]), len(files))
             continue
         member = Membership(stratum=name if stratify else "")
-        entries += [Entry(image, values, split or None, member=member) for image in found]
+        entries += [Entry(image, values, split or None, member=member) for image in files]
     if not entries:
         raise ValueError(absent)
     _note_absences(root, list(folders), images, notes)
@@ -124,20 +124,20 @@ def _innermost(folder: Path, split: str) -> Path:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for child in subfolders(folder):
         name = normalized(child.name)
         if not is_utf8(name):
             raise ValueError(
                 f"{folder} has a folder {shortened(name)!r}, whose name is not in UTF-8: rename it"
             )
-        if name in found:
+        if name in folders:
             raise ValueError(
                 f"{folder} has two folders {name!r}, which differ in white space or Unicode form "
                 "only; merge them"
             )
-        found[name] = child
-    return found
+        folders[name] = child
+    return folders
 
 
 def _require_classes(root: Path, children: Sequence[Path]) -> None:

@@ -78,9 +78,9 @@ def coco(
         present = [opened[files[split]] if split in files else None for files in chosen]
         names = list(dict.fromkeys(n for part in present if part for n in part.images))
         first = next(part for part in present if part)
-        found = _find_images(root, split, first, names, images)
+        paths_of = _find_images(root, split, first, names, images)
         in_split = dict.fromkeys(names, split or None)
-        entries += annotated_entries(present, tasks, found, in_split, notes)
+        entries += annotated_entries(present, tasks, paths_of, in_split, notes)
     _require_disjoint(root, entries)
     return opening.source(root, drop_unlabelled(entries, notes), tasks, notes, unusable)
 
@@ -112,7 +112,7 @@ def _select(
     label = label_name(root, task)
     start = annotations if key in (task.name, label) else key
     if start is not None:
-        found = [f for f in files if _starts(root, f, start)]
+        selected = [f for f in files if _starts(root, f, start)]
     else:
         by_kind: dict[str, list[Path]] = {}
         for file in files:
@@ -125,15 +125,15 @@ def _select(
                 f"{root} has several COCO files ({names}); select those of task {task.name!r} by "
                 "annotations=START-OF-THE-NAME"
             )
-        found = by_kind[kinds[0]]
-    if not found:
+        selected = by_kind[kinds[0]]
+    if not selected:
         names = listed(str(file.relative_to(root)) for file in files)
         raise ValueError(
             f"{root} has no .json file that starts with {start!r}, for task {task.name!r}; it has "
             f"{names}"
         )
     splits: dict[str, Path] = {}
-    for file in found:
+    for file in selected:
         split = _split(root, file)
         if split in splits or ("" in splits) != (split == "") and splits:
             other = next(iter(splits.values())).relative_to(root)
@@ -149,11 +149,11 @@ def _with_objects(
     root: Path, files: Mapping[str, Path], opened: Mapping[Path, AnnotationSet]
 ) -> dict[str, Path]:
     """Returns the annotation files that have annotations."""
-    found = {split: file for split, file in files.items() if opened[file].has_objects}
-    if not found:
+    annotated = {split: file for split, file in files.items() if opened[file].has_objects}
+    if not annotated:
         names = listed(str(file.relative_to(root)) for file in files.values())
         raise ValueError(f"{root}: no annotations in {names}")
-    return found
+    return annotated
 
 
 def _starts(root: Path, file: Path, start: str) -> bool:
@@ -171,13 +171,13 @@ def _kind(file: Path) -> str:
 
 def _split(root: Path, file: Path) -> str:
     """Returns the split in the name of a file or of its folder, "" if there is none."""
-    found = dict.fromkeys(SPLITS[word] for word in _words(file) if word in SPLITS)
-    if len(found) > 1:
+    splits = dict.fromkeys(SPLITS[word] for word in _words(file) if word in SPLITS)
+    if len(splits) > 1:
         raise ValueError(
             f"{file} is named after several splits; rename it, or set annotations=NAME"
         )
     folders = [split_name(name) for name in reversed(file.relative_to(root).parts[:-1])]
-    return next(iter([*found, *filter(None, folders)]), "")
+    return next(iter([*splits, *filter(None, folders)]), "")
 
 
 def _find_images(
@@ -201,9 +201,9 @@ def _find_images(
         full = folder / name.lstrip("/")
         if not is_outside(name) and (is_file(full) or counts[base] > 1):
             return full
-        found = longest_end(folder, name) if is_outside(name) else None
-        if found is not None:
-            return found
+        file_path = longest_end(folder, name) if is_outside(name) else None
+        if file_path is not None:
+            return file_path
         return folder / base if is_file(folder / base) and counts[base] == 1 else full
 
     step = max(1, len(names) // SAMPLE)
@@ -220,25 +220,25 @@ def _find_images(
     folder = folders[hits.index(max(hits))]
     paths = {name: path(folder, name, base) for name, base in zip(names, bases, strict=True)}
     owners: dict[Path, str] = {}
-    for name, found in paths.items():
-        other = owners.setdefault(found, name)
+    for name, file_path in paths.items():
+        other = owners.setdefault(file_path, name)
         if other != name:
             both = f"{shortened(other)} and {shortened(name)}"
-            raise ValueError(f"{file.path}: {both} are the same file {found}; correct one")
+            raise ValueError(f"{file.path}: {both} are the same file {file_path}; correct one")
     return paths
 
 
 def _image_folders(root: Path, split: str, file: AnnotationSet, images: str | None) -> list[Path]:
     """Returns the folders that may contain the images of an annotation file."""
     bases = [root / "images", root] if images is None else [root / images, Path(images)]
-    found = [] if images else [file.path.parent]
+    folders = [] if images else [file.path.parent]
     for base in bases:
         if base.is_dir():
             inside = sorted(child for child in base.iterdir() if child.is_dir())
             same = [child for child in inside if file.path.stem.endswith(child.name)]
             of_split = [child for child in inside if split and split_name(child.name) == split]
-            found += [*same, *of_split, *(child / "images" for child in of_split), base]
-    return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+            folders += [*same, *of_split, *(child / "images" for child in of_split), base]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def _require_disjoint(root: Path, entries: Sequence[Entry]) -> None:

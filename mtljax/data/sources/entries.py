@@ -218,8 +218,8 @@ def annotated_entries(
       splits: Name -> split.
     """
     labels = [
-        Labels({}, {}) if found is None else read_labels(found, task, notes)
-        for found, task in zip(annotations, tasks, strict=True)
+        Labels({}, {}) if annotation_set is None else read_labels(annotation_set, task, notes)
+        for annotation_set, task in zip(annotations, tasks, strict=True)
     ]
     entries = []
     for name, image in images.items():

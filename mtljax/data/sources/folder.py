@@ -164,8 +164,8 @@ def _members(
     usable = [i for i in range(len(table.rows)) if i not in faults]
     rows = [markers.without(table.rows[i], (group, stratify)) for i in usable]
     members = [Membership(f"\0{i}" if group else "") for i in range(len(table.rows))]
-    found = members_of_table(str(table.path), rows, group, stratify)
-    for i, member in zip(usable, found, strict=True):
+    memberships = members_of_table(str(table.path), rows, group, stratify)
+    for i, member in zip(usable, memberships, strict=True):
         members[i] = member
     return members
 

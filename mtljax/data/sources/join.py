@@ -91,11 +91,11 @@ def _require_training(
             else LabelRequest(task, key)
             for task, key in requests[domain]
         ]
-        found = opened[domain].tasks
+        tasks = opened[domain].tasks
         if domain in lacking:
             with error_prefix(f"source join, domain {domain}"):
-                found = make_source(sources[domain], anew).tasks
-        for task in found:
+                tasks = make_source(sources[domain], anew).tasks
+        for task in tasks:
             if task.name in names:
                 names[task.name].update(getattr(task, "class_names", ()))
     for task, _ in shared if lacking else ():
@@ -132,16 +132,16 @@ def join_sources(
 
 def _joined_tasks(sources: Mapping[str, Source]) -> tuple[Task, ...]:
     """Returns the tasks of all domains; those of one name must have the same classes."""
-    found: dict[str, tuple[str, Task]] = {}
+    joined: dict[str, tuple[str, Task]] = {}
     for domain, source in sources.items():
         for task in source.tasks:
-            first, other = found.setdefault(task.name, (domain, task))
+            first, other = joined.setdefault(task.name, (domain, task))
             if task != other:
                 raise ValueError(
                     f"source join: task {task.name!r} has other classes in {domain} "
                     f"({_classes(task)}) than in {first} ({_classes(other)}); set class_names"
                 )
-    return tuple(task for _, task in found.values())
+    return tuple(task for _, task in joined.values())
 
 
 def _classes(task: Task) -> str:

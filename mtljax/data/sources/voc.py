@@ -154,11 +154,11 @@ def _splits(
     by_base: dict[Path, list[Path]] = {}
     for file in selected:
         by_base.setdefault(file.parents[2], []).append(file)
-    for base, found in by_base.items():
-        stems = {file.stem for file in found}
+    for base, lists_of in by_base.items():
+        stems = {file.stem for file in lists_of}
         inside = [image for image in images if image.is_relative_to(base)]
         by_key = {path_key(base, image, FOLDERS): image for image in inside}
-        for file in found:
+        for file in lists_of:
             if file.stem == "trainval" and {"train", "val"} & stems:
                 continue
             for name in read_image_set(file):
@@ -184,8 +184,8 @@ def _note_unpaired(pairs: Pairs, images: Collection[Path], what: str, notes: Not
         notes.add(
             "unmatched", f"files with labels ({file.suffix.lower()}) without an image", str(file)
         )
-    for image, found in pairs.files.items():
-        if what and image in images and not found:
+    for image, files in pairs.files.items():
+        if what and image in images and not files:
             notes.add("missing", f"labels: images without {what}", str(image))
 
 
@@ -215,15 +215,15 @@ def _read(
 
 def _with_mask(entry: Entry, are_masks: Sequence[bool], pairs: Pairs) -> Entry:
     """Returns the entry with the mask of its image as the label of tasks with masks."""
-    found = pairs.files.get(entry.image, [])
-    if not (any(are_masks) and found):
+    masks = pairs.files.get(entry.image, [])
+    if not (any(are_masks) and masks):
         return entry
     try:
         pairs.require_unique(entry.image)
     except ValueError as error:
         return dataclasses.replace(entry, fault=entry.fault or str(error))
     values = [
-        found[0] if is_mask else value
+        masks[0] if is_mask else value
         for value, is_mask in zip(entry.values, are_masks, strict=True)
     ]
     return dataclasses.replace(entry, values=tuple(values))

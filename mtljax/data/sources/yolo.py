@@ -109,11 +109,11 @@ def _find_config(path: str) -> tuple[Path, YoloFile]:
 
 def _read_name_file(root: Path, files: Sequence[Path]) -> tuple[str, ...]:
     """Returns the class names of the text files that list them, () without one."""
-    found = {file: read_lines(file) for file in files if file.name.lower() in NAME_FILES}
-    if len(set(found.values())) > 1:
-        names = listed(str(file.relative_to(root)) for file in found)
+    names_in = {file: read_lines(file) for file in files if file.name.lower() in NAME_FILES}
+    if len(set(names_in.values())) > 1:
+        names = listed(str(file.relative_to(root)) for file in names_in)
         raise ValueError(f"{root} has several lists of class names ({names}) that differ")
-    return next(iter(found.values()), ())
+    return next(iter(names_in.values()), ())
 
 
 def _numbers(

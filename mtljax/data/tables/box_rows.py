@@ -56,14 +56,14 @@ def merge_boxes(
 
 def _merged(rows: Sequence[tuple[int, Any]], table: Table, notes: NoteCounter) -> Any:
     """Returns the boxes of several rows as one label; equal rows are counted and used once."""
-    found: list[Any] = []
+    boxes: list[Any] = []
     for i, value in rows:
-        if value in found:
+        if value in boxes:
             notes.add("dropped", "rows that repeat a box of their image", str(table.rows[i]))
         else:
-            found.append(value)
-    if not found:
+            boxes.append(value)
+    if not boxes:
         return None
-    if not isinstance(found[0], Mapping):
-        return [number for value in found for number in value]
-    return {part: [x for value in found for x in value[part]] for part in found[0]}
+    if not isinstance(boxes[0], Mapping):
+        return [number for value in boxes for number in value]
+    return {part: [x for value in boxes for x in value[part]] for part in boxes[0]}

@@ -90,12 +90,12 @@ class FileFinder:
             for part in parents:
                 names = self._listing(directory).get(part, [part]) if part != ".." else [part]
                 directory = directory / names[0]
-            found = read(directory, base)
-            if len(found) > 1:
-                both = " and ".join(path.name for path in found[:2])
+            matches = read(directory, base)
+            if len(matches) > 1:
+                both = " and ".join(path.name for path in matches[:2])
                 raise _NotFound(f"{shortened(name)} may be {both}: write the full name")
-            if found:
-                return found[0]
+            if matches:
+                return matches[0]
         return None
 
     def _by_normal_form(self, directory: Path, base: str) -> list[Path]:

@@ -162,8 +162,8 @@ def _class_names(feature: Any) -> tuple[str, ...]:
         return tuple(normalized(str(name)) for name in feature.get("names") or ())
     inner = feature.values() if isinstance(feature, dict) else feature
     inner = inner if not isinstance(inner, str) and isinstance(inner, Iterable) else ()
-    found = {names for names in map(_class_names, inner) if names}
-    return found.pop() if len(found) == 1 else ()
+    candidates = {names for names in map(_class_names, inner) if names}
+    return candidates.pop() if len(candidates) == 1 else ()
 
 
 def _with_names(value: Any, feature: Any, names: tuple[str, ...]) -> Any:

@@ -43,8 +43,8 @@ def find_tables(folder: Path, name: str | None) -> dict[Path, str]:
         return {file: split_of_name(file) if len(files) > 1 else "" for file in files}
     for subfolder in FOLDERS:
         tables = _tables(folder / subfolder)
-        if not tables and (found := _tables_of_split_folders(folder / subfolder)):
-            return found
+        if not tables and (of_folders := _tables_of_split_folders(folder / subfolder)):
+            return of_folders
         splits = {path: split_of_name(path) for path in tables}
         if len(tables) == 1:
             return dict.fromkeys(tables, "")
@@ -92,8 +92,8 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
 
 def split_of_name(path: Path) -> str:
     """Returns the split in a file name such as train-00000-of-00002.parquet, "" if it has none."""
-    found = re.fullmatch(r"([a-z]+)([-_.]?\d+([-_.]of[-_.]\d+)?)?", path.stem.lower())
-    return SPLITS.get(found[1], "") if found else ""
+    match = re.fullmatch(r"([a-z]+)([-_.]?\d+([-_.]of[-_.]\d+)?)?", path.stem.lower())
+    return SPLITS.get(match[1], "") if match else ""
 
 
 def read_tables(files: Sequence[Path], encoding: str, notes: NoteCounter) -> Table:

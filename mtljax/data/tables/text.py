@@ -132,7 +132,7 @@ def _detected_delimiter(path: Path, text: str) -> str:
     """Returns the delimiter that splits header and first rows into equal numbers of cells."""
     header = next(filter(str.strip, io.StringIO(text, newline=None)), "")
     outside_quotes = "".join(header.split('"')[::2])
-    found = []
+    scores = []
     for delimiter in filter(outside_quotes.__contains__, DELIMITERS):
         counts = []
         try:
@@ -142,11 +142,11 @@ def _detected_delimiter(path: Path, text: str) -> str:
         except ValueError:
             pass  # quotes are valid only with the right delimiter
         if counts and counts[0] > 1:
-            found.append((counts.count(counts[0]), counts[0], delimiter))
-    if not found:
+            scores.append((counts.count(counts[0]), counts[0], delimiter))
+    if not scores:
         return ","
-    best = max(found)[:2]
-    delimiters = [delimiter for *score, delimiter in found if tuple(score) == best]
+    best = max(scores)[:2]
+    delimiters = [delimiter for *score, delimiter in scores if tuple(score) == best]
     if len(delimiters) > 1:
         raise ValueError(
             f"{path} may have cells between {' or between '.join(map(repr, delimiters))}; "
