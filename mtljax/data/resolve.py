@@ -37,37 +37,27 @@ def resolve_tasks(
 
     Class names are those of the source. Other fields are derived from the training labels: from
     all if they are in memory, else from `MAX_EXAMPLES`, evenly spaced. The number of classes is
-    that of all splits, in memory.
+    that of all splits, in memory or, with `highest`, not.
 
     Args:
-      highest: Highest class of each task, if all labels were read before.
+      highest: Highest class of each task in all splits, if all labels were read before.
 
     Raises:
       ValueError: A task lacks a field that cannot be derived.
     """
     resolved = named_tasks(tasks, source)
-    if highest is not None:
-        resolved = tuple(_with_highest(task, highest.get(task.name)) for task in resolved)
     if not any(task.derived for task in resolved):
         return resolved
     labels = _labels([task for task in resolved if task.derived], source.train)
     return tuple(
-        _resolve(task, labels[task.name], source) if task.derived else task for task in resolved
+        _resolve(task, labels[task.name], source, highest) if task.derived else task
+        for task in resolved
     )
 
 
-def _resolve(task: Task, labels: Any, source: Source) -> Task:
+def _resolve(task: Task, labels: Any, source: Source, highest: Mapping[str, int] | None) -> Task:
     if "num_classes" in task.derived:
-        splits = source.splits().values()
-        if not all(isinstance(split, Arrays) for split in splits):
-            raise ValueError(
-                f"task {task.name!r}: set num_classes or class_names, which are derived only from "
-                "data in memory"
-            )
-        parts = [_present(split, task.name) for split in splits if isinstance(split, Arrays)]
-        all_labels = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        if len(jax.tree.leaves(all_labels)[0]):
-            task = _with_number_of_classes(task, all_labels)
+        task = _with_number_of_classes(task, source, highest)
     if labels is None or not len(jax.tree.leaves(labels)[0]):
         if task.is_resolved:
             return task
@@ -75,15 +65,21 @@ def _resolve(task: Task, labels: Any, source: Source) -> Task:
     return task.resolve(labels)
 
 
-def _with_highest(task: Any, highest: int | None) -> Task:
-    """Returns the task with classes up to the highest, if it has no classes yet."""
-    if "num_classes" not in task.derived or highest is None:
+def _with_number_of_classes(task: Any, source: Source, highest: Mapping[str, int] | None) -> Task:
+    """Returns the task with the number of classes in all splits, and no other derived field."""
+    splits = source.splits().values()
+    parts = [_present(split, task.name) for split in splits if isinstance(split, Arrays)]
+    if len(parts) < len(splits):
+        if highest is None:
+            raise ValueError(
+                f"task {task.name!r}: set num_classes or class_names, which are derived only from "
+                "data in memory"
+            )
+        number = highest.get(task.name, -1) + 1
+        return dataclasses.replace(task, num_classes=max(number, task.fewest_classes))
+    labels = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    if not len(jax.tree.leaves(labels)[0]):
         return task
-    return dataclasses.replace(task, num_classes=max(highest + 1, task.fewest_classes))
-
-
-def _with_number_of_classes(task: Any, labels: Any) -> Task:
-    """Returns the task with the classes of these labels, and no other derived field."""
     return dataclasses.replace(task, num_classes=task.resolve(labels).num_classes)
 
 

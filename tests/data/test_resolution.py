@@ -14,7 +14,7 @@ from mtljax.data.problems import known_problems
 from mtljax.data.resolve import derivations, resolve_tasks
 from mtljax.main import main
 from mtljax.screening.survey import survey
-from mtljax.tasks import Classification, Depth, Regression, Segmentation
+from mtljax.tasks import Classification, Depth, MultiLabel, Regression, Segmentation
 from mtljax.training.setup import set_up
 
 SPLITS = ("train", "train", "train", "train", "validation", "test")
@@ -231,3 +231,14 @@ def test_a_number_of_classes_that_the_data_cannot_tell_is_requested(tmp_path):
     with pytest.raises(ValueError, match="task 'mask': set num_classes or class_names"):
         set_up(streamed, devices=1)
     assert survey(streamed, tmp_path / "out", 2).tasks[0].num_classes == 3  # it reads all labels
+
+
+def test_data_counts_the_classes_of_arrays_as_training_does(tmp_path):
+    labels = np.zeros((20, 3), np.int32)
+    labels[:, 0] = 1  # no example has the last class
+    np.savez(tmp_path / "data.npz", image=np.zeros((20, 4, 4, 1), np.uint8), tags=labels)
+    data = Data(source=f"arrays:{tmp_path / 'data.npz'}", batch_size=2)
+    tasks = (MultiLabel(name="tags"),)
+    experiment = Experiment(name="e", tasks=tasks, data=data, trunk="mlp:widths=(4,)", steps=2)
+    assert set_up(experiment, devices=1).experiment.tasks[0].num_classes == 3
+    assert survey(experiment, tmp_path / "out", 2).tasks[0].num_classes == 3
