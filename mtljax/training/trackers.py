@@ -17,6 +17,7 @@ from mtljax.config import Experiment, to_json
 from mtljax.utils.files import write_text
 from mtljax.utils.optional import require
 from mtljax.utils.terminal import print_line
+from mtljax.utils.text import first_line
 from mtljax.utils.tree import flatten_json
 
 MLFLOW_SETTINGS = {
@@ -144,7 +145,7 @@ class MLflow:
             call(self._client)
         except Exception as error:
             self._client = None
-            print_line(f"warning: MLflow failed and is not used any more: {_first_line(error)}")
+            print_line(f"warning: MLflow failed and is not used any more: {first_line(error)}")
 
 
 def _tensorboard() -> Any:
@@ -164,14 +165,9 @@ def _mlflow_client(uri: str) -> Any:
     except Exception as error:
         raise ValueError(
             f"--mlflow {uri}: not a store that can be used, such as sqlite:///mlflow.db or "
-            f"http://HOST:5000: {_first_line(error)}"
+            f"http://HOST:5000: {first_line(error)}"
         ) from None
     return client
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
 
 
 def _mlflow_name(key: str) -> str:
