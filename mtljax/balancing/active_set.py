@@ -23,6 +23,11 @@ def matvec(matrix: Float[Array, "T T"], vector: Float[Array, "T ..."]) -> Float[
     return jnp.matmul(matrix, vector, precision="highest")
 
 
+def dot(a: Float[Array, " T"], b: Float[Array, " T"]) -> Float[Array, ""]:
+    """Inner product of two vectors, in full float32 on every backend."""
+    return jnp.dot(a, b, precision="highest")
+
+
 def exchange(tableau: Float[Array, "T K"], k: Array | int) -> Float[Array, "T K"]:
     """Principal pivot: exchanges variable k and its slack in `slack = tableau @ variables`."""
     is_row = jnp.arange(tableau.shape[0]) == k

@@ -65,7 +65,7 @@ def config() -> base.Balancer:
         equal = inside.astype(jnp.float32)
         inverse = jnp.where(inside, solvers.pseudo_solve(cosines, equal, inside), 0.0)
         reach = solvers.matvec(cosines, inverse)  # <unit gradient, direction>
-        square = jnp.dot(inverse, reach)
+        square = solvers.dot(inverse, reach)
         length = jnp.sum(jnp.where(inside, norms * reach, 0.0))
         exists = square > 1e-12
         weights = inverse * length / jnp.where(exists, square, 1.0) / norms

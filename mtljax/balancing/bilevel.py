@@ -136,8 +136,8 @@ def forum(
         of_logits = _times_softmax_jacobian(fall, weights)
 
         gram = signals.gramian
-        square = jnp.dot(weights, solvers.matvec(gram[0, :, 0, :], weights))
-        length = jnp.sqrt(jnp.maximum(square, 0.0) + jnp.dot(of_logits, of_logits))
+        square = solvers.dot(weights, solvers.matvec(gram[0, :, 0, :], weights))
+        length = jnp.sqrt(jnp.maximum(square, 0.0) + solvers.dot(of_logits, of_logits))
         safe = jnp.maximum(length, base.TINY)
         cosines, norms, inside = solvers.unit(gram[1, :, 1, :], present)
         normal = solvers.matvec(gram[1, :, 0, :], weights) / norms / safe
@@ -147,7 +147,7 @@ def forum(
         step = (state["steps"] + 1).astype(jnp.float32)
         mean = state["mean"] + jnp.where(inside, step**-0.75 * (chosen - state["mean"]), 0.0)
         current = jnp.where(inside, mean, 0.0)
-        pull = jnp.maximum(rho * current.sum() - jnp.dot(current, normal) / safe, 0.0)
+        pull = jnp.maximum(rho * current.sum() - solvers.dot(current, normal) / safe, 0.0)
         new = learn(optimizer, state, "logits", pull * of_logits, present)
         new = {**new, "mean": mean, "steps": state["steps"] + 1}
         return jnp.stack([pull * weights, current / norms]), new

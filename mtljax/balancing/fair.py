@@ -50,7 +50,7 @@ def nash_mtl(
             weights = jnp.where(is_update, weights, state["weights"])
             state = {"weights": weights, "steps": state["steps"] + 1}
         if max_norm:
-            square = jnp.dot(weights, solvers.matvec(unit, weights))
+            square = solvers.dot(weights, solvers.matvec(unit, weights))
             norm = jnp.sqrt(jnp.maximum(square, 0.0) * scale)
             weights = weights * jnp.minimum(1.0, max_norm / jnp.maximum(norm, base.TINY))
         return jnp.where(signals.present, weights, 0.0), state

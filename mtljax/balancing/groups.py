@@ -1,5 +1,7 @@
 """Methods that group tasks."""
 
+import functools
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -62,8 +64,9 @@ def cluster_means(
 
     run = (jnp.arange(size)[:, None] <= jnp.arange(size)[None, :]).astype(values.dtype)
     inside = run[:, :, None] * run[None, :, :]  # [i, m, j]: i <= m <= j
-    count = jnp.einsum("imj,m->ij", inside, mass)  # run from i to j
-    mean = jnp.einsum("imj,m->ij", inside, mass * line) / jnp.maximum(count, 1)
+    over_run = functools.partial(jnp.einsum, "imj,m->ij", precision="highest")
+    count = over_run(inside, mass)  # run from i to j
+    mean = over_run(inside, mass * line) / jnp.maximum(count, 1)
     spread = (line[None, :, None] - mean[:, None, :]) ** 2 * mass[None, :, None]
     cost = jnp.where(run > 0, jnp.sum(inside * spread, axis=1), jnp.inf)
 

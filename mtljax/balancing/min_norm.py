@@ -89,7 +89,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
         scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         gram = signals.gramian / scale
         mean, least = base.equal_weights(signals.present), solvers.min_norm(gram, present)
-        inner = lambda a, b: jnp.dot(a, solvers.matvec(gram, b))
+        inner = lambda a, b: solvers.dot(a, solvers.matvec(gram, b))
         size = jnp.sqrt(jnp.maximum(inner(mean, mean), 0.0))
         length = jnp.sqrt(jnp.maximum(inner(least, least), 0.0))
         cosine = inner(mean, least) / jnp.maximum(size * length, base.TINY)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing import base
+from mtljax.balancing import base, solvers
 from mtljax.balancing.uncertainty import learn, learnable_state
 
 
@@ -150,7 +150,7 @@ def famo(
         share = base.masked_softmax(state["logits"], signals.present)
         fall = jnp.log(excess(signals.losses)) - jnp.log(excess(losses_after))
         fall = jnp.where(signals.present, fall, 0.0)
-        gradient = share * (fall - jnp.dot(share, fall))
+        gradient = share * (fall - solvers.dot(share, fall))
         return learn(optimizer, state, "logits", gradient, signals.present)
 
     return base.Balancer(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from mtljax.balancing import base
+from mtljax.balancing import base, solvers
 
 Preference = Sequence[float] | None
 
@@ -124,7 +124,7 @@ def pbi(
         ray = ray / jnp.maximum(jnp.linalg.norm(ray), base.TINY)
         values = jnp.where(present, losses - _point(reference), 0.0)
         scale = jnp.maximum(jnp.max(jnp.abs(values)), base.TINY)  # squares of 1e-30 are 0
-        across = values / scale - jnp.dot(values / scale, ray) * ray
+        across = values / scale - solvers.dot(values / scale, ray) * ray
         distance = jnp.linalg.norm(across)
         on_ray = distance <= 1e-6  # what is left there is rounding
         return ray + theta * jnp.where(on_ray, 0.0, across / jnp.where(on_ray, 1.0, distance))
@@ -158,7 +158,7 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> base.Balancer:
         values = values / scale
         length = jnp.maximum(jnp.linalg.norm(values), 1.0)  # >= 1 unless all are 0
         unit, ray_unit = values / length, ray / jnp.maximum(jnp.linalg.norm(ray), base.TINY)
-        across = ray_unit - jnp.dot(unit, ray_unit) * unit
+        across = ray_unit - solvers.dot(unit, ray_unit) * unit
         return ray - penalty * across / (length * scale)
 
     return _scalarizer(combine, weights)

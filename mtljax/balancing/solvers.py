@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mtljax.balancing.active_set import RIDGE, follow, matvec, nonnegative
+from mtljax.balancing.active_set import RIDGE, dot, follow, matvec, nonnegative
 
 ROUNDING = 6e-8
 """Rounding error of float32; bounds the solution of `fair` if gradients cancel."""
@@ -114,19 +114,19 @@ def conflict_averse(
     scale = jnp.maximum(jnp.max(jnp.abs(base)), jnp.finfo(jnp.float32).tiny)
     base = base / scale
     inner = jnp.where(inside, matvec(cosines, base), 1.0)
-    limit = radius**2 * jnp.maximum(jnp.dot(base, matvec(cosines, base)), 0.0)
+    limit = radius**2 * jnp.maximum(dot(base, matvec(cosines, base)), 0.0)
     bounded = (present & ~inside).any()  # a zero gradient never gets above 0
 
     def floor_at_limit(fixed: Array, slope: Array) -> Array:
         """Floor at which |fixed + floor * slope| equals the radius."""
-        c0, c1 = -jnp.dot(fixed, inner), jnp.dot(fixed, height) - jnp.dot(slope, inner)
-        c2 = jnp.dot(slope, height)
+        c0, c1 = -dot(fixed, inner), dot(fixed, height) - dot(slope, inner)
+        c2 = dot(slope, height)
         root = jnp.sqrt(jnp.maximum(c1 * c1 - 4 * c2 * (c0 - limit), 0.0))
         return jnp.where(c2 > 0, (root - c1) / jnp.where(c2 > 0, 2 * c2, 1.0), jnp.inf)
 
     def ceiling(fixed: Array, slope: Array, floor: Array) -> Array:
         # 0 is in the hull of the active gradients if most of this length is due to the ridge.
-        length, of_ridge = jnp.dot(slope, height), ridge * jnp.dot(slope, slope)
+        length, of_ridge = dot(slope, height), ridge * dot(slope, slope)
         blocked = (bounded | ((length > 0) & (of_ridge > 0.5 * length))) & (floor <= 0)
         return jnp.minimum(floor_at_limit(fixed, slope), jnp.where(blocked, 0.0, jnp.inf))
 
@@ -168,8 +168,8 @@ def constrained_min_norm(
     offset = jnp.append(jnp.where(present, 0.0, 1.0), -share * length)
 
     def at_sum_one(fixed: Array, slope: Array) -> Array:
-        total = jnp.dot(slope, height)
-        level = (1 - jnp.dot(fixed, height)) / jnp.where(total > 0, total, 1.0)
+        total = dot(slope, height)
+        level = (1 - dot(fixed, height)) / jnp.where(total > 0, total, 1.0)
         return jnp.where(total > 0, level, jnp.inf)
 
     ceiling = lambda fixed, slope, _: at_sum_one(fixed, slope)
@@ -214,8 +214,8 @@ def fair(
         step = unit_step * scaled
         longest = 0.99 / jnp.maximum(jnp.max(-step / x), 0.99)
         trials = longest * halvings
-        slopes = jax.vmap(lambda t: -jnp.dot(step, residual(x + t * step)))(trials)
-        fits = slopes <= 0.5 * jnp.dot(step, rest)
+        slopes = jax.vmap(lambda t: -dot(step, residual(x + t * step)))(trials)
+        fits = slopes <= 0.5 * dot(step, rest)
         x = x + trials[jnp.argmax(fits)] * step
         return x, jnp.max(jnp.abs(step / x)), count + 1
 

@@ -265,7 +265,7 @@ class BalancedGradient:
 
         def gradient(params: Params, weights: Float[Array, " T"], sample: int) -> Params:
             row = jnp.zeros_like(scale).at[sample * num_tasks + jnp.arange(num_tasks)].set(weights)
-            return psum(jax.grad(lambda p: row @ local(p))(params))
+            return psum(jax.grad(lambda p: (row * local(p)).sum())(params))
 
         def trial(weights: Float[Array, " T"], step_size: float, steps: int) -> Ahead:
             ahead = params

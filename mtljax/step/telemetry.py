@@ -100,7 +100,8 @@ def make_telemetry(probe: Probe) -> Callable[[TrainState, PyTree, Batch], dict[s
         after = flatten(params)
         update = {path: after[path] - before for path, before in shared.items()}
         measurements = describe_gramian(scale[:, None] * products * scale[None, :], present)
-        return {**measurements, "curvature": curvature(lambda p: scale @ sums(p), shared, update)}
+        loss = lambda p: (scale * sums(p)).sum()
+        return {**measurements, "curvature": curvature(loss, shared, update)}
 
     return measure
 

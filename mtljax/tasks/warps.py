@@ -6,6 +6,7 @@ new directions. Positions are (y, x) in pixels; the pixel in row i covers i..i +
 
 import abc
 import dataclasses
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,8 @@ from jaxtyping import Array, Float, Int, Num
 
 Pixels = tuple[int, int]
 """Height and width."""
+# Positions of pixels need more than the ten bits that accelerators give to products by default.
+einsum = functools.partial(jnp.einsum, precision="highest")
 
 
 class Warp(abc.ABC):
@@ -161,8 +164,8 @@ class Window(Warp):
 
     def smooth(self, values: Num[Array, "H W C"]) -> Num[Array, "h w C"]:
         result = values.astype(jnp.float32)
-        result = jnp.einsum("hH,HWC->hWC", self._weights(0, values.shape[0]), result)
-        result = jnp.einsum("wW,hWC->hwC", self._weights(1, values.shape[1]), result)
+        result = einsum("hH,HWC->hWC", self._weights(0, values.shape[0]), result)
+        result = einsum("wW,hWC->hwC", self._weights(1, values.shape[1]), result)
         return like(result, values)
 
     def _sources(self, axis: int) -> Float[Array, " n"]:
@@ -194,7 +197,7 @@ class Turn(Warp):
         return np.asarray(self.size, np.float32) / 2
 
     def directions(self, vectors: Float[Array, "*n 2"]) -> Float[Array, "*n 2"]:
-        return jnp.einsum("...j,ij->...i", vectors, self._matrix)
+        return einsum("...j,ij->...i", vectors, self._matrix)
 
     def points(self, points: Float[Array, "*n 2"]) -> Float[Array, "*n 2"]:
         turned = self.directions(points.astype(jnp.float32) - self._middle)
@@ -204,7 +207,7 @@ class Turn(Warp):
         """Returns the old positions of the middles of the new pixels."""
         grid = np.moveaxis(np.indices(self.size, np.float32), 0, -1) + 0.5
         back = (grid - self._middle - self.shift) / self.zoom
-        return jnp.einsum("...j,ji->...i", back, self._matrix) + self._middle
+        return einsum("...j,ji->...i", back, self._matrix) + self._middle
 
     def plane(self, values: Array, fill: Any = None) -> Array:
         index = jnp.floor(self._sources()).astype(jnp.int32)
