@@ -119,7 +119,8 @@ def open_source(
     data, tasks = experiment.data, experiment.tasks
     requests = [LabelRequest(task, data.labels.get(task.name, task.name)) for task in tasks]
     if source is None:
-        source = make_source(data.source, requests, SPLITS if data.fold is not None else needed)
+        parts = SPLITS if data.fold is not None else needed
+        source = make_source(data.source, requests, parts, data.decoder)
         if isinstance(source.train, Arrays):  # others have one image, which may be unreadable
             require_one_image(source)
     else:

@@ -14,6 +14,7 @@ from mtljax.balancing import describe as describe_balancer
 from mtljax.build import FUSION_HIDDEN
 from mtljax.config.files import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
+from mtljax.data.sources import HIDDEN
 from mtljax.exporters import EXPORTS
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optim.optimizers import NON_LITERAL_ARGUMENTS, OPTIMIZERS
@@ -38,7 +39,7 @@ DICTS = {
     "trunks": Kind(TRUNKS),
     "fusions": Kind(FUSIONS, FUSION_HIDDEN),
     "tasks": Kind(TASKS),
-    "sources": Kind(SOURCES, ("requests",)),
+    "sources": Kind(SOURCES, HIDDEN),
     "attacks": Kind(ATTACKS),
     "distillations": Kind(DISTILLATIONS),
     "augmentations": Kind(AUGMENTATIONS, ("tasks",)),

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
 from mtljax.balancing import BALANCERS, Balancer
 from mtljax.models import FUSIONS, TRUNKS, Fusion, Trunk
@@ -55,10 +55,16 @@ class Data:
     augment: tuple[str, ...] = ()
     """Augmentations of training examples, applied in order inside the step; see `list
     augmentations`."""
+    decoder: Literal["turbo", "turbo_scaled", "pillow"] = "turbo"
+    """Decoder of JPEG files, in training and wherever the trained model reads files. turbo:
+    libjpeg-turbo, with the pixels of Pillow. turbo_scaled: also reduces images by 2, 4 or 8 while
+    decoding them, down to the size to resize to; faster, with slightly different pixels. pillow."""
     keep_on_device: Literal["auto", "yes", "no"] = "auto"
     """Keep the full data set in device memory and index it there. auto: if it is below 1 GiB."""
     workers: int = 0
     """Processes that read data outside device memory. 0: threads of the main process."""
+    former: ClassVar[Mapping[str, str]] = {"decoder": "pillow"}
+    """Values of fields that a configuration written before they existed stands for."""
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):  # a single one, given without a comma

@@ -9,7 +9,8 @@ from typing import Any
 
 from mtljax.data.base import Source
 from mtljax.data.files.encoded import ImageFile, opened
-from mtljax.data.files.images import image_size, read_image, read_label_map, storage_format
+from mtljax.data.files.images import image_size, read_content, read_label_map, storage_format
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.lazy import LazySplit, RawExample, StoredLabel, clean_label, source_of_splits
 from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
@@ -32,6 +33,7 @@ class FileExamples:
       size: Height and width that images are resized to; None if all have one size.
       members: Group and stratum of each row; empty without groups and strata.
       unusable: Rows that cannot be used, which raise ValueError if they are read: {row: message}.
+      decoder: Decoder of JPEG files.
     """
 
     table: Path
@@ -43,6 +45,7 @@ class FileExamples:
     size: Pixels | None
     members: tuple[Membership, ...] = ()
     unusable: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    decoder: Decoder = "turbo"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,8 +88,7 @@ class FileExamples:
         place = self.place(index)
         with error_prefix(place):
             file = opened(self.images[index])
-            image = read_image(file, self.channels, self.size)
-            size = image.shape[:2] if self.size is None else image_size(file)
+            image, _, size = read_content(file, self.channels, self.size, self.decoder)
             labels = {
                 task.name: _read_value(task, column[index], size)
                 for task, column in zip(self.tasks, self.columns, strict=True)

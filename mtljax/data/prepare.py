@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from mtljax.data.sources import SOURCES
+from mtljax.data.sources import HIDDEN, SOURCES
 from mtljax.utils.registry import choose, nearest
 
 
@@ -43,7 +43,7 @@ PREPARE: dict[str, Callable[..., str]] = {"tfds": prepare_tfds}
 
 def prepare(source: str) -> list[str]:
     """Prepares the data of a source and of the sources in its arguments; returns messages."""
-    choice = choose("source", source, SOURCES, hidden=("requests",))
+    choice = choose("source", source, SOURCES, hidden=HIDDEN)
     results = [PREPARE[choice.name](**choice.arguments)] if choice.name in PREPARE else []
     for value in jax.tree.leaves(choice.arguments):
         if isinstance(value, str) and value.partition(":")[0] in SOURCES:

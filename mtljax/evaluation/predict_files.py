@@ -285,7 +285,8 @@ def _classes(task: Task, probabilities: Float[np.ndarray, " C"], count: int) -> 
 
 def _as_rgb(trained: TrainedModel, path: Path) -> drawing.RGB:
     """Reads an image file as a picture, at its full size."""
-    pixels, is_scaled = read_content(path, trained.shape[-1])
+    decoder = trained.experiment.data.decoder
+    pixels, is_scaled, _ = read_content(path, trained.shape[-1], decoder=decoder)
     low, high = (0.0, 255.0) if is_scaled else (trained.low, trained.high)
     fraction = (pixels.astype(np.float32) - low) / (high - low)
     return drawing.as_rgb(np.round(255 * np.clip(fraction, 0, 1)).astype(np.uint8))

@@ -12,6 +12,7 @@ from jaxtyping import Float, Num, PyTree
 from mtljax.compilation import compiler_options
 from mtljax.data.base import Batch, Split
 from mtljax.data.files.images import image_size, read_content, read_image_array
+from mtljax.data.files.jpeg import require_decoder
 from mtljax.data.pipeline import READER_THREADS, read_batch
 from mtljax.runs.load import TrainedModel
 from mtljax.step import eval_step
@@ -28,6 +29,7 @@ class Predictor:
     """Compiled forward pass of a trained run."""
 
     def __init__(self, trained: TrainedModel):
+        require_decoder(trained.experiment.data.decoder)
         self.trained = trained
         image = 4 * int(np.prod(trained.shape))
         self.batch_size = max(1, min(BATCH_SIZE, BATCH_BYTES // image))
@@ -115,7 +117,8 @@ def read_image(path: Path, trained: TrainedModel) -> Float[np.ndarray, "H W C"]:
         if is_unscaled and path.suffix.lower() == ".npy":
             pixels = _read_array(path, channels)
         else:
-            pixels, is_scaled = read_content(path, channels, (height, width))
+            decoder = trained.experiment.data.decoder
+            pixels, is_scaled, _ = read_content(path, channels, (height, width), decoder)
             if is_unscaled and is_scaled:
                 fraction = pixels.astype(np.float32) / np.float32(255)
                 pixels = trained.low + (trained.high - trained.low) * fraction

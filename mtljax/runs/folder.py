@@ -256,12 +256,13 @@ def _completed(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]
     """Adds the defaults of fields that did not exist when a configuration was written.
 
     Those of a task are added if the experiment has a task of its name. Fields that such a
-    configuration decides (`Task.former`) may also be requested with this value.
+    configuration decides (`Task.former`, `Data.former`) may also be requested with this value.
     """
     tasks = {task.name: task for task in experiment.tasks}
     config = {**defaults(Experiment), **config}
     if isinstance(config.get("data"), dict):
-        config["data"] = {**defaults(Data), **config["data"]}
+        former = _requested_former(experiment.data)
+        config["data"] = {**defaults(Data), **former, **config["data"]}
     if isinstance(config.get("tasks"), list):
         config["tasks"] = [
             {**defaults(type(tasks[name])), **_requested_former(tasks[name]), **task}
@@ -272,8 +273,8 @@ def _completed(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]
     return {name: value for name, value in config.items() if name != CODE}
 
 
-def _requested_former(task: Task) -> dict[str, Any]:
-    return {name: value for name, value in task.former.items() if getattr(task, name) == value}
+def _requested_former(part: Task | Data) -> dict[str, Any]:
+    return {name: value for name, value in part.former.items() if getattr(part, name) == value}
 
 
 def _require_same(stored: dict[str, Any], requested: dict[str, Any], path: Path) -> None:

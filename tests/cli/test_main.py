@@ -598,7 +598,7 @@ def test_list_shows_one_entry_with_the_defaults_and_help_of_its_arguments(capsys
 def test_list_hides_arguments_that_are_not_the_users():
     names = lambda kind: {a.name for entry in entries(kind) for a in entry.arguments}
     assert not names("fusions") & {"trunk", "tasks", "parent", "name"}
-    assert not names("sources") & {"requests"}
+    assert not names("sources") & {"requests", "decoder"}
     assert not names("optimizers") & {"learning_rate", "mask"}
     assert not names("augmentations") & {"tasks"}
 

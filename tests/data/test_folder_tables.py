@@ -15,6 +15,7 @@ from mtljax.build import load_source
 from mtljax.config import Data, Experiment
 from mtljax.data import make_source
 from mtljax.data.base import LabelRequest
+from mtljax.data.sources import HIDDEN
 from mtljax.data.sources.folder import folder
 from mtljax.tasks import Classification, Detection, Keypoints, MultiLabel, Regression, Segmentation
 
@@ -390,7 +391,7 @@ def test_every_argument_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "my_data.md").read_text()
     rows = re.search("## Arguments of `folder`\n(.*?)\n## ", page, re.S)[1]
     documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", rows, re.M)))
-    assert documented == [n for n in inspect.signature(folder).parameters if n != "requests"]
+    assert documented == [n for n in inspect.signature(folder).parameters if n not in HIDDEN]
 
 
 def test_classes_that_differ_in_case_or_spaces_are_noted(tmp_path):

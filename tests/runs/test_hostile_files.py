@@ -9,7 +9,7 @@ import pyrage
 import pytest
 from support import hostile
 
-from mtljax.config import read_config
+from mtljax.config import Data, Experiment, read_config
 from mtljax.data.annotations.coco import read_coco
 from mtljax.data.annotations.voc import read_image_set, read_voc_file
 from mtljax.data.annotations.yolo import read_label_file, read_yolo_file
@@ -26,13 +26,17 @@ from mtljax.runs.folder import check_folder, read_result
 from mtljax.runs.input_spec import read_input
 from mtljax.runs.load import TrainedModel, load_run
 from mtljax.runs.orbax_store import OrbaxStore
+from mtljax.tasks import Classification
 from mtljax.transfer import read
 from mtljax.utils import bounded_reading
 from mtljax.utils.bounded_reading import stored_bytes
 from mtljax.utils.files import write_text
 from mtljax.utils.safetensors import unpack
 
-TRAINED = TrainedModel(None, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
+EXPERIMENT = Experiment(
+    name="a", tasks=(Classification(name="digit", num_classes=10),), data=Data(source="digits")
+)
+TRAINED = TrainedModel(EXPERIMENT, None, None, 0, (8, 8, 1), "float32", 0.0, 16.0)
 KEYS = parse_keys(str(pyrage.x25519.Identity.generate()), "KEY")
 MOST = 2**30
 """Bytes by which the process may grow. Both limits of `mtljax.utils.bounded_reading` are far below

@@ -7,8 +7,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mtljax.data.files.jpeg import Decoder, decode, in_memory, reduce
 from mtljax.data.files.pictures import (
     MOST_PIXELS,
     flatten_transparency,
@@ -26,7 +27,9 @@ from mtljax.utils.text import form, shortened
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".npy")
 """Extensions of image files and arrays, in lower case; a cell with one is a file name."""
 ORIENTATION = 0x0112
-"""EXIF tag of the camera's orientation; from 5 on, height and width are exchanged."""
+"""EXIF tag of the camera's orientation."""
+TURNED = (5, 6, 7, 8)
+"""Orientations in which height and width are exchanged."""
 LUMA = np.asarray([299, 587, 114], np.float32) / 1000
 """Weights of red, green and blue in gray, as in Pillow."""
 
@@ -37,10 +40,12 @@ class ImageContent(NamedTuple):
     values: Num[np.ndarray, "H W C"]
     is_scaled: bool
     """True if white is 255; False for floating-point values, which are used as they are."""
+    size: Pixels
+    """Height and width of the upright image in the file, which may be decoded at a reduced size."""
 
 
 def read_image(
-    path: Path | BinaryIO, channels: int, size: Pixels | None = None
+    path: Path | BinaryIO, channels: int, size: Pixels | None = None, decoder: Decoder = "turbo"
 ) -> Num[np.ndarray, "H W C"]:
     """Reads an image in 0..255, with EXIF orientation: uint8, or float32 beyond 8 bits.
 
@@ -55,61 +60,83 @@ def read_image(
       channels: Number of channels.
       size: Height and width that the image will be resized to: a large JPEG is decoded at a reduced
         size.
+      decoder: Decoder of JPEG files.
 
     Raises:
       ValueError: The file is damaged, has another number of bands, several pages, or whole numbers
         of an unknown scale.
     """
-    return read_content(path, channels, size).values
+    return read_content(path, channels, size, decoder).values
 
 
-def read_content(path: Path | BinaryIO, channels: int, size: Pixels | None = None) -> ImageContent:
+def read_content(
+    path: Path | BinaryIO, channels: int, size: Pixels | None = None, decoder: Decoder = "turbo"
+) -> ImageContent:
     """Reads an image as `read_image` does."""
     if isinstance(path, Path) and path.suffix.lower() == ".npy":
         array = read_image_array(path)
         _require_channels(array.shape[-1], channels)
         return _scaled(array)
     with _reading(path, "an image"):
-        bands = read_bands(path, upright=True, most=MOST_PIXELS) if is_tiff(path) else None
+        file = in_memory(path, decoder)
+        bands = read_bands(file, upright=True, most=MOST_PIXELS) if is_tiff(file) else None
         if bands is not None:
             content = _scaled(bands.values, bands.bits)
             return _select(content, channels, bands.has_alpha, is_blended=False)
-        with open_image(path) as file:
-            require_one_picture(file)
-            if size is not None:
-                file.draft(None, (2 * size[1], 2 * size[0]))
-            if is_deep(file):
-                values = read_deep(path, file, upright=True)
-                return _select(_scaled(values), channels, has_alpha=True, is_blended=True)
-            image = ImageOps.exif_transpose(file)
-            if channels in (1, 3):
-                mode = {1: "L", 3: "RGB"}[channels]
-                image = flatten_transparency(image)
-                image = image if image.mode == mode else image.convert(mode)
-            _require_channels(len(image.getbands()), channels)
-            return _scaled(np.asarray(image).reshape(*image.size[::-1], channels))
+        return _read_picture(file, channels, size, decoder)
+
+
+def _read_picture(
+    path: Path | BinaryIO, channels: int, size: Pixels | None, decoder: Decoder
+) -> ImageContent:
+    """Reads an image by Pillow, or a JPEG by another decoder."""
+    with open_image(path) as file:
+        require_one_picture(file)
+        width, height = file.size
+        reduce(file, size, decoder)
+        if is_deep(file):
+            values = read_deep(path, file, upright=True)
+            return _select(_scaled(values), channels, has_alpha=True, is_blended=True)
+        pixels = decode(file, path, decoder)
+        orientation = file.getexif().get(ORIENTATION, 1)
+        full = (width, height) if orientation in TURNED else (height, width)
+        if pixels is not None and orientation == 1 and pixels.shape[-1] == channels:
+            return ImageContent(pixels, True, full)
+        image: Image.Image = file
+        if pixels is not None:
+            image = Image.fromarray(pixels.squeeze(-1) if file.mode == "L" else pixels)
+            image.info = file.info
+        image = image if orientation == 1 else ImageOps.exif_transpose(image)
+        if channels in (1, 3):
+            mode = {1: "L", 3: "RGB"}[channels]
+            image = flatten_transparency(image)
+            image = image if image.mode == mode else image.convert(mode)
+        _require_channels(len(image.getbands()), channels)
+        values = np.asarray(image).reshape(*image.size[::-1], channels)
+        return _scaled(values)._replace(size=full)
 
 
 def _scaled(values: Num[np.ndarray, "H W C"], bits: int | None = None) -> ImageContent:
     """Returns values of `bits` bits, default those of their type, in 0..255."""
     kind, bits = values.dtype.kind, bits or 8 * values.dtype.itemsize
+    size = values.shape[:2]
     if kind == "b":
-        return ImageContent(values.astype(np.uint8) * np.uint8(255), True)
+        return ImageContent(values.astype(np.uint8) * np.uint8(255), True, size)
     if kind == "f":
         if not np.isfinite(values).all():
             raise ValueError("has pixels that are NaN or infinite")
-        return ImageContent(values.astype(np.float32), False)
+        return ImageContent(values.astype(np.float32), False, size)
     if values.dtype == np.uint8 and bits == 8:
-        return ImageContent(values, True)
+        return ImageContent(values, True, size)
     if kind == "u" and bits <= 16:
-        return ImageContent(values.astype(np.float32) / np.float32((2**bits - 1) / 255), True)
+        return ImageContent(values.astype(np.float32) / np.float32((2**bits - 1) / 255), True, size)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 255:
         raise ValueError(
             f"values of type {values.dtype} in {low}..{high}, of which black and white are not "
             "known; save uint8, uint16 (white is 65535) or, to use them as they are, float32"
         )
-    return ImageContent(values.astype(np.float32), True)
+    return ImageContent(values.astype(np.float32), True, size)
 
 
 def _select(
@@ -148,7 +175,7 @@ def image_size(path: Path | BinaryIO) -> Pixels:
         if is_tiff(path):
             return inspect(path, MOST_PIXELS).size
         with open_image(path) as image:
-            is_turned = image.getexif().get(ORIENTATION, 1) >= 5
+            is_turned = image.getexif().get(ORIENTATION, 1) in TURNED
             width, height = image.size[::-1] if is_turned else image.size
     return height, width
 

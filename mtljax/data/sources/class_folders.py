@@ -6,6 +6,7 @@ from pathlib import Path
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.class_names import absent_class, note_similar_classes, requested_names
 from mtljax.data.files.images import FILES
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.layouts import find_images, is_utf8, split_name, subfolders, unique_splits
 from mtljax.data.lazy import tasks_of
 from mtljax.data.membership import Membership
@@ -30,6 +31,7 @@ def class_folders(
     group: str | None = None,
     *,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Folders of images, one per class (as ImageNet): label `class`, the name of the folder.
 
@@ -50,7 +52,7 @@ def class_folders(
       group: Regular expression of the part of a path that the images of a scene or video
         share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening = Opening(size, channels, validation, test, seed, group)
+    opening = Opening(size, channels, validation, test, seed, group, decoder)
     root, notes = find_folder(path), NoteCounter()
     if [(type(task), key) for task, key in requests] != [(Classification, requests[0].task.name)]:
         require_labels("source class_folders", requests, ["class"])

@@ -10,6 +10,7 @@ from mtljax.data.annotations.coco import read_coco
 from mtljax.data.annotations.labels import label_name, with_categories
 from mtljax.data.annotations.matching import is_outside, longest_end
 from mtljax.data.base import LabelRequest, Source
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.layouts import SPLITS, is_file, split_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
@@ -36,6 +37,7 @@ def coco(
     seed: int = 0,
     group: str | None = None,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Images with COCO files: boxes, masks, keypoints and categories, without a table.
 
@@ -57,7 +59,7 @@ def coco(
       group: Regular expression of the part of a file name that the images of a scene or video
         share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening, notes = Opening(size, channels, validation, test, seed, group), NoteCounter()
+    opening, notes = Opening(size, channels, validation, test, seed, group, decoder), NoteCounter()
     root, candidates = _annotation_files(path)
     chosen = [_select(root, candidates, request, annotations) for request in requests]
     paths = dict.fromkeys(itertools.chain.from_iterable(files.values() for files in chosen))

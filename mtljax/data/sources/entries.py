@@ -10,6 +10,7 @@ from mtljax.data.annotations.base import AnnotatedImage, AnnotationSet
 from mtljax.data.annotations.labels import Labels, label_name, read_labels
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.file_examples import FileExamples, source_of_files
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.layouts import Pairs, is_file, is_utf8, relative_name
 from mtljax.data.membership import Membership, groups_of_names, require_whole_groups
 from mtljax.data.notes import NoteCounter
@@ -48,6 +49,7 @@ class Opening:
     test: float
     seed: int
     group: str | None = None
+    decoder: Decoder = "turbo"
 
     def source(
         self,
@@ -93,6 +95,7 @@ class Opening:
             members=members,
             unusable=unreadable
             | {row: entry.fault for row, entry in enumerate(entries) if entry.fault},
+            decoder=self.decoder,
         )
         source = source_of_files(examples, rows, notes)
         return dataclasses.replace(source, unusable={**source.unusable, **unusable})

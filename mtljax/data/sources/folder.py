@@ -8,6 +8,7 @@ from mtljax.data.annotations.coco import read_column
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.file_examples import FileExamples, source_of_files
 from mtljax.data.files.encoded import ImageFile
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.membership import Membership, members_of_table, require_whole_groups
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Table
@@ -39,6 +40,7 @@ def folder(
     test: float = 0.2,
     seed: int = 0,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Folder of images with a table of labels (CSV, JSON lines or Parquet), one row per image.
 
@@ -76,7 +78,7 @@ def folder(
     if channels < 1:
         raise ValueError(f"source folder: channels must be >= 1, not {channels}")
     root, notes = find_folder(path), NoteCounter()
-    opening = Opening(size, channels, validation, test, seed)
+    opening = Opening(size, channels, validation, test, seed, decoder=decoder)
     if table is None and not has_tables(root) and all(r.key.endswith(".json") for r in requests):
         return _without_table(root, opening, requests)
     files = find_tables(root, table)
@@ -98,7 +100,9 @@ def folder(
     kept = without_repeated(content, images.files, values, faults, notes, merged)
 
     examples = _examples(content, images.files, labels, members, faults).at(kept)
-    examples = dataclasses.replace(examples, channels=channels, size=read_size(size, "folder"))
+    examples = dataclasses.replace(
+        examples, channels=channels, size=read_size(size, "folder"), decoder=decoder
+    )
     of_row = [splits[i] or ("train" if any(splits) else "") for i in kept]
     parts = opening.split([images.names[i] for i in kept], examples.members, of_row, notes)
     require_whole_groups(str(content.path), parts, examples.members)
@@ -120,6 +124,7 @@ def _without_table(root: Path, opening: Opening, requests: Sequence[LabelRequest
         test=opening.test,
         seed=opening.seed,
         requests=requests,
+        decoder=opening.decoder,
     )
 
 

@@ -19,6 +19,7 @@ from mtljax.data.base import (
     place_of,
 )
 from mtljax.data.class_names import absent_class
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.lazy import source_of_splits
 from mtljax.data.membership import Membership
 from mtljax.data.pipeline import read_batch
@@ -33,6 +34,7 @@ def join(
     proportions: dict[str, float] | None = None,
     *,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Domains as one data set: labels `DOMAIN/LABEL` of one domain, or `LABEL` of all domains.
 
@@ -63,9 +65,9 @@ def join(
             )
         with error_prefix(f"source join, domain {domain}"):
             needed = [name for name in SPLITS if name != "train"]
-            opened[domain] = make_source(text, per_domain[domain], needed)
+            opened[domain] = make_source(text, per_domain[domain], needed, decoder)
     shared = [request for request in requests if "/" not in request.key]
-    _require_training(sources, per_domain, opened, shared)
+    _require_training(sources, per_domain, opened, shared, decoder)
     return join_sources(opened, proportions)
 
 
@@ -74,6 +76,7 @@ def _require_training(
     requests: Mapping[str, Sequence[LabelRequest]],
     opened: Mapping[str, Source],
     shared: Sequence[LabelRequest],
+    decoder: Decoder,
 ) -> None:
     """Raises ValueError if training data lacks something other than a class that a domain has.
 
@@ -94,7 +97,7 @@ def _require_training(
         tasks = opened[domain].tasks
         if domain in lacking:
             with error_prefix(f"source join, domain {domain}"):
-                tasks = make_source(sources[domain], anew).tasks
+                tasks = make_source(sources[domain], anew, decoder=decoder).tasks
         for task in tasks:
             if task.name in names:
                 names[task.name].update(getattr(task, "class_names", ()))

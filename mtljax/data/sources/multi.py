@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from mtljax.data.base import Arrays, LabelRequest, Source, Split
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.pipeline import read_split
 from mtljax.data.sources.arrays import source_of_arrays
 
@@ -21,6 +22,7 @@ def multi(
     seed: int = 0,
     *,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Multi-MNIST and similar: two items in one image, labels `left/LABEL` and `right/LABEL`.
 
@@ -50,8 +52,8 @@ def multi(
             )
             raise ValueError(f"source multi: task {task.name!r} requests label {key!r}; {advice}")
         per_side[side].append(LabelRequest(task, label))
-    left = make_source(first, per_side["left"])
-    right = make_source(second or first, per_side["right"])
+    left = make_source(first, per_side["left"], decoder=decoder)
+    right = make_source(second or first, per_side["right"], decoder=decoder)
     return overlay(left, right, canvas=canvas, images=images, seed=seed)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mtljax.data.base import LabelRequest, Source, require_labels
-from mtljax.data.files.images import image_size, read_image, read_label_map
+from mtljax.data.files.images import read_content, read_label_map
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
 from mtljax.data.sources.arguments import read_size
 from mtljax.tasks import Task
@@ -30,6 +31,7 @@ def tfds(
     test: str | None = None,
     data_dir: str | None = None,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """TensorFlow Dataset, such as `tfds:oxford_iiit_pet`, prepared by the command `prepare`.
 
@@ -66,7 +68,7 @@ def tfds(
         requests = [_with_classes(request, features) for request in requests]
     if new_size is None and None in shape[:2]:
         raise ValueError(f"tfds {name} has images of different sizes: give size=(height,width)")
-    settings = image, channels or shape[-1] or 3, new_size, tuple(requests), features
+    settings = image, channels or shape[-1] or 3, new_size, tuple(requests), features, decoder
     splits, unusable = {}, {}
     for part, split in _splits(set(builder.info.splits), train, validation, test).items():
         try:
@@ -152,6 +154,7 @@ class _TfdsExamples:
     size: Pixels | None
     requests: tuple[LabelRequest, ...]
     features: Any
+    decoder: Decoder
 
     def __len__(self) -> int:
         return len(self.data)
@@ -164,8 +167,7 @@ class _TfdsExamples:
         example, place = self.data[index], self.place(index)
         with error_prefix(place):
             encoded = io.BytesIO(example[self.image])
-            image = read_image(encoded, self.channels, self.size)
-            size = image_size(encoded)
+            image, _, size = read_content(encoded, self.channels, self.size, self.decoder)
         labels = {
             task.name: _raw_label(task, _at(example, key), _at(self.features, key), size)
             for task, key in self.requests

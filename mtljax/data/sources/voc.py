@@ -10,6 +10,7 @@ from mtljax.data.annotations.matching import normalized_path
 from mtljax.data.annotations.voc import read_image_set, read_voc_file
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.files.images import FILES, image_size
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.layouts import (
     SPLITS,
     Pairs,
@@ -59,6 +60,7 @@ def voc(
     seed: int = 0,
     group: str | None = None,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Images with Pascal VOC XML files: boxes, classes and masks.
 
@@ -82,7 +84,7 @@ def voc(
       group: Regular expression of the part of a file name that the images of a scene or video
         share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening, notes = Opening(size, channels, validation, test, seed, group), NoteCounter()
+    opening, notes = Opening(size, channels, validation, test, seed, group, decoder), NoteCounter()
     check_requests("source voc", requests, absent=["keypoints"])
     if first not in (0, 1):
         raise ValueError(f"source voc: first must be 0 or 1, not {first}")

@@ -10,6 +10,7 @@ from mtljax.data.annotations.yolo import YoloFile, read_label_file, read_lines, 
 from mtljax.data.annotations.yolo_splits import find_splits
 from mtljax.data.base import LabelRequest, Source
 from mtljax.data.files.images import FILES, image_size
+from mtljax.data.files.jpeg import Decoder
 from mtljax.data.layouts import SPLITS, folder_split, is_file, pair, relative_name, walk
 from mtljax.data.notes import NoteCounter
 from mtljax.data.sources.arguments import find_folder
@@ -42,6 +43,7 @@ def yolo(
     seed: int = 0,
     group: str | None = None,
     requests: Sequence[LabelRequest],
+    decoder: Decoder = "turbo",
 ) -> Source:
     """Images with YOLO label files (Ultralytics, Darknet): boxes, masks, keypoints and classes.
 
@@ -62,7 +64,7 @@ def yolo(
       group: Regular expression of the part of a file name that the images of a scene or video
         share, such as 'video[0-9]+'; they are in one split or fold.
     """
-    opening, notes = Opening(size, channels, validation, test, seed, group), NoteCounter()
+    opening, notes = Opening(size, channels, validation, test, seed, group, decoder), NoteCounter()
     check_requests("source yolo", requests)
     root, config = _find_config(path)
     files = list(walk(root))
