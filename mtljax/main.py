@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.cli.verbs import VERBS, run_verb
+from mtljax.utils.memory import collect_garbage_less_often
 from mtljax.utils.text import shortened
 
 MAX_MESSAGE = 1000
@@ -35,6 +36,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status: 0 success, 1 failure, 2 invalid input."""
+    collect_garbage_less_often()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verb = "train"
     if arguments and not arguments[0].startswith("-"):
