@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, combine_rows, gramian
+from mtljax.models.attention import forward_mode
 from mtljax.models.partition import Flat, task_of
 from mtljax.step.axis import Axis
 from mtljax.step.microbatches import merge_rows, scan, split_batch
@@ -275,7 +276,8 @@ class BalancedGradient:
 
             def products(coefficients: Float[Array, " T"]) -> Float[Array, " T"]:
                 direction = gradient(ahead, coefficients, 1)
-                return psum(jax.jvp(local, (params,), (direction,))[1])[:num_tasks]
+                with forward_mode(True):
+                    return psum(jax.jvp(local, (params,), (direction,))[1])[:num_tasks]
 
             return Ahead(psum(local(ahead)).reshape(-1, num_tasks), products)
 

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing.base import TINY, gramian
+from mtljax.models.attention import forward_mode
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, partition
 from mtljax.step.distillation import Distillation
@@ -117,7 +118,8 @@ def curvature(
     length = optax.tree.norm(update)
     direction = jax.tree.map(lambda x: x / jnp.maximum(length, TINY), update)
     slope = lambda p: jax.jvp(loss, (p,), (direction,))[1]
-    return jax.jvp(slope, (params,), (direction,))[1]
+    with forward_mode(True):
+        return jax.jvp(slope, (params,), (direction,))[1]
 
 
 def describe_gramian(products: Float[Array, "T T"], present: Bool[Array, " T"]) -> dict[str, Array]:

@@ -1,10 +1,10 @@
 """Vision transformers."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mtljax.models.attention import dot_product_attention
 from mtljax.models.layers import DropPath, dense, patches, resize
 from mtljax.models.trunks.base import Activations, Carry, Stages, drop_path_rates, preset
 
@@ -149,5 +149,5 @@ class SelfAttention(nn.Module):
         qkv = dense(3 * width, name="qkv")(x)
         qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
         query, key, value = jnp.moveaxis(qkv, 2, 0)
-        out = jax.nn.dot_product_attention(query, key, value)
+        out = dot_product_attention(query, key, value)
         return dense(width, name="out")(out.reshape(x.shape))
