@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -20,11 +21,14 @@ from mtljax.data.base import (
 )
 from mtljax.data.membership import Membership
 from mtljax.data.notes import Note, NoteCounter
+from mtljax.data.pipeline import READER_THREADS
 from mtljax.tasks import Task
 from mtljax.tasks.base import Changes
 from mtljax.tasks.warps import Pixels, Resize, resize_image
 from mtljax.utils.text import error_prefix
 
+MAX_CELLS = 10_000
+"""Maximum number of different table cells of a split whose labels are kept."""
 MAX_MOMENT_IMAGES = 1000
 """Maximum number of images over which mean and standard deviation are estimated."""
 
@@ -77,6 +81,9 @@ class LazySplit:
     changes: dict[tuple[int, str], Changes] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
+    _valid: "ValidLabels" = dataclasses.field(
+        default_factory=lambda: ValidLabels(), compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -104,7 +111,7 @@ class LazySplit:
             label: Any = None
             changed: Changes = {}
             if value is not None:
-                label, changed = clean_label(task, value, old, raw.place)
+                label, changed = self._valid.clean(index, task, value, old, raw.place)
             if changed and isinstance(value, np.ndarray):  # cells are counted by their source
                 self.changes[index, task.name] = changed
             present[task.name] = np.bool_(label is not None)
@@ -114,6 +121,30 @@ class LazySplit:
                 )
         image = resize_image(raw.image, resize.size)
         return {"image": image, "labels": labels, "present": present}
+
+
+class ValidLabels:
+    """Labels of a split that were checked already, so that later epochs need not check them."""
+
+    def __init__(self) -> None:
+        self._rows: set[tuple[int, str]] = set()
+        self._cells: dict[tuple[str, type, Any], tuple[Any, Changes]] = {}
+
+    def clean(
+        self, row: int, task: Task, value: Any, size: Pixels, place: str
+    ) -> tuple[Any, Changes]:
+        """Returns `clean_label`, checked at the first call only."""
+        if isinstance(value, str | int | float | bool) and type(task).clean is Task.clean:
+            cell = task.name, type(value), value
+            if (known := self._cells.get(cell)) is None:
+                known = clean_label(task, value, size, place)
+                if len(self._cells) < MAX_CELLS:
+                    self._cells[cell] = known
+            return known
+        checks = (row, task.name) not in self._rows
+        label, changed = clean_label(task, value, size, place, checks=checks)
+        self._rows.add((row, task.name))
+        return label, changed
 
 
 def notes_of_reading(source: Source) -> tuple[Note, ...]:
@@ -143,12 +174,18 @@ def tasks_of(requests: Sequence[LabelRequest]) -> tuple[Task, ...]:
     return tuple(request.task for request in requests)
 
 
-def clean_label(task: Task, value: Any, size: Pixels, place: str) -> tuple[Any, Changes]:
-    """Returns a raw value as a valid label, and what was changed in it; see `Task.clean`."""
+def clean_label(
+    task: Task, value: Any, size: Pixels, place: str, *, checks: bool = True
+) -> tuple[Any, Changes]:
+    """Returns a raw value as a valid label, and what was changed in it; see `Task.clean`.
+
+    Args:
+      checks: Check the label, which is needed once.
+    """
     try:
         label, changed = task.clean(task.parse(value), size)
-        if label is None:
-            return None, changed
+        if label is None or not checks:
+            return label, changed
         _check_form(task, label, size)
         task.check(jax.tree.map(lambda leaf: np.asarray(leaf)[None], label))
     except ValueError as error:
@@ -196,14 +233,18 @@ def estimate_moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]
     """
     rows = np.unique(np.linspace(0, len(split) - 1, min(len(split), MAX_MOMENT_IMAGES)).astype(int))
     count, total, square = 0, 0.0, 0.0
-    for row in rows:
+
+    def sums(row: int) -> tuple[int, Any, Any]:
         try:
-            image = np.asarray(split[int(row)]["image"], np.float64)
+            image = np.array(split[int(row)]["image"], np.float64)
         except ValueError:
-            continue
-        count += image.shape[0] * image.shape[1]
-        total = total + image.sum((0, 1))
-        square = square + (image**2).sum((0, 1))
+            return 0, 0.0, 0.0
+        height, width, _ = image.shape
+        return height * width, image.sum((0, 1)), np.square(image, out=image).sum((0, 1))
+
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        for pixels, values, squares in pool.map(sums, rows):
+            count, total, square = count + pixels, total + values, square + squares
     if not count:
         return (0.0,), (1.0,)
     mean = np.asarray(total) / count

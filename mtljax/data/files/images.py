@@ -1,6 +1,7 @@
 """Readers of image files and array files, and of their sizes and types alone."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -168,6 +169,20 @@ def _require_channels(count: int, channels: int) -> None:
 
 def image_size(path: Path | BinaryIO) -> Pixels:
     """Returns height and width of an image without decoding it."""
+    if not isinstance(path, Path):
+        return _image_size(path)
+    with _reading(path, "an image"):
+        stat = path.stat()
+    return _size_of_version(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=2**18)  # sources, checks and predictions ask for the same files
+def _size_of_version(path: Path, mtime_ns: int, num_bytes: int) -> Pixels:
+    """Returns the size of an image in a file with this time and length."""
+    return _image_size(path)
+
+
+def _image_size(path: Path | BinaryIO) -> Pixels:
     if isinstance(path, Path) and path.suffix.lower() == ".npy":
         height, width, _ = _as_image(_map_npy(path)).shape
         return height, width
