@@ -15,7 +15,7 @@ CPU_OPTIONS: dict[Use, dict[str, str | int]] = {
         # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
         YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     },
-    "once": {"xla_backend_optimization_level": 0},
+    "once": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 }
 """XLA options on CPU; `once` adds to those of `train`."""
 
@@ -79,6 +79,6 @@ def use_compile_cache() -> Path | None:
     if not os.access(folder, os.W_OK):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder

@@ -1,5 +1,6 @@
 """Exact evaluation of a split: metrics over the entire data set, not means over batches."""
 
+import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -48,8 +49,7 @@ class Evaluator:
           keep_on_device: Keep the data on the device between evaluations.
           change: Function of (state, batch) applied to every batch before the model, as an attack.
         """
-        self.tasks, self._placement = tasks, placement
-        self._split, self._size = split, len(split)
+        self.tasks, self._placement, self._batch_size = tasks, placement, batch_size
 
         def run(state: TrainState, batch: PyTree) -> tuple[PyTree, PyTree]:
             batch = batch if change is None else change(state, batch)
@@ -62,12 +62,23 @@ class Evaluator:
         self._run_each = jax.jit(
             jax.vmap(lambda state, batch: run(state, batch)[0], (0, None)), compiler_options=options
         )
+        self._read(split, keep_on_device)
+
+    def with_split(self, split: Split, *, keep_on_device: bool) -> "Evaluator":
+        """Returns the evaluator of another split, which shares the compiled functions."""
+        evaluator = copy.copy(self)
+        evaluator._read(split, keep_on_device)
+        return evaluator
+
+    def _read(self, split: Split, keep_on_device: bool) -> None:
+        placement, batch_size = self._placement, self._batch_size
         rows = placement.local_rows(batch_size)
 
         def batches() -> Iterator[PyTree]:
             return (placement.shard(batch) for batch in padded_batches(split, batch_size, rows))
 
         resident = list(batches()) if keep_on_device else None
+        self._split, self._size = split, len(split)
         self._batches = lambda: batches() if resident is None else resident
 
     def metrics(self, state: TrainState) -> SplitMetrics:

@@ -60,6 +60,7 @@ class Programs:
             reason = f"the parts of this experiment do not fit together: {first_line(error)}"
             raise ValueError(reason) from error
         self._device_data: dict[int, DeviceDataProgram] = {}
+        self._first_evaluator: Evaluator | None = None
 
     def create(self, seed: int) -> TrainState:
         """Returns the state of step 0, from the initial weights if the experiment names some."""
@@ -131,7 +132,13 @@ class Programs:
         setup = self.setup
         examples = setup.source.splits()[split]
         with phase(f"reading {len(examples):,} {split} examples", announced=False):
-            return make_evaluator(setup.experiment, setup.parts.model, examples, setup.placement)
+            if self._first_evaluator is not None:
+                keeps = keeps_on_device(setup.experiment, examples)
+                return self._first_evaluator.with_split(examples, keep_on_device=keeps)
+            self._first_evaluator = make_evaluator(
+                setup.experiment, setup.parts.model, examples, setup.placement
+            )
+            return self._first_evaluator
 
     @functools.cached_property
     def constant_predictor(self) -> SplitMetrics:

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix, f1_score, r2_score
 
 from mtljax import parallel
 from mtljax.data import Arrays
+from mtljax.evaluation import evaluator as evaluator_module
 from mtljax.evaluation.evaluator import Evaluator, compute_metrics
 from mtljax.step.state import TrainState
 from mtljax.tasks import Classification, Regression
@@ -93,6 +94,23 @@ def test_metrics_are_exact_at_any_batch_size_on_any_devices(batch, devices, keep
     evaluator = Evaluator(Fixed(), TASKS, split, batch, placement, keep_on_device=keep)
     state = placement.replicate(state)
     assert_same(evaluator.metrics(state), expected(split))
+
+
+def test_another_split_is_evaluated_without_another_compilation(split, state, monkeypatch):
+    traces = []
+    measured = evaluator_module.measure
+    monkeypatch.setattr(
+        evaluator_module, "measure", lambda *args: traces.append(args) or measured(*args)
+    )
+    first = lambda arrays: {name: x[:20] for name, x in arrays.items()}
+    part = Arrays(split.image[:20], first(split.labels), first(split.present))
+    placement = parallel.place(7, 1)
+    evaluator = Evaluator(Fixed(), TASKS, split, 7, placement, keep_on_device=True)
+    other = evaluator.with_split(part, keep_on_device=False)
+    state = placement.replicate(state)
+    assert_same(other.metrics(state), expected(part))
+    assert_same(evaluator.metrics(state), expected(split))
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(7, 1), (64, 8)])
