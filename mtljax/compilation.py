@@ -10,14 +10,25 @@ import jax
 Use = Literal["train", "once"]
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
-CPU_OPTIONS: dict[Use, dict[str, str | int]] = {
-    "train": {
-        # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
-        YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+OPTIONS: dict[str, dict[Use, dict[str, str | int]]] = {
+    "cpu": {
+        "train": {
+            # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
+            YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+        },
+        "once": {"xla_backend_optimization_level": 0},
     },
-    "once": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 }
-"""XLA options on CPU; `once` adds to those of `train`."""
+"""XLA options per backend; those of `once` are added to those of `train`."""
+OPTIONS_OF_SEVERAL: dict[str, dict[str, str | int]] = {
+    # Gradients are summed over the devices while others are computed (docs.nvidia.com/jax-toolbox).
+    "gpu": {"xla_gpu_enable_latency_hiding_scheduler": True}
+}
+"""Further options per backend where it has several devices. Not measured by this project.
+
+Command buffers and Triton's matrix products are on by default in XLA, and JAX stores the results of
+autotuning in the folder of `use_compile_cache`, so none of them is set here.
+"""
 
 
 def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[str, str | int]:
@@ -41,20 +52,30 @@ def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[
       42
     """
     backend = jax.default_backend() if backend is None else backend
-    if backend != "cpu":
-        return {}
-    options = CPU_OPTIONS["train"] | CPU_OPTIONS[use]
+    of_backend = OPTIONS.get(backend, {})
+    options = of_backend.get("train", {}) | of_backend.get(use, {})
+    if backend in OPTIONS_OF_SEVERAL and _device_count(backend) > 1:
+        options = options | OPTIONS_OF_SEVERAL[backend]
     flags = os.environ.get("XLA_FLAGS", "")
-    return {name: x for name, x in options.items() if name not in flags and _is_known(name, x)}
+    is_known = functools.partial(_is_known, backend)
+    return {name: x for name, x in options.items() if name not in flags and is_known(name, x)}
+
+
+def _device_count(backend: str) -> int:
+    """Number of devices of a backend; 0 if there is none."""
+    try:
+        return jax.device_count(backend)
+    except RuntimeError:
+        return 0
 
 
 @functools.cache
-def _is_known(name: str, value: Any) -> bool:
-    """True if the installed jaxlib accepts an option for CPU programs."""
+def _is_known(backend: str, name: str, value: Any) -> bool:
+    """True if the installed jaxlib accepts an option for programs of a backend."""
     try:
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with jax.default_device(jax.local_devices(backend=backend)[0]):
             jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-    except (jax.errors.JaxRuntimeError, ValueError):
+    except (RuntimeError, ValueError):
         return False
     return True
 

@@ -26,8 +26,16 @@ def test_options_are_accepted_by_the_installed_jaxlib_and_change_no_result(use):
     np.testing.assert_allclose(tuned, plain, rtol=1e-5, atol=1e-4)
 
 
-def test_options_are_for_cpu_only():
+def test_backends_that_are_missing_have_no_options():
     assert mtljax.compiler_options("gpu") == mtljax.compiler_options("tpu") == {}
+
+
+@pytest.mark.parametrize(("devices", "options"), [(1, {}), (2, {"of_several": True})])
+def test_communication_is_overlapped_where_there_are_several_devices(monkeypatch, devices, options):
+    monkeypatch.setattr(compilation, "OPTIONS_OF_SEVERAL", {"gpu": {"of_several": True}})
+    monkeypatch.setattr(compilation, "_device_count", lambda backend: devices)
+    monkeypatch.setattr(compilation, "_is_known", lambda *option: True)
+    assert mtljax.compiler_options("gpu") == options
 
 
 def test_options_that_xla_flags_set_are_left_to_the_user(monkeypatch):
@@ -36,7 +44,7 @@ def test_options_that_xla_flags_set_are_left_to_the_user(monkeypatch):
 
 
 def test_an_option_that_jaxlib_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setitem(compilation.CPU_OPTIONS["train"], "xla_cpu_no_such_option", 1)
+    monkeypatch.setitem(compilation.OPTIONS["cpu"]["train"], "xla_cpu_no_such_option", 1)
     options = mtljax.compiler_options("cpu")
     assert "xla_cpu_no_such_option" not in options
     assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.float32(1)) == 2
