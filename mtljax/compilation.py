@@ -16,7 +16,7 @@ OPTIONS: dict[str, dict[Use, dict[str, str | int]]] = {
             # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
             YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
         },
-        "once": {"xla_backend_optimization_level": 0},
+        "once": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
     },
 }
 """XLA options per backend; those of `once` are added to those of `train`."""
