@@ -18,6 +18,7 @@ from mtljax.config import Experiment
 from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_source, pipeline
 from mtljax.data.array_labels import parse_arrays
 from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
+from mtljax.data.cache import cached_source
 from mtljax.data.cleaning import clean_arrays
 from mtljax.data.droplist import drop_examples
 from mtljax.data.folds import fold_source, moved_places, parse_fold
@@ -66,7 +67,8 @@ def load_source(experiment: Experiment, source: Source | None = None) -> Source:
       ValueError: The source is unknown, has no labels for a task, or has labels that are invalid
         for their task.
     """
-    return load_resident(experiment, usable(experiment, open_source(experiment, source)))
+    opened = open_source(experiment, source, caches=True)
+    return load_resident(experiment, usable(experiment, opened))
 
 
 def usable(experiment: Experiment, source: Source, parts: Collection[str] = SPLITS) -> Source:
@@ -107,11 +109,15 @@ def open_source(
     experiment: Experiment,
     source: Source | None = None,
     needed: Sequence[str] = SPLITS,
+    *,
+    caches: bool = False,
 ) -> Source:
     """Opens `source`, or the experiment's, with a label for each task; reads no examples.
 
     Args:
       needed: Splits that must have examples.
+      caches: Add the examples to the cache if `data.cache` is set, which reads all of them; they
+        are read from it in any case if they are there.
 
     Raises:
       ValueError: The source is unknown or has no labels for a task.
@@ -123,6 +129,10 @@ def open_source(
         source = make_source(data.source, requests, parts, data.decoder)
         if isinstance(source.train, Arrays):  # others have one image, which may be unreadable
             require_one_image(source)
+        if data.cache is not None:
+            if caches and data.on_error == "fail" and data.drop is None:
+                require_no_problems(known_problems(source))
+            source = cached_source(source, data.cache, builds=caches)
     else:
         require_one_image(source)
         source = select_labels(source, requests, data.source)

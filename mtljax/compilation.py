@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import jax
 
+from mtljax.utils.files import user_cache
+
 Use = Literal["train", "once"]
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
@@ -91,8 +93,7 @@ def use_compile_cache() -> Path | None:
     setting = os.environ.get("MTLJAX_CACHE", "")
     if setting == "off":
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(setting) if setting else home / "mtljax" / "xla"
+    folder = Path(setting) if setting else user_cache() / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -30,7 +30,7 @@ from mtljax.runs.selection import check_select, select_of_task
 FOLDER = "members"
 ADDED_FIELDS = frozenset(
     {
-        *("learning_rate_scales", "patience", "fold", "on_error", "decoder"),
+        *("learning_rate_scales", "patience", "fold", "on_error", "decoder", "cache"),
         *("class_weights", "focal", "dice", "Segmentation.label_smoothing"),
         *("positive_weights", "uncertain", "no_class"),
         *("mirror", "order"),

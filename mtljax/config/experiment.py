@@ -61,6 +61,9 @@ class Data:
     decoding them, down to the size to resize to; faster, with slightly different pixels. pillow."""
     keep_on_device: Literal["auto", "yes", "no"] = "auto"
     """Keep the full data set in device memory and index it there. auto: if it is below 1 GiB."""
+    cache: float | None = None
+    """Maximum size in GB of the cache of decoded, resized examples, which later epochs and runs
+    read: ~/.cache/mtljax/examples, the same for all runs. none: no cache."""
     workers: int = 0
     """Processes that read data outside device memory. 0: threads of the main process."""
     former: ClassVar[Mapping[str, str]] = {"decoder": "pillow"}
@@ -69,6 +72,8 @@ class Data:
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):  # a single one, given without a comma
             object.__setattr__(self, "augment", (self.augment,))
+        if self.cache is not None and not self.cache > 0:
+            raise ValueError(f"data.cache must be > 0 GB, or none, not {self.cache}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,12 @@ from typing import Any
 from mtljax.data.base import Source
 from mtljax.data.files.encoded import ImageFile, opened
 from mtljax.data.files.images import image_size, read_content, read_label_map, storage_format
-from mtljax.data.files.jpeg import Decoder
+from mtljax.data.files.jpeg import Decoder, decoder_version
+from mtljax.data.fingerprints import fingerprint
 from mtljax.data.lazy import LazySplit, RawExample, StoredLabel, clean_label, source_of_splits
 from mtljax.data.membership import Membership
 from mtljax.data.notes import NoteCounter
+from mtljax.data.packs import IMAGE
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
 from mtljax.utils.text import count, error_prefix, joined
@@ -94,6 +96,22 @@ class FileExamples:
                 for task, column in zip(self.tasks, self.columns, strict=True)
             }
         return RawExample(image, labels, place, size)
+
+    def identity(self) -> dict[str, str]:
+        """Returns hashes of what the images, and each task's labels, depend on; see `cache`.
+
+        Raises:
+          TypeError: A task or label has no hash.
+        """
+        usable = [i for i in range(len(self)) if i not in self.unusable]
+        of_usable = lambda values: [values[i] for i in usable]
+        settings = self.channels, self.size, decoder_version(self.decoder)
+        image = fingerprint(of_usable(self.images), sorted(self.unusable.items()), settings)
+        labels = {
+            task.name: fingerprint(image, task, of_usable(column))
+            for task, column in zip(self.tasks, self.columns, strict=True)
+        }
+        return {IMAGE: image, **labels}
 
     def checked(self, notes: NoteCounter) -> "FileExamples":
         """Returns the examples with all rows in `unusable` that are so without reading images.

@@ -6,9 +6,10 @@ from pathlib import Path
 from mtljax.config import Experiment
 from mtljax.config.files import run_config
 from mtljax.runs.folder import CALIBRATION, CONFIG, RESULT
-from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
+from mtljax.runs.lock import LOCK, writing_to
 from mtljax.runs.result import RunResult
 from mtljax.utils.files import write_json
+from mtljax.utils.locks import acquire_lock, release_lock
 
 
 def continue_run(path: Path, experiment: Experiment, shorter: RunResult) -> None:

@@ -37,12 +37,13 @@ from mtljax.config.task_classes import require_not_executing
 from mtljax.data.resolve import complete
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.input_spec import REMEDY, ImageSpec, check_folds, read_object, write_input
-from mtljax.runs.lock import LOCK, acquire_lock, release_lock, writing_to
+from mtljax.runs.lock import LOCK, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
+from mtljax.utils.locks import acquire_lock, release_lock
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import as_tuples, flatten_json

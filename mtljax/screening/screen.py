@@ -90,7 +90,7 @@ def load_screened(experiment: Experiment) -> Source:
             keep = False
         return _Cached(split) if keep else split
 
-    source = map_splits(open_source(experiment), cached)
+    source = map_splits(open_source(experiment, caches=True), cached)
     summaries, findings = summarize_images(source, experiment.tasks)
     findings += find_duplicates(summaries, source)
     errors = [finding for finding in findings if finding.kind in ERRORS]

@@ -11,6 +11,11 @@ PART = ".part"
 """Suffix of a file that is being written."""
 
 
+def user_cache() -> Path:
+    """Returns the user's folder of what can be computed again; it may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtljax"
+
+
 def check_output(path: Path) -> None:
     """Raises ValueError, before a long computation, if its result cannot be written to a file."""
     folder = path.parent

@@ -1,7 +1,8 @@
 """Source of several domains as one partially labeled data set."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -183,6 +184,12 @@ class JoinedSplit:
         for example in first.values():
             for name, label in example["labels"].items():
                 self._blank.setdefault(name, jax.tree.map(np.zeros_like, label))
+
+    def changed(self, change: Callable[[Split], Split]) -> "JoinedSplit":
+        """Returns the split with `change` applied to the split of each domain."""
+        joined = copy.copy(self)
+        joined.splits = tuple(map(change, self.splits))
+        return joined
 
     def __len__(self) -> int:
         return len(self.index)

@@ -8,8 +8,11 @@ import numpy as np
 
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.files.images import read_image, read_npy
+from mtljax.data.fingerprints import fingerprint
 from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
+from mtljax.data.packs import IMAGE
 from mtljax.data.sources.arguments import find_folder, hold_out, read_size
+from mtljax.tasks.warps import Pixels
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import error_prefix
 
@@ -48,7 +51,7 @@ def npy_folders(
         raise ValueError(f"{root / 'train'} has too few examples: {len(names)}")
 
     def split(folder: str, names: Sequence[str]) -> LazySplit:
-        examples = _NpyExamples(root / folder, tuple(names), image, tuple(requests))
+        examples = _NpyExamples(root / folder, tuple(names), image, tuple(requests), new_size)
         return LazySplit(examples, tasks_of(requests), new_size)
 
     splits = {
@@ -87,9 +90,17 @@ class _NpyExamples:
     names: tuple[str, ...]
     image: str
     requests: tuple[LabelRequest, ...]
+    size: Pixels | None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def identity(self) -> dict[str, str]:
+        """Returns hashes of what the images, and each task's labels, depend on; see `cache`."""
+        files = lambda key: [self.folder / key / name for name in self.names]
+        image = fingerprint(files(self.image), self.size)
+        labels = {task.name: fingerprint(image, task, files(key)) for task, key in self.requests}
+        return {IMAGE: image, **labels}
 
     def place(self, index: int) -> str:
         """Returns the folder and file of an example."""
