@@ -1,5 +1,8 @@
 """Eight virtual CPU devices, fast compilation and a shared compile cache for every test.
 
+The environment variable `MTLJAX_TEST_PLATFORM` selects another platform: `default` for JAX's own
+choice, or a value of `JAX_PLATFORMS`; see CONTRIBUTING.md.
+
 Markers: tests without one are the README's tier, `full` and `slow` are the other two; see
 CONTRIBUTING.md. The fixture `user_flags` undoes the fast compilation for the processes of a test.
 """
@@ -11,7 +14,9 @@ import os
 import tempfile
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+PLATFORM = os.environ.get("MTLJAX_TEST_PLATFORM", "cpu")
+if PLATFORM != "default":
+    os.environ["JAX_PLATFORMS"] = PLATFORM
 # Tests compile far more than they compute: a quarter of the time with little optimization.
 FAST_COMPILATION = {
     "xla_backend_optimization_level": "0",
@@ -36,7 +41,8 @@ def known_flags():
 
 if USER_FLAGS not in os.environ:  # the workers of pytest-xdist inherit both
     os.environ[USER_FLAGS] = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = " ".join([*known_flags(), os.environ[USER_FLAGS]])
+    fast = known_flags() if PLATFORM == "cpu" else []
+    os.environ["XLA_FLAGS"] = " ".join([*fast, os.environ[USER_FLAGS]])
 CACHE = Path(os.environ.get("MTLJAX_TEST_CACHE") or Path(tempfile.gettempdir()) / "mtljax-tests")
 os.environ["MTLJAX_CACHE"] = str(CACHE)
 

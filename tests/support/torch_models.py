@@ -162,20 +162,23 @@ class ViTBlock(nn.Module):
     def forward(self, x):
         batch, count, width = x.shape
         qkv = self.attn["qkv"](self.norm1(x)).view(batch, count, 3, self.heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(-1, -2) / (width // self.heads) ** 0.5
-        y = (scores.softmax(-1) @ value).transpose(1, 2).reshape(x.shape)
+        y = self.attend(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2).reshape(x.shape)
         x = x + self.attn["proj"](y)
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
+    def attend(self, query, key, value):
+        """[B, heads, N, F] each."""
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        return scores.softmax(-1) @ value
+
 
 class ViT(nn.Module):
-    def __init__(self, image_size, width=384, heads=6, depth=12, patch=16):
+    def __init__(self, image_size, width=384, heads=6, depth=12, patch=16, block=ViTBlock):
         super().__init__()
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch)})
         self.cls_token = nn.Parameter(torch.randn(1, 1, width))
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + (image_size // patch) ** 2, width))
-        self.blocks = nn.ModuleList(ViTBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, 10)
 
