@@ -1,11 +1,15 @@
 """Compilation settings: XLA options per backend, and the persistent cache of compiled programs."""
 
+import contextlib
 import functools
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+from jaxtyping import PyTree
 
 from mtljax.utils.files import user_cache
 
@@ -104,3 +108,43 @@ def use_compile_cache() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+class AheadOfTime:
+    """Jitted function that can be compiled by a thread, while the caller does something else.
+
+    Example:
+      >>> double = AheadOfTime(jax.jit(lambda x: 2 * x))
+      >>> double.compile_ahead(jax.numpy.ones(3))
+      >>> double(jax.numpy.ones(3)).tolist()
+      [2.0, 2.0, 2.0]
+    """
+
+    def __init__(self, function: Callable):
+        self._function: Any = function
+        self._thread: threading.Thread | None = None
+
+    def compile_ahead(self, *arguments: PyTree[jax.Array]) -> None:
+        """Starts to compile for arrays like these, at the first call, in one process on CPU.
+
+        Compilation for other devices measures kernels, which other work on the device disturbs.
+        """
+        is_alone = jax.default_backend() == "cpu" and jax.process_count() == 1
+        if self._thread is not None or not is_alone:
+            return
+        # Shapes only: the caller may donate the arrays meanwhile.
+        shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        shapes = jax.tree.map(shape, arguments)
+
+        def compile() -> None:
+            with contextlib.suppress(Exception):  # the call raises it again
+                self._function.lower(*shapes).compile()  # which the call finds in JAX's cache
+
+        self._thread = threading.Thread(target=compile)
+        self._thread.start()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the function, after the compilation that was started, if any."""
+        if self._thread is not None:
+            self._thread.join()
+        return self._function(*arguments)

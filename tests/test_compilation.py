@@ -1,5 +1,7 @@
 """Compiler options: accepted by the installed jaxlib, silent where they do not apply."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,3 +50,43 @@ def test_an_option_that_jaxlib_does_not_know_is_left_out(monkeypatch):
     options = mtljax.compiler_options("cpu")
     assert "xla_cpu_no_such_option" not in options
     assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.float32(1)) == 2
+
+
+def test_a_function_compiled_ahead_is_traced_once_and_gives_its_result():
+    threads = []
+
+    def total(tree):
+        threads.append(threading.current_thread())
+        return tree["a"].sum() + tree["b"]
+
+    ahead = compilation.AheadOfTime(jax.jit(total, compiler_options=mtljax.compiler_options()))
+    arguments = {"a": jnp.arange(3.0), "b": jnp.float32(4)}
+    ahead.compile_ahead(arguments)
+    assert ahead(arguments) == 7
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
+def test_arrays_may_be_donated_while_a_function_is_compiled_ahead():
+    started = threading.Event()
+
+    def double(x):
+        started.wait()
+        return 2 * x
+
+    ahead = compilation.AheadOfTime(jax.jit(double))
+    array = jnp.arange(3.0)
+    ahead.compile_ahead(array)
+    array.delete()
+    started.set()
+    assert ahead(jnp.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_an_error_of_a_function_compiled_ahead_is_raised_by_its_call():
+    def fail(x):
+        raise ValueError("wrong shape")
+
+    ahead = compilation.AheadOfTime(jax.jit(fail))
+    ahead.compile_ahead(jnp.ones(3))
+    with pytest.raises(ValueError, match="wrong shape"):
+        ahead(jnp.ones(3))

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Int, PyTree
 
 from mtljax.build import keeps_on_device
-from mtljax.compilation import compiler_options
+from mtljax.compilation import AheadOfTime, compiler_options
 from mtljax.config import Experiment
 from mtljax.data.base import Split, place_of
 from mtljax.data.pipeline import padded_batches
@@ -58,7 +58,7 @@ class Evaluator:
             return jax.lax.with_sharding_constraint(results, placement.replicated)
 
         options = compiler_options()
-        self._run = jax.jit(run, compiler_options=options)
+        self._run = AheadOfTime(jax.jit(run, compiler_options=options))
         self._run_each = jax.jit(
             jax.vmap(lambda state, batch: run(state, batch)[0], (0, None)), compiler_options=options
         )
@@ -77,9 +77,17 @@ class Evaluator:
         def batches() -> Iterator[PyTree]:
             return (placement.shard(batch) for batch in padded_batches(split, batch_size, rows))
 
-        resident = list(batches()) if keep_on_device else None
-        self._split, self._size = split, len(split)
-        self._batches = lambda: batches() if resident is None else resident
+        resident = list(batches()) if keep_on_device else []
+        self._split, self._size, self._resident = split, len(split), resident
+        self._batches = lambda: resident or batches()
+
+    def compile_ahead(self, state: TrainState) -> None:
+        """Starts to compile the evaluation of a state like this one; see `AheadOfTime`.
+
+        No effect for stacked states, and for data that is not on the device.
+        """
+        if self._resident and not state.step.ndim:
+            self._run.compile_ahead(state, self._resident[0])
 
     def metrics(self, state: TrainState) -> SplitMetrics:
         """Returns {task: {metric: value}} over the split, including the mean `loss`."""

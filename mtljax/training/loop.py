@@ -167,6 +167,7 @@ def train_group(
         stop = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
         state = group.start(step, trackers=trackers, quiet=quiet)
+        programs.validation.compile_ahead(state)
         messages += microbatch_warnings(experiment, state)
         for message in () if quiet else messages:
             print_line(message)

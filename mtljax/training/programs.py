@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from mtljax import parallel
 from mtljax.build import keeps_on_device, train_step
-from mtljax.compilation import compiler_options
+from mtljax.compilation import AheadOfTime, compiler_options
 from mtljax.data import pipeline
 from mtljax.evaluation.constant_predictor import constant_outputs
 from mtljax.evaluation.evaluator import Evaluator, make_evaluator
@@ -148,17 +148,13 @@ class Programs:
         return self.test.constant_predictor_metrics(best)
 
     @functools.cached_property
-    def telemetry(self) -> Measure:
+    def telemetry(self) -> "CompiledMeasure":
         """Compiled telemetry; see `mtljax.step.telemetry`."""
         return self.compile_measure(make_telemetry(self.setup.probe))
 
-    def compile_measure(self, measure: Measure) -> Measure:
+    def compile_measure(self, measure: Measure) -> "CompiledMeasure":
         """Compiles a measurement for one run and, by `vmap`, for stacked states."""
-        options = compiler_options()
-        places = self.setup.placement.replicated
-        one = jax.jit(measure, out_shardings=places, compiler_options=options)
-        several = jax.jit(jax.vmap(measure), compiler_options=options)
-        return lambda state, *rest: (several if state.step.ndim else one)(state, *rest)
+        return CompiledMeasure(measure, self.setup.placement.replicated)
 
     @functools.cached_property
     def is_faster_stacked(self) -> bool:
@@ -188,6 +184,26 @@ class Programs:
         if not state.step.ndim:
             return [state]
         return jax.device_put(_unstack(state), self.setup.placement.replicated)
+
+
+class CompiledMeasure:
+    """Compiled measurement of one run and, by `vmap`, of stacked states."""
+
+    def __init__(self, measure: Measure, places: jax.sharding.Sharding):
+        options = compiler_options()
+        self._one = AheadOfTime(jax.jit(measure, out_shardings=places, compiler_options=options))
+        self._several = AheadOfTime(jax.jit(jax.vmap(measure), compiler_options=options))
+
+    def _of(self, state: TrainState) -> AheadOfTime:
+        return self._several if state.step.ndim else self._one
+
+    def compile_ahead(self, state: TrainState, params: PyTree, batch: PyTree) -> None:
+        """Starts to compile for arrays like these; see `AheadOfTime`."""
+        self._of(state).compile_ahead(state, params, batch)
+
+    def __call__(self, state: TrainState, params: PyTree, batch: PyTree) -> PyTree:
+        """Measures; see `Measure`."""
+        return self._of(state)(state, params, batch)
 
 
 def copy_for_measurement(state: TrainState) -> TrainState:

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from mtljax.config import Experiment
 from mtljax.step.state import TrainState
 from mtljax.training.executors import NEVER, Cost, Logs
-from mtljax.training.programs import Measure, Programs, copy_for_measurement
+from mtljax.training.programs import CompiledMeasure, Programs, copy_for_measurement
 from mtljax.training.stopping import Interrupted, StopSignal
 
 STEPS_PER_TASK = 50
@@ -40,7 +40,7 @@ def take_steps(
     state: TrainState,
     start: int,
     *,
-    measure: Measure | None = None,
+    measure: CompiledMeasure | None = None,
     measure_every: int = 0,
     stop: StopSignal = NEVER,
 ) -> Iterator[Chunk]:
@@ -67,6 +67,7 @@ def take_steps(
         before, measurement = None, None
         if measure is not None and measure_every and step % measure_every == 0:
             before, batch = copy_for_measurement(state), executor.batch(step)
+            measure.compile_ahead(before, state.params, batch)
         state, logs = executor.run(state, step, count, stop)
         if not logs.count:
             return

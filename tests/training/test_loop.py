@@ -1,9 +1,11 @@
 """Training by a call, as in a notebook, on arrays in memory."""
 
+import collections
 import dataclasses
 import json
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,6 +41,26 @@ def test_what_is_given_is_trained_on_and_not_looked_for(tmp_path):
     again = train(EXPERIMENT, tmp_path / "run", source=source(), quiet=True)
     assert json.dumps(again.to_json()) == json.dumps(result.to_json())
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_each_program_is_compiled_once_though_threads_compile_some_of_them(tmp_path):
+    compiled = []
+
+    def listen(event, seconds, fun_name="", **kwargs):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(fun_name)
+
+    tasks = (*EXPERIMENT.tasks, Classification(name="other", num_classes=2))
+    data = dataclasses.replace(EXPERIMENT.data, labels={"bright": "light", "other": "other"})
+    experiment = dataclasses.replace(EXPERIMENT, tasks=tasks, data=data, eval_every=1)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train(experiment, tmp_path / "run", source=source(), quiet=True)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    counts = collections.Counter(compiled)
+    # `run`: evaluation with the model, and with constant outputs.
+    assert (counts["jit(measure)"], counts["jit(many)"], counts["jit(run)"]) == (1, 1, 2)
 
 
 def test_labels_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):

@@ -14,7 +14,7 @@ from mtljax.config import Experiment, to_json
 from mtljax.step.objective import task_gradients
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import ProbePoint
-from mtljax.training.programs import Measure, Programs
+from mtljax.training.programs import CompiledMeasure, Measure, Programs
 from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.utils.files import write_json
 
@@ -53,7 +53,7 @@ def make_affinity(
 
 
 def measure_affinity(
-    experiment: Experiment, folder: Path, programs: Programs, measure: Measure
+    experiment: Experiment, folder: Path, programs: Programs, measure: CompiledMeasure
 ) -> Float[np.ndarray, "N T T"]:
     """Trains all tasks together with one seed, and measures their affinity N times.
 
