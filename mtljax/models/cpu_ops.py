@@ -1,7 +1,8 @@
 """CPU implementations of common operations, each equal to the standard one and many times faster.
 
-XLA's CPU backend is slow at depthwise convolutions, at 1x1 convolutions and at the gradient of
-`nn.max_pool`. Layers call these functions instead; on other backends they call XLA's operations.
+XLA's CPU backend is slow at convolutions in loops, at depthwise and 1x1 convolutions and at the
+gradient of `nn.max_pool`. Layers call these functions instead; on other backends they call XLA's
+operations.
 """
 
 import functools
@@ -12,16 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mtljax.models.convolution import conv
+
 Padding = str | Sequence[tuple[int, int]]
 Pair = tuple[int, int]
 
 standard_ops = jax.make_user_context(False)
 """`with standard_ops(True):` traces each layer as one standard operation (convolution, max pooling)
 for exporters. The value is part of the key of `jax.jit`'s trace cache."""
-
-SMALL_MAP = 64
-"""Largest map, in positions, for the matrix product of `small_conv` (8x8: as fast as XLA, 2x2: 10
-times faster). Only steps without larger convolutions can run in a loop inside one program."""
 
 
 def use_cpu_ops() -> bool:
@@ -42,7 +41,8 @@ def conv_general_dilated(
 ) -> Float[Array, "B h w F"]:
     """`jax.lax.conv_general_dilated` for NHWC maps.
 
-    On CPU a 1x1 convolution is a matrix product and a depthwise one is shifted multiply-adds.
+    On CPU a 1x1 convolution is a matrix product, a depthwise one is shifted multiply-adds, and one
+    without groups is `mtljax.models.convolution.conv`.
     """
     on_cpu = use_cpu_ops() and tuple(lhs_dilation) == (1, 1)
     size, channels = kernel.shape[:2], x.shape[-1]
@@ -51,6 +51,15 @@ def conv_general_dilated(
     if on_cpu and size == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
         x = x[:, :: window_strides[0], :: window_strides[1]]
         return flat_dot_general(x, kernel[0, 0], None, precision=options.get("precision"))
+    if on_cpu and feature_group_count == 1:
+        return conv(
+            x,
+            kernel,
+            strides=tuple(window_strides),
+            padding=_explicit(padding, x, kernel, window_strides, rhs_dilation),
+            kernel_dilation=tuple(rhs_dilation),
+            precision=options.get("precision"),
+        )
     options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
     options |= {"feature_group_count": feature_group_count}
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
@@ -67,38 +76,6 @@ def flat_dot_general(
     flat = lhs.reshape(-1, lhs.shape[-1])
     product = jax.lax.dot_general(flat, rhs, (((1,), (0,)), ((), ())), **options)
     return product.reshape(*lhs.shape[:-1], rhs.shape[-1])
-
-
-def small_conv(
-    x: Float[Array, "B H W C"],
-    kernel: Float[Array, "h w C F"],
-    strides: Pair,
-    padding: Padding,
-    **options: Any,
-) -> Float[Array, "B H W F"]:
-    """`jax.lax.conv_general_dilated`, for maps that are small from some stage on.
-
-    On CPU, if the map has at most `SMALL_MAP` positions and the kernel is odd, dense, of stride 1
-    and padding "SAME", the neighborhoods are gathered and multiplied with the kernel as one matrix.
-    """
-    _, height, width, channels = x.shape
-    rows, columns, inputs, features = kernel.shape
-    as_matrix_product = (
-        use_cpu_ops()
-        and height * width <= SMALL_MAP
-        and tuple(strides) == (1, 1)
-        and padding == "SAME"
-        and inputs == channels
-        and rows % 2 == columns % 2 == 1
-        and all(set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation"))
-    )
-    if not as_matrix_product:
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    padded = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
-    windows = ((i, j) for i in range(rows) for j in range(columns))
-    neighbors = jnp.concatenate([padded[:, i : i + height, j : j + width] for i, j in windows], -1)
-    matrix, precision = kernel.reshape(-1, features), options.get("precision")
-    return jnp.tensordot(neighbors, matrix, axes=1, precision=precision)
 
 
 def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C"]:
@@ -145,17 +122,25 @@ def _is_unpadded(padding: Padding) -> bool:
     return isinstance(padding, str) or all(tuple(pair) == (0, 0) for pair in padding)
 
 
-def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair) -> Array:
-    """Depthwise convolution as a sum of shifted maps; the derivative by the kernel goes by rows."""
+def _explicit(
+    padding: Padding, x: Array, kernel: Array, strides: Pair, dilation: Pair
+) -> tuple[tuple[int, ...], ...]:
+    """Returns (low, high) for height and width."""
     if isinstance(padding, str):
         extent = [_extent(kernel, dilation, i) for i in (0, 1)]
         padding = jax.lax.padtype_to_pads(x.shape[1:3], extent, strides, padding)
+    return tuple(map(tuple, padding))
+
+
+def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair) -> Array:
+    """Depthwise convolution as a sum of shifted maps; the derivative by the kernel goes by rows."""
+    pads = _explicit(padding, x, kernel, strides, dilation)
     apply = jax.custom_jvp(functools.partial(_shifted_sum, strides=strides, dilation=dilation))
     apply.defjvps(
         lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, strides, dilation),
         lambda kernel_dot, out, x, kernel: _shifted_sum_by_rows(x, kernel_dot, strides, dilation),
     )
-    return apply(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel)
+    return apply(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel)
 
 
 def _extent(kernel: Array, dilation: Pair, axis: int) -> int:

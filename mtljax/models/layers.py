@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models import cpu_ops
+from mtljax.models.normalization import BatchNorm, GroupNorm
 
 NormKind = Literal["batch", "group", "layer", "none"]
 MOMENTUM = 0.9
@@ -52,11 +53,11 @@ class Norm(nn.Module):
         if self.kind == "batch":
             if not 0 <= self.momentum < 1:
                 raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
-            return nn.BatchNorm(
+            return BatchNorm(
                 not train, momentum=self.momentum, epsilon=epsilon, axis_name=self.axis_name
             )(x)
         if self.kind == "group":
-            return nn.GroupNorm(num_groups=group_count(x.shape[-1]), epsilon=epsilon)(x)
+            return GroupNorm(num_groups=group_count(x.shape[-1]), epsilon=epsilon)(x)
         if self.kind == "layer":
             return nn.LayerNorm(epsilon=epsilon)(x)
         if self.kind == "none":

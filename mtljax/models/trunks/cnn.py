@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array
 
-from mtljax.models.cpu_ops import max_pool, small_conv
+from mtljax.models.cpu_ops import conv_general_dilated, max_pool
 from mtljax.models.layers import MOMENTUM, Norm, NormKind
 from mtljax.models.trunks.base import Stages, with_spec
 
@@ -67,7 +67,7 @@ class ConvStage(nn.Module):
                 (3, 3),
                 strides=self.stride if i == 0 else 1,
                 use_bias=self.norm == "none",
-                conv_general_dilated=small_conv,
+                conv_general_dilated=conv_general_dilated,
             )(x)
             x = nn.relu(Norm(self.norm, momentum=self.momentum)(x, train))
         return x
