@@ -91,6 +91,11 @@ def use_compile_cache() -> Path | None:
 
     The environment variable `MTLJAX_CACHE` names another folder, or `off`.
 
+    Its programs are valid for the same versions of JAX and jaxlib, the same XLA options, devices of
+    the same kind, and the same absolute path of the folder: JAX includes all of these in their
+    keys. A copy for another machine therefore has to have the same path. On GPUs the folder also
+    contains the results of autotuning.
+
     Returns:
       The cache folder; None if the cache is off or the folder is not writable.
     """

@@ -14,6 +14,7 @@ from mtljax.config import Data, Experiment
 from mtljax.data.pipeline import read_split
 from mtljax.models import TRUNKS
 from mtljax.models.batch_statistics import warmed_up_statistics
+from mtljax.models.layers import Norm
 from mtljax.tasks import Classification
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
@@ -161,3 +162,20 @@ def test_accuracy_is_that_of_statistics_of_the_entire_training_data(learning_rat
     assert list(gaps) == [208, 260, 312, 364, 416]
     assert max(map(abs, gaps.values())) <= 0.005, gaps
     assert full > 0.97
+
+
+def test_statistics_of_16_bit_maps_are_computed_and_kept_in_32_bits():
+    rng = np.random.default_rng(0)
+    maps = jnp.asarray(rng.normal(100, 1, size=(64, 8, 8, 4)), jnp.bfloat16)
+    layer = Norm("batch", momentum=0.0)
+    variables = layer.init(jax.random.key(0), maps, train=True)
+    # As the train step does.
+    variables["params"] = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables["params"])
+    out, changed = layer.apply(variables, maps, train=True, mutable="batch_stats")
+    kept = {path[-1].key: x for path, x in jax.tree.leaves_with_path(changed["batch_stats"])}
+    exact = np.asarray(maps, np.float64)
+    assert out.dtype == jnp.bfloat16
+    assert {x.dtype for x in kept.values()} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(kept["mean"], exact.mean((0, 1, 2)), rtol=1e-6)
+    # E[x^2] - E[x]^2 loses four digits at this mean; in 16 bits it would lose all.
+    np.testing.assert_allclose(kept["var"], exact.var((0, 1, 2)), rtol=2e-3)
