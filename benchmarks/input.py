@@ -39,6 +39,7 @@ from mtljax.data import (
     make_source,
     pipeline,
 )
+from mtljax.data.cache import cached_source
 from mtljax.tasks import Classification
 from mtljax.training.setup import set_up
 
@@ -53,11 +54,20 @@ def sources(root: Path) -> dict[str, Callable[[], Source]]:
     npys(root / "npy")
     array_records(root / "tfds")
     mask = find_experiment("nyuv2").tasks[0]
+    os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+    folder = f"folder:{root}/jpegs"
+    resized = f"{folder},size=(128,128)"
+    cached = lambda text: cached_source(make_source(text, LABEL), 10, builds=True)
     factories = {
-        "folder of 256x256 JPEGs": lambda: make_source(f"folder:{root}/jpegs", LABEL),
-        "the same, resized to 128x128": lambda: make_source(
-            f"folder:{root}/jpegs,size=(128,128)", LABEL
+        "JPEGs of 256x256": lambda: make_source(folder, LABEL),
+        "the same, decoder=pillow": lambda: make_source(folder, LABEL, decoder="pillow"),
+        "the same, cached": lambda: cached(folder),
+        "JPEGs resized to 128x128": lambda: make_source(resized, LABEL),
+        "128x128, decoder=pillow": lambda: make_source(resized, LABEL, decoder="pillow"),
+        "128x128, decoder=turbo_scaled": lambda: make_source(
+            resized, LABEL, decoder="turbo_scaled"
         ),
+        "128x128, cached": lambda: cached(resized),
         "npy_folders, 288x384 and a mask": lambda: make_source(
             f"npy_folders:{root}/npy", [LabelRequest(mask, "label")]
         ),

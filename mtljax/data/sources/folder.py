@@ -103,7 +103,8 @@ def folder(
     examples = dataclasses.replace(
         examples, channels=channels, size=read_size(size, "folder"), decoder=decoder
     )
-    of_row = [splits[i] or ("train" if any(splits) else "") for i in kept]
+    unnamed = "train" if any(splits) else ""
+    of_row = [splits[i] or unnamed for i in kept]
     parts = opening.split([images.names[i] for i in kept], examples.members, of_row, notes)
     require_whole_groups(str(content.path), parts, examples.members)
     return source_of_files(examples, parts, notes)
