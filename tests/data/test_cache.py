@@ -16,7 +16,7 @@ from mtljax.build import load_source, open_source
 from mtljax.config import Data, Experiment
 from mtljax.data import cache, pipeline
 from mtljax.data.packs import CONTENT, PackedSplit
-from mtljax.tasks import Classification, Detection, Segmentation
+from mtljax.tasks import Classification, Depth, Detection, Segmentation
 from mtljax.utils.terminal import announcements
 
 RNG = np.random.default_rng(0)
@@ -227,6 +227,30 @@ def test_folds_and_drop_lists_are_above_the_cache(root, tmp_path):
     assert packs(tmp_path) == before
     assert cached.folds == plain.folds
     assert_equal(read(cached), read(plain))
+
+
+def test_joined_domains_are_cached_one_by_one(root, tmp_path):
+    source = f"join:{{'a':'folder:{root},{SIZE}','b':'folder:{root},{SIZE},seed=1'}}"
+    data = Data(source=source, keep_on_device="no", batch_size=4)
+    plain = Experiment(name="a", tasks=TASKS[:1], data=data)
+    cached = dataclasses.replace(plain, data=dataclasses.replace(data, cache=1.0))
+    assert_equal(read(load_source(cached)), read(load_source(plain)))
+    assert len(packs(tmp_path)) == 3 * 2  # both domains have the same files
+
+
+def test_arrays_in_files_are_cached(tmp_path):
+    folder = tmp_path / "npy"
+    for part in ("train", "val"):
+        for kind, shape in (("image", (6, 8, 3)), ("depth", (6, 8, 1))):
+            (folder / part / kind).mkdir(parents=True)
+            for i in range(6):
+                values = RNG.uniform(0.1, 1, shape).astype(np.float32)
+                np.save(folder / part / kind / f"{i}.npy", values)
+    data = Data(source=f"npy_folders:{folder},size=(3,4)", keep_on_device="no", batch_size=2)
+    plain = Experiment(name="a", tasks=(Depth(name="depth", center=0.5, scale=1.0),), data=data)
+    cached = dataclasses.replace(plain, data=dataclasses.replace(data, cache=1.0))
+    assert_equal(read(load_source(cached)), read(load_source(plain)))
+    assert len(packs(tmp_path)) == 3 * 2
 
 
 def test_a_packed_split_is_sent_to_workers_without_its_arrays(root):

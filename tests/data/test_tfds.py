@@ -17,6 +17,7 @@ from mtljax.build import load_source
 from mtljax.config import find_experiment
 from mtljax.data import make_source, pipeline
 from mtljax.data.base import LabelRequest
+from mtljax.data.cache import cached_source
 from mtljax.data.prepare import prepare
 from mtljax.data.sources.tfds import _splits
 from mtljax.main import main
@@ -46,6 +47,17 @@ def scenes(tmp_path_factory):
 
 def opened(folder, arguments=",size=(20,24)", wanted=SCENE_TASKS):
     return make_source(f"tfds:scenes,data_dir='{folder}'{arguments}", wanted)
+
+
+def test_cached_examples_are_those_of_the_records(scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = opened(scenes)
+    cached = cached_source(source, 1.0, builds=True)
+    assert len(list(tmp_path.glob("mtljax/examples/*/content.json"))) == 3 * (1 + len(SCENE_TASKS))
+    for name, split in source.splits().items():
+        rows = np.arange(len(split))
+        expected = pipeline.read_batch(split, rows)
+        jax.tree.map(np.testing.assert_array_equal, cached.splits()[name].take(rows), expected)
 
 
 def test_what_was_prepared_comes_back(scenes):

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from jaxtyping import Float
 
 from mtljax.data.base import LabelRequest, Source, require_labels
 from mtljax.data.files.images import read_content, read_label_map
-from mtljax.data.files.jpeg import Decoder
+from mtljax.data.files.jpeg import Decoder, decoder_version
+from mtljax.data.fingerprints import fingerprint
 from mtljax.data.lazy import LazySplit, RawExample, source_of_splits, tasks_of
+from mtljax.data.packs import IMAGE
 from mtljax.data.sources.arguments import read_size
 from mtljax.tasks import Task
 from mtljax.tasks.warps import Pixels
@@ -158,6 +161,14 @@ class _TfdsExamples:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def identity(self) -> dict[str, str]:
+        """Returns hashes of what the images, and each task's labels, depend on; see `cache`."""
+        files = sorted(Path(self.data.dataset_info.data_dir).iterdir())
+        settings = self.name, self.image, self.channels, self.size, decoder_version(self.decoder)
+        image = fingerprint(files, settings)
+        labels = {task.name: fingerprint(image, task, key) for task, key in self.requests}
+        return {IMAGE: image, **labels}
 
     def place(self, index: int) -> str:
         """Returns the data set and number of an example."""
