@@ -1,14 +1,17 @@
 """Throughput of data sources and augmentations, and the time the device waits for data.
 
     python benchmarks/input.py [--parts sources augment wait] [--seconds 3] [--workers 0 2]
+        [--only TEXT]
 
 - sources: examples per second of `mtljax.data.pipeline.stream` in batches of 64, read by threads
   (workers 0) or processes of grain; and of the same files in a PyTorch `DataLoader` with the same
-  number of workers, whose `Dataset` decodes and resizes with Pillow.
+  number of workers, whose `Dataset` decodes and resizes with Pillow. "cached" reads the examples
+  from the cache of `data.cache`, which was written before.
 - augment: examples per second of each augmentation as a compiled function of a batch on the device,
   and of a torch equivalent per example, as in a `DataLoader`.
-- wait: share of the training time in which the device waits for the next batch. Each step completes
-  before the next batch is requested, so the entire request counts.
+- wait: share of the training time in which the device waits for the next batch: from the end of a
+  step to the dispatch of the next one. As in training, the next batch is requested while the device
+  computes.
 
 The parts `sources` and `augment` need `torch`. The data is generated in a temporary folder, except
 Fashion-MNIST, which is read from the Debian package. Prints medians over the rounds.
@@ -22,7 +25,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,11 +58,14 @@ def sources(root: Path) -> dict[str, Callable[[], Source]]:
     jpegs(root / "jpegs")
     npys(root / "npy")
     array_records(root / "tfds")
-    mask = find_experiment("nyuv2").tasks[0]
+    masks = [LabelRequest(find_experiment("nyuv2").tasks[0], "label")]
     os.environ["XDG_CACHE_HOME"] = str(root / "cache")
     folder = f"folder:{root}/jpegs"
     resized = f"{folder},size=(128,128)"
-    cached = lambda text: cached_source(make_source(text, LABEL), 10, builds=True)
+    npy, records = f"npy_folders:{root}/npy", f"tfds:bench,data_dir={root}/tfds"
+    cached = lambda text, requests=LABEL: cached_source(
+        make_source(text, requests), 10, builds=True
+    )
     factories = {
         "JPEGs of 256x256": lambda: make_source(folder, LABEL),
         "the same, decoder=pillow": lambda: make_source(folder, LABEL, decoder="pillow"),
@@ -68,10 +76,10 @@ def sources(root: Path) -> dict[str, Callable[[], Source]]:
             resized, LABEL, decoder="turbo_scaled"
         ),
         "128x128, cached": lambda: cached(resized),
-        "npy_folders, 288x384 and a mask": lambda: make_source(
-            f"npy_folders:{root}/npy", [LabelRequest(mask, "label")]
-        ),
-        "tfds, PNGs of 32x32": lambda: make_source(f"tfds:bench,data_dir={root}/tfds", LABEL),
+        "npy_folders, 288x384 and a mask": lambda: make_source(npy, masks),
+        "npy_folders, cached": lambda: cached(npy, masks),
+        "tfds, PNGs of 32x32": lambda: make_source(records, LABEL),
+        "tfds, cached": lambda: cached(records),
     }
     if Path(FASHION).is_dir():
         fashion = find_experiment("multi_fashion")
@@ -117,7 +125,7 @@ class TorchFiles:
         if name.startswith("multi"):
             self.arrays = source.train.image, source.train.labels["left"]
         if name.startswith("tfds"):  # the same records, with a different decoder
-            self.records = source.train.examples.data
+            self.records = getattr(source.train, "split", source.train).examples.data
 
     def __len__(self) -> int:
         if self.arrays is not None:
@@ -146,9 +154,11 @@ class TorchFiles:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1), index % 10
 
 
-def measure_sources(root: Path, seconds: float, workers: list[int], rounds: int) -> None:
+def measure_sources(root: Path, seconds: float, workers: list[int], rounds: int, only: str) -> None:
     print(f"\n{'examples/s':34} {'workers':>8} {'mtljax':>9} {'torch':>9} {'ratio':>7}")
     for name, make in sources(root).items():
+        if only not in name:
+            continue
         source = make()
         for count in workers:
             pairs = []
@@ -249,28 +259,47 @@ def wait_share(experiment: Experiment, steps: int, workers: int) -> tuple[float,
     batches = pipeline.stream(source.train, order, slice(0, size), 0, 10**6, workers)
     for _ in range(2):  # the second step may compile for the sharding of the first step's result
         state, _ = jax.block_until_ready(step(state, placement.shard(next(batches))))
-    wait, loop_start = 0.0, time.perf_counter()
-    for _ in range(steps):
-        start = time.perf_counter()
-        batch = placement.shard(next(batches))
-        wait += time.perf_counter() - start
-        state, _ = jax.block_until_ready(step(state, batch))
-    elapsed = time.perf_counter() - loop_start
-    return wait / elapsed, elapsed / steps
+    batch = placement.shard(next(batches))
+    loop_start = time.perf_counter()
+    dispatched, finished = [], []
+    with ThreadPoolExecutor(1) as watcher:
+        for _ in range(steps):
+            dispatched.append(time.perf_counter())
+            state, logs = step(state, batch)
+            finished.append(watcher.submit(time_when_ready, logs))
+            batch = placement.shard(next(batches))  # while the device computes, as in training
+    ends = [future.result() for future in finished]
+    idle = (max(0.0, start - end) for start, end in zip(dispatched[1:], ends, strict=False))
+    elapsed = ends[-1] - loop_start
+    return sum(idle) / elapsed, elapsed / steps
+
+
+def time_when_ready(logs: Any) -> float:
+    """Waits for the results of a step; returns the time."""
+    jax.block_until_ready(logs)
+    return time.perf_counter()
 
 
 def measure_waiting(root: Path, steps: int, workers: list[int]) -> None:
     if not (root / "jpegs").is_dir():
         jpegs(root / "jpegs")
-    files = Experiment(
-        name="jpegs",
-        tasks=tuple(task for task, _ in LABEL),
-        data=Data(source=f"folder:{root}/jpegs", batch_size=16, keep_on_device="no"),
-        trunk="resnet18",
-    )
+    os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+
+    def of_files(arguments: str = "", trunk: str = "resnet18", **fields: Any) -> Experiment:
+        data = Data(source=f"folder:{root}/jpegs{arguments}", keep_on_device="no", **fields)
+        tasks = tuple(task for task, _ in LABEL)
+        return Experiment(name="jpegs", tasks=tasks, data=data, trunk=trunk)
+
+    widths = "cnn:widths=(16,32,64,128)"
+    small: dict = {"arguments": ",size=(64,64)", "trunk": widths, "batch_size": 64}
     fashion = find_experiment("multi_fashion")
     streamed = dataclasses.replace(fashion.data, keep_on_device="no")
-    cases = {"ResNet-18, 256x256 JPEGs, B=16": (files, max(3, steps // 10))}
+    cases = {
+        "ResNet-18, 256x256 JPEGs, B=16": (of_files(batch_size=16), max(3, steps // 10)),
+        "cnn, JPEGs resized to 64x64, B=64": (of_files(**small), steps),
+        "the same, turbo_scaled": (of_files(**small, decoder="turbo_scaled"), steps),
+        "the same, cached": (of_files(**small, cache=1.0), steps),
+    }
     if Path(FASHION).is_dir():
         cases["multi_fashion, streamed"] = dataclasses.replace(fashion, data=streamed), steps
     print(f"\n{'the device waits':34} {'workers':>8} {'share':>9} {'ms/step':>9}")
@@ -287,13 +316,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="time of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60, help="steps of each training")
+    parser.add_argument("--only", default="", help="measure sources whose name contains this")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     options = parser.parse_args()
     print(f"{parallel.describe()}, {os.cpu_count()} cores, jax {jax.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if "sources" in options.parts:
-            measure_sources(root, options.seconds, options.workers, options.rounds)
+            measure_sources(root, options.seconds, options.workers, options.rounds, options.only)
         if "augment" in options.parts:
             measure_augmentations(options.seconds, options.rounds)
         if "wait" in options.parts:
