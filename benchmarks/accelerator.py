@@ -75,37 +75,43 @@ def command(workload, side, variants, flags):
 
 
 def run_process(words, seconds, log):
-    """Yields the JSON objects that a process prints; ends it after `seconds`."""
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-    ) as process:
+    """Returns (JSON objects that a process prints, why there are no more); ends it in time."""
+    with (
+        tempfile.TemporaryFile("w+") as messages,
+        subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=messages, text=True, start_new_session=True
+        ) as process,
+    ):
         try:
             out, _ = process.communicate(timeout=seconds)
+            reason = ""
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, _ = process.communicate()
-    yield from map(json.loads, filter(lambda line: line.startswith("{"), out.splitlines()))
+            reason = f"its process was ended after {seconds:.0f} s"
+        messages.seek(0)
+        text = messages.read()
+    log.write(text)
+    reason = reason or (text.strip().splitlines() or ["no message"])[-1]
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")], reason
 
 
 def measure(plan, flags, log):
-    """Returns (rows, [(row without result, reason)]); prints each row when it is complete."""
+    """Returns (rows, rows without result); prints a line per process."""
     start, rows, missing = time.monotonic(), [], []
     for workload, side, variants in plan:
-        left = flags.budget - (time.monotonic() - start)
         began = time.monotonic()
+        left = flags.budget - (began - start)
+        found, reason = [], "the time budget was spent"
         if left >= SHORTEST:
             words = command(workload, side, variants, flags)
-            found = list(run_process(words, min(left, flags.limit), log))
-        else:
-            found = []
-        taken = time.monotonic() - began
-        ended = taken >= min(left, flags.limit) - 1
-        reason = "the time budget was spent" if left < SHORTEST or ended else "its process ended"
+            found, reason = run_process(words, min(left, flags.limit), log)
         by_variant = {row["variant"]: row for row in found}
         for variant in variants:
-            row = by_variant.get(variant, {"error": reason})
-            row = {"workload": workload, "side": side, "variant": variant} | row
+            row = {"workload": workload, "side": side, "variant": variant}
+            row |= by_variant.get(variant, {"error": reason})
             (missing if "error" in row else rows).append(row)
+        taken = time.monotonic() - began
         print(f"{workload} {side}: {len(found)} of {len(variants)} in {taken:.0f} s", flush=True)
     return rows, missing
 

@@ -74,10 +74,10 @@ def measure(workload, name, options, seconds):
     parts, batch = (model, tasks, BALANCERS[name](), optax.adam(1e-4)), examples(workload, tasks)
     level = options.get("level", "parameters")
     create = jax.jit(
-        lambda key: create_state(key, *parts, batch, level=level),
+        lambda key, batch: create_state(key, *parts, batch, level=level),
         compiler_options=compiler_options(use="once"),
     )
-    state = create(jax.random.key(0))
+    state = create(jax.random.key(0), batch)
     start = time.perf_counter()
     step = jax.jit(
         make_train_step(*parts, **options), donate_argnums=0, compiler_options=compiler_options()

@@ -110,7 +110,7 @@ def report(result, peak=None):
         lines.append("TINY SHAPES: these numbers say nothing about speed")
     lines.append(
         f"{'workload':9}{'side':7}{'variant':24}{'images/s':>8}{'ms/step':>8}{'+-':>5}{'MFU':>6}"
-        f"{'comp s':>6}{'GiB':>7}"
+        f"{'comp':>6}{'GiB':>7}"
     )
     lines += [line(row, flops, peak) for row in rows]
     lines += ["", *unequal(rows)]

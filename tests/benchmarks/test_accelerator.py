@@ -103,6 +103,21 @@ def test_whatever_the_budget_does_not_allow_is_named(monkeypatch, tmp_path, caps
     assert "vit mtljax ew: the time budget was spent" in capsys.readouterr().out
 
 
+def test_a_library_that_is_missing_or_too_slow_is_a_reason_and_no_error(tmp_path):
+    program = 'print(\'{"variant": "ew"}\', flush=True); REST'
+    with (tmp_path / "log").open("w") as log:
+        run = lambda rest, seconds: accelerator.run_process(
+            [sys.executable, "-c", program.replace("REST", rest)], seconds, log
+        )
+        assert run("import no_such_library", 60) == (
+            [{"variant": "ew"}],
+            "ModuleNotFoundError: No module named 'no_such_library'",
+        )
+        rows, reason = run("import time; time.sleep(600)", 5)
+    assert reason == "its process was ended after 5 s"
+    assert "no_such_library" in (tmp_path / "log").read_text()
+
+
 def row(workload, side, variant, milliseconds, **other):
     speed = {"milliseconds": milliseconds, "spread": [milliseconds, 1.1 * milliseconds]}
     return {
