@@ -97,7 +97,7 @@ def run_process(words, seconds, log):
 
 
 def measure(plan, flags, log):
-    """Returns (rows, rows without result); prints a line per process."""
+    """Yields (rows, rows without result) so far after each process, and prints a line."""
     start, rows, missing = time.monotonic(), [], []
     for workload, side, variants in plan:
         began = time.monotonic()
@@ -113,7 +113,7 @@ def measure(plan, flags, log):
             (missing if "error" in row else rows).append(row)
         taken = time.monotonic() - began
         print(f"{workload} {side}: {len(found)} of {len(variants)} in {taken:.0f} s", flush=True)
-    return rows, missing
+        yield rows, missing
 
 
 def selected(flags):
@@ -142,21 +142,23 @@ def main():
     parser.add_argument("--json", type=Path, help="write rows and what is missing to this file")
     parser.add_argument("--log", type=Path, help="write the messages of the processes to this file")
     flags = parser.parse_args()
+    if not selected(flags):
+        parser.error("the plan has no such rows")
     # One folder for the run: programs that share convolutions share what autotuning found.
     with tempfile.TemporaryDirectory() as cache, open(flags.log or os.devnull, "a") as log:
         os.environ.setdefault("MTLJAX_CACHE", cache)
-        rows, missing = measure(selected(flags), flags, log)
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "small": flags.small,
-        "versions": sorted({row["version"] for row in rows if "version" in row}),
-        "devices": sorted({row["device"] for row in rows if "device" in row}),
-        "rows": rows,
-        "not_measured": missing,
-    }
+        for rows, missing in measure(selected(flags), flags, log):
+            result = {
+                "date": datetime.date.today().isoformat(),
+                "small": flags.small,
+                "versions": sorted({row["version"] for row in rows if "version" in row}),
+                "devices": sorted({row["device"] for row in rows if "device" in row}),
+                "rows": rows,
+                "not_measured": missing,
+            }
+            if flags.json:  # after each process, in case that this one is ended
+                flags.json.write_text(json.dumps(result, indent=1) + "\n")
     print(report(result, flags.peak))
-    if flags.json:
-        flags.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
