@@ -91,6 +91,7 @@ class RunGroup:
             state = self._programs.stack([run.state(step) for run in self.runs])
         for run in self.runs:
             run.start_recording(step, trackers=trackers, quiet=quiet)
+        self._programs.validation.compile_ahead(state)
         return state
 
     def record(self, chunk: Chunk) -> None:

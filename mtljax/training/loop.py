@@ -27,6 +27,7 @@ from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.training.stopping import Interrupted, Stopped, stop_signal
 from mtljax.training.trackers import Trackers
+from mtljax.utils.optional import import_ahead
 from mtljax.utils.terminal import announcements, console, phase, print_line
 
 
@@ -167,7 +168,6 @@ def train_group(
         stop = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
         state = group.start(step, trackers=trackers, quiet=quiet)
-        programs.validation.compile_ahead(state)
         messages += microbatch_warnings(experiment, state)
         for message in () if quiet else messages:
             print_line(message)
@@ -182,11 +182,12 @@ def train_group(
             )
             for chunk in () if group.has_ended else steps:
                 step, state, cost = chunk.step, chunk.state, chunk.cost
+                if report:
+                    import_ahead("mtljax.report.run")  # matplotlib, while the device computes
                 group.record(chunk)
-                stopping, evaluating = stop.is_received(), is_evaluated_at(experiment, step)
-                if evaluating or stopping:
-                    evaluate = evaluating and not stopping  # a stopped run is evaluated later
-                    chunk.state = state = group.save(step, state, evaluate=evaluate, stop=stop)
+                stopping = stop.is_received()  # a stopped run is evaluated later
+                if stopping or is_evaluated_at(experiment, step):
+                    chunk.state = state = group.save(step, state, evaluate=not stopping, stop=stop)
                 if group.has_ended:
                     break
                 if stopping or stop.is_pending():  # pending: during the evaluation

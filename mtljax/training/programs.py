@@ -55,7 +55,10 @@ class Programs:
         self._step = jax.jit(train_step(setup.experiment, setup.parts, distill=setup.distillation))
         try:
             state = self._create.eval_shape(jax.random.key(0), {}).replace(teachers=setup.teachers)
-            self._traced = self._step.trace(state, setup.batch_shapes())
+            batch = setup.batch_shapes()
+            self._traced = self._step.trace(
+                _shapes(state, setup.placement.replicated), _shapes(batch, setup.placement.batched)
+            )
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             reason = f"the parts of this experiment do not fit together: {first_line(error)}"
             raise ValueError(reason) from error
@@ -184,6 +187,12 @@ class Programs:
         if not state.step.ndim:
             return [state]
         return jax.device_put(_unstack(state), self.setup.placement.replicated)
+
+
+def _shapes(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree[jax.ShapeDtypeStruct]:
+    """Returns shapes with a sharding, without which a trace is not found again."""
+    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding)
+    return jax.tree.map(shape, tree)
 
 
 class CompiledMeasure:

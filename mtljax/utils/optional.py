@@ -1,7 +1,9 @@
-"""Imports of optional packages."""
+"""Imports of optional packages, and of packages that take long to import."""
 
+import functools
 import importlib
 import importlib.util
+import threading
 from typing import Any
 
 
@@ -25,3 +27,9 @@ def require_installed(module: str, extra: str, purpose: str) -> None:
 def _missing(module: str, extra: str, purpose: str) -> ValueError:
     package = module.replace("_", "-")
     return ValueError(f"{purpose} needs {package}: pip install 'mtljax[{extra}]'")
+
+
+@functools.cache
+def import_ahead(module: str) -> None:
+    """Starts to import a module in a thread; a later import of it waits until that is done."""
+    threading.Thread(target=importlib.import_module, args=[module]).start()

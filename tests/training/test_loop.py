@@ -13,6 +13,7 @@ from mtljax.config import Data, Experiment
 from mtljax.data import from_arrays
 from mtljax.evaluation.evaluator import Evaluator
 from mtljax.runs.load import load_run
+from mtljax.step import train_step
 from mtljax.tasks import Classification
 from mtljax.training.loop import train
 
@@ -61,6 +62,17 @@ def test_each_program_is_compiled_once_though_threads_compile_some_of_them(tmp_p
     counts = collections.Counter(compiled)
     # `run`: evaluation with the model, and with constant outputs.
     assert (counts["jit(measure)"], counts["jit(many)"], counts["jit(run)"]) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("keep", ["yes", "no"])
+def test_the_train_step_is_traced_once(tmp_path, monkeypatch, keep):
+    steps, call = [], train_step._TrainStep.__call__
+    monkeypatch.setattr(
+        train_step._TrainStep, "__call__", lambda *args: steps.append(args) or call(*args)
+    )
+    data = dataclasses.replace(EXPERIMENT.data, keep_on_device=keep)
+    train(dataclasses.replace(EXPERIMENT, data=data), tmp_path / "run", source=source(), quiet=True)
+    assert len(steps) == 1
 
 
 def test_labels_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
