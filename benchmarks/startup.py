@@ -26,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -68,10 +69,11 @@ def import_seconds() -> float:
 
 
 class Profiler:
-    """Wall time of the parts of a run in the main thread; nested parts count once."""
+    """Wall time of the parts of a run; nested parts count once, and threads apart."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = collections.defaultdict(float)
+        self.in_threads: dict[str, float] = collections.defaultdict(float)
         self._inner = [0.0]  # seconds of the parts inside each open part
         self._importing = False
 
@@ -87,15 +89,19 @@ class Profiler:
 
     def event(self, name: str, seconds: float, **_) -> None:
         """Listener of `jax.monitoring`."""
-        if part := COMPILATION.get(name.rsplit("/", 1)[-1]):
+        part = COMPILATION.get(name.rsplit("/", 1)[-1])
+        if part and threading.current_thread() is threading.main_thread():
             self.seconds[part] += seconds
             self._inner[-1] += seconds
+        elif part:
+            self.in_threads[part] += seconds
 
     def time_imports(self) -> None:
         importer = builtins.__import__
 
         def timed_import(*args, **kwargs):
-            if self._importing:
+            in_main = threading.current_thread() is threading.main_thread()
+            if not in_main or self._importing:
                 return importer(*args, **kwargs)
             self._importing = True
             try:
@@ -134,7 +140,9 @@ def profile(output: str, arguments: list[str]) -> int:
     status = main(arguments)
     total = time.perf_counter() - start
     rest = total - sum(profiler.seconds.values())
-    Path(output).write_text(json.dumps({**profiler.seconds, "other": rest, "total": total}))
+    beside = {f"{part}, in threads": x for part, x in profiler.in_threads.items()}
+    parts = {**profiler.seconds, "other": rest, "total": total, **beside}
+    Path(output).write_text(json.dumps(parts))
     return status
 
 
