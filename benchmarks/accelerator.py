@@ -79,14 +79,16 @@ def run_process(words, seconds, log):
     with (
         tempfile.TemporaryFile("w+") as messages,
         subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=messages, text=True, start_new_session=True
+            words, stdout=subprocess.PIPE, stderr=messages, text=True, process_group=0
         ) as process,
     ):
         try:
             out, _ = process.communicate(timeout=seconds)
             reason = ""
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # also where this process is ended
             os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             out, _ = process.communicate()
             reason = f"its process was ended after {seconds:.0f} s"
         messages.seek(0)
@@ -142,6 +144,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write rows and what is missing to this file")
     parser.add_argument("--log", type=Path, help="write the messages of the processes to this file")
     flags = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the programs, too
     if not selected(flags):
         parser.error("the plan has no such rows")
     # One folder for the run: programs that share convolutions share what autotuning found.
