@@ -2,16 +2,10 @@
 
 import torch
 from torch import nn
-from torchjd import aggregation, autojac
 
-AGGREGATORS = {
-    "pcgrad": aggregation.PCGrad,
-    "mgda": aggregation.MGDA,
-    "upgrad": aggregation.UPGrad,
-    "imtl_g": aggregation.IMTLG,
-    "config": aggregation.ConFIG,
-}
-"""Balancer -> TorchJD aggregator; see `TORCHJD` in steps.py."""
+TORCHJD = {"pcgrad": "PCGrad", "mgda": "MGDA", "upgrad": "UPGrad", "imtl_g": "IMTLG"}
+TORCHJD["config"] = "ConFIG"
+"""Balancer -> TorchJD aggregator."""
 
 
 def convolution_passes(image, kernel, out):
@@ -29,16 +23,88 @@ def convolution_passes(image, kernel, out):
     }
 
 
-def network(widths, image, labels):
-    """Returns (trunk, heads, optimizer, forward); image [B, H, W, C], labels [T, B]."""
-    torch.manual_seed(0)
+def norm_layer(kind, width):
+    """Returns the normalization of `mtljax.models.layers.Norm`, as a list of layers."""
+    if kind == "batch":
+        return [nn.BatchNorm2d(width)]
+    return [nn.GroupNorm(max(1, min(32, width // 8)), width)] if kind == "group" else []
+
+
+def cnn(widths, norm="none"):
+    """Returns (the `cnn` trunk with pooling over positions, its number of features)."""
     layers, last = [], 3
     for i, width in enumerate(widths):
         layers += [nn.MaxPool2d(2)] if i else []
         for _ in range(2):
-            layers += [nn.Conv2d(last, width, 3, padding=1), nn.ReLU()]
+            layers.append(nn.Conv2d(last, width, 3, padding=1, bias=norm == "none"))
+            layers += [*norm_layer(norm, width), nn.ReLU()]
             last = width
-    trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), last
+
+
+class Block(nn.Module):
+    """Plain block of a ResNet."""
+
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        conv = lambda i, size, stride: nn.Conv2d(i, width, size, stride, size // 2, bias=False)
+        self.path = nn.Sequential(
+            *(conv(inputs, 3, stride), nn.BatchNorm2d(width), nn.ReLU()),
+            *(conv(width, 3, 1), nn.BatchNorm2d(width)),
+        )
+        same = stride == 1 and inputs == width
+        self.skip = nn.Sequential(
+            *([] if same else [conv(inputs, 1, stride), nn.BatchNorm2d(width)])
+        )
+
+    def forward(self, x):
+        return nn.functional.relu(self.path(x) + self.skip(x))
+
+
+def resnet18():
+    """Returns (ResNet-18 with the ImageNet stem, its number of features)."""
+    layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    last = 64
+    for width in (64, 128, 256, 512):
+        for i in range(2):
+            layers.append(Block(last, width, 2 if i == 0 and width > 64 else 1))
+            last = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), last
+
+
+def plain_step(trunk, image, labels):
+    """Returns a function of a memory format that returns one step of SGD on the summed loss."""
+    name, options = trunk
+    net, last = {"cnn": cnn, "resnet18": resnet18}[name](**options)
+
+    def make(memory_format):
+        torch.manual_seed(0)
+        heads = nn.ModuleList(nn.Linear(last, 10) for _ in labels)
+        x = torch.tensor(image).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+        targets = [torch.tensor(label, dtype=torch.long) for label in labels]
+        net.to(memory_format=memory_format)
+        optimizer = torch.optim.SGD([*net.parameters(), *heads.parameters()], lr=0.01)
+
+        def call():
+            optimizer.zero_grad()
+            features = net(x)
+            losses = [
+                nn.functional.cross_entropy(head(features), target)
+                for head, target in zip(heads, targets, strict=True)
+            ]
+            (sum(losses) / len(losses)).backward()
+            optimizer.step()
+
+        return call
+
+    return make
+
+
+def network(widths, image, labels):
+    """Returns (trunk, heads, optimizer, forward); image [B, H, W, C], labels [T, B]."""
+    torch.manual_seed(0)
+    trunk, last = cnn(widths)
     heads = nn.ModuleList(nn.Linear(last, 10) for _ in labels)
     image = torch.tensor(image).permute(0, 3, 1, 2).contiguous()
     optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.01)
@@ -80,8 +146,10 @@ def loop_step(widths, image, labels):
 
 def torchjd_step(name, widths, image, labels):
     """Returns a function that runs one step with TorchJD."""
+    from torchjd import aggregation, autojac
+
     trunk, _, optimizer, forward = network(widths, image, labels)
-    aggregator = AGGREGATORS[name]()
+    aggregator = getattr(aggregation, TORCHJD[name])()
     params = list(trunk.parameters())
 
     def call():

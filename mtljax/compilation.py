@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from mtljax.utils.files import user_cache
 
-Use = Literal["train", "once"]
+Use = Literal["train", "convolution", "once"]
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
 OPTIONS: dict[str, dict[Use, dict[str, str | int]]] = {
@@ -22,10 +22,13 @@ OPTIONS: dict[str, dict[Use, dict[str, str | int]]] = {
             # No YNNPACK convolutions: their gradients take 3 to 30 times as long as those of XLA.
             YNN_FUSION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
         },
+        # Steps of convolutional networks compile sooner and run faster, by 5 to 13 % with
+        # normalization; those of transformers take 2.7 times as long to compile.
+        "convolution": {"xla_cpu_use_fusion_emitters": False},
         "once": {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
     },
 }
-"""XLA options per backend; those of `once` are added to those of `train`."""
+"""XLA options per backend; those of the other uses are added to those of `train`."""
 OPTIONS_OF_SEVERAL: dict[str, dict[str, str | int]] = {
     # Gradients are summed over the devices while others are computed (docs.nvidia.com/jax-toolbox).
     "gpu": {"xla_gpu_enable_latency_hiding_scheduler": True}
@@ -49,8 +52,9 @@ def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[
 
     Args:
       backend: Platform the program is compiled for (`cpu`, `gpu`, `tpu`); None: the default one.
-      use: `train` for programs that run many times; `once` for programs that run a few times, which
-        are compiled sooner and run slower.
+      use: `train` for programs that run many times, `convolution` for those among them whose time
+        goes to convolutions; `once` for programs that run a few times, which are compiled sooner
+        and run slower.
 
     Example:
       >>> double = jax.jit(lambda x: 2 * x, compiler_options=compiler_options())

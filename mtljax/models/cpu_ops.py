@@ -133,50 +133,21 @@ def _explicit(
 
 
 def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair) -> Array:
-    """Depthwise convolution as a sum of shifted maps; the derivative by the kernel goes by rows."""
+    """Depthwise convolution as a sum of shifted maps, each times one element of the kernel."""
     pads = _explicit(padding, x, kernel, strides, dilation)
-    apply = jax.custom_jvp(functools.partial(_shifted_sum, strides=strides, dilation=dilation))
-    apply.defjvps(
-        lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, strides, dilation),
-        lambda kernel_dot, out, x, kernel: _shifted_sum_by_rows(x, kernel_dot, strides, dilation),
-    )
-    return apply(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    count = [(x.shape[1 + i] - _extent(kernel, dilation, i)) // strides[i] + 1 for i in (0, 1)]
+    last = lambda axis, start: start + (count[axis] - 1) * strides[axis]
+    part = lambda i, k: slice(k * dilation[i], last(i, k * dilation[i]) + 1, strides[i])
+    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    terms = [
+        x[:, part(0, i), part(1, j)] * wide[i, j, 0]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return functools.reduce(jnp.add, terms).astype(jnp.result_type(x, kernel))
 
 
 def _extent(kernel: Array, dilation: Pair, axis: int) -> int:
     """Number of positions that the dilated kernel spans along an axis."""
     return dilation[axis] * (kernel.shape[axis] - 1) + 1
-
-
-def _shifted_sum(x: Array, kernel: Array, strides: Pair, dilation: Pair) -> Array:
-    """Sum of shifted maps, each times one element of the kernel."""
-    count = [(x.shape[1 + i] - _extent(kernel, dilation, i)) // strides[i] + 1 for i in (0, 1)]
-    last = lambda axis, start: start + (count[axis] - 1) * strides[axis]
-    part = lambda i, k: slice(k * dilation[i], last(i, k * dilation[i]) + 1, strides[i])
-    terms = [
-        x[:, part(0, i), part(1, j)] * kernel[i, j, 0]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    ]
-    return functools.reduce(jnp.add, terms)
-
-
-def _shifted_sum_by_rows(x: Array, kernel: Array, strides: Pair, dilation: Pair) -> Array:
-    """`_shifted_sum`, one output row after the other.
-
-    Its transpose is the gradient of the kernel. The summands, one map per kernel element, then fit
-    into the cache, and the batch can stay sharded over devices. The terms of a row are recomputed
-    in the backward pass and summed in float32.
-    """
-    extent = _extent(kernel, dilation, 0)
-    count = (x.shape[1] - extent) // strides[0] + 1
-    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-
-    def row(start: Array) -> Array:
-        strip = jax.lax.dynamic_slice_in_dim(x, start, extent, 1)
-        out = _shifted_sum(strip, wide, strides, dilation)[:, 0]
-        return out.astype(jnp.result_type(x, kernel))
-
-    # The loop already prevents common subexpression elimination.
-    recomputed = jax.checkpoint(row, prevent_cse=False)
-    return jnp.moveaxis(jax.lax.map(recomputed, strides[0] * jnp.arange(count)), 0, 1)

@@ -56,7 +56,7 @@ class Attack:
         if self.random:
             draw = lambda key: jax.random.uniform(key, image.shape[1:], minval=-eps, maxval=eps)
             changed = project(image + jax.vmap(draw)(keys))
-        for _ in range(self.steps):  # no lax.scan: convolutions in a loop are slow on CPU
+        for _ in range(self.steps):  # no lax.scan: `nn.Conv` in a loop is slow on CPU
             changed = project(changed + size * jnp.sign(jax.grad(loss)(changed)))
         return jax.lax.stop_gradient(changed)
 

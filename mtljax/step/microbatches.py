@@ -29,5 +29,5 @@ def merge_rows(tree: PyTree[Array]) -> PyTree[Array]:
 
 
 def scan(body: Callable, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
-    """`lax.scan`, unrolled on CPU, where a convolution in a loop is many times slower."""
+    """`lax.scan`, unrolled on CPU, where `nn.Conv` in a loop is many times slower."""
     return jax.lax.scan(body, carry, parts, unroll=jax.default_backend() == "cpu")

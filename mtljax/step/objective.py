@@ -253,14 +253,10 @@ def rows_per_pullback(rows: int, level: Level) -> int:
     """Returns the number of rows of the Jacobian to compute at once.
 
     One row of gradients of the representation visits its own head only. For parameters, one row at
-    a time is fastest on CPU (see `benchmarks/pullback.py`); with many rows, a few at a time compile
-    sooner. Accelerators compute all rows at once.
+    a time is fastest on CPU (see `benchmarks/pullback.py`): its arrays fit into the cache.
+    Accelerators compute all rows at once.
     """
-    if level == "features":
-        return 1
-    if jax.default_backend() != "cpu":
-        return rows
-    return 1 if rows <= 16 else 4
+    return 1 if level == "features" or jax.default_backend() == "cpu" else rows
 
 
 def label_counts(

@@ -1,13 +1,13 @@
 """Executors of train steps: over data on the device, or over batches from the host.
 
 A step of a small network takes less time than its dispatch from Python. Where the data is on the
-device, a chunk of steps is therefore one program with a loop in it, except for convolutions on
-CPU, which are many times slower inside a loop.
+device, a chunk of steps is therefore one program with a loop in it, except for `nn.Conv` in a
+user's model on CPU, which is many times slower inside a loop; see `mtljax.models.convolution`.
 """
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from mtljax.compilation import compiler_options
+from mtljax.compilation import Use, compiler_options
 from mtljax.data.pipeline import BatchSampler
+from mtljax.models.convolution import conv_p
 from mtljax.parallel import Placement
 from mtljax.step.state import TrainState
 from mtljax.training.pace import Pace, Part
@@ -25,6 +26,9 @@ from mtljax.utils.terminal import phase
 
 StepResult = tuple[TrainState, PyTree]
 """State after a step, and its logs."""
+SLOW_IN_LOOPS = {"conv_general_dilated"}
+"""Primitives that are many times slower inside a loop on CPU."""
+CONVOLUTIONS = SLOW_IN_LOOPS | {conv_p.name}
 Step = Callable[[TrainState, Any], StepResult]
 Rows = Int[Array, "chunk *S B"]
 Index = Int[Array, ""]
@@ -104,11 +108,13 @@ class DeviceDataProgram:
             empty = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
-        compiled = functools.partial(jax.jit, compiler_options=compiler_options())
         outputs = (placement.batched if stacked else placement.replicated, None)
-        self._one = compiled(one, donate_argnums=0, out_shardings=outputs)
-        self._many = compiled(many, donate_argnums=0, out_shardings=outputs)
-        self._gather = compiled(jax.vmap(gather, in_axes=(None, 0)) if stacked else gather)
+        self._one = jax.jit(one, donate_argnums=0, out_shardings=outputs)
+        self._many = jax.jit(many, donate_argnums=0, out_shardings=outputs)
+        self._gather = jax.jit(
+            jax.vmap(gather, in_axes=(None, 0)) if stacked else gather,
+            compiler_options=compiler_options(),
+        )
         self._compiled: Any = None
         self.loops: bool | None = None
         """True if the steps of a chunk are a loop in one program; None before the first call."""
@@ -151,11 +157,11 @@ class DeviceDataProgram:
 
     def _compile(self, *arguments: Any) -> None:
         start = time.perf_counter()
-        traced = self._one.trace(*arguments)
-        self.loops = jax.default_backend() != "cpu" or not has_convolution(traced.jaxpr)
-        if self.loops:
-            traced = self._many.trace(*arguments, np.int32(0))
-        self._compiled = traced.lower().compile()
+        traced = self._many.trace(*arguments, np.int32(0))
+        self.loops = jax.default_backend() != "cpu" or not uses(SLOW_IN_LOOPS, traced.jaxpr)
+        if not self.loops:
+            traced = self._one.trace(*arguments)
+        self._compiled = _compiled(traced)
         self.cost = _cost(self._compiled, time.perf_counter() - start)
 
 
@@ -190,9 +196,7 @@ class HostDataProgram:
     def __init__(self, step: Step, placement: Placement):
         self.placement = placement
         outputs = (placement.replicated, None)
-        self._step = jax.jit(
-            step, donate_argnums=0, out_shardings=outputs, compiler_options=compiler_options()
-        )
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=outputs)
         self._compiled: Any = None
         self.cost = Cost()
         self.pace = Pace()
@@ -202,7 +206,7 @@ class HostDataProgram:
         if self._compiled is None:
             start = time.perf_counter()
             with stop.interruptible(), phase("compiling the train step"):
-                self._compiled = self._step.lower(state, batch).compile()
+                self._compiled = _compiled(self._step.trace(state, batch))
             self.cost = _cost(self._compiled, time.perf_counter() - start)
 
     def __call__(self, state: TrainState, batch: PyTree) -> StepResult:
@@ -248,6 +252,12 @@ class HostDataExecutor:
         return None if batch is None else self.program.placement.shard(batch)
 
 
+def _compiled(traced: Any) -> Any:
+    """Compiles a traced step with the options for its kind."""
+    use: Use = "convolution" if uses(CONVOLUTIONS, traced.jaxpr) else "train"
+    return traced.lower().compile(compiler_options(use=use))
+
+
 def _cost(compiled: Any, seconds: float) -> Cost:
     memory = compiled.memory_analysis()
     if memory is None:
@@ -256,12 +266,12 @@ def _cost(compiled: Any, seconds: float) -> Cost:
     return Cost(seconds, arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes)
 
 
-def has_convolution(jaxpr: Any) -> bool:
-    """Returns True if a jaxpr, closed or not, contains a convolution at any depth."""
+def uses(names: Collection[str], jaxpr: Any) -> bool:
+    """Returns True if a jaxpr, closed or not, contains one of the primitives at any depth."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for equation in jaxpr.eqns:
         params = jax.tree.leaves(equation.params)
         inner = [x for x in params if hasattr(getattr(x, "jaxpr", x), "eqns")]
-        if equation.primitive.name == "conv_general_dilated" or any(map(has_convolution, inner)):
+        if equation.primitive.name in names or any(uses(names, x) for x in inner):
             return True
     return False

@@ -19,11 +19,12 @@ from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
 from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.executors import (
+    CONVOLUTIONS,
     DeviceDataExecutor,
     DeviceDataProgram,
     HostDataExecutor,
     HostDataProgram,
-    has_convolution,
+    uses,
 )
 from mtljax.training.setup import Setup
 from mtljax.utils.terminal import phase
@@ -163,13 +164,13 @@ class Programs:
     def is_faster_stacked(self) -> bool:
         """True if several seeds train faster side by side, in one program, than in turn.
 
-        On CPU, a batch of convolutions with different kernels takes about four times as long as
-        one after the other; elsewhere one program for all is faster.
+        On CPU, convolutions with different kernels run one after the other in any case; elsewhere
+        one program for all is faster.
         """
         setup = self.setup
         if jax.process_count() > 1 or not keeps_on_device(setup.experiment, setup.source.train):
             return False
-        return jax.default_backend() != "cpu" or not has_convolution(self._traced.jaxpr)
+        return jax.default_backend() != "cpu" or not uses(CONVOLUTIONS, self._traced.jaxpr)
 
     def runs_placement(self, runs: int) -> parallel.Placement:
         """Returns the placement of stacked states: runs spread evenly over the devices."""

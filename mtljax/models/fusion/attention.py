@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtljax.models.fusion.base import Features, Fusion
+from mtljax.models.layers import dense
 from mtljax.models.partition import TASK_PREFIX
 
 
@@ -35,7 +36,7 @@ class CrossTaskAttention(Fusion):
     def __call__(self, image: Array, *, train: bool) -> dict[str, Features]:
         *lower, last = self.run_trunk(self.trunk, image, train)
         width = last.shape[-1]
-        adapted = {t: nn.relu(nn.Dense(width, name=f"{t}_adapter")(last)) for t in self.tasks}
+        adapted = {t: nn.relu(dense(width, name=f"{t}_adapter")(last)) for t in self.tasks}
         tokens = {task: self.tokenize(x) for task, x in adapted.items()}
         normed = {task: nn.LayerNorm(name=f"{task}_norm")(x) for task, x in tokens.items()}
         lower, tokens, normed = self.represent((lower, tokens, normed))

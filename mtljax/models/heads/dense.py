@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtljax.models.layers import Norm, NormKind, resize
+from mtljax.models.layers import Norm, NormKind, conv, dense, resize
 
 
 class DenseHead(nn.Module):
@@ -42,7 +42,7 @@ class DenseHead(nn.Module):
                     f"a head with an output per pixel needs feature maps [B, h, w, F], but this "
                     f"trunk returns features of shape {level.shape}; choose another trunk"
                 )
-        out = nn.Dense(self.outputs, name="output")(self.decode(features, train))
+        out = dense(self.outputs, name="output")(self.decode(features, train))
         out = resize(out, tuple(-(-side // self.stride) for side in size), antialias=False)
         out = out * self.scale + jnp.asarray(self.center, out.dtype).reshape(1, 1, 1, -1)
         return jnp.squeeze(out, -1) if self.squeeze else out
@@ -60,10 +60,11 @@ class DenseHead(nn.Module):
         """Convolution to `width` channels (default: of the head), normalization and ReLU."""
         width, bias = width or self.width, self.norm == "none"
         if size == 1:  # equals a 1x1 convolution and is faster on CPU
-            x = nn.Dense(width, use_bias=bias, name=name)(x)
+            x = dense(width, use_bias=bias, name=name)(x)
         else:
-            kernel, dilation = (size, size), (rate, rate)
-            x = nn.Conv(width, kernel, kernel_dilation=dilation, use_bias=bias, name=name)(x)
+            init = nn.initializers.lecun_normal()
+            options = {"use_bias": bias, "kernel_dilation": rate, "kernel_init": init}
+            x = conv(width, size, name=name, **options)(x)
         return nn.relu(Norm(self.norm, name=f"{name}_norm")(x, train))
 
 

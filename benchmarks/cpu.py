@@ -1,0 +1,202 @@
+"""Train steps of convolutional networks on CPU, beside the same steps in PyTorch.
+
+    python benchmarks/cpu.py [twin resnet18 scan seeds] [--rounds 7] [--small-pages]
+
+- twin: `cnn:widths=(16,32,64,128)`, images 64x64x3, batch 64, four classification tasks, `ew`, SGD;
+  with batch, group and no normalization.
+- resnet18: ResNet-18 with the ImageNet stem, images 64x64x3, batch 32, one task.
+- scan: four steps in one `jax.lax.scan`, relative to four steps, for the twin at 32x32, batch 32.
+- seeds: three seeds under `jax.vmap`, and one after the other in `jax.lax.map`, relative to one.
+
+Each ratio is the median over rounds of a ratio within a round, in which both libraries run
+alternately, each in its own process; `images/s` are medians. PyTorch runs in its default layout
+and with `channels_last`. Both libraries use large memory pages, as the command line of mtljax does.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from mtljax.utils.memory import LARGE_PAGES
+
+WIDTHS, CLASSES, TASKS = (16, 32, 64, 128), 10, 4
+GROUPS = {"twin": ("batch", "group", "none"), "resnet18": ("batch",), "scan": (), "seeds": ()}
+
+
+def data(batch, size, tasks):
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
+    return image, rng.integers(CLASSES, size=(tasks, batch)).astype(np.int32)
+
+
+def jax_parts(trunk, batch, size, tasks):
+    """Returns (step, state, examples) of mtljax, not compiled."""
+    import jax
+    import optax
+
+    from mtljax import create_state, make_train_step
+    from mtljax.balancing import BALANCERS
+    from mtljax.models import FUSIONS, TRUNKS, build
+    from mtljax.tasks import Classification
+
+    image, labels = data(batch, size, tasks)
+    kinds = [Classification(name=f"t{i}", num_classes=CLASSES) for i in range(tasks)]
+    name, options = trunk
+    model = build(TRUNKS[name](**options), FUSIONS["none"], kinds)
+    examples = {
+        "image": jax.numpy.asarray(image),
+        "labels": {t.name: jax.numpy.asarray(labels[i]) for i, t in enumerate(kinds)},
+        "present": {t.name: jax.numpy.ones(batch, bool) for t in kinds},
+    }
+    parts = model, kinds, BALANCERS["ew"](), optax.sgd(0.01)
+    state = create_state(jax.random.key(0), *parts, examples)
+    return make_train_step(*parts), state, examples
+
+
+def jax_call(trunk, batch, size, tasks, form="step"):
+    """Returns a function that runs one train step; see `forms` for others."""
+    import jax
+
+    from mtljax import compiler_options
+
+    step, state, examples = jax_parts(trunk, batch, size, tasks)
+    stack = lambda n: jax.tree.map(lambda x: jax.numpy.stack([x] * n), state)
+    forms = {
+        "step": (lambda s, x: step(s, x)[0], state),
+        "scan": (lambda s, x: jax.lax.scan(lambda s, _: (step(s, x)[0], 0), s, length=4)[0], state),
+        "vmap": (lambda s, x: jax.vmap(lambda s: step(s, x)[0])(s), stack(3)),
+        "map": (lambda s, x: jax.lax.map(lambda s: step(s, x)[0], s), stack(3)),
+    }
+    function, state = forms[form]
+    options = compiler_options(use="convolution")
+    run = jax.jit(function, donate_argnums=0, compiler_options=options)
+
+    def call():
+        nonlocal state
+        state = run(state, examples)
+        jax.block_until_ready(state.params)
+
+    return call
+
+
+def torch_call(trunk, batch, size, tasks, channels_last):
+    """Returns a function that runs the same train step in PyTorch."""
+    import steps_torch
+    import torch
+
+    image, labels = data(batch, size, tasks)
+    step = steps_torch.plain_step(trunk, image, labels)
+    return step(torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def serve(connection, make, arguments):
+    """Process of one side: receives a number of calls, sends the seconds per call."""
+    call = make(**arguments)
+    call()
+    call()
+    connection.send("ready")
+    while repeats := connection.recv():
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        connection.send((time.perf_counter() - start) / repeats)
+
+
+class Side:
+    """A train step in a process of its own, idle between measurements."""
+
+    def __init__(self, make: Callable[..., Callable[[], None]], **arguments):
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, make, arguments), daemon=True)
+        self.process.start()
+        self.connection.recv()
+        self.repeats = 1
+        self.repeats = max(1, round(0.5 / self.seconds()))
+
+    def seconds(self):
+        self.connection.send(self.repeats)
+        return self.connection.recv()
+
+    def close(self):
+        self.connection.send(0)
+        self.process.join()
+
+
+def compare(sides, rounds):
+    """Returns {name: seconds of each round}; the sides run alternately."""
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side.seconds())
+    for side in sides.values():
+        side.close()
+    return times
+
+
+def beside_torch(name, trunk, batch, size, tasks, flags):
+    """Prints one row of images/s."""
+    options = {"trunk": trunk, "batch": batch, "size": size, "tasks": tasks}
+    sides = {"mtljax": Side(jax_call, **options)}
+    for layout in (False, True):
+        sides[f"torch{layout:d}"] = Side(torch_call, **options, channels_last=layout)
+    times = compare(sides, flags.rounds)
+    rates = {side: batch / statistics.median(t) for side, t in times.items()}
+    ratios = {
+        side: statistics.median(b / a for a, b in zip(times["mtljax"], times[side], strict=True))
+        for side in ("torch0", "torch1")
+    }
+    print(
+        f"{name:20} {rates['mtljax']:8.0f} {rates['torch0']:9.0f} {ratios['torch0']:5.2f}x"
+        f" {rates['torch1']:15.0f} {ratios['torch1']:5.2f}x",
+        flush=True,
+    )
+
+
+def relative(name, factors, flags):
+    """Prints the time of other forms of the step, divided by that of single steps."""
+    options = {"trunk": ("cnn", {"widths": WIDTHS}), "batch": 32, "size": 32, "tasks": TASKS}
+    sides = {form: Side(jax_call, **options, form=form) for form in ("step", *factors)}
+    times = compare(sides, flags.rounds)
+    for form, count in factors.items():
+        ratios = [t / one for t, one in zip(times[form], times["step"], strict=True)]
+        print(f"{name + ', ' + form:22} {statistics.median(ratios):6.2f}x of one step ({count})")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", default=list(GROUPS), metavar="PART")
+    parser.add_argument("--norms", nargs="+", default=GROUPS["twin"], choices=GROUPS["twin"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--small-pages", action="store_true", help="the system's default")
+    flags = parser.parse_args()
+    if not flags.small_pages:
+        os.environ["GLIBC_TUNABLES"] = LARGE_PAGES  # read when the processes start
+    import jax
+
+    from mtljax import parallel
+
+    print(f"jax {jax.__version__}, {parallel.describe(1)}")
+    columns = f"{'images/s':20} {'mtljax':>8} {'PyTorch':>9} {'ratio':>6}"
+    print(f"{columns} {'channels_last':>15} {'ratio':>6}")
+    if "twin" in flags.parts:
+        for norm in flags.norms:
+            trunk = "cnn", {"widths": WIDTHS, "norm": norm}
+            beside_torch(f"cnn 64x64, {norm}", trunk, 64, 64, TASKS, flags)
+    if "resnet18" in flags.parts:
+        beside_torch("resnet18 64x64", ("resnet18", {}), 32, 64, 1, flags)
+    if "scan" in flags.parts:
+        relative("scan", {"scan": 4}, flags)
+    if "seeds" in flags.parts:
+        relative("seeds", {"vmap": 3, "map": 3}, flags)
+
+
+if __name__ == "__main__":
+    main()
