@@ -24,6 +24,21 @@ def test_the_test_part_is_that_of_the_tutorials(source):
     np.testing.assert_array_equal(source.test.labels["digit"], labels)
 
 
+def test_the_validation_part_is_that_of_scikit_learn(source):
+    images, _ = load_digits(return_X_y=True)
+    remaining, _ = train_test_split(images, test_size=0.2, random_state=42)
+    train, validation = train_test_split(remaining, test_size=0.1, random_state=42)
+    np.testing.assert_array_equal(source.validation.image.reshape(144, 64), validation)
+    np.testing.assert_array_equal(source.train.image.reshape(1293, 64), train)
+
+
+def test_the_data_are_the_same_if_the_file_is_not_found(source, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    other = SOURCES["digits"]()
+    np.testing.assert_array_equal(other.train.image, source.train.image)
+    np.testing.assert_array_equal(other.train.labels["digit"], source.train.labels["digit"])
+
+
 def test_every_image_is_in_exactly_one_part(source):
     parts = (source.train, source.validation, source.test)
     rows = np.concatenate([part.image.reshape(len(part), 64) for part in parts])

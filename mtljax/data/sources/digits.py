@@ -1,5 +1,9 @@
 """Source of scikit-learn's handwritten digits: 1,797 images of 8x8 pixels, part of the library."""
 
+import importlib.util
+import math
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Int
 
@@ -20,13 +24,10 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
     References:
       Alpaydin and Kaynak, 1998, UCI ML Repository, doi:10.24432/C50P49
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, classes = load_digits(return_X_y=True)
-    images = images.reshape(-1, 8, 8, 1).astype(np.float32)
-    remaining, test = train_test_split(np.arange(len(images)), test_size=0.2, random_state=42)
-    train, validation = train_test_split(remaining, test_size=0.1, random_state=42)
+    table = _read_table()
+    images, classes = table[:, :-1].reshape(-1, 8, 8, 1).astype(np.float32), table[:, -1]
+    remaining, test = _split(np.arange(len(images)), 0.2)
+    train, validation = _split(remaining, 0.1)
     if per_class is not None:
         train = train[_balanced_subset(classes[train], per_class, seed)]
 
@@ -45,6 +46,31 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
         high=16.0,
         fixed_splits="" if per_class is None else "per_class limits its training split only",
     )
+
+
+def _read_table() -> Int[np.ndarray, "n 65"]:
+    """Returns pixels and class of each image, as `sklearn.datasets.load_digits` does.
+
+    The import of scikit-learn takes 0.6 s, so its file is read without it where it is found.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.exists():
+            return np.loadtxt(path, np.int64, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    images, classes = load_digits(return_X_y=True)
+    return np.column_stack([images, classes]).astype(np.int64)
+
+
+def _split(
+    rows: Int[np.ndarray, " n"], share: float
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " m"]]:
+    """Returns the split of scikit-learn's `train_test_split` with `random_state=42`."""
+    order = np.random.RandomState(42).permutation(len(rows))
+    count = math.ceil(share * len(rows))
+    return rows[order[count:]], rows[order[:count]]
 
 
 def _balanced_subset(
