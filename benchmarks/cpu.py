@@ -1,6 +1,6 @@
 """Train steps of convolutional networks on CPU, beside the same steps in PyTorch.
 
-    python benchmarks/cpu.py [twin resnet18 scan seeds] [--rounds 7] [--small-pages]
+    python benchmarks/cpu.py [twin resnet18 scan seeds] [--rounds 7] [--default-allocator]
 
 - twin: `cnn:widths=(16,32,64,128)`, images 64x64x3, batch 64, four classification tasks, `ew`, SGD;
   with batch, group and no normalization.
@@ -10,7 +10,7 @@
 
 Each ratio is the median over rounds of a ratio within a round, in which both libraries run
 alternately, each in its own process; `images/s` are medians. PyTorch runs in its default layout
-and with `channels_last`. Both libraries use large memory pages, as the command line of mtljax does.
+and with `channels_last`. Both libraries use the allocator settings of mtljax's command line.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mtljax.utils.memory import LARGE_PAGES
+from mtljax.utils.memory import ALLOCATOR
 
 WIDTHS, CLASSES, TASKS = (16, 32, 64, 128), 10, 4
 GROUPS = {"twin": ("batch", "group", "none"), "resnet18": ("batch",), "scan": (), "seeds": ()}
@@ -175,10 +175,10 @@ def main():
     parser.add_argument("parts", nargs="*", default=list(GROUPS), metavar="PART")
     parser.add_argument("--norms", nargs="+", default=GROUPS["twin"], choices=GROUPS["twin"])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--small-pages", action="store_true", help="the system's default")
+    parser.add_argument("--default-allocator", action="store_true", help="the system's default")
     flags = parser.parse_args()
-    if not flags.small_pages:
-        os.environ["GLIBC_TUNABLES"] = LARGE_PAGES  # read when the processes start
+    if not flags.default_allocator:
+        os.environ["GLIBC_TUNABLES"] = ALLOCATOR  # read when the processes start
     import jax
 
     from mtljax import parallel

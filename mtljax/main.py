@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.cli.verbs import VERBS, run_verb
-from mtljax.utils.memory import collect_garbage_less_often, restart_with_large_pages
+from mtljax.utils.memory import collect_garbage_less_often, restart_with_allocator
 from mtljax.utils.text import shortened
 
 MAX_MESSAGE = 1000
@@ -81,5 +81,5 @@ def _unknown_verb(verb: str) -> str:
 
 
 if __name__ == "__main__":
-    restart_with_large_pages("mtljax.main")
+    restart_with_allocator("mtljax.main")
     sys.exit(main())

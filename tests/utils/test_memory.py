@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mtljax.utils.memory import COLLECT_AFTER
+from mtljax.utils.memory import ALLOCATOR, COLLECT_AFTER
 
 SETTINGS = """
 import gc
@@ -35,14 +35,14 @@ PROBE = """
 import os, pathlib, sys
 from mtljax.utils import memory
 memory.SYSTEM_SETTING = pathlib.Path("setting")
-memory.restart_with_large_pages("probe")
+memory.restart_with_allocator("probe")
 print(os.environ.get("GLIBC_TUNABLES"), *sys.argv[1:])
 """
 
 
 @pytest.fixture
 def probe(tmp_path):
-    """Function that runs a module that wants large pages, and returns what it prints."""
+    """Function that runs a module that wants the allocator, and returns what it prints."""
     (tmp_path / "probe.py").write_text(PROBE)
 
     def run(*command: str, setting: str = "always [madvise] never", **environment: str) -> str:
@@ -68,8 +68,8 @@ def has_new_glibc() -> bool:
 
 
 @pytest.mark.skipif(not has_new_glibc(), reason="a setting of glibc 2.35")
-def test_program_restarts_with_large_pages_and_the_same_arguments(probe):
-    assert probe("-m", "probe", "a b", "--c") == "glibc.malloc.hugetlb=1 a b --c"
+def test_program_restarts_with_the_allocator_and_its_arguments(probe):
+    assert probe("-m", "probe", "a b", "--c") == f"{ALLOCATOR} a b --c"
 
 
 def test_program_does_not_restart_against_the_settings_of_user_or_system(probe):
