@@ -65,7 +65,7 @@ def mtljax_step(name, num_tasks, batch, level="parameters"):
     step = jax.jit(
         make_train_step(*parts, level=level),
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(use="convolution"),
     )
     state, _ = step(state, examples)
 
