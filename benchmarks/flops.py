@@ -5,6 +5,8 @@ import math
 import jax
 from jax.extend import core
 
+from mtljax.models.convolution import conv_p
+
 PEAK_TFLOPS = {
     "B200": 2250,
     "H200": 990,
@@ -20,6 +22,8 @@ PEAK_TFLOPS = {
     "TPU v4": 275,
 }
 """Part of a device's name -> dense bf16 TFLOP/s in its datasheet; the first match counts."""
+
+CONVOLUTIONS = "conv_general_dilated", conv_p.name
 
 
 def peak_tflops(device_kind):
@@ -43,7 +47,7 @@ def _count(jaxpr):
         operands = [variable.aval for variable in (*equation.invars, *equation.outvars)]
         if name == "dot_general":
             total += _dot(*operands[:2], params["dimension_numbers"])
-        elif name == "conv_general_dilated":
+        elif name in CONVOLUTIONS:
             total += _convolution(operands[1].shape, operands[-1].shape, params)
         elif name == "cond":
             total += max(_count(branch.jaxpr) for branch in params["branches"])
@@ -70,6 +74,9 @@ def _dot(left, right, dimension_numbers):
 
 def _convolution(kernel, out, params):
     """A kernel has as many input channels as one group of the input."""
-    features = kernel[params["dimension_numbers"].rhs_spec[0]]
-    stuffed = math.prod(params["lhs_dilation"]) * params["batch_group_count"]
+    if "input_dilation" in params:  # `mtljax.models.convolution`
+        features, stuffed = kernel[-1], math.prod(params["input_dilation"])
+    else:
+        features = kernel[params["dimension_numbers"].rhs_spec[0]]
+        stuffed = math.prod(params["lhs_dilation"]) * params["batch_group_count"]
     return 2 * math.prod(out) * math.prod(kernel) // features // stuffed

@@ -41,25 +41,27 @@ def conv_general_dilated(
 ) -> Float[Array, "B h w F"]:
     """`jax.lax.conv_general_dilated` for NHWC maps.
 
-    On CPU a 1x1 convolution is a matrix product, a depthwise one is shifted multiply-adds, and one
-    without groups is `mtljax.models.convolution.conv`.
+    On CPU a 1x1 convolution is a matrix product, a depthwise one is shifted multiply-adds, and
+    others are `mtljax.models.convolution.conv`, one per group.
     """
-    on_cpu = use_cpu_ops() and tuple(lhs_dilation) == (1, 1)
+    is_plain = tuple(lhs_dilation) == (1, 1) and options.get("preferred_element_type") is None
+    on_cpu = use_cpu_ops() and is_plain
     size, channels = kernel.shape[:2], x.shape[-1]
     if on_cpu and feature_group_count == channels == kernel.shape[-1] > 1:
         return _depthwise(x, kernel, window_strides, padding, rhs_dilation)
     if on_cpu and size == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
         x = x[:, :: window_strides[0], :: window_strides[1]]
         return flat_dot_general(x, kernel[0, 0], None, precision=options.get("precision"))
-    if on_cpu and feature_group_count == 1:
-        return conv(
-            x,
-            kernel,
+    if on_cpu:
+        of_group = functools.partial(
+            conv,
             strides=tuple(window_strides),
             padding=_explicit(padding, x, kernel, window_strides, rhs_dilation),
             kernel_dilation=tuple(rhs_dilation),
             precision=options.get("precision"),
         )
+        groups = (jnp.split(a, feature_group_count, -1) for a in (x, kernel))
+        return jnp.concatenate(list(map(of_group, *groups)), -1)
     options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
     options |= {"feature_group_count": feature_group_count}
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
@@ -133,21 +135,50 @@ def _explicit(
 
 
 def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair) -> Array:
-    """Depthwise convolution as a sum of shifted maps, each times one element of the kernel."""
+    """Depthwise convolution as a sum of shifted maps; the derivative by the kernel goes by rows."""
     pads = _explicit(padding, x, kernel, strides, dilation)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    count = [(x.shape[1 + i] - _extent(kernel, dilation, i)) // strides[i] + 1 for i in (0, 1)]
-    last = lambda axis, start: start + (count[axis] - 1) * strides[axis]
-    part = lambda i, k: slice(k * dilation[i], last(i, k * dilation[i]) + 1, strides[i])
-    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    terms = [
-        x[:, part(0, i), part(1, j)] * wide[i, j, 0]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    ]
-    return functools.reduce(jnp.add, terms).astype(jnp.result_type(x, kernel))
+    apply = jax.custom_jvp(functools.partial(_shifted_sum, strides=strides, dilation=dilation))
+    apply.defjvps(
+        lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, strides, dilation),
+        lambda kernel_dot, out, x, kernel: _shifted_sum_by_rows(x, kernel_dot, strides, dilation),
+    )
+    return apply(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel)
 
 
 def _extent(kernel: Array, dilation: Pair, axis: int) -> int:
     """Number of positions that the dilated kernel spans along an axis."""
     return dilation[axis] * (kernel.shape[axis] - 1) + 1
+
+
+def _shifted_sum(x: Array, kernel: Array, strides: Pair, dilation: Pair) -> Array:
+    """Sum of shifted maps, each times one element of the kernel."""
+    count = [(x.shape[1 + i] - _extent(kernel, dilation, i)) // strides[i] + 1 for i in (0, 1)]
+    last = lambda axis, start: start + (count[axis] - 1) * strides[axis]
+    part = lambda i, k: slice(k * dilation[i], last(i, k * dilation[i]) + 1, strides[i])
+    terms = [
+        x[:, part(0, i), part(1, j)] * kernel[i, j, 0]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return functools.reduce(jnp.add, terms)
+
+
+def _shifted_sum_by_rows(x: Array, kernel: Array, strides: Pair, dilation: Pair) -> Array:
+    """`_shifted_sum`, one output row after the other.
+
+    Its transpose is the gradient of the kernel. The summands, one map per kernel element, then fit
+    into the cache, and the batch can stay sharded over devices. The terms of a row are recomputed
+    in the backward pass and summed in float32.
+    """
+    extent = _extent(kernel, dilation, 0)
+    count = (x.shape[1] - extent) // strides[0] + 1
+    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+
+    def row(start: Array) -> Array:
+        strip = jax.lax.dynamic_slice_in_dim(x, start, extent, 1)
+        out = _shifted_sum(strip, wide, strides, dilation)[:, 0]
+        return out.astype(jnp.result_type(x, kernel))
+
+    # The loop already prevents common subexpression elimination.
+    recomputed = jax.checkpoint(row, prevent_cse=False)
+    return jnp.moveaxis(jax.lax.map(recomputed, strides[0] * jnp.arange(count)), 0, 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtljax import compiler_options
+from mtljax.models import cpu_ops
 from mtljax.models.convolution import conv
 
 CASES = {
@@ -104,6 +105,32 @@ def test_loop_gives_the_same_gradients(case):
         return jax.lax.scan(body, kernel, jnp.stack([x, x + 1, -x]))[0]
 
     assert_same(of, options, (x, kernel))
+
+
+def test_groups_of_channels_equal_those_of_xla():
+    x, kernel = draw((2, 9, 8, 6)), draw((3, 3, 2, 12), seed=1)
+
+    def of(f, x, kernel):
+        out, pull = jax.vjp(f, x, kernel)
+        return out, pull(jnp.cos(out))
+
+    options = {"strides": (2, 2), "padding": ((1, 1), (1, 1))}
+    grouped = lambda f: (
+        lambda x, kernel, strides, padding: f(
+            x,
+            kernel,
+            strides,
+            padding,
+            feature_group_count=3,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision="highest",
+        )
+    )
+    results = [
+        jax.jit(functools.partial(of, functools.partial(grouped(f), **options)))(x, kernel)
+        for f in (cpu_ops.conv_general_dilated, jax.lax.conv_general_dilated)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results)
 
 
 def test_bfloat16_is_computed_in_bfloat16():
