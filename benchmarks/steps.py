@@ -169,7 +169,7 @@ def missed_targets(name, balancer, level, num_tasks, cost, median, convolutions)
         missed.append(
             f"  {name} at {level}, {num_tasks} tasks: {cost:.2f} x ew, target {limit}: {cause}"
         )
-    for reference, targets in (("TorchJD", {3: 1.3, 40: 3.0}), ("loop", {40: 1.0})):
+    for reference, targets in (("TorchJD", {3: 1.2, 40: 2.0}), ("loop", {3: 1.0, 40: 1.0})):
         target, ratio = targets.get(num_tasks), median[reference]
         applies = target and ratio and level == "parameters" and balancer.needs is not Needs.LOSSES
         if applies and ratio < target:
