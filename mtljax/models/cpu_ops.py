@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 from mtljax.models.convolution import conv
 
 Padding = str | Sequence[tuple[int, int]]
+Pads = tuple[tuple[int, ...], ...]
+"""(low, high) for height and width."""
 Pair = tuple[int, int]
 
 standard_ops = jax.make_user_context(False)
@@ -45,26 +47,26 @@ def conv_general_dilated(
     others are `mtljax.models.convolution.conv`, one per group.
     """
     is_plain = tuple(lhs_dilation) == (1, 1) and options.get("preferred_element_type") is None
-    on_cpu = use_cpu_ops() and is_plain
-    size, channels = kernel.shape[:2], x.shape[-1]
-    if on_cpu and feature_group_count == channels == kernel.shape[-1] > 1:
-        return _depthwise(x, kernel, window_strides, padding, rhs_dilation)
-    if on_cpu and size == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
+    if not (use_cpu_ops() and is_plain):
+        options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+        options |= {"feature_group_count": feature_group_count}
+        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+    precision = options.get("precision")
+    pads = _explicit(padding, x, kernel, window_strides, rhs_dilation)
+    if feature_group_count == x.shape[-1] == kernel.shape[-1] > 1:
+        return _depthwise(x, kernel, window_strides, pads, rhs_dilation)
+    if kernel.shape[:2] == (1, 1) and feature_group_count == 1 and not any(map(any, pads)):
         x = x[:, :: window_strides[0], :: window_strides[1]]
-        return flat_dot_general(x, kernel[0, 0], None, precision=options.get("precision"))
-    if on_cpu:
-        of_group = functools.partial(
-            conv,
-            strides=tuple(window_strides),
-            padding=_explicit(padding, x, kernel, window_strides, rhs_dilation),
-            kernel_dilation=tuple(rhs_dilation),
-            precision=options.get("precision"),
-        )
-        groups = (jnp.split(a, feature_group_count, -1) for a in (x, kernel))
-        return jnp.concatenate(list(map(of_group, *groups)), -1)
-    options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
-    options |= {"feature_group_count": feature_group_count}
-    return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+        return flat_dot_general(x, kernel[0, 0], None, precision=precision)
+    of_group = functools.partial(
+        conv,
+        strides=tuple(window_strides),
+        padding=pads,
+        kernel_dilation=tuple(rhs_dilation),
+        precision=precision,
+    )
+    groups = (jnp.split(a, feature_group_count, -1) for a in (x, kernel))
+    return jnp.concatenate(list(map(of_group, *groups)), -1)
 
 
 def flat_dot_general(
@@ -119,14 +121,7 @@ def _maximum(a: Array, b: Array) -> Array:
     return jnp.where((a >= b) | (a != a), a, b)
 
 
-def _is_unpadded(padding: Padding) -> bool:
-    """True if a 1x1 window with this padding reads only the map."""
-    return isinstance(padding, str) or all(tuple(pair) == (0, 0) for pair in padding)
-
-
-def _explicit(
-    padding: Padding, x: Array, kernel: Array, strides: Pair, dilation: Pair
-) -> tuple[tuple[int, ...], ...]:
+def _explicit(padding: Padding, x: Array, kernel: Array, strides: Pair, dilation: Pair) -> Pads:
     """Returns (low, high) for height and width."""
     if isinstance(padding, str):
         extent = [_extent(kernel, dilation, i) for i in (0, 1)]
@@ -134,9 +129,8 @@ def _explicit(
     return tuple(map(tuple, padding))
 
 
-def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding, dilation: Pair) -> Array:
+def _depthwise(x: Array, kernel: Array, strides: Pair, pads: Pads, dilation: Pair) -> Array:
     """Depthwise convolution as a sum of shifted maps; the derivative by the kernel goes by rows."""
-    pads = _explicit(padding, x, kernel, strides, dilation)
     apply = jax.custom_jvp(functools.partial(_shifted_sum, strides=strides, dilation=dilation))
     apply.defjvps(
         lambda x_dot, out, x, kernel: _shifted_sum(x_dot, kernel, strides, dilation),
