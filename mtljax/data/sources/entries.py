@@ -51,6 +51,11 @@ class Opening:
     group: str | None = None
     decoder: Decoder = "turbo"
 
+    def require_channels(self, place: str) -> None:
+        """Raises ValueError, which names `place`, if images would have no channel."""
+        if self.channels < 1:
+            raise ValueError(f"{place}: channels must be >= 1, not {self.channels}")
+
     def source(
         self,
         root: Path,
@@ -67,8 +72,7 @@ class Opening:
         Raises:
           ValueError: An argument is invalid, or a group is in several splits.
         """
-        if self.channels < 1:
-            raise ValueError(f"{root}: channels must be >= 1, not {self.channels}")
+        self.require_channels(str(root))
         entries = drop_without_split(entries, notes)
         if not entries:
             raise ValueError(f"{root}: no image has a label of any task")

@@ -75,10 +75,9 @@ def folder(
       validation, test: Share of these rows, without a split column.
       seed: Seed of the split, likewise.
     """
-    if channels < 1:
-        raise ValueError(f"source folder: channels must be >= 1, not {channels}")
-    root, notes = find_folder(path), NoteCounter()
     opening = Opening(size, channels, validation, test, seed, decoder=decoder)
+    opening.require_channels("source folder")
+    root, notes = find_folder(path), NoteCounter()
     if table is None and not has_tables(root) and all(r.key.endswith(".json") for r in requests):
         return _without_table(root, opening, requests)
     files = find_tables(root, table)
@@ -99,10 +98,7 @@ def folder(
     values = list(zip(splits, *columns, strict=True))
     kept = without_repeated(content, images.files, values, faults, notes, merged)
 
-    examples = _examples(content, images.files, labels, members, faults).at(kept)
-    examples = dataclasses.replace(
-        examples, channels=channels, size=read_size(size, "folder"), decoder=decoder
-    )
+    examples = _examples(content, images.files, labels, members, faults, opening).at(kept)
     unnamed = "train" if any(splits) else ""
     of_row = [splits[i] or unnamed for i in kept]
     parts = opening.split([images.names[i] for i in kept], examples.members, of_row, notes)
@@ -135,6 +131,7 @@ def _examples(
     labels: Sequence[Labels],
     members: Sequence[Membership],
     faults: Mapping[int, str],
+    opening: Opening,
 ) -> FileExamples:
     """Returns the examples of all rows, with the places of the faults."""
     examples = FileExamples(
@@ -143,9 +140,10 @@ def _examples(
         numbers=tuple(_number(table, i) for i in range(len(table.rows))),
         columns=tuple(of_task.values for of_task in labels),
         tasks=tuple(of_task.task for of_task in labels),
-        channels=3,
-        size=None,
+        channels=opening.channels,
+        size=read_size(opening.size, "folder"),
         members=tuple(members),
+        decoder=opening.decoder,
     )
     unusable = {i: f"{examples.place(i)}: {fault}" for i, fault in faults.items()}
     return dataclasses.replace(examples, unusable=unusable)
