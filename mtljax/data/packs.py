@@ -186,8 +186,5 @@ class PackWriter:
 
 def _is_alike(part: PyTree, other: PyTree) -> bool:
     """True if two trees have the same structure, shapes and types."""
-    kind = lambda leaf: (leaf.shape, leaf.dtype)
-    same_parts = str(jax.tree.structure(part)) == str(jax.tree.structure(other))
-    return same_parts and list(map(kind, jax.tree.leaves(part))) == list(
-        map(kind, jax.tree.leaves(other))
-    )
+    kinds = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    return kinds(part) == kinds(other)
