@@ -104,4 +104,5 @@ def test_curvature_of_attention_is_computed_in_forward_mode(on_gpu):
 def test_balancers_that_look_ahead_train_a_vision_transformer(on_gpu):
     trunk = {"width": 8, "heads": 1, "depth": 1, "stages": 1, "patch": 2, "image_size": 4}
     state, step = make(make_balancer("auto_lambda"), model=make_model("vit_ti", **trunk))
-    jax.jit(step).lower(state, make_batch(0))
+    after, _ = jax.jit(step).lower(state, make_batch(0)).out_info
+    assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, state.params)
