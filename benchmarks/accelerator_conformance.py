@@ -9,14 +9,15 @@
 Tolerances are those of the CPU.
 """
 
-import argparse
-import json
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+
+from workloads import run_cases
 
 ROOT = Path(__file__).parent.parent
 PROCESSES = min(8, (os.cpu_count() or 1) // 2)
@@ -54,23 +55,17 @@ def run(paths, environment):
     return count, failed
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("suites", nargs="*", default=list(SUITES), help=", ".join(SUITES))
-    parser.add_argument("--small", action="store_true", help="few tests")
-    flags = parser.parse_args()
-    for suite in flags.suites:
-        environment = dict(os.environ)
-        environment.setdefault("MTLJAX_TEST_PLATFORM", "default")
-        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share the device
-        if suite == "steps":
-            environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
-        count, failed = run((SMALL if flags.small else SUITES)[suite], environment)
-        row = {"workload": "conformance", "side": "mtljax", "variant": suite, "measured": count}
-        print(json.dumps(row | {"failed": failed}), flush=True)
+def measure(suite, small):
+    """Returns the row of one suite."""
+    environment = dict(os.environ)
+    environment.setdefault("MTLJAX_TEST_PLATFORM", "default")
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share the device
+    if suite == "steps":
+        environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+    count, failed = run((SMALL if small else SUITES)[suite], environment)
+    return {"measured": count, "failed": failed}
 
 
 if __name__ == "__main__":
-    main()
+    suites = {suite: functools.partial(measure, suite) for suite in SUITES}
+    run_cases("conformance", suites, __doc__)

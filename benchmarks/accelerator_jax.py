@@ -9,43 +9,15 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from accelerator_workloads import CENTER_DEPTH, make_batch, run_worker, timings
 from flops import count
 from timing import round_times
+from workloads import run_worker, timings
+from workloads_jax import examples, network
 
 from mtljax import compiler_options, create_state, make_train_step, use_compile_cache
 from mtljax.balancing import BALANCERS
-from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.tasks import Classification, Depth, Normals, Segmentation
-
-
-def network(workload):
-    """Returns (model, tasks)."""
-    if workload.classes is None:
-        decoder = {"decoder": "aspp", "width": workload.decoder_width}
-        tasks = [
-            Segmentation(name="segmentation", num_classes=13, ignore=-1, **decoder),
-            Depth(name="depth", center=CENTER_DEPTH, **decoder),
-            Normals(name="normals", **decoder),
-        ]
-    else:
-        tasks = [
-            Classification(name=f"t{i}", num_classes=classes)
-            for i, classes in enumerate(workload.classes)
-        ]
-    trunk = TRUNKS[workload.trunk](**dict(workload.options))
-    return build(trunk, FUSIONS["none"], tasks), tasks
-
-
-def examples(workload, tasks):
-    """Returns the batch of the train step, on the device."""
-    image, labels = make_batch(workload)
-    names = [task.name for task in tasks]
-    present = {name: np.ones(workload.batch_size, bool) for name in names}
-    labels = dict(zip(names, labels, strict=True))
-    return jax.device_put({"image": image, "labels": labels, "present": present})
+from mtljax.training.executors import compile_step, cost_of
 
 
 @functools.cache
@@ -56,15 +28,6 @@ def train_flops(workload):
     init = functools.partial(model.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), image)
     return 3 * count(functools.partial(model.apply, train=False), variables, image)
-
-
-def peak_memory(compiled):
-    """Bytes of the arguments, outputs and temporaries of a compiled step."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return None
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return memory.argument_size_in_bytes + outputs + memory.temp_size_in_bytes
 
 
 def measure(workload, name, options, seconds):
@@ -79,11 +42,9 @@ def measure(workload, name, options, seconds):
     )
     state = create(jax.random.key(0), batch)
     start = time.perf_counter()
-    step = jax.jit(
-        make_train_step(*parts, **options), donate_argnums=0, compiler_options=compiler_options()
-    )
-    compiled = step.lower(state, batch).compile()
-    compile_seconds = time.perf_counter() - start
+    step = jax.jit(make_train_step(*parts, **options), donate_argnums=0)
+    compiled = compile_step(step.trace(state, batch))
+    cost = cost_of(compiled, time.perf_counter() - start)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     def call():
@@ -94,8 +55,8 @@ def measure(workload, name, options, seconds):
     if int(state.skipped):
         raise ValueError(f"{int(state.skipped)} updates were not finite")
     return timings(workload, times) | {
-        "compile_seconds": compile_seconds,
-        "peak_bytes": peak_memory(compiled),
+        "compile_seconds": cost.compile_seconds,
+        "peak_bytes": cost.memory_bytes,
         "parameters": parameters,
         "flops_per_image": train_flops(workload),
         "device": jax.devices()[0].device_kind,

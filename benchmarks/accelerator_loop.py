@@ -8,10 +8,8 @@
   reports; all programs come from the compile cache
 """
 
-import argparse
 import csv
 import dataclasses
-import json
 import os
 import tempfile
 import time
@@ -22,10 +20,12 @@ import jax
 import numpy as np
 from PIL import Image
 from timing import round_times
+from workloads import run_cases
 
-from mtljax import Data, Experiment, compiler_options, find_experiment, use_compile_cache
+from mtljax import Data, Experiment, find_experiment, use_compile_cache
 from mtljax.build import train_step
 from mtljax.tasks import Classification, Regression
+from mtljax.training.executors import compile_step
 from mtljax.training.loop import train_group
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
@@ -93,17 +93,14 @@ def jpeg(small):
         step = bare_step(experiment, programs, seconds=0.5 if small else 5)
         loop = result.examples_per_second
         measured = {"loop images/s": loop, "step images/s": step, "seconds to write": written}
-        return {"ratio": loop / step, "measured": measured}
+        return {"ratio": loop / step, "measured": measured, "device": device()}
 
 
 def bare_step(experiment, programs, seconds):
     """Images per second of the compiled step, on one batch on the device."""
     state, batch = programs.create(0), programs.executor([0], 0).batch(0)
-    step = jax.jit(
-        train_step(experiment, programs.setup.parts),
-        donate_argnums=0,
-        compiler_options=compiler_options(),
-    )
+    step = jax.jit(train_step(experiment, programs.setup.parts), donate_argnums=0)
+    step = compile_step(step.trace(state, batch))
 
     def call():
         nonlocal state
@@ -126,28 +123,17 @@ def seeds(small):
                 train_group(runs[:count], folders, programs, quiet=True, report=False)
                 times.append(time.perf_counter() - start)
     one, five = (np.median(times[1:] or times) for times in seconds.values())
-    return {"ratio": five / one, "measured": {"one seed, s": one, "five seeds, s": five}}
+    measured = {"one seed, s": one, "five seeds, s": five}
+    return {"ratio": five / one, "measured": measured, "device": device()}
+
+
+def device():
+    return jax.devices()[0].device_kind
 
 
 CASES = {"jpeg": jpeg, "seeds": seeds}
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--small", action="store_true", help="tiny shapes")
-    flags = parser.parse_args()
-    use_compile_cache()
-    for case in flags.cases:
-        row = {"workload": "loop", "side": "mtljax", "variant": case}
-        try:
-            row |= CASES[case](flags.small) | {"device": jax.devices()[0].device_kind}
-        except Exception as error:  # the other case may still run
-            row["error"] = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        print(json.dumps(row), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    use_compile_cache()
+    run_cases("loop", CASES, __doc__)

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerator_workloads import (
+from timing import round_times
+from torch import nn
+from workloads import (
     CENTER_DEPTH,
     DENSE_OUTPUTS,
     make_batch,
     run_worker,
     timings,
 )
-from timing import round_times
-from torch import nn
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from support import torch_models  # noqa: E402

@@ -20,85 +20,50 @@ import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
+from workloads import Workload
 
 from mtljax.utils.memory import ALLOCATOR
 
-WIDTHS, CLASSES, TASKS = (16, 32, 64, 128), 10, 4
-GROUPS = {"twin": ("batch", "group", "none"), "resnet18": ("batch",), "scan": (), "seeds": ()}
+WIDTHS, NORMS = (16, 32, 64, 128), ("batch", "group", "none")
+PARTS = ("twin", "resnet18", "scan", "seeds")
 
 
-def data(batch, size, tasks):
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
-    return image, rng.integers(CLASSES, size=(tasks, batch)).astype(np.int32)
+def cnn(norm, batch, size):
+    options = (("widths", WIDTHS), ("norm", norm))
+    return Workload("cnn", (batch, size, size), (10,) * 4, options)
 
 
-def jax_parts(trunk, batch, size, tasks):
-    """Returns (step, state, examples) of mtljax, not compiled."""
-    import jax
-    import optax
-
-    from mtljax import create_state, make_train_step
-    from mtljax.balancing import BALANCERS
-    from mtljax.models import FUSIONS, TRUNKS, build
-    from mtljax.tasks import Classification
-
-    image, labels = data(batch, size, tasks)
-    kinds = [Classification(name=f"t{i}", num_classes=CLASSES) for i in range(tasks)]
-    name, options = trunk
-    model = build(TRUNKS[name](**options), FUSIONS["none"], kinds)
-    examples = {
-        "image": jax.numpy.asarray(image),
-        "labels": {t.name: jax.numpy.asarray(labels[i]) for i, t in enumerate(kinds)},
-        "present": {t.name: jax.numpy.ones(batch, bool) for t in kinds},
-    }
-    parts = model, kinds, BALANCERS["ew"](), optax.sgd(0.01)
-    state = create_state(jax.random.key(0), *parts, examples)
-    return make_train_step(*parts), state, examples
-
-
-def jax_call(trunk, batch, size, tasks, form="step"):
+def jax_call(workload, form="step"):
     """Returns a function that runs one train step; see `forms` for others."""
     import jax
+    from workloads_jax import sgd_step, step_call
 
-    from mtljax import compiler_options
+    from mtljax.balancing import BALANCERS
 
-    step, state, examples = jax_parts(trunk, batch, size, tasks)
+    step, state, batch = sgd_step(workload, BALANCERS["ew"]())
     stack = lambda n: jax.tree.map(lambda x: jax.numpy.stack([x] * n), state)
     forms = {
-        "step": (lambda s, x: step(s, x)[0], state),
-        "scan": (lambda s, x: jax.lax.scan(lambda s, _: (step(s, x)[0], 0), s, length=4)[0], state),
-        "vmap": (lambda s, x: jax.vmap(lambda s: step(s, x)[0])(s), stack(3)),
-        "map": (lambda s, x: jax.lax.map(lambda s: step(s, x)[0], s), stack(3)),
+        "step": (step, state),
+        "scan": (lambda s, x: jax.lax.scan(lambda s, _: (step(s, x), 0), s, length=4)[0], state),
+        "vmap": (jax.vmap(step, (0, None)), stack(3)),
+        "map": (lambda s, x: jax.lax.map(lambda s: step(s, x), s), stack(3)),
     }
     function, state = forms[form]
-    options = compiler_options(use="convolution")
-    run = jax.jit(function, donate_argnums=0, compiler_options=options)
-
-    def call():
-        nonlocal state
-        state = run(state, examples)
-        jax.block_until_ready(state.params)
-
-    return call
+    return step_call(function, state, batch)
 
 
-def torch_call(trunk, batch, size, tasks, channels_last):
+def torch_call(workload, channels_last):
     """Returns a function that runs the same train step in PyTorch."""
     import steps_torch
     import torch
 
-    image, labels = data(batch, size, tasks)
-    step = steps_torch.plain_step(trunk, image, labels)
-    return step(torch.channels_last if channels_last else torch.contiguous_format)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return steps_torch.plain_step(workload, layout)
 
 
 def serve(connection, make, arguments):
     """Process of one side: receives a number of calls, sends the seconds per call."""
     call = make(**arguments)
-    call()
-    call()
     connection.send("ready")
     while repeats := connection.recv():
         start = time.perf_counter()
@@ -139,14 +104,13 @@ def compare(sides, rounds):
     return times
 
 
-def beside_torch(name, trunk, batch, size, tasks, flags):
+def beside_torch(name, workload, flags):
     """Prints one row of images/s."""
-    options = {"trunk": trunk, "batch": batch, "size": size, "tasks": tasks}
-    sides = {"mtljax": Side(jax_call, **options)}
+    sides = {"mtljax": Side(jax_call, workload=workload)}
     for layout in (False, True):
-        sides[f"torch{layout:d}"] = Side(torch_call, **options, channels_last=layout)
+        sides[f"torch{layout:d}"] = Side(torch_call, workload=workload, channels_last=layout)
     times = compare(sides, flags.rounds)
-    rates = {side: batch / statistics.median(t) for side, t in times.items()}
+    rates = {side: workload.batch_size / statistics.median(t) for side, t in times.items()}
     ratios = {
         side: statistics.median(b / a for a, b in zip(times["mtljax"], times[side], strict=True))
         for side in ("torch0", "torch1")
@@ -160,8 +124,8 @@ def beside_torch(name, trunk, batch, size, tasks, flags):
 
 def relative(name, factors, flags):
     """Prints the time of other forms of the step, divided by that of single steps."""
-    options = {"trunk": ("cnn", {"widths": WIDTHS}), "batch": 32, "size": 32, "tasks": TASKS}
-    sides = {form: Side(jax_call, **options, form=form) for form in ("step", *factors)}
+    workload = cnn("group", 32, 32)
+    sides = {form: Side(jax_call, workload=workload, form=form) for form in ("step", *factors)}
     times = compare(sides, flags.rounds)
     for form, count in factors.items():
         ratios = [t / one for t, one in zip(times[form], times["step"], strict=True)]
@@ -172,8 +136,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", default=list(GROUPS), metavar="PART")
-    parser.add_argument("--norms", nargs="+", default=GROUPS["twin"], choices=GROUPS["twin"])
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART")
+    parser.add_argument("--norms", nargs="+", default=NORMS, choices=NORMS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--default-allocator", action="store_true", help="the system's default")
     flags = parser.parse_args()
@@ -188,10 +152,9 @@ def main():
     print(f"{columns} {'channels_last':>15} {'ratio':>6}")
     if "twin" in flags.parts:
         for norm in flags.norms:
-            trunk = "cnn", {"widths": WIDTHS, "norm": norm}
-            beside_torch(f"cnn 64x64, {norm}", trunk, 64, 64, TASKS, flags)
+            beside_torch(f"cnn 64x64, {norm}", cnn(norm, 64, 64), flags)
     if "resnet18" in flags.parts:
-        beside_torch("resnet18 64x64", ("resnet18", {}), 32, 64, 1, flags)
+        beside_torch("resnet18 64x64", Workload("resnet18", (32, 64, 64), (10,)), flags)
     if "scan" in flags.parts:
         relative("scan", {"scan": 4}, flags)
     if "seeds" in flags.parts:

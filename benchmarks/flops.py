@@ -5,7 +5,7 @@ import math
 import jax
 from jax.extend import core
 
-from mtljax.models.convolution import conv_p
+from mtljax.models.convolution import CONVOLUTIONS
 
 PEAK_TFLOPS = {
     "B200": 2250,
@@ -22,8 +22,6 @@ PEAK_TFLOPS = {
     "TPU v4": 275,
 }
 """Part of a device's name -> dense bf16 TFLOP/s in its datasheet; the first match counts."""
-
-CONVOLUTIONS = "conv_general_dilated", conv_p.name
 
 
 def peak_tflops(device_kind):

@@ -9,56 +9,31 @@ more than 1.15 times the fastest.
 """
 
 import argparse
-import functools
 import statistics
 import sys
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 from timing import timed
+from workloads import Workload
+from workloads_jax import sgd_step, step_call
 
-from mtljax import compiler_options, create_state, make_train_step
 from mtljax.balancing import BALANCERS
-from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.tasks import Classification
 
 PULLBACKS = ("auto", "loop", 2, 4, 8, "vmap")
 CASES = {
-    "mlp": (functools.partial(TRUNKS["mlp"], widths=(256, 256)), 16, 64),
-    "cnn": (functools.partial(TRUNKS["cnn"], widths=(16, 32, 64), norm="none"), 32, 32),
-    "resnet18": (functools.partial(TRUNKS["resnet18"], norm="group"), 32, 8),
-    "vit_ti": (functools.partial(TRUNKS["vit_ti"], patch=8), 32, 16),
+    "mlp": ("mlp", 16, 64, (("widths", (256, 256)),)),
+    "cnn": ("cnn", 32, 32, (("widths", (16, 32, 64)), ("norm", "none"))),
+    "resnet18": ("resnet18", 32, 8, (("norm", "group"),)),
+    "vit_ti": ("vit_ti", 32, 16, (("patch", 8),)),
 }
-"""Trunk: (factory, image size, batch size)."""
+"""Name -> (trunk, image size, batch size, options of the trunk)."""
 
 
-def step_call(trunk, size, batch, num_tasks, pullback):
+def pcgrad_call(case, num_tasks, pullback):
     """Returns a function without arguments that runs one train step."""
-    tasks = [Classification(name=f"t{i}", num_classes=10) for i in range(num_tasks)]
-    parts = build(trunk(), FUSIONS["none"], tasks), tasks, BALANCERS["pcgrad"](), optax.sgd(0.01)
-    rng = np.random.default_rng(0)
-    examples = {
-        "image": jnp.asarray(rng.normal(size=(batch, size, size, 3)), jnp.float32),
-        "labels": {t.name: jnp.asarray(rng.integers(10, size=batch)) for t in tasks},
-        "present": {t.name: jnp.ones(batch, bool) for t in tasks},
-    }
-    state = create_state(jax.random.key(0), *parts, examples)
-    step = jax.jit(
-        make_train_step(*parts, pullback=pullback),
-        donate_argnums=0,
-        compiler_options=compiler_options(),
-    )
-    state, _ = step(state, examples)
-
-    def call():
-        nonlocal state
-        state, _ = step(state, examples)
-        jax.block_until_ready(state.params)
-
-    call()
-    return call
+    trunk, size, batch, options = case
+    workload = Workload(trunk, (batch, size, size), (10,) * num_tasks, options)
+    return step_call(*sgd_step(workload, BALANCERS["pcgrad"](), pullback=pullback))
 
 
 def main():
@@ -76,7 +51,7 @@ def main():
     for trunk in flags.trunks:
         for num_tasks in flags.tasks:
             calls = {
-                pullback: step_call(*CASES[trunk], num_tasks, pullback)
+                pullback: pcgrad_call(CASES[trunk], num_tasks, pullback)
                 for pullback in PULLBACKS
                 if not isinstance(pullback, int) or pullback < num_tasks
             }

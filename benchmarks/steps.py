@@ -19,22 +19,26 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from timing import timed
+from workloads import Workload
+from workloads_jax import sgd_step, step_call
 
-from mtljax import compiler_options, create_state, make_train_step, parallel
+from mtljax import compiler_options, parallel
 from mtljax.balancing import BALANCERS, Needs
-from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.tasks import Classification
 
 try:
     import steps_torch
 except ImportError:
     steps_torch = None
 
-TORCHJD = ("pcgrad", "mgda", "upgrad", "imtl_g", "config")
-"""Balancers that are compared with TorchJD."""
+TORCHJD = {
+    "pcgrad": "PCGrad",
+    "mgda": "MGDA",
+    "upgrad": "UPGrad",
+    "imtl_g": "IMTLG",
+    "config": "ConFIG",
+}
+"""Balancers that are compared with TorchJD -> its aggregator."""
 WIDTHS = (16, 32, 64)
 LAYERS = [(32, 3, 16), (32, 16, 16), (16, 16, 32), (16, 32, 32), (8, 32, 64), (8, 64, 64)]
 """Image size, input channels and output channels of the convolutions."""
@@ -44,38 +48,15 @@ def make(name, num_tasks):
     return BALANCERS[name](**({"weights": (1.0,) * num_tasks} if name == "fixed" else {}))
 
 
-def data(num_tasks, batch):
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(batch, 32, 32, 3)).astype(np.float32)
-    return image, rng.integers(10, size=(num_tasks, batch))
+def workload_of(num_tasks, batch):
+    options = (("widths", WIDTHS), ("norm", "none"))
+    return Workload("cnn", (batch, 32, 32), (10,) * num_tasks, options)
 
 
 def mtljax_step(name, num_tasks, batch, level="parameters"):
     """Returns a function without arguments that runs one train step."""
-    tasks = [Classification(name=f"t{i}", num_classes=10) for i in range(num_tasks)]
-    model = build(TRUNKS["cnn"](widths=WIDTHS, norm="none"), FUSIONS["none"], tasks)
-    image, labels = data(num_tasks, batch)
-    examples = {
-        "image": jnp.asarray(image),
-        "labels": {t.name: jnp.asarray(labels[i]) for i, t in enumerate(tasks)},
-        "present": {t.name: jnp.ones(batch, bool) for t in tasks},
-    }
-    parts = model, tasks, make(name, num_tasks), optax.sgd(0.01)
-    state = create_state(jax.random.key(0), *parts, examples, level=level)
-    step = jax.jit(
-        make_train_step(*parts, level=level),
-        donate_argnums=0,
-        compiler_options=compiler_options(use="convolution"),
-    )
-    state, _ = step(state, examples)
-
-    def call():
-        nonlocal state
-        state, _ = step(state, examples)
-        jax.block_until_ready(state.params)
-
-    call()
-    return call
+    workload, balancer = workload_of(num_tasks, batch), make(name, num_tasks)
+    return step_call(*sgd_step(workload, balancer, level))
 
 
 def convolution_ratios(batch):
@@ -123,7 +104,9 @@ def measure(name, level, num_tasks, batch, references, rounds, repeats):
     call = mtljax_step(name, num_tasks, batch, level)
     references = dict(references, TorchJD=None)
     if steps_torch and name in TORCHJD and level == "parameters":
-        references["TorchJD"] = steps_torch.torchjd_step(name, WIDTHS, *data(num_tasks, batch))
+        references["TorchJD"] = steps_torch.torchjd_step(
+            TORCHJD[name], workload_of(num_tasks, batch)
+        )
     ratios = {reference: [] for reference in references}
     for _ in range(rounds):
         seconds = timed(call, repeats)
@@ -139,7 +122,7 @@ def benchmark(num_tasks, flags, convolutions):
     repeats = 3 if num_tasks >= 10 else 6
     references = {"ew": mtljax_step("ew", num_tasks, batch), "loop": None}
     if steps_torch:
-        references["loop"] = steps_torch.loop_step(WIDTHS, *data(num_tasks, batch))
+        references["loop"] = steps_torch.loop_step(workload_of(num_tasks, batch))
     print(f"{num_tasks} tasks, batch {batch}")
     print(f"  {'balancer':10} {'level':11} {'x ew':>7} {'TorchJD/mtljax':>15} {'loop/mtljax':>12}")
     missed, costs = [], {}

@@ -1,11 +1,9 @@
 """PyTorch and TorchJD counterparts of the train steps in benchmarks/steps.py."""
 
 import torch
+from accelerator_torch import make_trunk
 from torch import nn
-
-TORCHJD = {"pcgrad": "PCGrad", "mgda": "MGDA", "upgrad": "UPGrad", "imtl_g": "IMTLG"}
-TORCHJD["config"] = "ConFIG"
-"""Balancer -> TorchJD aggregator."""
+from workloads import make_batch
 
 
 def convolution_passes(image, kernel, out):
@@ -42,77 +40,25 @@ def cnn(widths, norm="none"):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), last
 
 
-class Block(nn.Module):
-    """Plain block of a ResNet."""
-
-    def __init__(self, inputs, width, stride):
-        super().__init__()
-        conv = lambda i, size, stride: nn.Conv2d(i, width, size, stride, size // 2, bias=False)
-        self.path = nn.Sequential(
-            *(conv(inputs, 3, stride), nn.BatchNorm2d(width), nn.ReLU()),
-            *(conv(width, 3, 1), nn.BatchNorm2d(width)),
-        )
-        same = stride == 1 and inputs == width
-        self.skip = nn.Sequential(
-            *([] if same else [conv(inputs, 1, stride), nn.BatchNorm2d(width)])
-        )
-
-    def forward(self, x):
-        return nn.functional.relu(self.path(x) + self.skip(x))
-
-
-def resnet18():
-    """Returns (ResNet-18 with the ImageNet stem, its number of features)."""
-    layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    layers.append(nn.MaxPool2d(3, 2, 1))
-    last = 64
-    for width in (64, 128, 256, 512):
-        for i in range(2):
-            layers.append(Block(last, width, 2 if i == 0 and width > 64 else 1))
-            last = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), last
-
-
-def plain_step(trunk, image, labels):
-    """Returns a function of a memory format that returns one step of SGD on the summed loss."""
-    name, options = trunk
-    net, last = {"cnn": cnn, "resnet18": resnet18}[name](**options)
-
-    def make(memory_format):
-        torch.manual_seed(0)
-        heads = nn.ModuleList(nn.Linear(last, 10) for _ in labels)
-        x = torch.tensor(image).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
-        targets = [torch.tensor(label, dtype=torch.long) for label in labels]
-        net.to(memory_format=memory_format)
-        optimizer = torch.optim.SGD([*net.parameters(), *heads.parameters()], lr=0.01)
-
-        def call():
-            optimizer.zero_grad()
-            features = net(x)
-            losses = [
-                nn.functional.cross_entropy(head(features), target)
-                for head, target in zip(heads, targets, strict=True)
-            ]
-            (sum(losses) / len(losses)).backward()
-            optimizer.step()
-
-        return call
-
-    return make
-
-
-def network(widths, image, labels):
-    """Returns (trunk, heads, optimizer, forward); image [B, H, W, C], labels [T, B]."""
+def network(workload, layout=torch.contiguous_format):
+    """Returns (trunk, heads, optimizer, forward) for classification tasks."""
     torch.manual_seed(0)
-    trunk, last = cnn(widths)
-    heads = nn.ModuleList(nn.Linear(last, 10) for _ in labels)
-    image = torch.tensor(image).permute(0, 3, 1, 2).contiguous()
+    if workload.trunk == "cnn":
+        trunk, width = cnn(**dict(workload.options))
+    else:
+        trunk, width = make_trunk(workload)
+    heads = nn.ModuleList(nn.Linear(width, count) for count in workload.classes)
+    trunk.to(memory_format=layout)
+    image, labels = make_batch(workload)
+    image = torch.tensor(image).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    labels = [torch.tensor(label, dtype=torch.long) for label in labels]
     optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.01)
 
     def forward():
         features = trunk(image)
+        features = features if workload.trunk == "cnn" else features[1]  # beside its stages
         losses = [
-            nn.functional.cross_entropy(head(features), torch.tensor(label))
+            nn.functional.cross_entropy(head(features), label)
             for head, label in zip(heads, labels, strict=True)
         ]
         return features, losses
@@ -120,9 +66,23 @@ def network(widths, image, labels):
     return trunk, heads, optimizer, forward
 
 
-def loop_step(widths, image, labels):
+def plain_step(workload, layout):
+    """Returns a function that runs one step on the mean of the losses; calls it once."""
+    _, _, optimizer, forward = network(workload, layout)
+
+    def call():
+        optimizer.zero_grad()
+        _, losses = forward()
+        (sum(losses) / len(losses)).backward()
+        optimizer.step()
+
+    call()
+    return call
+
+
+def loop_step(workload):
     """Returns a function that runs one step, with one `autograd.grad` per task."""
-    trunk, heads, optimizer, forward = network(widths, image, labels)
+    trunk, heads, optimizer, forward = network(workload)
     params = list(trunk.parameters())
 
     def call():
@@ -144,12 +104,12 @@ def loop_step(widths, image, labels):
     return call
 
 
-def torchjd_step(name, widths, image, labels):
+def torchjd_step(aggregator, workload):
     """Returns a function that runs one step with TorchJD."""
     from torchjd import aggregation, autojac
 
-    trunk, _, optimizer, forward = network(widths, image, labels)
-    aggregator = getattr(aggregation, TORCHJD[name])()
+    trunk, _, optimizer, forward = network(workload)
+    aggregator = getattr(aggregation, aggregator)()
     params = list(trunk.parameters())
 
     def call():

@@ -211,3 +211,7 @@ conv_p.def_abstract_eval(_shape)
 ad.defbilinear(conv_p, _input_gradient, _kernel_gradient)
 batching.primitive_batchers[conv_p] = _batch
 mlir.register_lowering(conv_p, mlir.lower_fun(_conv, multiple_results=False))
+
+SLOW_IN_LOOPS = {jax.lax.conv_general_dilated_p.name}
+"""Primitives that are many times slower inside a loop on CPU."""
+CONVOLUTIONS = SLOW_IN_LOOPS | {conv_p.name}

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, PyTree
 
 from mtljax.compilation import Use, compiler_options
 from mtljax.data.pipeline import BatchSampler
-from mtljax.models.convolution import conv_p
+from mtljax.models.convolution import CONVOLUTIONS, SLOW_IN_LOOPS
 from mtljax.parallel import Placement
 from mtljax.step.state import TrainState
 from mtljax.training.pace import Pace, Part
@@ -26,9 +26,6 @@ from mtljax.utils.terminal import phase
 
 StepResult = tuple[TrainState, PyTree]
 """State after a step, and its logs."""
-SLOW_IN_LOOPS = {"conv_general_dilated"}
-"""Primitives that are many times slower inside a loop on CPU."""
-CONVOLUTIONS = SLOW_IN_LOOPS | {conv_p.name}
 Step = Callable[[TrainState, Any], StepResult]
 Rows = Int[Array, "chunk *S B"]
 Index = Int[Array, ""]
@@ -161,8 +158,8 @@ class DeviceDataProgram:
         self.loops = jax.default_backend() != "cpu" or not uses(SLOW_IN_LOOPS, traced.jaxpr)
         if not self.loops:
             traced = self._one.trace(*arguments)
-        self._compiled = _compiled(traced)
-        self.cost = _cost(self._compiled, time.perf_counter() - start)
+        self._compiled = compile_step(traced)
+        self.cost = cost_of(self._compiled, time.perf_counter() - start)
 
 
 NEVER = StopSignal()
@@ -206,8 +203,8 @@ class HostDataProgram:
         if self._compiled is None:
             start = time.perf_counter()
             with stop.interruptible(), phase("compiling the train step"):
-                self._compiled = _compiled(self._step.trace(state, batch))
-            self.cost = _cost(self._compiled, time.perf_counter() - start)
+                self._compiled = compile_step(self._step.trace(state, batch))
+            self.cost = cost_of(self._compiled, time.perf_counter() - start)
 
     def __call__(self, state: TrainState, batch: PyTree) -> StepResult:
         """Takes a step; `compile` must have been called."""
@@ -252,13 +249,14 @@ class HostDataExecutor:
         return None if batch is None else self.program.placement.shard(batch)
 
 
-def _compiled(traced: Any) -> Any:
+def compile_step(traced: Any) -> Any:
     """Compiles a traced step with the options for its kind."""
     use: Use = "convolution" if uses(CONVOLUTIONS, traced.jaxpr) else "train"
     return traced.lower().compile(compiler_options(use=use))
 
 
-def _cost(compiled: Any, seconds: float) -> Cost:
+def cost_of(compiled: Any, seconds: float) -> Cost:
+    """Returns the cost of a program that was compiled in some seconds."""
     memory = compiled.memory_analysis()
     if memory is None:
         return Cost(seconds)

@@ -14,12 +14,12 @@ from mtljax.compilation import AheadOfTime, compiler_options
 from mtljax.data import pipeline
 from mtljax.evaluation.constant_predictor import constant_outputs
 from mtljax.evaluation.evaluator import Evaluator, make_evaluator
+from mtljax.models.convolution import CONVOLUTIONS
 from mtljax.optim.schedules import Plateau, make_schedule
 from mtljax.step.state import TrainState
 from mtljax.step.telemetry import make_telemetry
 from mtljax.tasks.metric import SplitMetrics
 from mtljax.training.executors import (
-    CONVOLUTIONS,
     DeviceDataExecutor,
     DeviceDataProgram,
     HostDataExecutor,

@@ -16,7 +16,7 @@ import accelerator  # noqa: E402
 import accelerator_jax  # noqa: E402
 import accelerator_table  # noqa: E402
 import flops  # noqa: E402
-from accelerator_workloads import SMALL, WORKLOADS, parse_variant  # noqa: E402
+from workloads import SMALL, WORKLOADS, parse_variant  # noqa: E402
 
 
 def test_products_convolutions_and_loops_are_counted_by_hand():

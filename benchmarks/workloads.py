@@ -1,7 +1,8 @@
-"""Networks, shapes and batches that benchmarks/accelerator.py measures in every library."""
+"""Networks, shapes and batches that the benchmarks measure in several libraries."""
 
 import argparse
 import dataclasses
+import functools
 import json
 import statistics
 from typing import Any
@@ -100,17 +101,44 @@ def run_worker(measure, side, description):
     parser.add_argument("--small", action="store_true", help="tiny shapes")
     parser.add_argument("--seconds", type=float, default=3.0, help="measured per variant")
     flags = parser.parse_args()
+
+    def measure_variant(variant):
+        name, options = parse_variant(variant)
+        workload = (SMALL if flags.small else WORKLOADS)[flags.workload]
+        if "tasks" in options:
+            workload = workload.with_tasks(options.pop("tasks"))
+        return measure(workload, name, options, flags.seconds)
+
     for variant in flags.variants:
-        row = {"workload": flags.workload, "side": side, "variant": variant}
-        try:
-            name, options = parse_variant(variant)
-            workload = (SMALL if flags.small else WORKLOADS)[flags.workload]
-            if "tasks" in options:
-                workload = workload.with_tasks(options.pop("tasks"))
-            row |= measure(workload, name, options, flags.seconds)
-        except Exception as error:  # out of memory, say: other variants may still run
-            row["error"] = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        print(json.dumps(row), flush=True)
+        print_row(flags.workload, side, variant, functools.partial(measure_variant, variant))
+
+
+def run_cases(workload, cases, description):
+    """Prints a JSON row per case of the command line.
+
+    Args:
+      workload: Name in the rows.
+      cases: Name -> function of `small`, True for tiny shapes, that returns the row.
+      description: Text of `--help`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", default=list(cases), help=", ".join(cases))
+    parser.add_argument("--small", action="store_true", help="tiny shapes, or few tests")
+    flags = parser.parse_args()
+    for case in flags.cases:
+        print_row(workload, "mtljax", case, lambda case=case: cases[case](flags.small))
+
+
+def print_row(workload, side, variant, measure):
+    """Prints what `measure()` returns, or its error: other variants may still run."""
+    row = {"workload": workload, "side": side, "variant": variant}
+    try:
+        row |= measure()
+    except Exception as error:  # out of memory, say
+        row["error"] = f"{type(error).__name__}: {str(error).strip()[:300]}"
+    print(json.dumps(row), flush=True)
 
 
 def timings(workload, times):
