@@ -38,7 +38,7 @@ def pcgrad() -> base.Balancer:
             return (coefficients, inner - amount[:, None] * gram[other]), None
 
         start = jnp.eye(num_tasks), gram
-        coefficients = jax.lax.scan(project, start, _orders(key, num_tasks))[0][0]
+        coefficients = jax.lax.scan(project, start, random_orders(key, num_tasks))[0][0]
         return jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0), state
 
     return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
@@ -95,7 +95,7 @@ def gradvac(beta: float = 0.01) -> base.Balancer:
             ), None
 
         start = jnp.eye(num_tasks), gram, state["cosines"]
-        (coefficients, _, means), _ = jax.lax.scan(rotate, start, _orders(key, num_tasks))
+        (coefficients, _, means), _ = jax.lax.scan(rotate, start, random_orders(key, num_tasks))
         weights = jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0)
         return weights, {"cosines": means}
 
@@ -177,6 +177,6 @@ def dualproj() -> base.Balancer:
     return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
 
 
-def _orders(key: jax.Array, num_tasks: int) -> jax.Array:
+def random_orders(key: jax.Array, num_tasks: int) -> jax.Array:
     """[step, task]: column i is the random order of tasks j for task i."""
     return jnp.argsort(jax.random.uniform(key, (num_tasks, num_tasks)), axis=0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
+from mtljax.balancing.rows import move_rows, row_norms, scale_rows, zero_rows
 
 _averaging = functools.partial(base.Balancer, needs=base.Needs.JACOBIAN, parameters_only=True)
 
@@ -48,7 +49,7 @@ def moco(
     """
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        rows, equal = _rows(num_tasks, shared), jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
+        rows, equal = zero_rows(num_tasks, shared), jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
         return {"rows": rows, "weights": equal, "steps": jnp.zeros((), jnp.int32)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
@@ -57,9 +58,9 @@ def moco(
         jacobian = signals.jacobian
         if code:
             norms = jnp.sqrt(jnp.diagonal(base.gramian(jacobian)))
-            jacobian = _scaled(jacobian, signals.losses / jnp.maximum(norms, base.TINY))
+            jacobian = scale_rows(jacobian, signals.losses / jnp.maximum(norms, base.TINY))
         rate = beta / step**beta_decay
-        rows = _towards(state["rows"], jacobian, rate, present)
+        rows = move_rows(state["rows"], jacobian, rate, present)
 
         before = jnp.where(present, state["weights"], 0.0)
         mass = jnp.maximum(before.sum(), base.TINY)
@@ -100,14 +101,14 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> base.Balancer:
     """
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
-        return {"rows": _rows(num_tasks, shared), "steps": jnp.zeros((), jnp.int32)}
+        return {"rows": zero_rows(num_tasks, shared), "steps": jnp.zeros((), jnp.int32)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         step = (state["steps"] + 1).astype(jnp.float32)
-        logs = _scaled(signals.jacobian, 1 / jnp.maximum(signals.losses, base.LEAST_LOSS))
-        rows = _towards(state["rows"], logs, 1 - beta / step**beta_decay, present)
-        norms = _norms(rows)
+        logs = scale_rows(signals.jacobian, 1 / jnp.maximum(signals.losses, base.LEAST_LOSS))
+        rows = move_rows(state["rows"], logs, 1 - beta / step**beta_decay, present)
+        norms = row_norms(rows)
         longest = jnp.max(jnp.where(present, norms, 0.0))
         inside = present & (norms > 0)
         weights = jnp.where(inside, longest / jnp.where(inside, norms, 1.0), 0.0)
@@ -139,7 +140,7 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
         zeros = {name: jnp.zeros(num_tasks) for name in ("first", "seen", "log_weights")}
-        return {**zeros, "squares": _rows(num_tasks, shared)}
+        return {**zeros, "squares": zero_rows(num_tasks, shared)}
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
@@ -221,29 +222,3 @@ def _from_text(text: str) -> base.Balancer:
         return BALANCERS[name](**{str(word.arg): read(word.value) for word in words})
     except (SyntaxError, TypeError, ValueError) as error:
         raise ValueError(f"balancer {text!r} cannot be created: {error}") from None
-
-
-def _rows(num_tasks: int, shared: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), shared)
-
-
-def _column(values: Array, leaf: Array) -> Array:
-    return values.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
-
-
-def _scaled(rows: PyTree, by: Array) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf * _column(by, leaf), rows)
-
-
-def _towards(rows: PyTree, target: PyTree, rate: Array, present: Array) -> PyTree:
-    """Moves the rows of present tasks towards the target by `rate`."""
-    rates = jnp.where(present, rate, 0.0)
-    return jax.tree.map(lambda row, new: row + _column(rates, row) * (new - row), rows, target)
-
-
-def _norms(rows: PyTree) -> Array:
-    """Norms of the rows, computed at unit scale, since squares of 1e30 overflow float32."""
-    peak = lambda leaf: jnp.max(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
-    scale = jnp.stack([peak(leaf) for leaf in jax.tree.leaves(rows)]).max(0)
-    safe = jnp.where(scale > 0, scale, 1.0)
-    return scale * jnp.sqrt(jnp.diagonal(base.gramian(_scaled(rows, 1 / safe))))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import scipy.optimize
 
-from mtljax.balancing.conflict import _orders
+from mtljax.balancing.conflict import random_orders
 
 
 def stateless(direction):
@@ -159,7 +159,7 @@ def least_norm(jacobian):
 
 def pcgrad():
     def step(jacobian, losses, key):
-        orders = np.asarray(_orders(key, len(jacobian)))
+        orders = np.asarray(random_orders(key, len(jacobian)))
         total = np.zeros(jacobian.shape[1])
         for i, gradient in enumerate(jacobian):
             projected = gradient.copy()
@@ -179,7 +179,7 @@ def gradvac():
     def step(jacobian, losses, key):
         nonlocal usual
         usual = np.zeros((len(jacobian), len(jacobian))) if usual is None else usual
-        orders = np.asarray(_orders(key, len(jacobian)))
+        orders = np.asarray(random_orders(key, len(jacobian)))
         total = np.zeros(jacobian.shape[1])
         for i, gradient in enumerate(jacobian):
             turned = gradient.copy()
