@@ -14,11 +14,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
-from mtljax.balancing.base import Ahead, Balancer, BalancerSpec, Needs, Signals, aggregate
+from mtljax.balancing.base import (
+    Ahead,
+    Balancer,
+    BalancerSpec,
+    Needs,
+    Signals,
+    WithHeads,
+    preference,
+)
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
 from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
 from mtljax.balancing.fair import fairgrad, imtl, imtl_g, nash_mtl
 from mtljax.balancing.groups import go4align
+from mtljax.balancing.matrix import aggregate
 from mtljax.balancing.min_norm import cagrad, imgrad, mgda
 from mtljax.balancing.momentum import cr_mogm, db_mtl, excess_mtl, moco
 from mtljax.balancing.rates import dwa, famo, gradnorm, rlw
@@ -80,10 +89,11 @@ def describe(name: str) -> Description:
 
 
 __all__ = [
-    "BALANCERS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
-    "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config", "cosmos", "cr_mogm",
-    "db_mtl", "describe", "dualproj", "dwa", "ew", "excess_mtl", "fairgrad", "famo", "fixed",
-    "forum", "from_spec", "gls", "go4align", "graddrop", "gradnorm", "gradvac", "imgrad", "imtl",
-    "imtl_g", "imtl_l", "krum", "mgda", "moco", "modo", "moml", "nash_mtl", "ntkmtl", "pbi",
-    "pcgrad", "rlw", "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
+    "Ahead", "BALANCERS", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
+    "WithHeads", "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config",
+    "cosmos", "cr_mogm", "db_mtl", "describe", "dualproj", "dwa", "ew", "excess_mtl",
+    "fairgrad", "famo", "fixed", "forum", "from_spec", "gls", "go4align", "graddrop",
+    "gradnorm", "gradvac", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "mgda", "moco", "modo",
+    "moml", "nash_mtl", "ntkmtl", "pbi", "pcgrad", "preference", "rlw", "sdmgrad", "si", "stch",
+    "trimmed_mean", "upgrad", "uw", "uw_so",
 ]  # fmt: skip

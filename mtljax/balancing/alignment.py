@@ -1,9 +1,15 @@
 """Methods that correct the conditioning, norms or angles of the task gradients."""
 
+import functools
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mtljax.balancing import base, solvers
+
+_aligning = functools.partial(
+    base.Balancer, init=base.stateless, needs=base.Needs.GRAMIAN, prefers=True
+)
 
 
 @base.with_spec
@@ -40,11 +46,11 @@ def aligned_mtl(scale: str = "min") -> base.Balancer:
             sigma = jnp.sqrt(
                 jnp.sum(jnp.where(resolved, squares, 0.0)) / jnp.maximum(resolved.sum(), 1)
             )
-        part = solvers.matvec(vectors.T, signals.present.astype(jnp.float32))
+        part = solvers.matvec(vectors.T, base.preference(signals))
         weights = solvers.matvec(vectors, jnp.where(resolved, sigma / singular * part, 0.0))
         return jnp.where(signals.present, weights, 0.0), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _aligning(combine=combine)
 
 
 @base.with_spec
@@ -62,8 +68,8 @@ def config() -> base.Balancer:
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         cosines, norms, inside = solvers.unit(signals.gramian, signals.present)
-        equal = inside.astype(jnp.float32)
-        inverse = jnp.where(inside, solvers.pseudo_solve(cosines, equal, inside), 0.0)
+        target = jnp.where(inside, base.preference(signals), 0.0)
+        inverse = jnp.where(inside, solvers.pseudo_solve(cosines, target, inside), 0.0)
         reach = solvers.matvec(cosines, inverse)  # <unit gradient, direction>
         square = solvers.dot(inverse, reach)
         length = jnp.sum(jnp.where(inside, norms * reach, 0.0))
@@ -71,7 +77,7 @@ def config() -> base.Balancer:
         weights = inverse * length / jnp.where(exists, square, 1.0) / norms
         return jnp.where(exists & inside, weights, 0.0), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _aligning(combine=combine)
 
 
 @base.with_spec
@@ -97,6 +103,6 @@ def ntkmtl(exponent: float = 0.5) -> base.Balancer:
         inside = signals.present & (square > 0)
         total = jnp.sum(jnp.where(inside, square, 0.0))
         weights = (total / jnp.where(inside, square, 1.0)) ** exponent
-        return jnp.where(inside, weights, 0.0), state
+        return jnp.where(inside, base.preference(signals) * weights, 0.0), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _aligning(combine=combine)

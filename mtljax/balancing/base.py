@@ -1,4 +1,4 @@
-"""Contract between a balancer and the train step, and `aggregate`, its use on a plain Jacobian."""
+"""Contract between a balancer and the train step, and what balancers share."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 State: TypeAlias = PyTree
 """State of a balancer between steps: any pytree of arrays, saved and restored with the run."""
 Combined: TypeAlias = tuple[Any, State]
-"""Weights [T], or a direction, and the new state."""
+"""Weights [T], a direction or `WithHeads`, and the new state."""
 P = ParamSpec("P")
 
 NOT_COMPUTED: Any = None
@@ -43,6 +43,15 @@ class Ahead(NamedTuple):
     Costs one backward pass and one forward derivative."""
 
 
+class WithHeads(NamedTuple):
+    """Result of `combine` with other weights for the task-specific parameters."""
+
+    shared: Any
+    """Weights or direction for the shared parameters."""
+    heads: Float[Array, "..."]
+    """Weights for the task-specific parameters, [T], or [S, T] for several samples."""
+
+
 class Signals(NamedTuple):
     """Input of a balancer in one step. A field that the balancer does not need is None.
 
@@ -56,6 +65,8 @@ class Signals(NamedTuple):
     """True for tasks with a label in this batch. An absent task gets weight 0."""
     step: Int[Array, ""]
     """Number of updates before this one."""
+    preference: Float[Array, " T"] = NOT_COMPUTED
+    """Preference over the tasks; None: all equal. Read it by `preference(signals)`."""
     gramian: Float[Array, "T T"] = NOT_COMPUTED
     """J J^T of the present tasks; rows and columns of absent tasks are 0."""
     jacobian: PyTree[Float[Array, "T ..."]] = NOT_COMPUTED
@@ -89,20 +100,27 @@ class Balancer:
         samples, or along the direction.
       needs: Input that `combine` reads.
       heads: Gradient for the task-specific parameters, by the convention of the method's paper:
-        "own" for the gradient of the task's loss, "weighted" for that of the weighted loss.
+        "own" for the gradient of the task's loss, "weighted" for that of the weighted loss. "given"
+        if `combine` returns `WithHeads`.
       observe: `(signals, losses_after, state) -> state`, called with the losses of the same batch
         after the update. None: not called, at no cost.
       samples: Number of independent samples of data per step. Example i of the
         batch belongs to sample i mod `samples`.
       lookahead: True if `combine` calls `signals.lookahead`.
-      parameters_only: True if the state contains gradients. They must then be those of parameters:
-        gradients of the representation belong to the examples of one batch.
+      parameters_only: True if the gradients must be those of parameters, because the state contains
+        some, or layers are told apart: gradients of the representation belong to the examples of
+        one batch.
+      prefers: True if `combine` reads the preference.
+      period: The step calls `combine` at every `period`-th update, and `between.combine`, which
+        reads only losses, at the others: one backward pass.
+      between: Balancer between those updates, with the same state; None if `period` is 1.
       spec: Factory call that created the balancer; None for a balancer created directly.
 
     Example, which scales every task gradient to length 1:
       >>> def unit(signals, state, key):
       ...     return jax.lax.rsqrt(jnp.diagonal(signals.gramian) + TINY), state
       >>> balancer = Balancer(init=stateless, combine=unit, needs=Needs.GRAMIAN)
+      >>> from mtljax.balancing import aggregate
       >>> aggregate(balancer, jnp.array([[4.0, 0.0], [0.0, 0.5]])).tolist()
       [1.0, 1.0]
     """
@@ -115,11 +133,14 @@ class Balancer:
     samples: int = 1
     lookahead: bool = False
     parameters_only: bool = False
+    prefers: bool = False
+    period: int = 1
+    between: "Balancer | None" = None
     spec: BalancerSpec | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.heads not in ("own", "weighted"):
-            raise ValueError(f"heads must be 'own' or 'weighted', not {self.heads!r}")
+        if self.heads not in ("own", "weighted", "given"):
+            raise ValueError(f"heads must be 'own', 'weighted' or 'given', not {self.heads!r}")
         if self.samples > 1 and self.needs is Needs.JACOBIAN:
             raise ValueError(
                 f"samples must be 1 for a balancer that needs the Jacobian, not {self.samples}: "
@@ -159,6 +180,27 @@ def mean_present(values: Float[Array, " T"], present: Bool[Array, " T"]) -> Floa
     return jnp.sum(jnp.where(present, values, 0.0)) / jnp.maximum(present.sum(), 1)
 
 
+def preference(signals: Signals, present: Bool[Array, " T"] | None = None) -> Float[Array, " T"]:
+    """Preference with mean 1 over the present tasks; 0 for absent ones; all 1 by default.
+
+    Args:
+      present: [T]; that of the signals if None.
+    """
+    present = signals.present if present is None else present
+    if signals.preference is None:
+        return present.astype(jnp.float32)
+    values = jnp.where(present, signals.preference, 0.0)
+    return values * present.sum() / jnp.maximum(values.sum(), TINY)
+
+
+def mean_weights(signals: Signals, present: Bool[Array, " T"] | None = None) -> Float[Array, " T"]:
+    """The preference with sum 1: weights of the mean gradient."""
+    present = signals.present if present is None else present
+    if signals.preference is None:
+        return equal_weights(present)
+    return preference(signals, present) / jnp.maximum(present.sum(), 1)
+
+
 def equal_weights(present: Bool[Array, " T"]) -> Float[Array, " T"]:
     """1 / (number of present tasks) for present tasks, else 0."""
     return present / jnp.maximum(present.sum(), 1).astype(jnp.float32)
@@ -190,81 +232,3 @@ def combine_rows(
     """sum_t weights[t] * row t, for every leaf."""
     product = functools.partial(jnp.tensordot, axes=1, precision="highest")
     return jax.tree.map(lambda leaf: product(weights.astype(leaf.dtype), leaf), jacobian)
-
-
-def aggregate(
-    balancer: Balancer,
-    jacobian: Float[Array, "T D"],
-    losses: Float[Array, " T"] | None = None,
-    state: State | None = None,
-    key: jax.Array | None = None,
-    *,
-    present: Bool[Array, " T"] | None = None,
-) -> Float[Array, " D"]:
-    """Combines the rows of a plain Jacobian with the code of the train step.
-
-    Args:
-      balancer: A balancer, created: `pcgrad()`, not `pcgrad`.
-      jacobian: [T, D]; row t is the gradient of task t.
-      losses: [T]; ones if None.
-      state: State of the balancer; a new one if None.
-      key: Random key; `jax.random.key(0)` if None.
-      present: [T]; all tasks if None.
-
-    Returns:
-      The direction [D] that an update descends along. A balancer that reads several independent
-      samples gets this Jacobian as each of them.
-
-    Raises:
-      ValueError: A shape is wrong, or the balancer takes a trial step, which needs a model.
-
-    Example:
-      >>> from mtljax.balancing import ew
-      >>> aggregate(ew(), jnp.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
-      [1.0, 2.0]
-    """
-    if balancer.lookahead:
-        raise ValueError(
-            "this balancer takes a trial step and reads the losses after it, which a plain "
-            "Jacobian does not contain: use it in a train step"
-        )
-    jacobian = jnp.asarray(jacobian, jnp.float32)
-    if jacobian.ndim != 2:
-        raise ValueError(f"jacobian must be [tasks, parameters], not of shape {jacobian.shape}")
-    num_tasks = jacobian.shape[0]
-    present = jnp.ones(num_tasks, bool) if present is None else jnp.asarray(present, bool)
-    losses = jnp.ones(num_tasks) if losses is None else jnp.asarray(losses, jnp.float32)
-    if losses.shape != (num_tasks,):
-        raise ValueError(f"losses must be of shape ({num_tasks},), not {losses.shape}")
-    jacobian = jnp.where(present[:, None], jacobian, 0.0)
-    if state is None:
-        state = balancer.init(num_tasks, jacobian[0])
-    signals = plain_signals(balancer, jacobian, losses, present)
-    combined, _ = balancer.combine(signals, state, jax.random.key(0) if key is None else key)
-    if not balancer.gives_weights:
-        return combined
-    weights = combined if balancer.samples == 1 else combined.sum(0)
-    return combine_rows(jnp.where(present, weights, 0.0), jacobian)
-
-
-def plain_signals(
-    balancer: Balancer,
-    jacobian: Float[Array, "T D"],
-    losses: Float[Array, " T"],
-    present: Bool[Array, " T"],
-) -> Signals:
-    """Signals of one Jacobian, whose rows of absent tasks are 0."""
-    samples = balancer.samples
-    repeat = lambda x: x if samples == 1 else jnp.broadcast_to(x, (samples, *x.shape))
-    products = NOT_COMPUTED
-    if balancer.needs is Needs.GRAMIAN:
-        products = gramian(jacobian)
-        if samples > 1:
-            products = jnp.tile(products[None, :, None, :], (samples, 1, samples, 1))
-    return Signals(
-        losses=repeat(jnp.where(present, losses, 0.0)),
-        present=repeat(present),
-        step=jnp.zeros((), jnp.int32),
-        gramian=products,
-        jacobian=jacobian if balancer.needs is Needs.JACOBIAN else NOT_COMPUTED,
-    )

@@ -1,10 +1,14 @@
 """Gradient surgery and projections: methods that change conflicting task gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
+
+_surgery = functools.partial(base.Balancer, needs=base.Needs.GRAMIAN, prefers=True)
 
 
 @base.with_spec
@@ -39,9 +43,10 @@ def pcgrad() -> base.Balancer:
 
         start = jnp.eye(num_tasks), gram
         coefficients = jax.lax.scan(project, start, random_orders(key, num_tasks))[0][0]
-        return jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0), state
+        projected = base.preference(signals)[:, None] * coefficients
+        return jnp.where(present, projected.sum(0), 0.0), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _surgery(init=base.stateless, combine=combine)
 
 
 @base.with_spec
@@ -96,10 +101,10 @@ def gradvac(beta: float = 0.01) -> base.Balancer:
 
         start = jnp.eye(num_tasks), gram, state["cosines"]
         (coefficients, _, means), _ = jax.lax.scan(rotate, start, random_orders(key, num_tasks))
-        weights = jnp.where(present, (coefficients * present[:, None]).sum(0), 0.0)
-        return weights, {"cosines": means}
+        weights = (base.preference(signals)[:, None] * coefficients).sum(0)
+        return jnp.where(present, weights, 0.0), {"cosines": means}
 
-    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN)
+    return _surgery(init=init, combine=combine)
 
 
 @base.with_spec
@@ -151,11 +156,11 @@ def upgrad() -> base.Balancer:
     """
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        each = jnp.diag(signals.present.astype(jnp.float32))
+        each = jnp.diag(base.preference(signals))
         solve = jax.vmap(solvers.dual_cone, in_axes=(None, 0, None))
         return solve(signals.gramian, each, signals.present).sum(0), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _surgery(init=base.stateless, combine=combine)
 
 
 @base.with_spec
@@ -171,10 +176,10 @@ def dualproj() -> base.Balancer:
     """
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        equal = signals.present.astype(jnp.float32)
-        return solvers.dual_cone(signals.gramian, equal, signals.present), state
+        weights = base.preference(signals)
+        return solvers.dual_cone(signals.gramian, weights, signals.present), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _surgery(init=base.stateless, combine=combine)
 
 
 def random_orders(key: jax.Array, num_tasks: int) -> jax.Array:

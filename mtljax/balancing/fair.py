@@ -1,11 +1,15 @@
 """Methods that distribute the update fairly among the tasks."""
 
+import functools
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
 from mtljax.balancing.uncertainty import learn, learnable_state
+
+_fair = functools.partial(base.Balancer, needs=base.Needs.GRAMIAN, prefers=True)
 
 
 @base.with_spec
@@ -40,7 +44,8 @@ def nash_mtl(
         gram = signals.gramian
         scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), base.TINY)
         unit = gram / scale
-        weights = solvers.fair(unit, 1.0, signals.present)  # sqrt(scale) times those of G
+        preference = base.preference(signals)
+        weights = solvers.fair(unit, 1.0, signals.present, preference)  # sqrt(scale) those of G
         if normalize:
             weights = weights * jnp.sqrt(jnp.linalg.norm(unit))
         else:
@@ -55,7 +60,7 @@ def nash_mtl(
             weights = weights * jnp.minimum(1.0, max_norm / jnp.maximum(norm, base.TINY))
         return jnp.where(signals.present, weights, 0.0), state
 
-    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN)
+    return _fair(init=init, combine=combine)
 
 
 @base.with_spec
@@ -78,10 +83,11 @@ def fairgrad(alpha: float = 1.0) -> base.Balancer:
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
-        weights = solvers.fair(signals.gramian / scale, alpha, signals.present)
+        preference = base.preference(signals)
+        weights = solvers.fair(signals.gramian / scale, alpha, signals.present, preference)
         return weights * scale ** (-alpha / (1 + alpha)), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _fair(init=base.stateless, combine=combine)
 
 
 @base.with_spec
@@ -99,9 +105,9 @@ def imtl_g() -> base.Balancer:
     """
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        return _impartial(signals.gramian, signals.present), state
+        return _impartial(signals.gramian, signals), state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _fair(init=base.stateless, combine=combine)
 
 
 @base.with_spec
@@ -125,17 +131,19 @@ def imtl(learning_rate: float = 1e-2) -> base.Balancer:
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         scale = jnp.exp(state["log_scale"])
         scaled = signals.gramian * scale[:, None] * scale[None, :]
-        weights = _impartial(scaled, signals.present) * scale
+        weights = _impartial(scaled, signals) * scale
         gradient = scale * signals.losses - 1
         return weights, learn(optimizer, state, "log_scale", gradient, signals.present)
 
-    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN)
+    return _fair(init=init, combine=combine)
 
 
-def _impartial(gramian: Array, present: Array) -> Array:
-    cosines, norms, inside = solvers.unit(gramian, present)
+def _impartial(gramian: Array, signals: base.Signals) -> Array:
+    """Weights of IMTL-G for a Gramian."""
+    cosines, norms, inside = solvers.unit(gramian, signals.present)
     smallest = jnp.min(jnp.where(inside, norms, jnp.inf))
-    inverse = solvers.pseudo_solve(cosines, inside.astype(jnp.float32), inside)
+    target = jnp.where(inside, base.preference(signals), 0.0)
+    inverse = solvers.pseudo_solve(cosines, target, inside)
     weights = jnp.where(inside, inverse * smallest / norms, 0.0)
     total, size = weights.sum(), jnp.abs(weights).sum()
     degenerate = jnp.abs(total) <= 1e-6 * size

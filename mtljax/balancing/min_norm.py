@@ -1,9 +1,15 @@
 """Methods based on the minimum-norm point in the convex hull of the task gradients."""
 
+import functools
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mtljax.balancing import base, solvers
+
+_min_norm = functools.partial(
+    base.Balancer, init=base.stateless, needs=base.Needs.GRAMIAN, prefers=True
+)
 
 
 @base.with_spec
@@ -31,11 +37,13 @@ def mgda(normalize: str = "none") -> base.Balancer:
             by = by * jnp.sqrt(jnp.diagonal(gram))
         if normalize in ("loss", "loss+"):
             by = by * signals.losses
-        by = jnp.where(by > 0, by, 1.0)
-        weights = solvers.min_norm(gram / by[:, None] / by[None, :], signals.present)
+        preference = base.preference(signals)
+        by = jnp.where(by > 0, by, 1.0) * jnp.where(preference > 0, preference, 1.0)
+        inside = signals.present & (preference > 0)
+        weights = solvers.min_norm(gram / by[:, None] / by[None, :], inside)
         return weights / by, state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _min_norm(combine=combine)
 
 
 @base.with_spec
@@ -58,11 +66,11 @@ def cagrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
     divisor = _divisor(c, rescale)
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        mean = base.equal_weights(signals.present)
+        mean = base.mean_weights(signals)
         lift = solvers.conflict_averse(signals.gramian, mean, c, signals.present)
         return (mean + lift) / divisor, state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _min_norm(combine=combine)
 
 
 @base.with_spec
@@ -88,7 +96,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
         present = signals.present
         scale = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
         gram = signals.gramian / scale
-        mean, least = base.equal_weights(signals.present), solvers.min_norm(gram, present)
+        mean, least = base.mean_weights(signals), solvers.min_norm(gram, present)
         inner = lambda a, b: solvers.dot(a, solvers.matvec(gram, b))
         size = jnp.sqrt(jnp.maximum(inner(mean, mean), 0.0))
         length = jnp.sqrt(jnp.maximum(inner(least, least), 0.0))
@@ -100,7 +108,7 @@ def imgrad(c: float = 0.5, rescale: int = 0) -> base.Balancer:
         lift = jnp.where(reach > 0, lift * c * size / jnp.where(reach > 0, reach, 1.0), 0.0)
         return jnp.where(present, mean + lift, 0.0) / divisor, state
 
-    return base.Balancer(init=base.stateless, combine=combine, needs=base.Needs.GRAMIAN)
+    return _min_norm(combine=combine)
 
 
 def _divisor(c: float, rescale: int) -> float:

@@ -96,7 +96,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> base.Balancer:
         norms = jnp.sqrt(jnp.diagonal(signals.gramian))
         rate = signals.losses / jnp.maximum(state["first"], base.TINY)
         rate = rate / jnp.maximum(base.mean_present(rate, present), base.TINY)
-        target = base.mean_present(weights * norms, present) * jnp.maximum(rate, 0.0) ** alpha
+        common = base.preference(signals) * base.mean_present(weights * norms, present)
+        target = common * jnp.maximum(rate, 0.0) ** alpha
         gradient = jnp.sign(weights * norms - target) * norms
         new = learn(optimizer, {**state, "weights": weights}, "weights", gradient, present)
         learned = jnp.maximum(new["weights"], 0.0)
@@ -105,7 +106,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> base.Balancer:
         new["weights"] = jnp.where(present, learned, state["weights"])
         return jnp.where(present, weights, 0.0), new
 
-    return base.Balancer(init=init, combine=combine, needs=base.Needs.GRAMIAN, heads="weighted")
+    needs = base.Needs.GRAMIAN
+    return base.Balancer(init=init, combine=combine, needs=needs, heads="weighted", prefers=True)
 
 
 @base.with_spec

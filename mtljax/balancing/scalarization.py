@@ -17,7 +17,7 @@ def ew() -> base.Balancer:
 
     Convention: the sum, not the mean, as in LibMTL; the heads receive the same loss.
     """
-    return _scalarizer(lambda losses, present: present.astype(jnp.float32))
+    return _scalarizer(base.preference)
 
 
 @base.with_spec
@@ -31,7 +31,7 @@ def fixed(weights: Sequence[float]) -> base.Balancer:
     """
     weights = tuple(float(v) for v in weights)
     _check(weights)
-    return _scalarizer(lambda losses, present: _preference(weights, present), weights)
+    return _scalarizer(lambda signals: _preference(weights, signals), weights)
 
 
 @base.with_spec
@@ -45,7 +45,11 @@ def si() -> base.Balancer:
     References:
       Navon et al., 2022, arXiv:2202.01017 (as a baseline)
     """
-    return _scalarizer(lambda losses, present: 1 / jnp.maximum(losses, base.LEAST_LOSS))
+
+    def combine(signals: base.Signals) -> Array:
+        return base.preference(signals) / jnp.maximum(signals.losses, base.LEAST_LOSS)
+
+    return _scalarizer(combine)
 
 
 @base.with_spec
@@ -60,9 +64,11 @@ def gls() -> base.Balancer:
       Chennupati et al., 2019, arXiv:1904.08492
     """
 
-    def combine(losses: Array, present: Array) -> Array:
-        logs = jnp.log(jnp.maximum(losses, base.LEAST_LOSS))
-        return jnp.exp(base.mean_present(logs, present) - logs) / jnp.maximum(present.sum(), 1)
+    def combine(signals: base.Signals) -> Array:
+        present, preference = signals.present, base.preference(signals)
+        logs = jnp.log(jnp.maximum(signals.losses, base.LEAST_LOSS))
+        mean = base.mean_present(preference * logs, present)
+        return preference * jnp.exp(mean - logs) / jnp.maximum(present.sum(), 1)
 
     return _scalarizer(combine)
 
@@ -83,9 +89,10 @@ def chebyshev(weights: Preference = None, reference: Preference = None) -> base.
       Bowman, 1976; Lin et al., 2024, arXiv:2402.19078, section 2
     """
 
-    def combine(losses: Array, present: Array) -> Array:
-        preference = _preference(weights, present)
-        values = jnp.where(present, preference * (losses - _point(reference)), -jnp.inf)
+    def combine(signals: base.Signals) -> Array:
+        preference, present = _preference(weights, signals), signals.present
+        values = preference * (signals.losses - _point(reference))
+        values = jnp.where(present, values, -jnp.inf)
         worst = present & (values == values.max())
         return preference * worst / jnp.maximum(worst.sum(), 1)
 
@@ -119,10 +126,10 @@ def pbi(
     if theta < 0:
         raise ValueError(f"theta must be >= 0, not {theta}")
 
-    def combine(losses: Array, present: Array) -> Array:
-        ray = _preference(weights, present)
+    def combine(signals: base.Signals) -> Array:
+        ray = _preference(weights, signals)
         ray = ray / jnp.maximum(jnp.linalg.norm(ray), base.TINY)
-        values = jnp.where(present, losses - _point(reference), 0.0)
+        values = jnp.where(signals.present, signals.losses - _point(reference), 0.0)
         scale = jnp.maximum(jnp.max(jnp.abs(values)), base.TINY)  # squares of 1e-30 are 0
         across = values / scale - solvers.dot(values / scale, ray) * ray
         distance = jnp.linalg.norm(across)
@@ -151,9 +158,9 @@ def cosmos(penalty: float = 1.0, weights: Preference = None) -> base.Balancer:
     if penalty < 0:
         raise ValueError(f"penalty must be >= 0, not {penalty}")
 
-    def combine(losses: Array, present: Array) -> Array:
-        ray = _preference(weights, present)
-        values = jnp.where(present, losses, 0.0)
+    def combine(signals: base.Signals) -> Array:
+        ray = _preference(weights, signals)
+        values = jnp.where(signals.present, signals.losses, 0.0)
         scale = jnp.maximum(jnp.max(jnp.abs(values)), base.LEAST_LOSS)
         values = values / scale
         length = jnp.maximum(jnp.linalg.norm(values), 1.0)  # >= 1 unless all are 0
@@ -193,9 +200,10 @@ def stch(
 
     soft_max = lambda values, present: jax.nn.softmax(jnp.where(present, values / mu, -jnp.inf))
 
-    def plain(losses: Array, present: Array) -> Array:
-        preference = _preference(weights, present)
-        return preference * soft_max(preference * (losses - _point(reference)), present)
+    def plain(signals: base.Signals) -> Array:
+        preference = _preference(weights, signals)
+        values = preference * (signals.losses - _point(reference))
+        return preference * soft_max(values, signals.present)
 
     if not warmup:
         return _scalarizer(plain, weights, reference)
@@ -220,8 +228,8 @@ def stch(
     return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
 
 
-def _scalarizer(weigh: Callable[[Array, Array], Array], *per_task: Preference) -> base.Balancer:
-    """Balancer with weights `weigh(losses, present)`; `per_task` arguments must have T entries."""
+def _scalarizer(weigh: Callable[[base.Signals], Array], *per_task: Preference) -> base.Balancer:
+    """Balancer with weights `weigh(signals)`; `per_task` arguments must have T entries."""
     for values in per_task:
         _check(values, positive=False)
 
@@ -232,9 +240,10 @@ def _scalarizer(weigh: Callable[[Array, Array], Array], *per_task: Preference) -
         return ()
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        return jnp.where(signals.present, weigh(signals.losses, signals.present), 0.0), state
+        return jnp.where(signals.present, weigh(signals), 0.0), state
 
-    return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
+    needs = base.Needs.LOSSES
+    return base.Balancer(init=init, combine=combine, needs=needs, heads="weighted", prefers=True)
 
 
 def _check(values: Preference, positive: bool = True) -> None:
@@ -247,10 +256,11 @@ def _check(values: Preference, positive: bool = True) -> None:
         raise ValueError(f"weights must be finite, >= 0 and not all 0, not {values}")
 
 
-def _preference(weights: Preference, present: jax.Array) -> jax.Array:
+def _preference(weights: Preference, signals: base.Signals) -> Array:
+    """`weights` times the preference of the signals; 1 / T each by default."""
     if weights is None:
-        return base.equal_weights(present)
-    return jnp.asarray(weights, jnp.float32) * present
+        return base.mean_weights(signals)
+    return jnp.asarray(weights, jnp.float32) * base.preference(signals)
 
 
 def _point(reference: Preference) -> jax.Array | float:

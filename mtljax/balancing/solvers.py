@@ -181,20 +181,26 @@ def constrained_min_norm(
 
 
 def fair(
-    gramian: Float[Array, "T T"], alpha: float, present: Bool[Array, " T"], iterations: int = 200
+    gramian: Float[Array, "T T"],
+    alpha: float,
+    present: Bool[Array, " T"],
+    preference: Float[Array, " T"],
+    iterations: int = 200,
 ) -> Float[Array, " T"]:
-    """Solution w > 0 of FairGrad's equation (G w)_t = w_t^(-1 / alpha); Nash-MTL's at alpha = 1.
+    """Solution w >= 0 of FairGrad's equation (G w)_t = (p_t / w_t)^(1 / alpha), p the preference.
 
-    It is the stationary point of the convex w' G w / 2 - sum_t u(w_t), u' = w^(-1 / alpha),
-    computed by Newton's method with step halving until the slope along the step does not change
-    sign. If the gradients cancel and no solution exists, the ridge bounds w. Nash-MTL needs about 8
-    iterations, alpha = 5 with 64 norms from 1e-4 to 1e4 needs 62.
+    Nash-MTL's equation at alpha = 1. A task with p_t = 0 has w_t = 0. The solution is the
+    stationary point of the convex w' G w / 2 - sum_t u(w_t), u' = (p_t / w)^(1 / alpha), computed
+    by Newton's method with step halving until the slope along the step does not change sign. If the
+    gradients cancel and no solution exists, the ridge bounds w. Nash-MTL needs about 8 iterations,
+    alpha = 5 with 64 norms from 1e-4 to 1e4 needs 62.
     """
-    cosines, norms, inside = unit(gramian, present)
+    cosines, norms, inside = unit(gramian, present & (preference > 0))
     size = norms.shape[0]
     mean = jnp.exp(jnp.sum(jnp.where(inside, jnp.log(norms), 0.0)) / jnp.maximum(inside.sum(), 1))
     # With x = w * norms, C x = s * x^(-1 / alpha); solved by x = s^(alpha / (1 + alpha)) if C = I.
     source = jnp.where(inside, norms / mean, 1.0) ** (1 / alpha - 1)
+    source = source * jnp.where(inside, preference, 1.0) ** (1 / alpha)
     halvings = 0.5 ** jnp.arange(8)
     # Bound for gradients that cancel, where C can be indefinite by rounding.
     furthest = 2 * jnp.max(source / ROUNDING) ** (alpha / (1 + alpha))

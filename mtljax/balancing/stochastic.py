@@ -38,7 +38,7 @@ def sdmgrad(
         norms = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))
         scale = jnp.square(norms.sum() / count)
         products = products / jnp.where(scale > 0, scale, 1.0)
-        mean = present / count.astype(jnp.float32)
+        mean = base.mean_weights(signals, present)
 
         def iterate(_: Array, carry: tuple) -> tuple:
             weights, velocity = carry
@@ -53,7 +53,8 @@ def sdmgrad(
         first = (weights + regularization * mean) / (1 + regularization)
         return _on(0, first, 3), state
 
-    return base.Balancer(init=_equal, combine=combine, needs=base.Needs.GRAMIAN, samples=3)
+    needs = base.Needs.GRAMIAN
+    return base.Balancer(init=_equal, combine=combine, needs=needs, samples=3, prefers=True)
 
 
 @base.with_spec

@@ -1,9 +1,10 @@
-"""Collectives over the named axis of `jax.pmap` or `jax.shard_map`."""
+"""Collectives over the named axis of `jax.pmap` or `jax.shard_map`, and over that of `vmap`."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,3 +41,19 @@ class Axis:
     def index(self) -> int | Int[Array, ""]:
         """Index of this device along the axis."""
         return 0 if self.name is None else jax.lax.axis_index(self.name)
+
+
+@jax.custom_batching.custom_vmap
+def any_of_vmap(condition: Bool[Array, ""]) -> Bool[Array, ""]:
+    """The condition; under `vmap`, one value for the batch: True if it is for any element.
+
+    A `cond` on it stays one under `vmap`, where one on a batched condition computes both branches.
+    """
+    return condition
+
+
+@any_of_vmap.def_vmap
+def _any_of_vmap(
+    size: int, batched: Sequence[bool], condition: Bool[Array, "..."]
+) -> tuple[Bool[Array, ""], bool]:
+    return (any_of_vmap(condition.any(0)) if batched[0] else condition), False

@@ -5,17 +5,25 @@ batch_signals -> balance -> from_rows      (the Jacobian of the parameters is av
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from mtljax.balancing.base import Ahead, Balancer, Needs, Signals, combine_rows, gramian
-from mtljax.models.attention import forward_mode
+from mtljax.balancing.base import (
+    NOT_COMPUTED,
+    Balancer,
+    Needs,
+    Signals,
+    WithHeads,
+    combine_rows,
+    gramian,
+)
+from mtljax.balancing.rows import scale_rows
 from mtljax.models.partition import Flat, task_of
-from mtljax.step.axis import Axis
+from mtljax.step.axis import Axis, any_of_vmap
 from mtljax.step.microbatches import merge_rows, scan, split_batch
 from mtljax.step.objective import (
     Forward,
@@ -28,10 +36,9 @@ from mtljax.step.objective import (
     task_gradients,
 )
 from mtljax.step.state import Batch, StepKeys, TrainState
+from mtljax.step.trial_step import Lookahead, make_lookahead
 
-Heads = Literal["own", "weighted"]
-Lookahead = Callable[[Float[Array, " T"], float, int], Ahead]
-"""See `Signals.lookahead`."""
+Heads = Literal["own", "weighted", "given"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +72,11 @@ class BalancerOutput(NamedTuple):
     """Signals of a balancer and its weights or direction."""
 
     signals: Signals
+    """Without the Gramian, the Jacobian and the trial step."""
     scale: Float[Array, " R"]
     """1 / count, which turns the sum of a row's losses into their mean; 0 for an absent task."""
-    inverse_task_count: Float[Array, " R"]
-    """1 / count over all samples of the task."""
+    head_scale: Float[Array, " R"]
+    """Factors of the gradients of the sums with respect to the task-specific parameters."""
     row_share: Float[Array, " R"]
     """Fraction of the task's count in each row; 1 for one sample."""
     weights: Float[Array, " R"] | None
@@ -104,6 +112,17 @@ class BalancedGradient:
 
         `params` are the trainable parameters of `state`, the state before the step.
         """
+        period, between = self.balancer.period, self.balancer.between
+        if between is None:
+            return self.compute(params, state, batch, keys)
+        is_due = any_of_vmap(state.step % period == 0)
+        cheap = dataclasses.replace(self, balancer=between)
+        return jax.lax.cond(is_due, self.compute, cheap.compute, params, state, batch, keys)
+
+    def compute(
+        self, params: Params, state: TrainState, batch: Batch, keys: StepKeys
+    ) -> tuple[Params, BalancerOutput, ModelState]:
+        """Returns what a call returns, with `combine` of this balancer."""
         inputs = Inputs(state.model_state, batch, keys.model)
         if self.options.microbatches == 1:
             forward = self.objective.forward(params, inputs)
@@ -113,7 +132,9 @@ class BalancedGradient:
 
         sums, counts = self.axis.psum((measured.sums, measured.counts))
         measured = measured._replace(sums=sums, counts=counts)
-        lookahead = self.lookahead(params, inputs, counts) if self.balancer.lookahead else None
+        lookahead = None
+        if self.balancer.lookahead:
+            lookahead = make_lookahead(self.objective, params, inputs, _reciprocal(counts))
         balanced = self.balance(measured, state, keys.balancer, lookahead)
 
         if measured.specific is not None:
@@ -142,7 +163,7 @@ class BalancedGradient:
         self, measured: BatchSignals, state: TrainState, key: jax.Array, lookahead: Lookahead | None
     ) -> BalancerOutput:
         """Calls the balancer with the signals of all devices."""
-        balancer = self.balancer
+        balancer, heads = self.balancer, self.options.heads
         shape = (balancer.samples, -1) if balancer.samples > 1 else (-1,)
         present = measured.counts > 0
         scale = _reciprocal(measured.counts)
@@ -151,7 +172,7 @@ class BalancedGradient:
         signals = Signals(losses, present.reshape(shape), state.step)
         if lookahead is not None:
             signals = signals._replace(lookahead=lookahead)
-        rows = None if measured.rows is None else scale_rows(scale, measured.rows)
+        rows = None if measured.rows is None else scale_rows(measured.rows, scale)
         if balancer.needs is Needs.GRAMIAN:
             if measured.gramian is not None:
                 products = scale[:, None] * measured.gramian * scale[None, :]
@@ -165,24 +186,28 @@ class BalancedGradient:
             signals = signals._replace(jacobian=jacobian)
 
         combined, new_state = balancer.combine(signals, state.balancer_state, key)
+        inverse_task_count = jnp.tile(_reciprocal(task_counts), balancer.samples)
+        head_scale, row_share = inverse_task_count, measured.counts * inverse_task_count
+        of_rows = lambda weights: jnp.where(present, weights.reshape(-1), 0.0)
+        if isinstance(combined, WithHeads):
+            combined, head_weights = combined
+            head_scale = of_rows(head_weights) * scale if heads == "given" else head_scale
         weights = direction = None
         if balancer.gives_weights:
-            weights = jnp.where(present, combined.reshape(-1), 0.0)
+            weights = of_rows(combined)
+            head_scale = weights * scale if heads == "weighted" else head_scale
         else:
             direction = combined if self.of_parameters else self.axis.local_shard(combined)
-        inverse_task_count = jnp.tile(_reciprocal(task_counts), balancer.samples)
-        row_share = measured.counts * inverse_task_count
-        return BalancerOutput(
-            signals, scale, inverse_task_count, row_share, weights, direction, new_state
-        )
+        nothing = dict.fromkeys(("gramian", "jacobian", "lookahead"), NOT_COMPUTED)
+        signals = signals._replace(**nothing)
+        return BalancerOutput(signals, scale, head_scale, row_share, weights, direction, new_state)
 
     def from_rows(self, measured: BatchSignals, balanced: BalancerOutput) -> Params:
         """Returns the gradient from the Jacobian of the shared parameters."""
         assert measured.specific is not None
-        shared, scale = balanced.direction, balanced.inverse_task_count
+        shared, scale = balanced.direction, balanced.head_scale
         if balanced.weights is not None:
             shared = combine_rows(balanced.weights * balanced.scale, measured.rows)
-            scale = scale * balanced.weights if self.options.heads == "weighted" else scale
         assert shared is not None, "neither weights nor a direction"
         tasks = enumerate(self.objective.tasks)
         scales: dict[str | None, Array] = {task.name: scale[t] for t, task in tasks}
@@ -194,18 +219,18 @@ class BalancedGradient:
         self, forward: Forward, rows: PyTree | None, balanced: BalancerOutput
     ) -> Params:
         """Returns the gradient by one more pullback."""
-        unweighted = balanced.inverse_task_count
+        head_scale = balanced.head_scale
         if balanced.weights is None:
             # The cotangent of the representation becomes the direction, not the sum of the rows;
-            # modules after the representation still get the gradient of the sum of losses.
-            scaled = scale_rows(unweighted, rows)
+            # modules after the representation still get the gradient for the heads.
+            scaled = scale_rows(rows, head_scale)
             change = jax.tree.map(lambda d, row: d - row.sum(0), balanced.direction, scaled)
-            gradients = forward.pullback(unweighted, change)
+            gradients = forward.pullback(head_scale, change)
             return gradients.shared, gradients.specific
         gradients = forward.pullback(balanced.weights * balanced.scale)
         if self.options.heads == "weighted":
             return gradients.shared, gradients.specific
-        return gradients.shared, forward.pullback(unweighted).specific
+        return gradients.shared, forward.pullback(head_scale).specific
 
     def microbatch_signals(self, params: Params, inputs: Inputs) -> tuple[BatchSignals, ModelState]:
         """Returns `batch_signals` over all microbatches, and the new model state.
@@ -255,34 +280,6 @@ class BalancedGradient:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return scan(body, zeros, (*self.split(inputs), rows, direction))[0]
 
-    def lookahead(self, params: Params, inputs: Inputs, counts: Float[Array, " R"]) -> Lookahead:
-        """Returns the function `Signals.lookahead`."""
-        scale, num_tasks = _reciprocal(counts), len(self.objective.tasks)
-        psum = self.axis.psum
-
-        def local(params: Params) -> Float[Array, " R"]:
-            """Contribution of this device to the mean losses."""
-            return self.objective.losses(params, inputs) * scale
-
-        def gradient(params: Params, weights: Float[Array, " T"], sample: int) -> Params:
-            row = jnp.zeros_like(scale).at[sample * num_tasks + jnp.arange(num_tasks)].set(weights)
-            return psum(jax.grad(lambda p: (row * local(p)).sum())(params))
-
-        def trial(weights: Float[Array, " T"], step_size: float, steps: int) -> Ahead:
-            ahead = params
-            for _ in range(steps):
-                change = gradient(ahead, weights, 0)
-                ahead = jax.tree.map(lambda p, g: p - step_size * g, ahead, change)
-
-            def products(coefficients: Float[Array, " T"]) -> Float[Array, " T"]:
-                direction = gradient(ahead, coefficients, 1)
-                with forward_mode(True):
-                    return psum(jax.jvp(local, (params,), (direction,))[1])[:num_tasks]
-
-            return Ahead(psum(local(ahead)).reshape(-1, num_tasks), products)
-
-        return trial
-
     def losses_after(
         self, params: Params, inputs: Inputs, balanced: BalancerOutput
     ) -> Float[Array, "..."]:
@@ -297,11 +294,6 @@ class BalancedGradient:
         else:
             sums, _ = scan(body, jnp.zeros_like(balanced.scale), self.split(inputs))
         return (self.axis.psum(sums) * balanced.scale).reshape(balanced.signals.losses.shape)
-
-
-def scale_rows(scale: Float[Array, " R"], rows: PyTree) -> PyTree:
-    """Multiplies each row by its scale."""
-    return jax.tree.map(lambda x: jnp.expand_dims(scale, range(1, x.ndim)) * x, rows)
 
 
 def _reciprocal(counts: Array) -> Array:

@@ -81,7 +81,7 @@ def make_train_step(
         representation, `features` (about the cost of a plain step). No effect for balancers that
         read losses only.
       heads: Gradient of the task-specific parameters: of their `own` loss, or of the `weighted`
-        loss. None: by the convention of the balancer's paper.
+        loss. None: by the convention of the balancer's paper (`given`: by its `WithHeads`).
       axis_name: Axis of the enclosing `pmap` or `shard_map` (with `check_vma=False`) over which the
         batch is sharded. None under plain `jit`, also over a mesh.
       microbatches: Number of parts to process one after the other, to save memory. Gradients are
@@ -124,10 +124,12 @@ def check_options(
 
     Raises:
       ValueError: `heads="weighted"` for a balancer that returns a direction, `features` for one
-        that stores gradients, or microbatches for one that needs the Gramian of the full batch
-        without its rows, or takes a trial step.
+        that needs gradients of parameters, or microbatches for one that needs the Gramian of the
+        full batch without its rows, or takes a trial step.
     """
     heads = heads or cast(Heads, balancer.heads)
+    if heads not in ("own", "weighted", balancer.heads):
+        raise ValueError(f"heads must be 'own' or 'weighted' with this balancer, not {heads!r}")
     if heads == "weighted" and not balancer.gives_weights:
         raise ValueError(
             "heads='weighted' needs weights, but this balancer gives a direction; use heads='own'"
@@ -136,13 +138,13 @@ def check_options(
         level = "parameters"
     if level == "features" and balancer.parameters_only:
         raise ValueError(
-            "this balancer stores gradients between steps, but gradients at level='features' "
-            "belong to the examples of one batch; use level='parameters'"
+            "this balancer needs the gradients of parameters, but those at level='features' belong "
+            "to the examples of one batch; use level='parameters'"
         )
     if microbatches < 1:
         raise ValueError(f"microbatches must be >= 1, not {microbatches}")
     # The gradients of task-specific parameters are summed over samples, so they cannot be weighted.
-    no_rows = jacobian == "gramian" or (balancer.samples > 1 and heads == "weighted")
+    no_rows = jacobian == "gramian" or (balancer.samples > 1 and heads != "own")
     keep_rows = not (balancer.needs is Needs.GRAMIAN and no_rows)
     if jacobian == "gramian" and pullback == "auto":
         # All rows at once, so that the rows of a layer are used before those of the next exist.

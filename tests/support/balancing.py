@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax.balancing import BALANCERS
-from mtljax.balancing.base import combine_rows, plain_signals
+from mtljax.balancing.base import WithHeads, combine_rows
+from mtljax.balancing.matrix import plain_signals
 
 WIDTH = 64
 """Columns of every Jacobian, so that a step is compiled once per method and number of tasks."""
@@ -45,6 +46,8 @@ def stepper(name, num_tasks):
         jacobian = jnp.where(present[:, None], jacobian, 0.0)
         signals = plain_signals(balancer, jacobian, losses, present)
         combined, state = balancer.combine(signals, state, key)
+        if isinstance(combined, WithHeads):
+            combined = combined.shared
         if not balancer.gives_weights:
             return combined, None, state
         weights = combined if balancer.samples == 1 else combined.sum(0)
