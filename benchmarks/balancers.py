@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtljax import compiler_options
-from mtljax.balancing import BALANCERS, Needs, Signals
+from mtljax.balancing import BALANCERS, Needs, Signals, required_arguments
 from mtljax.balancing.base import gramian
 
 WIDTH = 1000
@@ -64,8 +64,8 @@ def median_time(call, seconds):
 
 def mtljax_call(name, num_tasks, arguments=None, dispatch=False):
     """Returns a call of one jitted combine, or of `REPEATS` in a loop that carries the state."""
-    needs_weights = name == "fixed"
-    balancer = BALANCERS[name](*([[1.0] * num_tasks] if needs_weights else []), **(arguments or {}))
+    per_task = ([1.0] * num_tasks for _ in required_arguments(name))
+    balancer = BALANCERS[name](*per_task, **(arguments or {}))
     rows = jnp.asarray(jacobian(num_tasks))
     repeat = lambda x: x if balancer.samples == 1 else jnp.stack([x] * balancer.samples)
     gram = gramian(rows)

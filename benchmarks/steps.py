@@ -24,7 +24,7 @@ from workloads import Workload
 from workloads_jax import sgd_step, step_call
 
 from mtljax import compiler_options, parallel
-from mtljax.balancing import BALANCERS, Needs
+from mtljax.balancing import BALANCERS, Needs, required_arguments
 
 try:
     import steps_torch
@@ -45,7 +45,7 @@ LAYERS = [(32, 3, 16), (32, 16, 16), (16, 16, 32), (16, 32, 32), (8, 32, 64), (8
 
 
 def make(name, num_tasks):
-    return BALANCERS[name](**({"weights": (1.0,) * num_tasks} if name == "fixed" else {}))
+    return BALANCERS[name](*((1.0,) * num_tasks for _ in required_arguments(name)))
 
 
 def workload_of(num_tasks, batch):

@@ -44,7 +44,7 @@ POSITIVE_LOSSES = (
     "dwa",
     "gradnorm",
 )
-EXCLUDED = ("fixed", "auto_lambda", "moml", "forum", "krum", "trimmed_mean")
+EXCLUDED = ("fixed", "pivrg", "auto_lambda", "moml", "forum", "krum", "trimmed_mean")
 LEARNING_RATE = 1e-3
 PARETO_X, PARETO_Y = 7.0, -8.4  # Pareto set: |x| <= 7; minima of weighted sums: y -8.43 to -8.355
 ARGUMENTS = {"famo": {"decay": 1e-5}}  # as in the code of FAMO

@@ -25,11 +25,12 @@ from mtljax.balancing.base import (
 )
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
 from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
-from mtljax.balancing.fair import fairgrad, imtl, imtl_g, nash_mtl
+from mtljax.balancing.fair import fairgrad, imtl, imtl_g, nash_mtl, pivrg
 from mtljax.balancing.groups import go4align
 from mtljax.balancing.matrix import aggregate
 from mtljax.balancing.min_norm import cagrad, imgrad, mgda
 from mtljax.balancing.momentum import cr_mogm, db_mtl, excess_mtl, moco
+from mtljax.balancing.momentum_surgery import mocograd, sam_gs
 from mtljax.balancing.rates import dwa, famo, gradnorm, rlw
 from mtljax.balancing.robust import krum, trimmed_mean
 from mtljax.balancing.scalarization import chebyshev, cosmos, ew, fixed, gls, pbi, si, stch
@@ -45,7 +46,9 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
         # read the Gramian
         *(gradnorm, mgda, pcgrad, gradvac, cagrad, imgrad, imtl_g, imtl, nash_mtl, fairgrad),
         *(aligned_mtl, config, ntkmtl, upgrad, dualproj, krum, cr_mogm, sdmgrad, modo),
+        pivrg,
         # read the Jacobian
+        *(sam_gs, mocograd),
         *(graddrop, trimmed_mean, moco, db_mtl, excess_mtl),
         # take a trial step and read a second sample of data
         *(auto_lambda, moml, forum),
@@ -63,6 +66,17 @@ def from_spec(spec: BalancerSpec) -> Balancer:
     """
     read = lambda value: from_spec(value) if isinstance(value, BalancerSpec) else value
     return BALANCERS[spec.name](**{name: read(value) for name, value in spec.arguments.items()})
+
+
+def required_arguments(name: str) -> list[str]:
+    """Returns the arguments that the balancer `name` requires: each is one number per task.
+
+    Example:
+      >>> required_arguments("fixed")
+      ['weights']
+    """
+    parameters = inspect.signature(BALANCERS[name]).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
 
 class Description(NamedTuple):
@@ -83,17 +97,16 @@ def describe(name: str) -> Description:
     """
     make = BALANCERS[name]
     text, _, papers = (inspect.getdoc(make) or "").partition("References:\n")
-    required = [p for p in inspect.signature(make).parameters.values() if p.default is p.empty]
-    needs = make(*([1.0] for _ in required)).needs  # `fixed` requires its weights
+    needs = make(*([1.0] for _ in required_arguments(name))).needs
     return Description(text.partition("\n")[0], " ".join(papers.split()), needs)
 
 
 __all__ = [
-    "Ahead", "BALANCERS", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
+    "BALANCERS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
     "WithHeads", "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config",
-    "cosmos", "cr_mogm", "db_mtl", "describe", "dualproj", "dwa", "ew", "excess_mtl",
-    "fairgrad", "famo", "fixed", "forum", "from_spec", "gls", "go4align", "graddrop",
-    "gradnorm", "gradvac", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "mgda", "moco", "modo",
-    "moml", "nash_mtl", "ntkmtl", "pbi", "pcgrad", "preference", "rlw", "sdmgrad", "si", "stch",
-    "trimmed_mean", "upgrad", "uw", "uw_so",
+    "cosmos", "cr_mogm", "db_mtl", "describe", "dualproj", "dwa", "ew", "excess_mtl", "fairgrad",
+    "famo", "fixed", "forum", "from_spec", "gls", "go4align", "graddrop", "gradnorm", "gradvac",
+    "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "mgda", "moco", "mocograd", "modo", "moml",
+    "nash_mtl", "ntkmtl", "pbi", "pcgrad", "pivrg", "preference", "required_arguments", "rlw",
+    "sam_gs", "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
 ]  # fmt: skip

@@ -1,6 +1,8 @@
 """Methods that distribute the update fairly among the tasks."""
 
 import functools
+import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import optax
@@ -88,6 +90,75 @@ def fairgrad(alpha: float = 1.0) -> base.Balancer:
         return weights * scale ** (-alpha / (1 + alpha)), state
 
     return _fair(init=base.stateless, combine=combine)
+
+
+@base.with_spec
+def pivrg(
+    stl_losses: Sequence[float],
+    bound: float = 2.0,
+    min_temperature: float = 10.0,
+    window: int = 100,
+) -> base.Balancer:
+    """PIVRG: the fair update with a larger share for tasks further behind single-task learning.
+
+    The score of task t is its loss relative to the loss of single-task learning, in percent:
+    100 (L_t / stl_losses[t] - 1), with L_t the mean over the last window of steps. The scores give
+    p = T * softmax(scores / temperature), where the temperature is the difference of the highest
+    and the lowest score over log(bound), but at least `min_temperature`. The weights solve
+    (G w)_t = (p_t / w_t)^(1 / 2). During the first window p is 1: `fairgrad` with alpha = 2.
+
+    Convention: as in the authors' code, without its factor T on the update and its limit of 1 on
+    the update's norm. The code's score is the change of a task's metrics, averaged over the
+    previous epoch, against single-task learning; a balancer reads losses only.
+
+    Args:
+      stl_losses: [T] training losses > 0 of single-task learning, in the order of the tasks.
+      bound: Largest ratio of two entries of p; > 1.
+      min_temperature: Lower bound of the temperature, in percent; the code's `mintemp`.
+      window: Number of steps whose losses are averaged; an epoch in the code.
+
+    References:
+      Qin, Wang and Yan, 2025, "Revisiting fairness in multitask learning: a performance-driven
+      approach for variance reduction", CVPR
+    """
+    levels = tuple(float(v) for v in stl_losses)
+    if not all(0 < v < float("inf") for v in levels):
+        raise ValueError(f"stl_losses must be finite and > 0, not {levels}")
+    if bound <= 1 or min_temperature <= 0 or window < 1:
+        raise ValueError(
+            "needs bound > 1, min_temperature > 0 and window >= 1, "
+            f"not {bound}, {min_temperature}, {window}"
+        )
+
+    def init(num_tasks: int, shared: PyTree) -> base.State:
+        if len(levels) != num_tasks:
+            raise ValueError(f"stl_losses has {len(levels)} numbers {levels} for {num_tasks} tasks")
+        zeros = {name: jnp.zeros(num_tasks) for name in ("sum", "count", "scores")}
+        return {**zeros, "steps": jnp.zeros((), jnp.int32)}
+
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        gram, present, scores = signals.gramian, signals.present, state["scores"]
+        highest = jnp.max(jnp.where(present, scores, -jnp.inf))
+        lowest = jnp.min(jnp.where(present, scores, jnp.inf))
+        temperature = jnp.maximum((highest - lowest) / math.log(bound), min_temperature)
+        shares = base.masked_softmax(scores / temperature, present) * present.sum()
+        scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), base.TINY)
+        shares = shares * base.preference(signals)
+        weights = solvers.fair(gram / scale, 2.0, present, shares) * scale ** (-2 / 3)
+
+        total, count = state["sum"] + signals.losses, state["count"] + present
+        mean = total / jnp.maximum(count, 1)
+        score = 100 * (mean / jnp.asarray(levels, jnp.float32) - 1)
+        steps = state["steps"] + 1
+        full = steps >= window
+        return weights, {
+            "sum": jnp.where(full, 0.0, total),
+            "count": jnp.where(full, 0.0, count),
+            "scores": jnp.where(full & (count > 0), score, scores),
+            "steps": jnp.where(full, 0, steps),
+        }
+
+    return _fair(init=init, combine=combine)
 
 
 @base.with_spec

@@ -11,18 +11,18 @@ from support.balancing_references import Adam, softmax
 
 from mtljax.balancing import BALANCERS, Needs, Signals, aggregate
 
-ONE_BY_ONE = {"pcgrad", "gradvac", "rlw"}  # random orders or weights, task by task
-IN_ORDER = {"fixed"}
+ONE_BY_ONE = {"pcgrad", "gradvac", "mocograd", "rlw"}  # random orders or weights, task by task
+IN_ORDER = {"fixed", "pivrg"}
 SYMMETRIC = [name for name in ON_MATRIX if name not in ONE_BY_ONE | IN_ORDER]
 
 # No task's loss rises to first order, whatever the gradients.
-HARMLESS = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "config"]
+HARMLESS = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "pivrg", "config"]
 
 # What a task's loss is measured in makes no difference to the direction.
 SCALE_FREE_GRADIENT = ["nash_mtl", "config"]
 SCALE_FREE_LOSS = ["si", "gls"]
 
-AT_STATIONARITY = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad"]
+AT_STATIONARITY = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "pivrg"]
 
 few = settings(max_examples=8, deadline=None, derandomize=True)
 seeds = st.integers(0, 10_000)
@@ -170,6 +170,10 @@ def test_famo_learns_from_what_the_update_did():
         ("mgda", {"normalize": "l3"}),
         ("cagrad", {"c": -1}),
         ("fairgrad", {"alpha": 0}),
+        ("pivrg", {"stl_losses": (1.0, 0.0)}),
+        ("pivrg", {"stl_losses": (1.0, 2.0), "bound": 1}),
+        ("sam_gs", {"momentum": 1}),
+        ("mocograd", {"calibration": -1}),
         ("fixed", {"weights": [0, 0]}),
         ("stch", {"mu": 0}),
         ("cr_mogm", {"balancer": "nosuch"}),
@@ -184,8 +188,9 @@ def test_bad_arguments_are_refused(name, arguments):
 
 
 def test_weights_for_another_number_of_tasks_are_refused():
-    with pytest.raises(ValueError, match="2 numbers"):
-        BALANCERS["fixed"]([1, 2]).init(3, None)
+    for name in ("fixed", "pivrg"):
+        with pytest.raises(ValueError, match="2 numbers"):
+            BALANCERS[name]([1, 2]).init(3, None)
 
 
 def test_only_jacobian_balancers_give_directions():

@@ -241,12 +241,12 @@ def imgrad(jacobian, losses):
     return mean + 0.5 * size * lift / np.linalg.norm(lift)
 
 
-def alpha_fair(jacobian, alpha):
-    """G w = w^(-1 / alpha), as the minimum of a convex function, at unit norms."""
+def alpha_fair(jacobian, alpha, shares=1.0):
+    """G w = (shares / w)^(1 / alpha), as the minimum of a convex function, at unit norms."""
     size = norms(jacobian)
     cosines = jacobian @ jacobian.T / np.outer(size, size)
     mean = np.exp(np.log(size).mean())
-    source = (size / mean) ** (1 / alpha - 1)
+    source = shares ** (1 / alpha) * (size / mean) ** (1 / alpha - 1)
     power = 1 - 1 / alpha
     utility = np.log if alpha == 1 else lambda x: x**power / power
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtljax.balancing import BALANCERS, Balancer
+from mtljax.balancing import BALANCERS, Balancer, required_arguments
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.step.state import create_state
 from mtljax.step.train_step import make_train_step
@@ -22,7 +22,7 @@ WEIGHTS = (1.0, 0.5, 2.0)
 
 def make_balancer(name: str, tasks: int = len(TASKS)) -> Balancer:
     """With what it cannot do without, and its defaults."""
-    return BALANCERS[name](**({"weights": WEIGHTS[:tasks]} if name == "fixed" else {}))
+    return BALANCERS[name](*(WEIGHTS[:tasks] for _ in required_arguments(name)))
 
 
 def make_batch(seed: int, size: int = 48, missing: float = 0.2) -> dict:
