@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
@@ -159,6 +160,47 @@ def pivrg(
         }
 
     return _fair(init=init, combine=combine)
+
+
+@base.with_spec
+def dibs_mtl(steps: int = 1, radius: float = 1.0) -> base.Balancer:
+    """DiBS-MTL: bargaining solution that reads only the directions of the gradients.
+
+    Task t prefers the point p_t = -radius u_t, u_t = g_t / |g_t|. From d = 0, each step moves d by
+    -(radius / steps) sum_t |d - p_t| u_t: the further from its point, the stronger a task pulls.
+    The steps end if |d| > radius. The update descends along -d = sum_t w_t g_t.
+
+    Convention: a strictly increasing function of a task's loss changes neither the direction nor
+    the heads' gradients, as they receive the weighted loss. The defaults are the authors' one-step
+    method, sum_t u_t; its factor, 0.01 times the learning rate, has no effect with Adam. Their
+    multi-step method is steps=5 with the learning rate as radius. A task without gradient gets
+    weight 0.
+
+    Args:
+      steps: Number of steps per update.
+      radius: Distance of the preferred points.
+
+    References:
+      Murthy et al., 2025, arXiv:2509.23948
+    """
+    if steps < 1 or radius <= 0:
+        raise ValueError(f"needs steps >= 1 and radius > 0, not {steps}, {radius}")
+
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        cosines, norms, inside = solvers.unit(signals.gramian, signals.present)
+        rates = base.preference(signals) * radius / steps
+
+        def move(_: Array, pulls: Array) -> Array:  # d = -sum_t pulls[t] u_t
+            inner = solvers.matvec(cosines, pulls)
+            square = solvers.dot(pulls, inner)
+            apart = jnp.sqrt(jnp.maximum(square - 2 * radius * inner + radius**2, 0.0))
+            further = jnp.where(inside, pulls + rates * apart, 0.0)
+            return jnp.where(square > radius**2, pulls, further)
+
+        pulls = jax.lax.fori_loop(0, steps, move, jnp.zeros(norms.shape))
+        return pulls / norms, state
+
+    return _fair(init=base.stateless, combine=combine, heads="weighted")
 
 
 @base.with_spec

@@ -161,6 +161,52 @@ def famo(
 
 
 @base.with_spec
+def igb(window: int = 100) -> base.Balancer:
+    """IGB: larger weights for tasks with a large improvable gap, the loss relative to a base loss.
+
+    With B_t task t's mean loss in the second window of steps, the objective is sum_t w_t log L_t
+    with constant w = T softmax(L / B), and w = 1 before the end of that window: L_t gets the weight
+    w_t / L_t.
+
+    Convention: IGBv1, with the base loss of the authors' code. IGBv2, which learns w by a
+    soft actor-critic, is not included. Losses must be >= 0 (1e-20 if less); the heads receive the
+    weighted loss.
+
+    Args:
+      window: Number of steps whose losses are averaged; an epoch in the paper.
+
+    References:
+      Dai, Fei and Lu, 2023, arXiv:2307.15429
+    """
+    if window < 1:
+        raise ValueError(f"window must be >= 1, not {window}")
+
+    def init(num_tasks: int, shared: PyTree) -> base.State:
+        sums = {name: jnp.zeros(num_tasks) for name in ("sum", "count")}
+        return {**sums, "steps": jnp.zeros((), jnp.int32)}
+
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        present = signals.present
+        losses = jnp.maximum(jnp.where(present, signals.losses, 1.0), base.LEAST_LOSS)
+        steps, count = state["steps"], state["count"]
+        known = (steps >= 2 * window) & (count > 0)
+        base_losses = jnp.maximum(state["sum"] / jnp.maximum(count, 1), base.LEAST_LOSS)
+        gaps = jnp.where(known, losses / base_losses, 1.0)
+        share = base.masked_softmax(gaps, present) * present.sum()
+        weights = base.preference(signals) * share / losses
+
+        inside = present & (steps >= window) & (steps < 2 * window)
+        return weights, {
+            "sum": state["sum"] + jnp.where(inside, losses, 0.0),
+            "count": count + inside,
+            "steps": jnp.minimum(steps + 1, 2 * window),
+        }
+
+    needs = base.Needs.LOSSES
+    return base.Balancer(init=init, combine=combine, needs=needs, heads="weighted", prefers=True)
+
+
+@base.with_spec
 def rlw() -> base.Balancer:
     """Random loss weighting (RLW): random weights at every step.
 

@@ -26,6 +26,8 @@ PAIRS = [
     ("krum", {"squared": False, "outliers": 1}, "Krum", {"n_byzantine": 1}, SAME),
     ("trimmed_mean", {"trim": 1}, "TrimmedMean", {"trim_number": 1}, SAME),
     ("fairgrad", {"alpha": 2.0}, "FairGrad", {"alpha": 2.0}, SAME),
+    ("pcd", {}, "PCD", {}, SAME),
+    ("pcd", {"tau": 0.5}, "PCD", {"tau": 0.5}, SAME),
 ]
 
 # MGDA's Frank-Wolfe and UPGrad's regularised quadratic program stop at these distances from the

@@ -12,15 +12,15 @@ from support.balancing_references import Adam, softmax
 from mtljax.balancing import BALANCERS, Needs, Signals, aggregate
 
 ONE_BY_ONE = {"pcgrad", "gradvac", "mocograd", "rlw"}  # random orders or weights, task by task
-IN_ORDER = {"fixed", "pivrg"}
+IN_ORDER = {"fixed", "ldc_mtl", "pcd", "pivrg"}
 SYMMETRIC = [name for name in ON_MATRIX if name not in ONE_BY_ONE | IN_ORDER]
 
 # No task's loss rises to first order, whatever the gradients.
 HARMLESS = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "pivrg", "config"]
 
 # What a task's loss is measured in makes no difference to the direction.
-SCALE_FREE_GRADIENT = ["nash_mtl", "config"]
-SCALE_FREE_LOSS = ["si", "gls"]
+SCALE_FREE_GRADIENT = ["nash_mtl", "config", "dibs_mtl"]
+SCALE_FREE_LOSS = ["si", "gls", "igb"]
 
 AT_STATIONARITY = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "pivrg"]
 
@@ -117,7 +117,7 @@ def test_extremes_are_finite_step_after_step(name):
 HOMOGENEOUS = {
     "mgda": 1, "upgrad": 1, "dualproj": 1, "cagrad": 1, "imgrad": 1, "imtl_g": 1, "config": 1,
     "aligned_mtl": 1, "ntkmtl": 1, "pcgrad": 1, "gradvac": 1, "krum": 1, "trimmed_mean": 1,
-    "graddrop": 1, "nash_mtl": 0, "fairgrad": 0, "cr_mogm": 1, "sdmgrad": 1,
+    "graddrop": 1, "dibs_mtl": 0, "nash_mtl": 0, "fairgrad": 0, "cr_mogm": 1, "sdmgrad": 1,
 }  # fmt: skip
 
 

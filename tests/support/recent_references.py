@@ -1,9 +1,9 @@
-"""References of PIVRG, SAM-GS and MoCoGrad, as `balancing_references`: NumPy, float64."""
+"""References of methods added later, as `balancing_references`: NumPy, float64."""
 
 import itertools
 
 import numpy as np
-from support.balancing_references import alpha_fair, norms, softmax
+from support.balancing_references import Adam, alpha_fair, norms, shortest_to, softmax
 
 from mtljax.balancing.conflict import random_orders
 
@@ -63,5 +63,98 @@ def mocograd():
     return step
 
 
-REFERENCES = {"pivrg": pivrg, "sam_gs": sam_gs, "mocograd": mocograd}
+def central(function, point, step=1e-6):
+    """The gradient of a function by central differences."""
+    moves = step * np.diag(np.maximum(np.abs(point), 1e-2))
+    rise = [function(point + move) - function(point - move) for move in moves]
+    return np.array(rise) / (2 * moves.diagonal())
+
+
+def sigmoid(values):
+    return 1 / (1 + np.exp(-values))
+
+
+def ldc_mtl(penalty=0.01, normalize="none"):
+    """Both gradients of the objective in the docstring, by differences."""
+    logits, adam, first = None, Adam(1e-3), None
+
+    def step(jacobian, losses, key):
+        nonlocal logits, first
+        if first is None:
+            logits, first = np.ones_like(losses), losses
+        total = sigmoid(logits).sum()
+
+        def objective(losses, logits):
+            if normalize == "rescaled":
+                losses = losses / (first / first.min())
+            elif normalize == "log":
+                losses = np.log(losses / first)
+            weighted = sigmoid(logits) * losses
+            return weighted.sum() / total + penalty * np.abs(np.diff(weighted)).sum()
+
+        used = logits
+        logits = used + adam.step(central(lambda a: objective(losses, a), used))
+        return central(lambda values: objective(values, used), losses) @ jacobian
+
+    return step
+
+
+def igb(window=100):
+    seen = []
+
+    def step(jacobian, losses, key):
+        gaps = np.ones_like(losses)
+        if len(seen) >= 2 * window:
+            gaps = losses / np.mean(seen[window : 2 * window], axis=0)
+        seen.append(losses)
+        return len(losses) * softmax(gaps) / losses @ jacobian
+
+    return step
+
+
+def dibs_mtl(steps=1, radius=1.0):
+    def step(jacobian, losses, key):
+        units = jacobian / norms(jacobian)[:, None]
+        moved = np.zeros(jacobian.shape[1])
+        for _ in range(steps):
+            if np.linalg.norm(moved) > radius:
+                break
+            apart = norms(moved + radius * units)
+            moved = moved - radius / steps * apart @ units
+        return -moved
+
+    return step
+
+
+def pcd(tau=0.02, beta=0.999, epsilon=1e-8, primary=0):
+    """The nearest point of a polyhedron, by NNLS on all of the gradients as vectors."""
+    squares, count = 0.0, 0
+
+    def step(jacobian, losses, key):
+        nonlocal squares, count
+        count += 1
+        squares = beta * squares + (1 - beta) * norms(jacobian) ** 2
+        scale = 1 / np.sqrt(squares / (1 - beta**count) + epsilon)
+        scaled = scale[:, None] * jacobian
+        others = np.arange(len(jacobian)) != primary
+        direction = scaled[primary]
+        if others.any():
+            sizes = norms(scaled)[others]
+            units = scaled[others] / sizes[:, None]
+            lift = shortest_to(units, tau * sizes - units @ direction)
+            direction = direction if lift is None else direction + lift
+        return direction * norms(jacobian)[primary] / np.linalg.norm(direction)
+
+    return step
+
+
+REFERENCES = {
+    "pivrg": pivrg,
+    "sam_gs": sam_gs,
+    "mocograd": mocograd,
+    "ldc_mtl": ldc_mtl,
+    "igb": igb,
+    "dibs_mtl": dibs_mtl,
+    "pcd": pcd,
+}
 """Name -> a function that makes the reference's step."""
