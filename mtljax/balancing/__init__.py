@@ -26,7 +26,7 @@ from mtljax.balancing.base import (
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
 from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
 from mtljax.balancing.discrepancy import ldc_mtl
-from mtljax.balancing.fair import dibs_mtl, fairgrad, imtl, imtl_g, nash_mtl, pivrg
+from mtljax.balancing.fair import consmtl, dibs_mtl, fairgrad, imtl, imtl_g, nash_mtl, pivrg
 from mtljax.balancing.groups import go4align
 from mtljax.balancing.matrix import aggregate
 from mtljax.balancing.min_norm import cagrad, imgrad, mgda
@@ -49,7 +49,7 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
         # read the Gramian
         *(gradnorm, mgda, pcgrad, gradvac, cagrad, imgrad, imtl_g, imtl, nash_mtl, fairgrad),
         *(aligned_mtl, config, ntkmtl, upgrad, dualproj, krum, cr_mogm, sdmgrad, modo),
-        *(pivrg, dibs_mtl, pcd),
+        *(pivrg, consmtl, dibs_mtl, pcd),
         # read the Jacobian
         *(sam_gs, mocograd),
         *(graddrop, trimmed_mean, moco, db_mtl, excess_mtl),
@@ -107,10 +107,10 @@ def describe(name: str) -> Description:
 __all__ = [
     "BALANCERS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
     "WithHeads", "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config",
-    "cosmos", "cr_mogm", "db_mtl", "describe", "dibs_mtl", "dualproj", "dwa", "ew", "excess_mtl",
-    "fairgrad", "famo", "fixed", "forum", "from_spec", "gls", "go4align", "graddrop", "gradnorm",
-    "gradvac", "igb", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "ldc_mtl", "mgda", "moco",
-    "mocograd", "modo", "moml", "nash_mtl", "ntkmtl", "pbi", "pcd", "pcgrad", "pivrg", "preference",
-    "required_arguments", "rlw", "sam_gs", "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw",
-    "uw_so",
+    "consmtl", "cosmos", "cr_mogm", "db_mtl", "describe", "dibs_mtl", "dualproj", "dwa", "ew",
+    "excess_mtl", "fairgrad", "famo", "fixed", "forum", "from_spec", "gls", "go4align", "graddrop",
+    "gradnorm", "gradvac", "igb", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "ldc_mtl", "mgda",
+    "moco", "mocograd", "modo", "moml", "nash_mtl", "ntkmtl", "pbi", "pcd", "pcgrad", "pivrg",
+    "preference", "required_arguments", "rlw", "sam_gs", "sdmgrad", "si", "stch", "trimmed_mean",
+    "upgrad", "uw", "uw_so",
 ]  # fmt: skip

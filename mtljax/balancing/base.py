@@ -85,6 +85,18 @@ class BalancerSpec(NamedTuple):
     """Arguments that were passed, by name; an inner balancer is replaced by its spec."""
 
 
+class HeadAlignment(NamedTuple):
+    """Gradient that turns the tasks' gradients of the representation towards the update's.
+
+    The parameters of task t also descend -strength <dL_t/dz, d>, with z the representation and d
+    the gradient of the weighted losses with respect to z, held constant.
+    """
+
+    strength: float
+    limit: float
+    """Largest norm of this gradient, relative to the norm of the gradient of the task's loss."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Balancer:
     """Pair of pure functions, as in optax, with a description of their inputs.
@@ -114,6 +126,7 @@ class Balancer:
       period: The step calls `combine` at every `period`-th update, and `between.combine`, which
         reads only losses, at the others: one backward pass.
       between: Balancer between those updates, with the same state; None if `period` is 1.
+      alignment: Additional gradient of the heads. It needs weights and a shared representation.
       spec: Factory call that created the balancer; None for a balancer created directly.
 
     Example, which scales every task gradient to length 1:
@@ -136,6 +149,7 @@ class Balancer:
     prefers: bool = False
     period: int = 1
     between: "Balancer | None" = None
+    alignment: HeadAlignment | None = None
     spec: BalancerSpec | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -146,6 +160,8 @@ class Balancer:
                 f"samples must be 1 for a balancer that needs the Jacobian, not {self.samples}: "
                 "several samples are combined by weights"
             )
+        if self.alignment is not None and not self.gives_weights:
+            raise ValueError("a balancer with an alignment of the heads must give weights")
 
     @property
     def gives_weights(self) -> bool:

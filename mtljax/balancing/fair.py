@@ -1,5 +1,6 @@
 """Methods that distribute the update fairly among the tasks."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -160,6 +161,32 @@ def pivrg(
         }
 
     return _fair(init=init, combine=combine)
+
+
+@base.with_spec
+def consmtl(strength: float = 1.0, limit: float = 0.1) -> base.Balancer:
+    """ConsMTL: `fairgrad` with heads that turn the task gradients towards the update.
+
+    The weights w are those of `fairgrad` with alpha = 2. With z the shared representation and
+    d = sum_t w_t dL_t/dz, the parameters of task t descend L_t - strength <dL_t/dz, d>, with d held
+    constant, where the gradient of the second term is scaled down to `limit` times the norm of the
+    first one's if it is longer.
+
+    Convention: as in the authors' code, without its factor T on the update and its limit of 1 on
+    the update's norm; one representation for all tasks, as in its experiments on CelebA and QM9.
+
+    Args:
+      strength: The paper's lambda: 1 for NYUv2, 50 for Cityscapes and CelebA.
+      limit: Largest norm of the additional gradient, relative to that of the task's own loss.
+
+    References:
+      Qin, Wang and Yan, 2025, "Towards consistent multi-task learning: unlocking the potential of
+      task-specific parameters", CVPR
+    """
+    if strength < 0 or limit < 0:
+        raise ValueError(f"needs strength >= 0 and limit >= 0, not {strength}, {limit}")
+    alignment = base.HeadAlignment(strength, limit)
+    return dataclasses.replace(fairgrad(alpha=2.0), alignment=alignment)
 
 
 @base.with_spec

@@ -22,8 +22,10 @@ from mtljax.balancing.base import (
     gramian,
 )
 from mtljax.balancing.rows import scale_rows
-from mtljax.models.partition import Flat, task_of
+from mtljax.models.partition import Flat
 from mtljax.step.axis import Axis, any_of_vmap
+from mtljax.step.batch_signals import BatchSignals, reciprocal
+from mtljax.step.heads import align_heads, scale_heads
 from mtljax.step.microbatches import merge_rows, scan, split_batch
 from mtljax.step.objective import (
     Forward,
@@ -52,20 +54,6 @@ class GradientOptions:
     keep_rows: bool
     """Keep the Jacobian of the parameters until the balancer has combined it, which saves a
     pullback; or only its Gramian, which saves memory."""
-
-
-class BatchSignals(NamedTuple):
-    """Signals of one batch, summed over its microbatches and not yet divided by counts."""
-
-    sums: Float[Array, " R"]
-    counts: Float[Array, " R"]
-    rows: PyTree[Float[Array, "R ..."]] | None = None
-    """Gradient of each sum with respect to the shared parameters or the representation."""
-    gramian: Float[Array, "R R"] | None = None
-    """Gramian of the rows, if they are not kept."""
-    specific: Flat | None = None
-    """Gradient of the sum over all rows with respect to the task-specific parameters, if the rows
-    are those of parameters."""
 
 
 class BalancerOutput(NamedTuple):
@@ -134,7 +122,7 @@ class BalancedGradient:
         measured = measured._replace(sums=sums, counts=counts)
         lookahead = None
         if self.balancer.lookahead:
-            lookahead = make_lookahead(self.objective, params, inputs, _reciprocal(counts))
+            lookahead = make_lookahead(self.objective, params, inputs, reciprocal(counts))
         balanced = self.balance(measured, state, keys.balancer, lookahead)
 
         if measured.specific is not None:
@@ -143,6 +131,15 @@ class BalancedGradient:
             gradient = self.axis.psum(self.from_pullback(forward, measured.rows, balanced))
         else:
             gradient = self.axis.psum(self.from_pullbacks(params, inputs, measured.rows, balanced))
+        if self.balancer.alignment is not None:
+            assert balanced.weights is not None
+            specific = align_heads(
+                *(self.objective, params, inputs, gradient[1]),
+                weights=balanced.weights * balanced.scale,
+                head_scale=balanced.head_scale,
+                alignment=self.balancer.alignment,
+            )
+            gradient = gradient[0], specific
         return gradient, balanced, new_state
 
     def batch_signals(self, forward: Forward) -> BatchSignals:
@@ -166,7 +163,7 @@ class BalancedGradient:
         balancer, heads = self.balancer, self.options.heads
         shape = (balancer.samples, -1) if balancer.samples > 1 else (-1,)
         present = measured.counts > 0
-        scale = _reciprocal(measured.counts)
+        scale = reciprocal(measured.counts)
         task_counts = measured.counts.reshape(balancer.samples, -1).sum(0)
         losses = (measured.sums * scale).reshape(shape)
         signals = Signals(losses, present.reshape(shape), state.step)
@@ -186,7 +183,7 @@ class BalancedGradient:
             signals = signals._replace(jacobian=jacobian)
 
         combined, new_state = balancer.combine(signals, state.balancer_state, key)
-        inverse_task_count = jnp.tile(_reciprocal(task_counts), balancer.samples)
+        inverse_task_count = jnp.tile(reciprocal(task_counts), balancer.samples)
         head_scale, row_share = inverse_task_count, measured.counts * inverse_task_count
         of_rows = lambda weights: jnp.where(present, weights.reshape(-1), 0.0)
         if isinstance(combined, WithHeads):
@@ -209,11 +206,7 @@ class BalancedGradient:
         if balanced.weights is not None:
             shared = combine_rows(balanced.weights * balanced.scale, measured.rows)
         assert shared is not None, "neither weights nor a direction"
-        tasks = enumerate(self.objective.tasks)
-        scales: dict[str | None, Array] = {task.name: scale[t] for t, task in tasks}
-        # A module of a task that is not trained has no gradient.
-        scale_of = lambda path: scales.get(task_of(path), 0.0)
-        return shared, {path: scale_of(path) * x for path, x in measured.specific.items()}
+        return shared, scale_heads(measured.specific, self.objective.tasks, scale)
 
     def from_pullback(
         self, forward: Forward, rows: PyTree | None, balanced: BalancerOutput
@@ -294,7 +287,3 @@ class BalancedGradient:
         else:
             sums, _ = scan(body, jnp.zeros_like(balanced.scale), self.split(inputs))
         return (self.axis.psum(sums) * balanced.scale).reshape(balanced.signals.losses.shape)
-
-
-def _reciprocal(counts: Array) -> Array:
-    return jnp.where(counts > 0, 1.0 / jnp.where(counts > 0, counts, 1.0), 0.0)

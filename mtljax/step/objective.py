@@ -196,9 +196,9 @@ class Objective:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         if not jax.tree.leaves(zeros):
             raise ValueError(
-                "level='features' needs one representation that the losses of all tasks depend on, "
-                "and this model marks none (see mtljax.models.mark_representation); use "
-                "level='parameters'"
+                "level='features', or the balancer, needs one representation that the losses of "
+                "all tasks depend on, and this model marks none (see "
+                "mtljax.models.mark_representation); use level='parameters' or another balancer"
             )
         return zeros
 

@@ -98,9 +98,10 @@ def create_state(
             f"freeze={tuple(freeze)} leaves no shared parameter whose gradients could be balanced; "
             "use balancer ew, or freeze less"
         )
-    if level == "features":
-        objective = Objective(model, tuple(tasks), level, distillation=distill)
-        balanced = objective.representation_zeros(params, variables, image)
+    if level == "features" or balancer.alignment is not None:
+        objective = Objective(model, tuple(tasks), "features", distillation=distill)
+        representation = objective.representation_zeros(params, variables, image)
+        balanced = representation if level == "features" else balanced
     zero = lambda: jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero(),

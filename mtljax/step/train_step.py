@@ -125,7 +125,7 @@ def check_options(
     Raises:
       ValueError: `heads="weighted"` for a balancer that returns a direction, `features` for one
         that needs gradients of parameters, or microbatches for one that needs the Gramian of the
-        full batch without its rows, or takes a trial step.
+        full batch without its rows, takes a trial step or aligns the heads.
     """
     heads = heads or cast(Heads, balancer.heads)
     if heads not in ("own", "weighted", balancer.heads):
@@ -150,10 +150,10 @@ def check_options(
         # All rows at once, so that the rows of a layer are used before those of the next exist.
         pullback = "vmap"
     full_batch = level == "parameters" and (not keep_rows or balancer.samples > 1)
-    if microbatches > 1 and (balancer.lookahead or full_batch):
+    if microbatches > 1 and (balancer.lookahead or balancer.alignment or full_batch):
         raise ValueError(
-            "the Gramian of the full batch, or a trial step, cannot be computed from "
-            "microbatches; use microbatches=1"
+            "the Gramian of the full batch, a trial step or an alignment of the heads cannot be "
+            "computed from microbatches; use microbatches=1"
         )
     return GradientOptions(level, heads, microbatches, pullback, keep_rows)
 

@@ -16,7 +16,7 @@ IN_ORDER = {"fixed", "ldc_mtl", "pcd", "pivrg"}
 SYMMETRIC = [name for name in ON_MATRIX if name not in ONE_BY_ONE | IN_ORDER]
 
 # No task's loss rises to first order, whatever the gradients.
-HARMLESS = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "pivrg", "config"]
+HARMLESS = ["mgda", "upgrad", "dualproj", "nash_mtl", "fairgrad", "pivrg", "consmtl", "config"]
 
 # What a task's loss is measured in makes no difference to the direction.
 SCALE_FREE_GRADIENT = ["nash_mtl", "config", "dibs_mtl"]
@@ -173,6 +173,7 @@ def test_famo_learns_from_what_the_update_did():
         ("pivrg", {"stl_losses": (1.0, 0.0)}),
         ("pivrg", {"stl_losses": (1.0, 2.0), "bound": 1}),
         ("sam_gs", {"momentum": 1}),
+        ("consmtl", {"strength": -1}),
         ("mocograd", {"calibration": -1}),
         ("fixed", {"weights": [0, 0]}),
         ("stch", {"mu": 0}),

@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from support.balancing_references import Adam, alpha_fair, norms, shortest_to, softmax
+from support.balancing_references import Adam, alpha_fair, norms, shortest_to, softmax, weighted
 
 from mtljax.balancing.conflict import random_orders
 
@@ -150,6 +150,7 @@ def pcd(tau=0.02, beta=0.999, epsilon=1e-8, primary=0):
 
 REFERENCES = {
     "pivrg": pivrg,
+    "consmtl": weighted(lambda jacobian, losses: alpha_fair(jacobian, 2.0)),
     "sam_gs": sam_gs,
     "mocograd": mocograd,
     "ldc_mtl": ldc_mtl,

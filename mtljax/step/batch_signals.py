@@ -1,0 +1,27 @@
+"""Sums of one batch that the signals of a balancer are made of."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from mtljax.models.partition import Flat
+
+
+class BatchSignals(NamedTuple):
+    """Signals of one batch, summed over its microbatches and not yet divided by counts."""
+
+    sums: Float[Array, " R"]
+    counts: Float[Array, " R"]
+    rows: PyTree[Float[Array, "R ..."]] | None = None
+    """Gradient of each sum with respect to the shared parameters or the representation."""
+    gramian: Float[Array, "R R"] | None = None
+    """Gramian of the rows, if they are not kept."""
+    specific: Flat | None = None
+    """Gradient of the sum over all rows with respect to the task-specific parameters, if the rows
+    are those of parameters."""
+
+
+def reciprocal(counts: Float[Array, " R"]) -> Float[Array, " R"]:
+    """1 / count; 0 for a count of 0."""
+    return jnp.where(counts > 0, 1.0 / jnp.where(counts > 0, counts, 1.0), 0.0)
