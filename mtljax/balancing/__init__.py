@@ -27,11 +27,13 @@ from mtljax.balancing.bilevel import auto_lambda, forum, moml
 from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
 from mtljax.balancing.discrepancy import ldc_mtl
 from mtljax.balancing.fair import consmtl, dibs_mtl, fairgrad, imtl, imtl_g, nash_mtl, pivrg
+from mtljax.balancing.fronts import hypervolume, pmtl
 from mtljax.balancing.groups import go4align
 from mtljax.balancing.matrix import aggregate
 from mtljax.balancing.min_norm import cagrad, imgrad, mgda
 from mtljax.balancing.momentum import cr_mogm, db_mtl, excess_mtl, moco
 from mtljax.balancing.momentum_surgery import mocograd, sam_gs
+from mtljax.balancing.preferences import epo, ferero, pmgda
 from mtljax.balancing.priority import pcd
 from mtljax.balancing.rates import dwa, famo, gradnorm, igb, rlw
 from mtljax.balancing.robust import krum, trimmed_mean
@@ -45,11 +47,12 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
         # read the losses
         *(ew, fixed, si, gls, uw, uw_so, imtl_l, dwa, rlw, famo),
         *(go4align, chebyshev, stch, pbi, cosmos),
-        *(ldc_mtl, igb),
+        *(ldc_mtl, igb, hypervolume),
         # read the Gramian
         *(gradnorm, mgda, pcgrad, gradvac, cagrad, imgrad, imtl_g, imtl, nash_mtl, fairgrad),
         *(aligned_mtl, config, ntkmtl, upgrad, dualproj, krum, cr_mogm, sdmgrad, modo),
         *(pivrg, consmtl, dibs_mtl, pcd),
+        *(epo, pmtl, pmgda, ferero),
         # read the Jacobian
         *(sam_gs, mocograd),
         *(graddrop, trimmed_mean, moco, db_mtl, excess_mtl),
@@ -107,10 +110,10 @@ def describe(name: str) -> Description:
 __all__ = [
     "BALANCERS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
     "WithHeads", "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config",
-    "consmtl", "cosmos", "cr_mogm", "db_mtl", "describe", "dibs_mtl", "dualproj", "dwa", "ew",
-    "excess_mtl", "fairgrad", "famo", "fixed", "forum", "from_spec", "gls", "go4align", "graddrop",
-    "gradnorm", "gradvac", "igb", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "ldc_mtl", "mgda",
-    "moco", "mocograd", "modo", "moml", "nash_mtl", "ntkmtl", "pbi", "pcd", "pcgrad", "pivrg",
-    "preference", "required_arguments", "rlw", "sam_gs", "sdmgrad", "si", "stch", "trimmed_mean",
-    "upgrad", "uw", "uw_so",
+    "consmtl", "cosmos", "cr_mogm", "db_mtl", "describe", "dibs_mtl", "dualproj", "dwa", "epo",
+    "ew", "excess_mtl", "fairgrad", "famo", "ferero", "fixed", "forum", "from_spec", "gls",
+    "go4align", "graddrop", "gradnorm", "gradvac", "hypervolume", "igb", "imgrad", "imtl", "imtl_g",
+    "imtl_l", "krum", "ldc_mtl", "mgda", "moco", "mocograd", "modo", "moml", "nash_mtl", "ntkmtl",
+    "pbi", "pcd", "pcgrad", "pivrg", "pmgda", "pmtl", "preference", "required_arguments", "rlw",
+    "sam_gs", "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
 ]  # fmt: skip

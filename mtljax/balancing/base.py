@@ -123,6 +123,8 @@ class Balancer:
         some, or layers are told apart: gradients of the representation belong to the examples of
         one batch.
       prefers: True if `combine` reads the preference.
+      couples: True if `combine` reads the losses of all networks of a front, which train side by
+        side under a `vmap` with the axis name `mtljax.balancing.rays.AXIS`.
       period: The step calls `combine` at every `period`-th update, and `between.combine`, which
         reads only losses, at the others: one backward pass.
       between: Balancer between those updates, with the same state; None if `period` is 1.
@@ -147,6 +149,7 @@ class Balancer:
     lookahead: bool = False
     parameters_only: bool = False
     prefers: bool = False
+    couples: bool = False
     period: int = 1
     between: "Balancer | None" = None
     alignment: HeadAlignment | None = None

@@ -1,9 +1,14 @@
-"""Preferences of a Pareto front, and the volume that a front dominates."""
+"""Preferences of a Pareto front, the volume that it dominates, and the axis of its networks."""
 
 from typing import Any
 
+import jax
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
+
+AXIS = "rays"
+"""Name of the axis of `vmap` over the networks of a front that train side by side."""
 
 
 def rays(tasks: int, count: int) -> Float[np.ndarray, "{count} {tasks}"]:
@@ -58,3 +63,14 @@ def hypervolume(points: Any, reference: Any, xp: Any = np) -> Any:
     is_below = xp.arange(count)[None, :] <= xp.arange(count)[:, None]
     bases = xp.where(is_below[..., None], points[..., None, :, :-1], reference[:-1])
     return (height * hypervolume(bases, reference[:-1], xp)).sum(-1)
+
+
+def of_all_rays(value: Array) -> tuple[Array, Int[Array, ""] | int]:
+    """Values of all networks of the front, [K, ...], and the index of this one.
+
+    A network that trains alone is a front of one.
+    """
+    try:
+        return jax.lax.all_gather(value, AXIS), jax.lax.axis_index(AXIS)
+    except NameError:  # there is no such axis
+        return value[None], 0

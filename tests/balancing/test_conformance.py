@@ -15,12 +15,13 @@ from support.balancing import (
     stepper,
 )
 from support.balancing_references import REFERENCES as CLASSIC
+from support.front_references import REFERENCES as FRONTS
 from support.recent_references import REFERENCES as RECENT
 from support.tiers import full_except
 
 from mtljax.balancing import BALANCERS, aggregate, describe
 
-REFERENCES = CLASSIC | RECENT
+REFERENCES = CLASSIC | FRONTS | RECENT
 KINDS = ("random", "conflicting", "parallel", "scaled")
 
 # The smallest singular value of a matrix whose rows differ by 1e6 in norm cannot be seen in its
@@ -65,8 +66,8 @@ def test_aggregate_is_a_step_on_a_plain_matrix(name):
     np.testing.assert_allclose(direction, run(name, jacobian, losses)[0], rtol=1e-5, atol=1e-5)
 
 
-# These draw one random number per task, which differ with the number of tasks.
-DRAWS_PER_TASK = {"rlw"}
+# These draw one random number per task, or a set of rays, which differ with the number of tasks.
+DRAWS_PER_TASK = {"rlw", "pmtl"}
 # These are made with one number per task.
 MADE_PER_TASK = {"fixed", "pivrg"}
 
