@@ -13,8 +13,9 @@ import numpy as np
 import optax
 
 from mtljax import models
-from mtljax.balancing import BALANCERS, Balancer
+from mtljax.balancing import Balancer
 from mtljax.config import Experiment
+from mtljax.config.balancers import balancer_from_text
 from mtljax.data import Arrays, Augment, Source, Split, make_augment, make_source, pipeline
 from mtljax.data.array_labels import parse_arrays
 from mtljax.data.base import LabelRequest, map_splits, require_one_image, select_labels
@@ -203,7 +204,6 @@ def build(
     """
     trunk = choose("trunk", experiment.trunk, TRUNKS)
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
-    balancer = choose("balancer", experiment.balancer, BALANCERS)
     model = models.build(
         trunk.build(),
         fusion.factory,
@@ -221,7 +221,7 @@ def build(
         )
     return Parts(
         model=model,
-        balancer=balancer.build(),
+        balancer=balancer_from_text(experiment.balancer),
         optimizer=make_optimizer(
             experiment.optimizer,
             experiment.learning_rate,

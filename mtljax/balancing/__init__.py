@@ -11,7 +11,7 @@ Example:
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtljax.balancing.alignment import aligned_mtl, config, ntkmtl
 from mtljax.balancing.base import (
@@ -24,6 +24,11 @@ from mtljax.balancing.base import (
     preference,
 )
 from mtljax.balancing.bilevel import auto_lambda, forum, moml
+from mtljax.balancing.combinators.chain import chain
+from mtljax.balancing.combinators.every import every
+from mtljax.balancing.combinators.grouped import grouped
+from mtljax.balancing.combinators.normalized import normalized
+from mtljax.balancing.combinators.preferred import preferred
 from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
 from mtljax.balancing.discrepancy import ldc_mtl
 from mtljax.balancing.fair import consmtl, dibs_mtl, fairgrad, imtl, imtl_g, nash_mtl, pivrg
@@ -62,6 +67,11 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
 }
 """Name -> factory of the balancer."""
 
+COMBINATORS: dict[str, Callable[..., Balancer]] = {
+    make.__name__: make for make in (chain, preferred, normalized, every, grouped, cr_mogm)
+}
+"""Name -> function of balancers, `chain`, or of one balancer and arguments, all others."""
+
 
 def from_spec(spec: BalancerSpec) -> Balancer:
     """Creates the balancer again that has this spec.
@@ -70,8 +80,18 @@ def from_spec(spec: BalancerSpec) -> Balancer:
       >>> from_spec(cr_mogm(cagrad(c=0.4)).spec).spec.arguments["balancer"].arguments
       {'c': 0.4}
     """
-    read = lambda value: from_spec(value) if isinstance(value, BalancerSpec) else value
-    return BALANCERS[spec.name](**{name: read(value) for name, value in spec.arguments.items()})
+
+    def read(value: Any) -> Any:
+        if isinstance(value, BalancerSpec):
+            return from_spec(value)
+        if isinstance(value, tuple) and any(isinstance(item, BalancerSpec) for item in value):
+            return tuple(map(read, value))
+        return value
+
+    arguments = {name: read(value) for name, value in spec.arguments.items()}
+    if spec.name == chain.__name__:
+        return chain(*arguments["balancers"])
+    return (BALANCERS | COMBINATORS)[spec.name](**arguments)
 
 
 def required_arguments(name: str) -> list[str]:
@@ -108,12 +128,13 @@ def describe(name: str) -> Description:
 
 
 __all__ = [
-    "BALANCERS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs", "Signals",
-    "WithHeads", "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chebyshev", "config",
-    "consmtl", "cosmos", "cr_mogm", "db_mtl", "describe", "dibs_mtl", "dualproj", "dwa", "epo",
-    "ew", "excess_mtl", "fairgrad", "famo", "ferero", "fixed", "forum", "from_spec", "gls",
-    "go4align", "graddrop", "gradnorm", "gradvac", "hypervolume", "igb", "imgrad", "imtl", "imtl_g",
-    "imtl_l", "krum", "ldc_mtl", "mgda", "moco", "mocograd", "modo", "moml", "nash_mtl", "ntkmtl",
-    "pbi", "pcd", "pcgrad", "pivrg", "pmgda", "pmtl", "preference", "required_arguments", "rlw",
-    "sam_gs", "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
+    "BALANCERS", "COMBINATORS", "Ahead", "Balancer", "BalancerSpec", "Description", "Needs",
+    "Signals", "WithHeads", "aggregate", "aligned_mtl", "auto_lambda", "cagrad", "chain",
+    "chebyshev", "config", "consmtl", "cosmos", "cr_mogm", "db_mtl", "describe", "dibs_mtl",
+    "dualproj", "dwa", "epo", "every", "ew", "excess_mtl", "fairgrad", "famo", "ferero", "fixed",
+    "forum", "from_spec", "gls", "go4align", "graddrop", "gradnorm", "gradvac", "grouped",
+    "hypervolume", "igb", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "ldc_mtl", "mgda", "moco",
+    "mocograd", "modo", "moml", "nash_mtl", "normalized", "ntkmtl", "pbi", "pcd", "pcgrad", "pivrg",
+    "pmgda", "pmtl", "preference", "preferred", "required_arguments", "rlw", "sam_gs", "sdmgrad",
+    "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
 ]  # fmt: skip

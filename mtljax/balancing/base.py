@@ -80,9 +80,9 @@ class BalancerSpec(NamedTuple):
     """Record of the factory call that created a balancer; see `from_spec`."""
 
     name: str
-    """Key in `BALANCERS`."""
+    """Key in `BALANCERS` or `COMBINATORS`."""
     arguments: Mapping[str, Any]
-    """Arguments that were passed, by name; an inner balancer is replaced by its spec."""
+    """Arguments that were passed, by name; inner balancers are replaced by their specs."""
 
 
 class HeadAlignment(NamedTuple):
@@ -180,12 +180,24 @@ def with_spec(make: Callable[P, Balancer]) -> Callable[P, Balancer]:
     def factory(*args: P.args, **kwargs: P.kwargs) -> Balancer:
         balancer = make(*args, **kwargs)
         arguments = signature.bind(*args, **kwargs).arguments
-        inner = {k: v.spec for k, v in arguments.items() if isinstance(v, Balancer)}
-        if None in inner.values():  # an inner balancer that cannot be recorded
+        try:
+            recorded = {name: _recorded(value) for name, value in arguments.items()}
+        except LookupError:
             return dataclasses.replace(balancer, spec=None)
-        return dataclasses.replace(balancer, spec=BalancerSpec(make.__name__, arguments | inner))
+        return dataclasses.replace(balancer, spec=BalancerSpec(make.__name__, recorded))
 
     return factory
+
+
+def _recorded(value: Any) -> Any:
+    """The argument with specs for balancers; raises LookupError for a balancer without one."""
+    if isinstance(value, tuple) and any(isinstance(item, Balancer) for item in value):
+        return tuple(map(_recorded, value))
+    if isinstance(value, Balancer):
+        if value.spec is None:
+            raise LookupError
+        return value.spec
+    return value
 
 
 TINY = 1e-30

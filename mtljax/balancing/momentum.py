@@ -179,8 +179,11 @@ def cr_mogm(balancer: str | base.Balancer = "mgda", smoothing: float = 0.9) -> b
       beyond", NeurIPS
     """
     inner = _from_text(balancer) if isinstance(balancer, str) else balancer
-    if not inner.gives_weights or inner.samples > 1:
-        raise ValueError("balancer must give weights [T] of one sample to be used in cr_mogm")
+    if not inner.gives_weights or inner.samples > 1 or inner.heads == "given" or inner.period > 1:
+        raise ValueError(
+            "cr_mogm takes a balancer with one weight per task at every update: no direction, no "
+            "weights per sample, no chain (put it around the last balancer of one), and no every"
+        )
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing must be in [0, 1], not {smoothing}")
 

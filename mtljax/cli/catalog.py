@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import docstring_parser
 
-from mtljax.balancing import BALANCERS
+from mtljax.balancing import BALANCERS, COMBINATORS
 from mtljax.balancing import describe as describe_balancer
 from mtljax.build import FUSION_HIDDEN
 from mtljax.config.files import experiment_folder, experiment_names
@@ -36,6 +36,7 @@ class Kind(NamedTuple):
 
 DICTS = {
     "balancers": Kind(BALANCERS),
+    "combinators": Kind(COMBINATORS, ("balancer", "balancers")),
     "trunks": Kind(TRUNKS),
     "fusions": Kind(FUSIONS, FUSION_HIDDEN),
     "tasks": Kind(TASKS),

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
-from mtljax.balancing import BALANCERS, Balancer
+from mtljax.balancing import BALANCERS, COMBINATORS, Balancer
 from mtljax.models import FUSIONS, TRUNKS, Fusion, Trunk
 from mtljax.tasks import Task
 from mtljax.utils.spec import Spec, to_text
@@ -278,7 +278,7 @@ def as_text(field: str, value: Any) -> str:
 RECORDABLE: dict[str, tuple[Mapping[str, Any], str]] = {
     "trunk": (TRUNKS, "call a function of mtljax.models, as resnet18(norm='group')"),
     "fusion": (FUSIONS, "use a class of mtljax.models.FUSIONS, or functools.partial of one"),
-    "balancer": (BALANCERS, "call a function of mtljax.balancing, as cagrad(c=0.4)"),
+    "balancer": (BALANCERS | COMBINATORS, "call a function of mtljax.balancing, as cagrad(c=0.4)"),
     "optimizer": ({}, "name an optimizer, as 'adamw:weight_decay=1e-2'"),
 }
 """Field -> registry whose objects it accepts, and advice for other objects."""

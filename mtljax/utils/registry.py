@@ -8,9 +8,10 @@ import ast
 import difflib
 import functools
 import inspect
+import itertools
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mtljax.utils.text import first_line, listed, quoted, shortened
@@ -58,7 +59,11 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def choose(
-    kind: str, text: str, options: Mapping[str, Callable[..., T]], hidden: Iterable[str] = ()
+    kind: str,
+    text: str,
+    options: Mapping[str, Callable[..., T]],
+    hidden: Iterable[str] = (),
+    positional: bool = False,
 ) -> Choice[T]:
     """Parses `name` or `name:argument=value,...`; values are Python literals or plain words.
 
@@ -68,6 +73,8 @@ def choose(
       text: Input text. A tuple is written in parentheses: `mlp:widths=(64,64)`.
       options: Registry: name -> function or class, whose signature defines the arguments.
       hidden: Arguments of the signature that users cannot set.
+      positional: The first argument may be given without its name even if it has a default, and
+        as several values, `preferred:2,1,1`, if it is a sequence.
 
     Raises:
       ValueError: The name or an argument is unknown, missing or of the wrong type.
@@ -84,7 +91,13 @@ def choose(
     known = [p for p in parameters if p not in hidden]
     required = [p for p in known if parameters[p].default is inspect.Parameter.empty]
     arguments: dict[str, Any] = {}
-    for part in split_arguments(rest):
+    parts = split_arguments(rest)
+    if positional and known and parts and "=" not in parts[0]:
+        unnamed = list(itertools.takewhile(lambda part: "=" not in part, parts))
+        hint, value = _hint(factory, known[0]), ",".join(unnamed)
+        several = typing.get_origin(hint) is Sequence and value[0] not in "(["
+        parts = [f"{known[0]}=" + (f"({value},)" if several else value), *parts[len(unnamed) :]]
+    for part in parts:
         named = part.strip()[0] not in "'\"([{"
         key, equals, value = part.partition("=") if named else (part, "", "")
         key = key.strip().replace("-", "_")
@@ -118,18 +131,25 @@ def read_value(text: str, hint: Any) -> Any:
 
 
 def split_arguments(text: str) -> list[str]:
-    """Splits at commas outside brackets and quotes."""
+    """Splits at commas outside brackets and quotes; without empty parts."""
+    return [part for part in split_outside(text, ",") if part.strip()]
+
+
+def split_outside(
+    text: str, at: str, is_next: Callable[[str], bool] = lambda char: True
+) -> list[str]:
+    """Splits at a character outside brackets and quotes, if `is_next` accepts the one after it."""
     parts, depth, start, quote = [], 0, 0, ""
     for i, char in enumerate(text):
         if char in "'\"" and quote in ("", char):
             quote = "" if quote else char
         elif not quote:
             depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0 and not quote:
+        if char == at and depth == 0 and not quote and is_next(text[i + 1 : i + 2]):
             parts.append(text[start:i])
             start = i + 1
     parts.append(text[start:])
-    return [part for part in parts if part.strip()]
+    return parts
 
 
 def _literal(text: str) -> Any:

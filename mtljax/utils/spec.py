@@ -1,8 +1,12 @@
-"""Text form of a factory call, `cagrad:c=0.4`: the inverse of `mtljax.utils.registry.choose`."""
+"""Text form of a factory call, `cagrad:c=0.4`: the inverse of `mtljax.utils.registry.choose`.
+
+A call with a recorded argument is written after it, `cagrad:c=0.4@every:period=10`, and one with
+several is written as their chain, `uw+cagrad`; `mtljax.config.balancers` reads both.
+"""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
@@ -30,21 +34,34 @@ def to_text(spec: Recorded) -> str:
     """Writes a spec as on the command line; raises ValueError for an argument without text form.
 
     Example:
-      >>> to_text(Spec("cr_mogm", {"balancer": Spec("cagrad", {"c": 0.4}), "smoothing": 0.5}))
-      "cr_mogm:balancer='cagrad:c=0.4',smoothing=0.5"
+      >>> to_text(Spec("every", {"balancer": Spec("cagrad", {"c": 0.4}), "period": 10}))
+      'cagrad:c=0.4@every:period=10'
     """
-    parts = []
+    parts, inner = [], ""
     for key, value in spec.arguments.items():
+        if chained := _chained(value):
+            return "+".join(map(_operand, chained))
+        if isinstance(value, Recorded):
+            inner = f"{_operand(value)}@"
+            continue
         try:
             parts.append(f"{key}={_value_text(value)}")
         except TypeError as error:
             raise ValueError(f"{spec.name}: {key} cannot be written as text: {error}") from None
-    return ":".join([spec.name, ",".join(parts)] if parts else [spec.name])
+    return inner + ":".join([spec.name, ",".join(parts)] if parts else [spec.name])
+
+
+def _chained(value: Any) -> Sequence[Recorded]:
+    is_chain = isinstance(value, tuple) and all(isinstance(item, Recorded) for item in value)
+    return value if is_chain and not isinstance(value, Recorded) else ()
+
+
+def _operand(spec: Recorded) -> str:
+    """Text of a spec beside `+` or `@`, in parentheses if it is a chain."""
+    return f"({to_text(spec)})" if any(map(_chained, spec.arguments.values())) else to_text(spec)
 
 
 def _value_text(value: Any, nested: bool = False) -> str:
-    if isinstance(value, Recorded):
-        value = to_text(value)
     if hasattr(value, "tolist"):  # NumPy and JAX
         value = value.tolist()
     if isinstance(value, str):

@@ -19,6 +19,7 @@ from mtljax.balancing import (
     from_spec,
     mgda,
 )
+from mtljax.config.balancers import balancer_from_text
 from mtljax.utils.registry import choose
 from mtljax.utils.spec import to_text
 
@@ -39,7 +40,7 @@ def test_every_balancer_is_recorded_and_created_again(name):
     assert balancer.spec.name == name
     for again in (
         from_spec(balancer.spec),
-        choose("balancer", to_text(balancer.spec), BALANCERS).build(),
+        balancer_from_text(to_text(balancer.spec)),
     ):
         assert plain(again.spec) == plain(balancer.spec)
         assert (again.needs, again.heads) == (balancer.needs, balancer.heads)
@@ -59,11 +60,11 @@ def test_every_argument_is_recorded(name):
 
 def test_balancers_inside_balancers_are_recorded():
     outer = cr_mogm(cagrad(c=0.25, rescale=1), smoothing=0.5)
-    text = "cr_mogm:balancer='cagrad:c=0.25,rescale=1',smoothing=0.5"
+    text = "cagrad:c=0.25,rescale=1@cr_mogm:smoothing=0.5"
     assert to_text(outer.spec) == text
     jacobian = jax.random.normal(jax.random.key(0), (3, 8))
-    read = choose("balancer", text, BALANCERS).build()
-    for again in (from_spec(outer.spec), read):
+    former = "cr_mogm:balancer='cagrad:c=0.25,rescale=1',smoothing=0.5"
+    for again in (from_spec(outer.spec), balancer_from_text(text), balancer_from_text(former)):
         assert (aggregate(again, jacobian) == aggregate(outer, jacobian)).all()
     assert (aggregate(cr_mogm(cagrad()), jacobian) != aggregate(outer, jacobian)).any()
 

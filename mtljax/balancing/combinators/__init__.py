@@ -1,0 +1,1 @@
+"""Combinators: functions from balancers to a balancer, in the manner of optax."""

@@ -1,0 +1,68 @@
+"""Weights that are computed at some updates only."""
+
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from mtljax.balancing import base
+from mtljax.balancing.combinators.wrapping import around, refuse_balancer
+
+
+@base.with_spec
+def every(balancer: base.Balancer, period: int) -> base.Balancer:
+    """A balancer whose weights are computed at every `period`-th update and used until the next.
+
+    The updates in between cost one backward pass, like those of `ew`. A balancer that reads only
+    losses saves its trial steps, if it takes any.
+
+    Convention: that of the balancer. The first update, at step 0, computes weights; a task that is
+    absent where they are computed keeps its earlier weight, at first 1. Under `vmap` all elements
+    compute weights where one of them is due, which is the same update for states of one step.
+
+    Args:
+      balancer: A balancer that gives weights and does not learn from the losses after each update.
+      period: Number of updates from one computation of the weights to the next.
+
+    References:
+      Xiao et al., 2024, arXiv:2412.10961 (PSMGD)
+    """
+    refuse = functools.partial(refuse_balancer, "every", balancer)
+    if period < 1:
+        raise ValueError(f"every: period must be >= 1, not {period}")
+    if not balancer.gives_weights:
+        refuse("gives a direction, not weights that later updates could use")
+    if balancer.observe is not None:
+        refuse("learns from the losses after each update")
+    if balancer.period > 1:
+        refuse(f"already computes its weights at every {balancer.period}th update only")
+    if period == 1:
+        return balancer
+    fields = ("shared", "heads") if balancer.heads == "given" else ("shared",)
+
+    def init(num_tasks: int, shared: PyTree) -> base.State:
+        shape = (balancer.samples, num_tasks) if balancer.samples > 1 else (num_tasks,)
+        weights = {field: jnp.ones(shape) for field in fields}
+        return {"balancer": balancer.init(num_tasks, shared), **weights}
+
+    def output(signals: base.Signals, state: base.State) -> base.Combined:
+        shared, *heads = (jnp.where(signals.present, state[field], 0.0) for field in fields)
+        return (base.WithHeads(shared, *heads) if heads else shared), state
+
+    def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
+        combined, after = balancer.combine(signals, state["balancer"], key)
+        values = combined if isinstance(combined, base.WithHeads) else (combined,)
+        new = {
+            field: jnp.where(signals.present, value, state[field])
+            for field, value in zip(fields, values, strict=True)
+        }
+        return output(signals, {"balancer": after, **new})
+
+    between = base.Balancer(
+        init=init,
+        combine=lambda signals, state, key: output(signals, state),
+        needs=base.Needs.LOSSES,
+        heads=balancer.heads,
+        samples=balancer.samples,
+    )
+    return around(balancer, init=init, combine=combine, period=period, between=between)

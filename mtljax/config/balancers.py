@@ -1,0 +1,63 @@
+"""Balancers as text: one expression of methods, `+` and `@`.
+
+expression:  term + term + ...          `uw+cagrad:c=0.4`, see `chain`
+term:        method @ combinator @ ...  `upgrad@preferred:2,1,1`; several from left to right
+method:      `name:argument=value,...` or an expression in parentheses
+"""
+
+from mtljax.balancing import BALANCERS, COMBINATORS, Balancer, chain
+from mtljax.utils.registry import choose, split_outside
+from mtljax.utils.text import quoted
+
+WRAPPERS = {name: make for name, make in COMBINATORS.items() if make is not chain}
+"""Combinators of one balancer, which follow `@`."""
+
+
+def balancer_from_text(text: str) -> Balancer:
+    """Creates the balancer of an expression.
+
+    Raises:
+      ValueError: A name or argument is unknown or invalid, or a combinator refuses its balancer.
+
+    Example:
+      >>> balancer_from_text("uw+nash_mtl@every:10").spec.name
+      'chain'
+    """
+    terms = split_outside(text, "+", is_next=lambda char: char.isalpha() or char in "( ")
+    if not all(term.strip() for term in terms):
+        raise ValueError(
+            f"balancer {quoted(text)}: '+' needs a method before and after it; write uw+cagrad"
+        )
+    balancers = [_term(term.strip(), text) for term in terms]
+    return balancers[0] if len(balancers) == 1 else chain(*balancers)
+
+
+def _term(term: str, text: str) -> Balancer:
+    method, *wrappers = (part.strip() for part in split_outside(term, "@"))
+    if not method or not all(wrappers):
+        raise ValueError(
+            f"balancer {quoted(text)}: '@' needs a method before it and a combinator after it; "
+            "write nash_mtl@every:10"
+        )
+    if method[0] == "(" and method[-1] == ")":
+        balancer = balancer_from_text(method[1:-1])
+    else:
+        balancer = _method(method)
+    for wrapper in wrappers:
+        name = wrapper.partition(":")[0]
+        if name in BALANCERS and name not in WRAPPERS:
+            raise ValueError(
+                f"balancer {quoted(text)}: {name} is a method, not a combinator; to chain it write "
+                f"{method}+{wrapper}"
+            )
+        choice = choose("combinator", wrapper, WRAPPERS, hidden=("balancer",), positional=True)
+        balancer = choice.build(balancer)
+    return balancer
+
+
+def _method(text: str) -> Balancer:
+    name = text.partition(":")[0]
+    if name in COMBINATORS and name not in BALANCERS:
+        example = "uw+cagrad" if name == chain.__name__ else f"METHOD@{text}"
+        raise ValueError(f"balancer {quoted(text)}: {name} is a combinator; write {example}")
+    return choose("balancer", text, BALANCERS).build()
