@@ -20,19 +20,22 @@ IDENTITIES = {
 
 READ_LOSSES = {
     *("ew", "fixed", "si", "gls", "uw", "uw_so", "imtl_l", "dwa", "rlw", "famo", "go4align"),
-    *("chebyshev", "stch", "pbi", "cosmos", "auto_lambda", "moml"),
+    *("chebyshev", "stch", "pbi", "cosmos", "auto_lambda", "moml", "ldc_mtl", "igb"),
 }
 READ_SAMPLES = {"sdmgrad", "modo", "auto_lambda", "moml", "forum"}
-GIVE_DIRECTIONS = {"graddrop", "trimmed_mean", "moco", "db_mtl"}
+GIVE_DIRECTIONS = {"graddrop", "trimmed_mean", "moco", "db_mtl", "sam_gs", "mocograd"}
 REFUSED = {
     "chain": READ_SAMPLES,
     "preferred": {
         *("uw", "uw_so", "imtl_l", "dwa", "rlw", "famo", "go4align", "krum", "modo"),
-        *("excess_mtl", "auto_lambda", "moml", "forum"),
+        *("excess_mtl", "auto_lambda", "moml", "forum", "ldc_mtl", "pcd"),
         *GIVE_DIRECTIONS,
     },
     "normalized": READ_LOSSES | READ_SAMPLES,
     "every": GIVE_DIRECTIONS | {"famo"},
-    "grouped": READ_LOSSES | READ_SAMPLES | GIVE_DIRECTIONS | {"excess_mtl", "gradnorm"},
+    "grouped": {
+        *("excess_mtl", "gradnorm", "dibs_mtl", "consmtl"),
+        *(READ_LOSSES | READ_SAMPLES | GIVE_DIRECTIONS),
+    },
 }
 """Combinator -> balancers that it refuses; every other pair runs."""

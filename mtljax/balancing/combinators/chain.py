@@ -88,6 +88,7 @@ def _pair(first: base.Balancer, second: base.Balancer) -> base.Balancer:
         lookahead=first.lookahead,
         parameters_only=second.parameters_only,
         prefers=second.prefers,
+        alignment=second.alignment,
         period=second.period,
         between=None if second.between is None else _pair(first, second.between),
     )

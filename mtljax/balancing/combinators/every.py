@@ -64,5 +64,6 @@ def every(balancer: base.Balancer, period: int) -> base.Balancer:
         needs=base.Needs.LOSSES,
         heads=balancer.heads,
         samples=balancer.samples,
+        alignment=balancer.alignment,
     )
     return around(balancer, init=init, combine=combine, period=period, between=between)
