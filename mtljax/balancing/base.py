@@ -97,6 +97,21 @@ class HeadAlignment(NamedTuple):
     """Largest norm of this gradient, relative to the norm of the gradient of the task's loss."""
 
 
+class Perturbation(NamedTuple):
+    """Point of each task at which its gradient is taken; see `samo`.
+
+    The shared parameters of task t move by `rho` along (1 - beta) g + beta h_t. In each array of
+    parameters, g is the gradient of the mean loss, and h_t has the norm of g and a random direction
+    along which L_t rises, by finite differences. The parameters of the heads move by `rho` along
+    their gradient.
+    """
+
+    rho: float
+    beta: float
+    epsilon: float
+    """Step of the finite differences, along standard normal numbers."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Balancer:
     """Pair of pure functions, as in optax, with a description of their inputs.
@@ -129,6 +144,8 @@ class Balancer:
         reads only losses, at the others: one backward pass.
       between: Balancer between those updates, with the same state; None if `period` is 1.
       alignment: Additional gradient of the heads. It needs weights and a shared representation.
+      perturbation: Points at which the task gradients are taken; None: at the parameters. It needs
+        `parameters_only`.
       spec: Factory call that created the balancer; None for a balancer created directly.
 
     Example, which scales every task gradient to length 1:
@@ -153,6 +170,7 @@ class Balancer:
     period: int = 1
     between: "Balancer | None" = None
     alignment: HeadAlignment | None = None
+    perturbation: Perturbation | None = None
     spec: BalancerSpec | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +183,8 @@ class Balancer:
             )
         if self.alignment is not None and not self.gives_weights:
             raise ValueError("a balancer with an alignment of the heads must give weights")
+        if self.perturbation is not None and (self.samples > 1 or self.lookahead):
+            raise ValueError("a balancer with a perturbation reads one sample, without trial steps")
 
     @property
     def gives_weights(self) -> bool:

@@ -37,10 +37,13 @@ from mtljax.step.objective import (
     Pullback,
     task_gradients,
 )
+from mtljax.step.perturbed import perturbed_signals
 from mtljax.step.state import Batch, StepKeys, TrainState
 from mtljax.step.trial_step import Lookahead, make_lookahead
 
 Heads = Literal["own", "weighted", "given"]
+PERTURBATION_KEY = 2
+"""Folded into the balancer's key for random directions, of which `combine` must not know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +115,11 @@ class BalancedGradient:
     ) -> tuple[Params, BalancerOutput, ModelState]:
         """Returns what a call returns, with `combine` of this balancer."""
         inputs = Inputs(state.model_state, batch, keys.model)
-        if self.options.microbatches == 1:
+        if self.balancer.perturbation is not None:
+            key = jax.random.fold_in(keys.balancer, PERTURBATION_KEY)
+            point = self.balancer.perturbation
+            measured, new_state = perturbed_signals(self.objective, params, inputs, key, point)
+        elif self.options.microbatches == 1:
             forward = self.objective.forward(params, inputs)
             measured, new_state = self.batch_signals(forward), forward.model_state
         else:

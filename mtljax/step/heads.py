@@ -15,9 +15,14 @@ from mtljax.step.objective import Inputs, Objective, Params
 from mtljax.tasks.base import Task
 
 
-def scale_heads(
-    specific: Flat, tasks: Sequence[Task], scale: Float[Array, " T"] | Sequence[Array]
-) -> Flat:
+def task_norms(specific: Flat, tasks: Sequence[Task]) -> Float[Array, " T"]:
+    """Norm of the parameters of each task."""
+    of_task = lambda name: [x for path, x in specific.items() if task_of(path) == name]
+    norms = [optax.tree.norm(of_task(task.name)) for task in tasks]
+    return jnp.stack([jnp.asarray(norm, jnp.float32) for norm in norms])
+
+
+def scale_heads(specific: Flat, tasks: Sequence[Task], scale: Float[Array, " T"]) -> Flat:
     """Multiplies the parameters of task t by `scale[t]`, those of tasks not trained by 0."""
     scales: dict[str | None, Array] = {task.name: scale[t] for t, task in enumerate(tasks)}
     return {path: scales.get(task_of(path), 0.0) * x for path, x in specific.items()}
@@ -56,9 +61,6 @@ def align_heads(
         change = jax.jvp(heads, (zeros,), (update,))[1]
     change = jax.tree.map(lambda x: -alignment.strength * x, objective.axis.psum(change))
 
-    factors = []
-    for task in objective.tasks:
-        of_task = lambda tree, name=task.name: {k: x for k, x in tree.items() if task_of(k) == name}
-        limit = alignment.limit * optax.tree.norm(of_task(specific))
-        factors.append(jnp.minimum(1.0, limit / (optax.tree.norm(of_task(change)) + 1e-6)))
+    limits = alignment.limit * task_norms(specific, objective.tasks)
+    factors = jnp.minimum(1.0, limits / (task_norms(change, objective.tasks) + 1e-6))
     return jax.tree.map(jnp.add, specific, scale_heads(change, objective.tasks, factors))

@@ -125,7 +125,7 @@ def check_options(
     Raises:
       ValueError: `heads="weighted"` for a balancer that returns a direction, `features` for one
         that needs gradients of parameters, or microbatches for one that needs the Gramian of the
-        full batch without its rows, takes a trial step or aligns the heads.
+        full batch without its rows, takes a trial step, aligns the heads or perturbs parameters.
     """
     heads = heads or cast(Heads, balancer.heads)
     if heads not in ("own", "weighted", balancer.heads):
@@ -143,6 +143,11 @@ def check_options(
         )
     if microbatches < 1:
         raise ValueError(f"microbatches must be >= 1, not {microbatches}")
+    if balancer.perturbation is not None and (microbatches > 1 or jacobian == "gramian"):
+        raise ValueError(
+            "this balancer takes gradients at perturbed parameters, all rows of which are computed "
+            "from the entire batch; use microbatches=1 and jacobian='rows'"
+        )
     # The gradients of task-specific parameters are summed over samples, so they cannot be weighted.
     no_rows = jacobian == "gramian" or (balancer.samples > 1 and heads != "own")
     keep_rows = not (balancer.needs is Needs.GRAMIAN and no_rows)

@@ -1,0 +1,135 @@
+"""Gradients at perturbed parameters, against float64 from the method's definition."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from support.balancing_references import REFERENCES
+from support.float64_net import (
+    NAMES,
+    Losses,
+    batch_of,
+    flat,
+    in_float64,
+    moved,
+    plus,
+    state_and_step,
+)
+from support.problem import relative_difference
+
+from mtljax import parallel
+from mtljax.balancing import BALANCERS
+from mtljax.balancing.base import Perturbation
+from mtljax.models.partition import partition
+from mtljax.step.balanced_gradient import PERTURBATION_KEY
+from mtljax.step.perturbed import random_direction
+from mtljax.step.state import step_keys
+
+
+def samo(balancer, rho=0.003, beta=0.1, epsilon=0.01):
+    point = Perturbation(rho, beta, epsilon)
+    return dataclasses.replace(balancer, perturbation=point, parameters_only=True)
+
+
+def noise_of(state):
+    """Random directions [V, W] of each task: those of the step."""
+    key = jax.random.fold_in(step_keys(state).balancer, PERTURBATION_KEY)
+    for task_key in jax.random.split(key, len(NAMES)):
+        noise = random_direction(task_key, partition(state.params)[0])
+        yield [np.float64(noise[name + "/kernel"]) for name in ("bottom", "trunk")]
+
+
+def reference(name, state, batch, rho=0.003, beta=0.1, epsilon=0.01):
+    """Gradients of the shared parameters and the heads; heads receive their own loss."""
+    losses, (shared, heads) = Losses(batch), in_float64(state.params)
+    tasks = range(len(NAMES))
+    of_tasks = [losses.by_shared(t, shared, heads[t]) for t in tasks]
+    mean = [sum(arrays) for arrays in zip(*of_tasks, strict=True)]
+    unit = lambda arrays: [x / np.linalg.norm(flat(arrays)) for x in arrays]
+    rows, of_heads = [], []
+    for t, noise in zip(tasks, noise_of(state), strict=True):
+        rise = [losses.loss(t, plus(shared, s * epsilon, noise), heads[t]) for s in (1, -1)]
+        sizes = [np.linalg.norm(g) / np.linalg.norm(z) for g, z in zip(mean, noise, strict=True)]
+        local = [size * z for size, z in zip(sizes, noise, strict=True)]
+        ascent = plus([(1 - beta) * g for g in mean], beta * np.sign(rise[0] - rise[1]), local)
+        ahead = plus(shared, rho, unit(ascent))
+        head = plus(heads[t], rho, unit(losses.by_head(t, shared, heads[t])))
+        rows.append(flat(losses.by_shared(t, ahead, head)))
+        of_heads.append(losses.by_head(t, ahead, head))
+    values = np.array([losses.loss(t, shared, heads[t]) for t in tasks])
+    return REFERENCES[name]()(np.stack(rows), values, step_keys(state).balancer), of_heads
+
+
+@pytest.mark.parametrize("name", ["ew", "mgda", "pcgrad", "trimmed_mean"])
+@pytest.mark.parametrize("arguments", [{"rho": 0.05}, {"rho": 0.5, "beta": 0.5, "epsilon": 0.1}])
+def test_the_step_is_that_of_float64(name, arguments):
+    balancer = samo(BALANCERS[name](), **arguments)
+    batch = batch_of(1)
+    state, step = state_and_step(balancer, batch)
+    for _ in range(2):
+        expected = reference(name, state, batch, **arguments)
+        after, _ = step(state, batch)
+        shared, heads = moved(state, after)
+        assert relative_difference(expected, (flat(shared), heads)) <= 1e-4
+        state = after
+
+
+def test_the_losses_are_those_of_the_parameters():
+    batch = batch_of(2)
+    state, step = state_and_step(samo(BALANCERS["ew"](), rho=0.5), batch)
+    _, logs = step(state, batch)
+    losses, (shared, heads) = Losses(batch), in_float64(state.params)
+    for t, name in enumerate(NAMES):
+        assert float(logs["loss"][name]) == pytest.approx(
+            losses.loss(t, shared, heads[t]), rel=1e-5
+        )
+
+
+def test_an_absent_task_moves_nothing():
+    batch = batch_of(3)
+    batch["present"]["b"] = np.zeros_like(batch["present"]["b"])
+    state, step = state_and_step(samo(BALANCERS["pcgrad"](), rho=0.1), batch)
+    after, _ = step(state, batch)
+    _, heads = moved(state, after)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+    assert not flat(heads[1]).any()
+
+
+@pytest.mark.parametrize("way", ["jit", "shard_map"])
+@pytest.mark.parametrize("name", ["famo", "pcgrad", "moco"])
+def test_eight_devices_equal_one(name, way):
+    balancer = samo(BALANCERS[name](), rho=0.1, beta=0.5)
+    batches = [batch_of(seed, size=16) for seed in range(5)]
+    start, step = state_and_step(balancer, batches[0])
+    placement = parallel.place(16, 8)
+    if way == "jit":
+        sharded = jax.jit(step, out_shardings=placement.replicated)
+        run = lambda state, batch: sharded(state, placement.shard(batch))
+        other = placement.replicate(start)
+    else:
+        _, local = state_and_step(balancer, batches[0], axis_name="batch")
+        whole, part = PartitionSpec(), PartitionSpec("batch")
+        mesh = {"mesh": placement.mesh, "in_specs": (whole, part), "out_specs": (whole, whole)}
+        run, other = jax.jit(jax.shard_map(local, check_vma=False, **mesh)), start
+    state = start
+    for batch in batches:
+        state, _ = step(state, batch)
+        other, _ = run(other, batch)
+        jax.block_until_ready(other)
+    assert relative_difference(state.params, other.params) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": "features"}, "level='parameters'"),
+        ({"microbatches": 2}, "microbatches=1"),
+        ({"jacobian": "gramian"}, "jacobian='rows'"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        state_and_step(samo(BALANCERS["pcgrad"]()), batch_of(4), **options)
+    assert "\n" not in str(error.value)
