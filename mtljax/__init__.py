@@ -1,8 +1,9 @@
 """Multi-task learning for computer vision in JAX: one compiled step for any model and balancer.
 
-Run an experiment with `train`, `evaluate`, `predict`, `compare` and `export`, or use single parts.
-A train step is a pure function of a state and a batch, built from a model, tasks, a balancer and an
-optimizer; `present` marks the examples that carry a task's label. Names are imported on first use.
+Run an experiment with `train`, `evaluate`, `predict`, `compare`, `merge` and `export`, or use
+single parts. A train step is a pure function of a state and a batch, built from a model, tasks, a
+balancer and an optimizer; `present` marks the examples that carry a task's label. Names are
+imported on first use.
 
 Example:
   >>> import jax, jax.numpy as jnp, optax
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mtljax.step.state import TrainState, create_state
     from mtljax.step.train_step import make_train_step
     from mtljax.training.loop import train
+    from mtljax.training.merged_run import merge
 
 __version__ = "0.2.0"
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "load_run",
     "make_eval_step",
     "make_train_step",
+    "merge",
     "models",
     "predict",
     "tasks",
@@ -81,6 +84,7 @@ _MODULES = {
     "load_run": "runs.load",
     "make_eval_step": "step.eval_step",
     "make_train_step": "step.train_step",
+    "merge": "training.merged_run",
     "predict": "evaluation.predict",
     "train": "training.loop",
     "use_compile_cache": "compilation",

@@ -16,6 +16,7 @@ from mtljax.config.files import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.data.sources import HIDDEN
 from mtljax.exporters import EXPORTS
+from mtljax.merging import MERGES
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optim.optimizers import NON_LITERAL_ARGUMENTS, OPTIMIZERS
 from mtljax.optim.schedules import SCHEDULES
@@ -47,6 +48,7 @@ DICTS = {
     "optimizers": Kind(OPTIMIZERS, ("learning_rate", *NON_LITERAL_ARGUMENTS)),
     "schedules": Kind(SCHEDULES, ("peak", "steps")),
     "exports": Kind(EXPORTS, ("model",)),
+    "merges": Kind(MERGES),
 }
 KINDS = ("experiments", *DICTS)
 

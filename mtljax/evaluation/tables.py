@@ -14,13 +14,19 @@ from mtljax.utils.fitting_table import FittingTable
 def result_table(result: RunResult) -> FittingTable:
     """Metrics of a run on validation and test, and of the constant-predictor baseline on test."""
     table = FittingTable(
-        title=f"{result.experiment}: step {result.best_step}, chosen on validation",
+        title=f"{result.experiment}: {_origin(result)}",
         keep=("task", "metric", "test"),
         caption="constant: best constant prediction on the training labels, evaluated on test",
     )
     columns = {"validation": result.validation, "test": result.test}
     columns["constant"] = result.constant_predictor
     return _add_metrics(table, result.test, columns)
+
+
+def _origin(result: RunResult) -> str:
+    if result.merged is not None:
+        return result.selection
+    return f"step {result.best_step}, chosen on validation"
 
 
 def metrics_table(title: str, metrics: SplitMetrics, **attacked: SplitMetrics) -> FittingTable:

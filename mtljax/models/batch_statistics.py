@@ -49,13 +49,43 @@ def warmed_up_statistics(updates: Int[Array, ""], *, microbatches: int = 1) -> I
         yield
 
 
+@contextlib.contextmanager
+def cumulative_statistics(batches: Int[Array, ""] | int) -> Iterator[None]:
+    """Context in which batch normalization uses the statistics of the batch, also in evaluation.
+
+    The running statistics become their mean over all batches, if the collection is mutable. This
+    estimates them anew for a network whose parameters were not trained, such as an average.
+
+    Args:
+      batches: Number of batches before this one.
+    """
+
+    def normalize(
+        next_fun: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any
+    ) -> Any:
+        if _is_batch_norm(context):
+            _replace(context.module, "momentum", batches / (batches + 1))
+            args, kwargs = _with_running_average(context.module, False, args, kwargs)
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(normalize):
+        yield
+
+
 def _use_running_average(
     next_fun: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any
 ) -> Any:
     if _is_batch_norm(context):
-        _replace(context.module, "use_running_average", True)
-        args, kwargs = args[:1], {k: x for k, x in kwargs.items() if k != "use_running_average"}
+        args, kwargs = _with_running_average(context.module, True, args, kwargs)
     return next_fun(*args, **kwargs)
+
+
+def _with_running_average(
+    module: nn.Module, value: bool, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
+    """Sets `use_running_average` of a module; returns the arguments of its call without it."""
+    _replace(module, "use_running_average", value)
+    return args[:1], {k: x for k, x in kwargs.items() if k != "use_running_average"}
 
 
 def _is_batch_norm(context: Any) -> bool:

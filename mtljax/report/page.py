@@ -144,12 +144,16 @@ def confused_pairs(task: Task, metrics: TaskMetrics) -> list[ConfusedPair]:
 def key_numbers(result: RunResult) -> list[Fact]:
     """Returns the key numbers of a run."""
     facts = [Fact("Selected step", f"{result.best_step:,}", f"of {result.last_step:,} steps")]
+    if result.merged is not None:
+        facts = [Fact("Merged by", result.merged["method"], ", ".join(result.merged["runs"]))]
     if result.parameters is not None:
         total, shared = result.parameters.total, result.parameters.shared
         fraction = 100 * shared / max(total, 1)
         facts.append(Fact("Parameters", f"{total:,}", f"{fraction:.1f} % shared by all tasks"))
     total_time = f"{number(result.seconds)} s in total, on {result.device}"
     throughput = f"{number(result.examples_per_second)} images per second"
+    if result.merged is not None:
+        return facts
     return [
         *facts,
         Fact("Training", f"{number(result.train_seconds)} s", total_time),

@@ -151,6 +151,8 @@ def _overview(
     worst = existing(*(section.worst for section in sections))[: 3 - len(tests)]
     plots = [*losses, *training][:3] + [*tests, *worst, *existing(examples)][:3]
     facts = [f"balancer {experiment.balancer}", f"{result.last_step:,} steps"]
+    if result.merged is not None:
+        facts = [result.selection]
     if result.parameters is not None:
         facts.append(f"{result.parameters.total:,} parameters")
     if result.seconds is not None:

@@ -66,8 +66,10 @@ def headline(tasks: Sequence[Task], result: RunResult, images: int) -> str:
     sentence = f"On {count(images, 'test image')}: {main_results(tasks, result.test)}."
     if result.best_step is None:
         return sentence
-    step = f"step {result.best_step:,} of {result.last_step:,}"
-    return f"{sentence} Parameters of {step}, selected on validation."
+    if result.merged is not None:
+        runs = count(len(result.merged["runs"]), "run")
+        return f"{sentence} Parameters of {runs}, {result.selection}."
+    return f"{sentence} Parameters of {result.selection}, selected on validation."
 
 
 def sample_note(images: int, total: int) -> str:

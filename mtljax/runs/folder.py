@@ -57,8 +57,13 @@ CALIBRATION = "calibration.json"
 
 
 def default_workdir(experiment: Experiment) -> Path:
+    """Returns the default folder of a run of the experiment."""
+    return default_folder(experiment.name)
+
+
+def default_folder(name: str) -> Path:
     """Returns `runs/NAME-<date>-<time>`, with a number appended if that exists."""
-    plain = Path("runs") / f"{experiment.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    plain = Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     path, n = plain, 2
     while path.exists():
         path, n = plain.with_name(f"{plain.name}-{n}"), n + 1

@@ -42,6 +42,8 @@ class RunResult:
     parameters: ParameterCounts | None = None
     test_looks: int = 1
     """Number of results of this run on the test split: above 1 if a finished run was continued."""
+    merged: dict[str, Any] | None = None
+    """For a run that was merged, not trained: method, runs, their steps, and what was chosen."""
     seconds: float | None = None
     """Wall time of all processes that trained the run, up to the result."""
     train_seconds: float | None = None
@@ -60,6 +62,13 @@ class RunResult:
     device: str = ""
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     """Versions of the packages that the numbers depend on."""
+
+    @property
+    def selection(self) -> str:
+        """Origin of the parameters, as text."""
+        if self.merged is not None:
+            return f"merged by {self.merged['method']}"
+        return f"step {self.best_step:,} of {self.last_step:,}"
 
     @property
     def last_step(self) -> int:

@@ -23,11 +23,11 @@ Fetch = Callable[[], dict[str, Any]]
 
 
 class Speed(NamedTuple):
-    """Speed of a run."""
+    """Speed of a run; None if it took no step."""
 
-    train_seconds: float
-    ms_per_step: float
-    examples_per_second: float
+    train_seconds: float | None = None
+    ms_per_step: float | None = None
+    examples_per_second: float | None = None
 
 
 class _Pending(NamedTuple):
@@ -163,6 +163,8 @@ class Recorder:
         Every process that trained a part of the run counts. Its first record, which includes the
         compilation, counts towards the seconds, not towards the speed.
         """
+        if not self._records:
+            return Speed()
         step, batch_size = 0, self._experiment.data.batch_size
         chunks, after_compilation = [], []
         for records in processes(self._records):

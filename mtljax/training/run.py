@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -45,6 +46,7 @@ class Run:
     Attributes:
       experiment: The experiment, with the run's seed.
       checkpoints: The run's checkpoints.
+      merged: Description of the merging, for a run that is not trained.
       failure: Reason why the run cannot continue, if any.
       stopped_step: Step at which early stopping ended its training, if it did.
     """
@@ -71,6 +73,7 @@ class Run:
         """
         self.experiment = experiment
         self.failure: Stopped | None = None
+        self.merged: dict[str, Any] | None = None
         self.stopped_step: int | None = None
         self._programs, self._stack, self._together = programs, stack, together
         self._start_time = time.perf_counter() if start_time is None else start_time
@@ -205,6 +208,7 @@ class Run:
             constant_predictor=programs.constant_predictor,
             parameters=count_parameters(state, self.experiment.freeze),
             test_looks=1 + len(self._earlier_results),
+            merged=self.merged,
             seconds=seconds(),
             **self._recorder.speed()._asdict(),
             **cost._asdict(),

@@ -21,6 +21,7 @@ VERBS = {
     "train": Verb("train", "Train an experiment or resume its run (default verb)."),
     "compare": Verb("compare", "Compare baselines and methods over several seeds."),
     "group": Verb("compare", "Find out which tasks to train together."),
+    "merge": Verb("merge", "Merge single-task runs into one multi-task network, without training."),
     "evaluate": Verb("use_run", "Compute the metrics of a trained run on one split."),
     "predict": Verb("use_run", "Predict all tasks for image files with a trained run."),
     "export": Verb("use_run", "Write a trained model as StableHLO, ONNX or safetensors."),

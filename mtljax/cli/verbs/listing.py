@@ -16,7 +16,8 @@ class ListFlags:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND [NAME]]")
     ] = ()
     """KIND: experiments, balancers, trunks, fusions, tasks, sources, augmentations, optimizers,
-    schedules, attacks, distillations or exports; if omitted, all. NAME: show one entry in full."""
+    schedules, attacks, distillations, exports or merges; if omitted, all. NAME: show one entry in
+    full."""
     verbose: bool = False
     """Show all entries in full, with their arguments."""
 
