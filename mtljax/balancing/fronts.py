@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from mtljax.balancing import base, solvers
 from mtljax.balancing import rays as front
@@ -15,7 +15,7 @@ MARGIN = 1e-6
 
 
 @base.with_spec
-def pmtl(rays: int = 5, warmup: int = 100, normalize: bool = False) -> base.Balancer:
+def pmtl(rays: int = 5, warmup: int = 1000, normalize: bool = False) -> base.Balancer:
     """PMTL: descent within the part of the loss space that is nearest to the preference's ray.
 
     With u_k the unit vectors of the rays, proportional to 1 / w_k, the losses belong to the ray
