@@ -27,11 +27,13 @@ from mtljax.data.lazy import notes_of_reading
 from mtljax.data.problems import known_problems, require_no_problems, without_problems
 from mtljax.data.splitting import SPLITS
 from mtljax.models import FUSIONS, TRUNKS, MultiTask
+from mtljax.models.conditioning import make_conditioning
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
-from mtljax.step.attacks import ATTACKS, Attack
+from mtljax.step.attacks import Attack, make_attack
 from mtljax.step.distillation import DISTILLATIONS, Distillation, DistillationLoss
+from mtljax.step.preferences import require_prefers
 from mtljax.step.state import Batch, TrainState
 from mtljax.step.train_step import StepLogs, make_train_step
 from mtljax.tasks import Segmentation, Task
@@ -204,6 +206,7 @@ def build(
     """
     trunk = choose("trunk", experiment.trunk, TRUNKS)
     fusion = choose("fusion", experiment.fusion, FUSIONS, hidden=FUSION_HIDDEN)
+    balancer = balancer_from_text(experiment.balancer)
     model = models.build(
         trunk.build(),
         fusion.factory,
@@ -211,8 +214,11 @@ def build(
         mean=mean,
         std=std,
         remat=experiment.remat,
+        conditioning=make_conditioning(experiment.condition),
         **fusion.arguments,
     )
+    if model.conditioning is not None:
+        require_prefers(balancer)
     stage_of = model.fusion.stage_of
     if experiment.l2_sp and experiment.init is None:
         raise ValueError(
@@ -221,7 +227,7 @@ def build(
         )
     return Parts(
         model=model,
-        balancer=balancer_from_text(experiment.balancer),
+        balancer=balancer,
         optimizer=make_optimizer(
             experiment.optimizer,
             experiment.learning_rate,
@@ -240,23 +246,6 @@ def build(
         attack=make_attack(experiment.adversarial, low, high),
         distill=choose("distillation", experiment.distill, DISTILLATIONS).build(),
     )
-
-
-def make_attack(
-    text: str | None, low: float, high: float, eps: float | None = None
-) -> Attack | None:
-    """Creates an attack on images in low..high from text such as `pgd:eps=0.03,steps=7`, if any.
-
-    If `eps` is an argument of this function, the text must not contain it.
-
-    Raises:
-      ValueError: The name or an argument is unknown, or `eps` is missing.
-    """
-    if text is None:
-        return None
-    arguments = {} if eps is None else {"eps": eps}
-    choice = choose("attack", text, ATTACKS, hidden=tuple(arguments))
-    return dataclasses.replace(choice.build(**arguments), low=low, high=high)
 
 
 def train_step(

@@ -65,7 +65,7 @@ class Signals(NamedTuple):
     """True for tasks with a label in this batch. An absent task gets weight 0."""
     step: Int[Array, ""]
     """Number of updates before this one."""
-    preference: Float[Array, " T"] = NOT_COMPUTED
+    preference: Float[Array, " T"] | None = None
     """Preference over the tasks; None: all equal. Read it by `preference(signals)`."""
     gramian: Float[Array, "T T"] = NOT_COMPUTED
     """J J^T of the present tasks; rows and columns of absent tasks are 0."""

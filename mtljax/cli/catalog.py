@@ -18,6 +18,8 @@ from mtljax.data.sources import HIDDEN
 from mtljax.exporters import EXPORTS
 from mtljax.merging import MERGES
 from mtljax.models import FUSIONS, TRUNKS
+from mtljax.models.conditioning import CONDITIONINGS
+from mtljax.models.conditioning import HIDDEN as CONDITIONING_HIDDEN
 from mtljax.optim.optimizers import NON_LITERAL_ARGUMENTS, OPTIMIZERS
 from mtljax.optim.schedules import SCHEDULES
 from mtljax.step.attacks import ATTACKS
@@ -40,6 +42,7 @@ DICTS = {
     "combinators": Kind(COMBINATORS, ("balancer", "balancers")),
     "trunks": Kind(TRUNKS),
     "fusions": Kind(FUSIONS, FUSION_HIDDEN),
+    "conditionings": Kind(CONDITIONINGS, CONDITIONING_HIDDEN),
     "tasks": Kind(TASKS),
     "sources": Kind(SOURCES, HIDDEN),
     "attacks": Kind(ATTACKS),

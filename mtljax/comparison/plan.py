@@ -35,6 +35,7 @@ ADDED_FIELDS = frozenset(
         *("positive_weights", "uncertain", "no_class"),
         *("mirror", "order"),
         *("unit", "Depth.ignore", "max_value"),
+        "condition",
     }
 )
 """Fields, of all classes or of one, that version 0.1.0 did not have."""
@@ -203,6 +204,7 @@ def single_task(experiment: Experiment, task: str) -> Experiment:
         tasks=tuple(t for t in experiment.tasks if t.name == task),
         data=dataclasses.replace(experiment.data, labels=labels),
         fusion="none",
+        condition="none",
         balancer="ew",
         level="parameters",
         heads="auto",

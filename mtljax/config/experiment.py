@@ -110,6 +110,10 @@ class Experiment:
     """Shared network with its arguments; see `list trunks`."""
     fusion: AsText[FusionFactory] = cast(Any, "none")
     """Architecture by which tasks share the trunk and exchange features; see `list fusions`."""
+    condition: str = "none"
+    """Conditioning on the preference over tasks, so that one network covers the Pareto front:
+    cosmos, hypernetwork or palora, with their arguments; see `list conditionings`. The preference
+    is drawn for each batch and equal in evaluation; `predict --preference` sets it."""
     init: str | None = None
     """Pretrained weights: a run folder, a .safetensors file, a PyTorch state dict (.pth), or
     package:NAME/FILE for a file in a Python package. none: random weights."""

@@ -95,7 +95,8 @@ def describe(
     Returns:
       JSON with `mtljax`, the version; `step` of the checkpoint; `input`, {name, shape, dtype,
       black, white}; `outputs`, {name: {shape, dtype}}; `tasks`, {name: meaning of its output and
-      prediction, and class names}; `config`, the experiment.
+      prediction, and class names}; `preference`, {task: share}, of a model conditioned on it;
+      `config`, the experiment.
     """
     one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
     shapes = jax.eval_shape(outputs, one)
@@ -111,6 +112,7 @@ def describe(
         },
         "outputs": {name: with_batch(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()},
         "tasks": {task.name: _meaning(task) for task in tasks},
+        **({} if trained.preference is None else {"preference": trained.preference}),
         "config": to_json(trained.experiment),
     }
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from mtljax.models.conditioning.base import PREFERENCE, Conditioning
 from mtljax.models.fusion.base import Fusion
 from mtljax.models.partition import OVERWRITE, TASK_PREFIX
 
@@ -38,12 +39,15 @@ class MultiTask(nn.Module):
       mean: Mean of the training images, in their unit; all channels, or per channel. A variable of
         the model (collection `constants`) and therefore part of its checkpoints.
       std: Standard deviation of the training images, likewise.
+      conditioning: Dependence of trunk and fusion on the preference over tasks, which is then a
+        variable of the model as well, `PREFERENCE`.
     """
 
     fusion: Fusion
     tasks: tuple[HeadSpec, ...]
     mean: float | tuple[float, ...] = 0.0
     std: float | tuple[float, ...] = 1.0
+    conditioning: Conditioning | None = None
 
     @nn.compact
     def __call__(
@@ -53,7 +57,12 @@ class MultiTask(nn.Module):
         std = self.variable("constants", "std", lambda: jnp.asarray(self.std, jnp.float32))
         dtype = image.dtype if jnp.issubdtype(image.dtype, jnp.floating) else jnp.float32
         image = ((image.astype(jnp.float32) - mean.value) / std.value).astype(dtype)
-        features = self.fusion(image, train=train)
+        if self.conditioning is None:
+            features = self.fusion(image, train=train)
+        else:
+            equal = lambda: jnp.full(len(self.tasks), 1 / len(self.tasks), jnp.float32)
+            preference = self.variable("constants", PREFERENCE, equal).value
+            features = self.conditioning(self.fusion, image, preference, train=train)
         outputs = {}
         for task in self.tasks:
             head = task.head().clone(parent=self, name=TASK_PREFIX + task.name)
@@ -79,6 +88,7 @@ def build(
     mean: float | tuple[float, ...] = 0.0,
     std: float | tuple[float, ...] = 1.0,
     remat: bool = False,
+    conditioning: Conditioning | None = None,
     **fusion_args: Any,
 ) -> MultiTask:
     """Builds a multi-task model.
@@ -89,12 +99,17 @@ def build(
       tasks: At least one task; names are unique, and no task reads more stages than `trunk` has.
       mean, std: Normalization of the images; see `MultiTask`.
       remat: Recompute the activations of each stage in the backward pass: less memory, more time.
+      conditioning: See `mtljax.models.conditioning`; needs at least two tasks.
     """
     names = tuple(task.name for task in tasks)
     if not names:
         raise ValueError("no task: an experiment needs at least one")
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks have the same name: {', '.join(names)}")
+    if conditioning is not None and len(names) < 2:
+        raise ValueError(
+            f"a network conditioned on the preference needs at least two tasks, not only {names[0]}"
+        )
     taps = max(task.taps for task in tasks)
     if taps > len(trunk):
         name = next(task.name for task in tasks if task.taps == taps)
@@ -105,4 +120,6 @@ def build(
     pools = taps == 1 and all(getattr(task.head(), "pools", False) for task in tasks)
     settings = {"taps": taps, "remat": remat, "pools": pools}
     fused = fusion(trunk=tuple(trunk), tasks=names, **settings, **fusion_args)
-    return MultiTask(fusion=fused, tasks=tuple(tasks), mean=mean, std=std)
+    return MultiTask(
+        fusion=fused, tasks=tuple(tasks), mean=mean, std=std, conditioning=conditioning
+    )

@@ -1,10 +1,12 @@
 """Loading a trained run."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import PyTree
 
 from mtljax.build import build
@@ -18,6 +20,7 @@ from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.registry import nearest
+from mtljax.utils.text import count
 
 
 class TrainedModel(NamedTuple):
@@ -37,6 +40,44 @@ class TrainedModel(NamedTuple):
     """Values of black and white."""
     folds: str = ""
     """Hash of the division of the data into folds, in a cross-validation."""
+
+    @property
+    def preference(self) -> dict[str, float] | None:
+        """Task -> preference for it, with sum 1, of a conditioned model; None for other models."""
+        if self.state.preference is None:
+            return None
+        values = np.asarray(self.state.preference).tolist()
+        return dict(zip(self._names, values, strict=True))
+
+    def at_preference(self, values: Sequence[float]) -> "TrainedModel":
+        """Returns a conditioned model at another preference, one value >= 0 per task, in order.
+
+        Only the ratios of the values count.
+
+        Raises:
+          ValueError: The model is not conditioned on the preference, or a value is invalid.
+        """
+        text, names = ",".join(f"{value:g}" for value in values), ", ".join(self._names)
+        if self.state.preference is None:
+            raise ValueError(
+                f"preference {text}: the run is not conditioned on the preference; train it with "
+                "--condition, see `list conditionings`"
+            )
+        if len(values) != len(self._names):
+            raise ValueError(
+                f"preference {text} has {count(len(values), 'value')}; give one for each of the "
+                f"tasks {names}, in this order"
+            )
+        if not all(0 <= value < math.inf for value in values) or not any(values):
+            raise ValueError(
+                f"preference {text} must have finite values >= 0, not all 0, for the tasks {names}"
+            )
+        shares = np.asarray(values, np.float64) / math.fsum(values)
+        return self._replace(state=self.state.with_preference(shares.astype(np.float32)))
+
+    @property
+    def _names(self) -> list[str]:
+        return [task.name for task in self.model.tasks]
 
 
 def load_run(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num, PyTree
 from mtljax.step.axis import Axis
 from mtljax.step.objective import Batch
 from mtljax.tasks.base import Task
+from mtljax.utils.registry import choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,23 @@ def pgd(eps: float, steps: int = 10, random: bool = True) -> Attack:
 
 ATTACKS: dict[str, Callable[..., Attack]] = {"fgsm": fgsm, "pgd": pgd}
 """Attacks by name: functions of `eps` and further arguments."""
+
+
+def make_attack(
+    text: str | None, low: float, high: float, eps: float | None = None
+) -> Attack | None:
+    """Creates an attack on images in low..high from text such as `pgd:eps=0.03,steps=7`, if any.
+
+    If `eps` is an argument of this function, the text must not contain it.
+
+    Raises:
+      ValueError: The name or an argument is unknown, or `eps` is missing.
+    """
+    if text is None:
+        return None
+    arguments = {} if eps is None else {"eps": eps}
+    choice = choose("attack", text, ATTACKS, hidden=tuple(arguments))
+    return dataclasses.replace(choice.build(**arguments), low=low, high=high)
 
 
 def attack_batch(

@@ -173,7 +173,7 @@ class BalancedGradient:
         scale = reciprocal(measured.counts)
         task_counts = measured.counts.reshape(balancer.samples, -1).sum(0)
         losses = (measured.sums * scale).reshape(shape)
-        signals = Signals(losses, present.reshape(shape), state.step)
+        signals = Signals(losses, present.reshape(shape), state.step, state.preference)
         if lookahead is not None:
             signals = signals._replace(lookahead=lookahead)
         rows = None if measured.rows is None else scale_rows(measured.rows, scale)

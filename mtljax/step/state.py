@@ -8,9 +8,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree
 
 from mtljax.balancing.base import Balancer, Needs
+from mtljax.models.conditioning import PREFERENCE
 from mtljax.models.freezing import split_frozen
 from mtljax.models.multitask import without_pooling
 from mtljax.models.partition import TRANSIENT_COLLECTIONS, join, partition
@@ -42,6 +44,19 @@ class TrainState(flax.struct.PyTreeNode):
     """Number of consecutive skipped updates up to now."""
     teachers: PyTree = ()
     """Variables of a distillation's teachers; constant and not part of checkpoints."""
+
+    @property
+    def preference(self) -> Float[Array, " T"] | None:
+        """Preference over tasks of a conditioned model; None for other models."""
+        return self.model_state.get("constants", {}).get(PREFERENCE)
+
+    def with_preference(self, preference: Float[ArrayLike, " T"]) -> "TrainState":
+        """State of a conditioned model with another preference over tasks, which sums to 1.
+
+        States that differ in their preferences only can be evaluated by one compiled program.
+        """
+        constants = {**self.model_state["constants"], PREFERENCE: preference}
+        return self.replace(model_state={**self.model_state, "constants": constants})
 
     @property
     def variables(self) -> dict[str, PyTree]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mtljax.balancing.base import Balancer, Needs
 from mtljax.models.batch_statistics import warmed_up_statistics
+from mtljax.models.conditioning import Conditioning
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, join, partition
 from mtljax.step.attacks import Attack, attack_batch
@@ -28,6 +29,7 @@ from mtljax.step.balanced_gradient import BalancedGradient, BalancerOutput, Grad
 from mtljax.step.distillation import Distillation
 from mtljax.step.eval_step import predict
 from mtljax.step.objective import Inputs, Level, Objective, Pullback
+from mtljax.step.preferences import at_drawn_preferences, require_prefers
 from mtljax.step.state import Batch, TrainState, example_keys, step_keys
 from mtljax.tasks.base import Task
 
@@ -73,7 +75,8 @@ def make_train_step(
     """Makes `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
 
     Args:
-      model: See `mtljax.models`.
+      model: See `mtljax.models`. If it has a `conditioning`, each batch has a preference over tasks
+        that is drawn by it, and that the balancer reads too.
       tasks: T tasks, in the order of the rows of the Jacobian.
       balancer: Created by a function of `BALANCERS`.
       optimizer: Optax transformation of all parameters that are not frozen.
@@ -103,13 +106,19 @@ def make_train_step(
       distill: Teachers, whose distances are added to the losses; needs a state created with them.
 
     Raises:
-      ValueError: The options contradict each other; see `check_options`.
+      ValueError: The options contradict each other, see `check_options`, or the balancer does not
+        read the preference of a conditioned model.
     """
     options = check_options(balancer, level, heads, microbatches, pullback, jacobian)
     settings = tuple(tasks), options.level, balancer.samples, dtype, Axis(axis_name)
     objective = Objective(model, *settings, freeze_statistics, distill)
     gradient = BalancedGradient(objective, balancer, options)
-    return _TrainStep(gradient, optimizer, ema_decay, augment, attack, tuple(freeze))
+    step = _TrainStep(gradient, optimizer, ema_decay, augment, attack, tuple(freeze))
+    conditioning: Conditioning | None = getattr(model, "conditioning", None)
+    if conditioning is None:
+        return step
+    require_prefers(balancer)
+    return at_drawn_preferences(step, conditioning.draw)
 
 
 def check_options(

@@ -135,6 +135,11 @@ def set_up(
     BatchSampler(seed=0, size=len(source.train), batch_size=batch_size)  # checks the size
     parts = build(experiment, *_statistics(experiment, source), source.low, source.high)
     check_select(experiment)
+    if parts.model.conditioning is not None:
+        announce(
+            f"conditioned on the preference over tasks ({experiment.condition}), which is equal in "
+            "evaluations; predict --preference sets it"
+        )
     distillation = load_teachers(experiment, parts.distill, source)
     derived = tuple(derivations(given, experiment.tasks))
     return Setup(experiment, source, placement, parts, distillation, derived)

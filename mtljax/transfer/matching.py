@@ -8,6 +8,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import PyTree
 
+from mtljax.models.conditioning import PREFERENCE
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.models.partition import TASK_PREFIX, TRANSIENT_COLLECTIONS
@@ -19,6 +20,8 @@ from mtljax.utils.tree import flatten, unflatten
 Part = Literal["trunk", "fusion", "all"]
 PARTS = {"trunk": "the trunk", "fusion": "trunk and fusion", "all": "the network"}
 MEAN, STD = "constants/mean", "constants/std"
+CONSTANTS = (MEAN, STD, f"constants/{PREFERENCE}")
+"""Variables that are not learned."""
 SHOWN = 3
 """Largest number of names in a line of the report."""
 
@@ -83,7 +86,7 @@ def match(
     selected = [path for path in leaves if matching.is_in(path, part)]
     sources = {path: source for path in selected if (source := matching.source(path)) is not None}
     if not sources:
-        modules = listed(module_of(name) for name in weights.original if name not in (MEAN, STD))
+        modules = listed(module_of(name) for name in weights.original if name not in CONSTANTS)
         raise ValueError(
             f"{weights.source} has no weights for {PARTS[part]}: it has {modules}; the model has "
             f"{listed(map(module_of, selected))}; choose the trunk and fusion of the weights"
@@ -109,7 +112,7 @@ class Matching:
 
     def is_in(self, path: str, part: Part) -> bool:
         """Returns True if a variable belongs to a part of the model."""
-        if path in (MEAN, STD):
+        if path in CONSTANTS:
             return False
         below = path.partition("/")[2]
         return self.fusion is None or is_in_part(below, part, self.fusion.stage_of)
@@ -205,10 +208,10 @@ def _report(
     modules, initialized = set(map(module_of, selected)), set(map(module_of, sources))
     counts = f"{len(initialized)} of {len(modules)} modules of {PARTS[part]}"
     lines = [f"{counts} initialized from {weights.source} ({weights.library} names)"]
-    random = [path for path in leaves if path not in sources and path not in (MEAN, STD)]
+    random = [path for path in leaves if path not in sources and path not in CONSTANTS]
     if random:
         lines.append(f"randomly initialized: {listed(map(module_of, random))}")
-    used = {*sources.values(), MEAN, STD}
+    used = {*sources.values(), *CONSTANTS}
     unused = [original for name, original in weights.original.items() if name not in used]
     if unused or weights.unknown:
         lines.append(f"unused: {listed(map(module_of, [*unused, *weights.unknown]))}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from mtljax.cli.flags import parse
+from mtljax.utils.text import shortened
 
 if TYPE_CHECKING:
     from mtljax.runs.load import TrainedModel
@@ -25,6 +26,9 @@ class _RunFlags:
     """Run folder."""
     verify: Path | None = None
     """Public key (PEM): load the run only if the owner of this key signed it."""
+    preference: str = ""
+    """Preference over the tasks, one number >= 0 for each in order, such as 0.3,0.7, for a run
+    trained with --condition. If omitted, equal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,29 @@ class ExportFlags(_RunFlags):
     MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
 
 
+def _load(flags: _RunFlags) -> "TrainedModel":
+    """Loads the run at the requested preference, and prints that of a conditioned run."""
+    from mtljax.runs.load import load_run
+    from mtljax.utils.terminal import print_line
+
+    trained = load_run(flags.run, verify=flags.verify)
+    if flags.preference:
+        try:
+            values = [float(part) for part in flags.preference.split(",")]
+        except ValueError:
+            raise ValueError(
+                f"--preference {shortened(flags.preference)}: numbers separated by commas, such as "
+                "0.3,0.7, are required"
+            ) from None
+        trained = trained.at_preference(values)
+    if trained.preference is not None:
+        shares = ", ".join(f"{name} {share:.4g}" for name, share in trained.preference.items())
+        print_line(
+            f"preference: {shares}" + ("" if flags.preference else " (--preference sets it)")
+        )
+    return trained
+
+
 def _names(parts: Sequence[str]) -> list[str]:
     """Returns the names in a flag that takes names separated by commas or spaces."""
     return [name for part in parts for name in part.split(",") if name]
@@ -93,10 +120,9 @@ def evaluate_verb(arguments: list[str]) -> int:
     """Runs `evaluate` and returns the exit status."""
     flags = parse(EvaluateFlags, arguments, "evaluate")
     from mtljax import compilation
-    from mtljax.build import make_attack
     from mtljax.evaluation.predict import evaluate_run, restricted
     from mtljax.evaluation.tables import metrics_table
-    from mtljax.runs.load import load_run
+    from mtljax.step.attacks import make_attack
     from mtljax.utils.files import check_output, write_json
     from mtljax.utils.terminal import console, print_line
 
@@ -104,7 +130,9 @@ def evaluate_verb(arguments: list[str]) -> int:
     tasks = _names(flags.tasks)
     if (tasks or flags.labels) and flags.calibrate:
         raise ValueError("--calibrate is for all tasks: leave out --tasks and --labels")
-    trained = restricted(load_run(flags.run, verify=flags.verify), tasks, flags.labels)
+    if flags.preference and flags.calibrate:
+        raise ValueError("--calibrate is for the equal preference: leave out --preference")
+    trained = restricted(_load(flags), tasks, flags.labels)
     other = "" if flags.source is None else "-" + re.sub(r"[^\w.]+", "_", flags.source)[-60:]
     suffix = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
     output = flags.output or flags.run / f"evaluation-{flags.split}{other}{suffix}.json"
@@ -117,6 +145,8 @@ def evaluate_verb(arguments: list[str]) -> int:
     content: dict[str, Any] = {"step": trained.step, "split": flags.split, **metrics}
     if flags.source is not None:
         content["source"] = flags.source
+    if trained.preference is not None:
+        content["preference"] = trained.preference
     if attack is not None:
         content["attack"] = {"attack": flags.attack, "eps": flags.eps}
     write_json(output, content)
@@ -159,12 +189,11 @@ def predict_verb(arguments: list[str]) -> int:
         find_images,
         predict_files,
     )
-    from mtljax.runs.load import load_run
     from mtljax.utils.files import check_output
     from mtljax.utils.terminal import console, print_line
 
     compilation.use_compile_cache()
-    trained = load_run(flags.run, verify=flags.verify)
+    trained = _load(flags)
     output = flags.output or flags.run / "predictions.json"
     check_output(output)
     temperatures = read_temperatures(flags.run, trained.step, trained.experiment.tasks)
@@ -189,14 +218,10 @@ def export_verb(arguments: list[str]) -> int:
     from mtljax.exporters.export import export
     from mtljax.utils.terminal import console
 
-    exported = export(
-        flags.run,
-        flags.to,
-        flags.output,
-        tasks=_names(flags.tasks),
-        encrypt=flags.encrypt,
-        verify=flags.verify,
-    )
+    trained = _load(flags)
+    output = flags.output or flags.run / f"{trained.experiment.name}.{flags.to}"
+    tasks = _names(flags.tasks)
+    exported = export(trained, flags.to, output, tasks=tasks, encrypt=flags.encrypt)
     console.print(export_table(exported.description))
     for file in exported.files:
         print(f"written to {file}")
