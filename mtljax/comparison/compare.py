@@ -30,6 +30,7 @@ def compare(
     vary: Sequence[str] = (),
     grid: Sequence[str] = (),
     front: int = 0,
+    merges: Sequence[str] = (),
     devices: int | None = None,
     together: Together = "auto",
     quiet: bool = False,
@@ -38,7 +39,7 @@ def compare(
 
     Finished runs in `workdir` are not repeated: an interrupted comparison resumes, and another
     method or seed trains only the additional runs. `mtljax.comparison.plan.plan` describes
-    `balancers` to `front`; the first three are text or objects, as in `Experiment`.
+    `balancers` to `merges`; the first three are text or objects, as in `Experiment`.
 
     Args:
       experiment: Base experiment; its seed is the first.
@@ -68,6 +69,7 @@ def compare(
         vary=vary,
         grid=grid,
         front=front,
+        merges=merges,
     )
     check_workdir(workdir, FOLDER, "comparison")
     validation = cross_validation(experiment, folds, methods) if folds else None

@@ -25,7 +25,9 @@ from mtljax.comparison.overrides import Override, combinations, with_overrides
 from mtljax.config import Data, Experiment, to_json
 from mtljax.config.files import defaults
 from mtljax.data.folds import Fold
+from mtljax.merging.compatibility import network_experiment
 from mtljax.runs.selection import check_select, select_of_task
+from mtljax.training.merged_run import make_merger
 
 FOLDER = "members"
 ADDED_FIELDS = frozenset(
@@ -51,6 +53,15 @@ class Candidate:
     settings: str
     """Grid point as text, `learning_rate=0.001`; empty without a grid."""
     experiment: Experiment
+    merge: str = ""
+    """Merging method of a run that is merged from others, not trained; else empty."""
+    parts: tuple["Candidate", ...] = ()
+    """Single-task candidates of which the runs of the same seed are merged."""
+
+    @property
+    def steps(self) -> int:
+        """Number of updates of a run."""
+        return 0 if self.merge else self.experiment.steps
 
     def member(self, seed: int, fold: Fold | None = None) -> Experiment:
         """Experiment of a seed, and of a fold of a cross-validation."""
@@ -63,9 +74,13 @@ class Candidate:
     def folder(self, workdir: Path, seed: int, fold: Fold | None = None) -> Path:
         """Run folder of a member; it depends on the member's experiment only."""
         config = _identity(self.experiment)
+        if self.merge:
+            runs = [_identity(part.experiment) for part in self.parts]
+            config["merge"] = {"method": self.merge, "runs": runs}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
         tasks = "-".join(task.name for task in self.experiment.tasks)
-        name = re.sub(r"[^\w.=-]+", "_", f"{self.experiment.balancer}-{tasks}")[:60].strip("_")
+        how = f"merge-{self.merge}" if self.merge else self.experiment.balancer
+        name = re.sub(r"[^\w.=-]+", "_", f"{how}-{tasks}")[:60].strip("_")
         parent = workdir / FOLDER / f"{name}-{digest}"
         if fold is not None:
             parent /= f"fold-{fold.number}-of-{fold.total}"
@@ -110,8 +125,9 @@ def plan(
     vary: Sequence[str] = (),
     grid: Sequence[str] = (),
     front: int = 0,
+    merges: Sequence[str] = (),
 ) -> list[Method]:
-    """Returns the methods of a comparison: baselines, then methods, then fixed weightings.
+    """Returns the methods of a comparison: baselines, methods, merged runs, fixed weightings.
 
     Every balancer is combined with every fusion and trunk; the defaults are the experiment's.
 
@@ -120,6 +136,7 @@ def plan(
       grid: `field=value,value` per field; all combinations become candidates of every method and
         baseline. With `init=none` in `vary` or `grid` a run is trained `from_scratch`.
       front: Number of fixed weightings.
+      merges: Merging methods, applied to the single-task runs of each seed.
 
     Raises:
       ValueError: Unknown name, field or value, or a duplicate method.
@@ -148,6 +165,11 @@ def plan(
         labels += [balancer] * (len(balancers) > 1 or not labels)
         variant = dataclasses.replace(base.experiment, fusion=fusion, balancer=balancer)
         methods.append(new("method", base, labels, variant))
+    for base, merge in itertools.product(bases, merges):
+        variant = dataclasses.replace(base.experiment, fusion="none")
+        method = new("method", base, [f"merge {merge}", *base.labels], variant)
+        singles = [m for m in methods if m.kind == "stl" and m.baseline == method.baseline]
+        methods.append(_merged(method, singles, merge))
     for base, weights in itertools.product(bases, simplex(len(experiment.tasks), front)):
         text = ",".join(f"{w:.4g}" for w in weights)
         fixed = f"fixed:weights=({text})"
@@ -193,6 +215,27 @@ def _method(
     )
     baseline = ", ".join([STL, *base.labels])
     return Method(name=", ".join(labels), kind=kind, baseline=baseline, candidates=candidates)
+
+
+def _merged(method: Method, singles: Sequence[Method], merge: str) -> Method:
+    """Method that merges the runs of single-task methods with the same settings.
+
+    Raises:
+      ValueError: The merging method is unknown, or not for the tasks, or there is only one task.
+    """
+    if len(singles) < 2:
+        raise ValueError("--merges needs an experiment with at least two tasks")
+    make_merger(merge).check(method.candidates[0].experiment.tasks)
+    candidates = [
+        dataclasses.replace(
+            candidate,
+            experiment=network_experiment(candidate.experiment),
+            merge=merge,
+            parts=tuple(single.candidates[i] for single in singles),
+        )
+        for i, candidate in enumerate(method.candidates)
+    ]
+    return dataclasses.replace(method, candidates=tuple(candidates))
 
 
 def single_task(experiment: Experiment, task: str) -> Experiment:

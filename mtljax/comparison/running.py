@@ -15,10 +15,13 @@ from mtljax.comparison.plan import Candidate, Method
 from mtljax.config import Experiment
 from mtljax.data import Source
 from mtljax.data.folds import Fold
+from mtljax.merging.compatibility import check_compatible
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result
 from mtljax.runs.joint_checkpoints import joint_step
+from mtljax.runs.load import load_run
 from mtljax.training.loop import train_group
+from mtljax.training.merged_run import merge_runs
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
@@ -35,6 +38,8 @@ class Member(NamedTuple):
     seed: int
     folder: Path
     fold: Fold | None = None
+    parts: tuple[Path, ...] = ()
+    """Folders of the single-task runs to merge; empty for a run that is trained."""
 
     @property
     def experiment(self) -> Experiment:
@@ -77,7 +82,7 @@ def run_members(
       Stopped: SIGTERM was received; the states are saved.
     """
     members = [
-        Member(method, candidate, seed, candidate.folder(workdir, seed, fold), fold)
+        _member(method, candidate, seed, workdir, fold)
         for fold in (validation.folds if validation else [None])
         for method in methods
         for candidate in method.candidates
@@ -99,9 +104,20 @@ def run_members(
                 except Exception as error:
                     failures += [progress.failed(member, error) for member in group]
                     continue
+                if group[0].parts:
+                    for member in group:
+                        failures += _merge(member, programs, progress)
+                    continue
                 for part in rounds(group) if side_by_side else ([member] for member in group):
                     failures += _train(part, programs, progress)
     return failures
+
+
+def _member(
+    method: Method, candidate: Candidate, seed: int, workdir: Path, fold: Fold | None
+) -> Member:
+    parts = tuple(part.folder(workdir, seed, fold) for part in candidate.parts)
+    return Member(method, candidate, seed, candidate.folder(workdir, seed, fold), fold, parts)
 
 
 def _is_finished(member: Member) -> bool:
@@ -178,12 +194,30 @@ def _train(
     return failures
 
 
+def _merge(member: Member, programs: Programs, progress: "ComparisonProgress") -> list[Failure]:
+    progress.start([member])
+    try:
+        loaded = {}
+        for path, part in zip(member.parts, member.candidate.parts, strict=True):
+            if read_result(path) is None:
+                raise ValueError(f"its single-task run {path} is not finished")
+            loaded[path] = load_run(path, tasks=part.experiment.tasks)
+        check_compatible(loaded)
+        experiment = dataclasses.replace(programs.setup.experiment, seed=member.seed)
+        method = member.candidate.merge
+        merge_runs(experiment, loaded, member.folder, method, programs, report=False)
+    except Exception as error:
+        return [progress.failed(member, error)]
+    progress.finished(member)
+    return []
+
+
 class ComparisonProgress:
     """Progress over all runs: a bar on a terminal, elsewhere one line per run."""
 
     def __init__(self, total: int, pending: Sequence[Member], *, quiet: bool):
         self._quiet, self._total, self._done = quiet, total, total - len(pending)
-        self._total_steps = sum(member.candidate.experiment.steps for member in pending)
+        self._total_steps = sum(member.candidate.steps for member in pending)
         self._steps_done, self._steps_now = 0, 0
         self._start_time = time.perf_counter()
         if self._done and not quiet:
@@ -232,7 +266,7 @@ class ComparisonProgress:
     def _count(self, member: Member) -> None:
         self._done += 1
         self._steps_now = 0
-        self._steps_done += member.candidate.experiment.steps
+        self._steps_done += member.candidate.steps
 
     def _left(self) -> str:
         """Returns the estimated remaining time as text."""

@@ -57,7 +57,6 @@ def adamerging(
         )
 
     def merge(problem: Problem) -> Iterator[Candidate]:
-        require_objectives([network.task for network in problem.networks], others)
         equal = np.full(len(problem.tuned), initial, np.float32)
         coefficients = dict.fromkeys(problem.start, equal) if level == "layer" else equal
         coefficients = minimize(problem, coefficients, steps, learning_rate, batch_size)
@@ -67,13 +66,13 @@ def adamerging(
         )
         yield Candidate({"coefficients": rounded}, shared)
 
-    return merge
+    return Merger(merge, require_probabilities if others == "refuse" else lambda tasks: None)
 
 
-def require_objectives(tasks: Sequence[Task], others: Literal["refuse", "imitate"]) -> None:
-    """Raises ValueError for tasks without probabilities, unless they imitate their runs."""
+def require_probabilities(tasks: Sequence[Task]) -> None:
+    """Raises ValueError for tasks without probabilities."""
     names = [task.name for task in tasks if not isinstance(task, PROBABILISTIC)]
-    if names and others == "refuse":
+    if names:
         raise ValueError(
             f"adamerging minimizes the entropy of probabilities, which {', '.join(names)} does not "
             "predict; choose another method, or adamerging:others=imitate"

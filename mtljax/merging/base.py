@@ -58,8 +58,14 @@ class Candidate(NamedTuple):
     shared: Parameters
 
 
-Merger = Callable[[Problem], Iterator[Candidate]]
-"""Merging method: iterates over candidates; validation chooses if there are several."""
+@dataclasses.dataclass(frozen=True)
+class Merger:
+    """Merging method."""
+
+    candidates: Callable[[Problem], Iterator[Candidate]]
+    """Iterates over the candidates; validation chooses if there are several."""
+    check: Callable[[Sequence[Task]], None] = lambda tasks: None
+    """Raises ValueError for tasks that the method cannot merge."""
 
 
 def mean(parameters: Sequence[Parameters]) -> dict[str, np.ndarray]:

@@ -46,7 +46,7 @@ def fisher(examples: int = 256, normalize: bool = True, floor: float = 1e-6) -> 
         ]
         yield Candidate({}, fisher_average(problem.tuned, diagonals, normalize, floor))
 
-    return merge
+    return Merger(merge)
 
 
 def fisher_average(

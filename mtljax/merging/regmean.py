@@ -50,7 +50,7 @@ def regmean(examples: int = 256, alpha: float = 0.9) -> Merger:
         grams = [read_grams(n, problem.batches, examples) for n in problem.networks]
         yield Candidate({}, regression_mean(problem.tuned, grams, alpha))
 
-    return merge
+    return Merger(merge)
 
 
 def regression_mean(

@@ -26,7 +26,7 @@ def average() -> Merger:
     def merge(problem: Problem) -> Iterator[Candidate]:
         yield Candidate({}, mean(problem.tuned))
 
-    return merge
+    return Merger(merge)
 
 
 def task_arithmetic(scale: float | None = None) -> Merger:
@@ -46,7 +46,7 @@ def task_arithmetic(scale: float | None = None) -> Merger:
     def merge(problem: Problem) -> Iterator[Candidate]:
         return _scaled(problem.start, _sum(problem.task_vectors), scale, SCALES)
 
-    return merge
+    return Merger(merge)
 
 
 def ties(
@@ -79,7 +79,7 @@ def ties(
         scales = MEAN_SCALES if combine == "mean" else SCALES
         return _scaled(problem.start, vector, scale, scales)
 
-    return merge
+    return Merger(merge)
 
 
 def dare(drop: float = 0.1, method: str = "task_arithmetic") -> Merger:
@@ -105,9 +105,9 @@ def dare(drop: float = 0.1, method: str = "task_arithmetic") -> Merger:
     def merge(problem: Problem) -> Iterator[Candidate]:
         vectors = drop_entries(problem.task_vectors, drop, problem.seed)
         tuned = [along(problem.start, vector, 1.0) for vector in vectors]
-        return following(dataclasses.replace(problem, tuned=tuned))
+        return following.candidates(dataclasses.replace(problem, tuned=tuned))
 
-    return merge
+    return Merger(merge)
 
 
 def drop_entries(vectors: Vectors, drop: float, seed: int) -> list[dict[str, np.ndarray]]:

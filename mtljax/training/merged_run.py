@@ -74,11 +74,12 @@ def merge(
       ValueError: The method is unknown, a run cannot be loaded, the runs cannot be merged, or the
         folder holds something else.
     """
-    make_merger(method)
+    merger = make_merger(method)
     workdir, paths = Path(workdir), [Path(run) for run in runs]
     loaded = {path: load_run(path, verify=verify) for path in paths}
     check_compatible(loaded)
     experiment = merged_experiment([run.experiment for run in loaded.values()])
+    merger.check(experiment.tasks)
     result = finished_merge(experiment, paths, workdir, method)
     if result is not None:
         if not quiet:
@@ -170,7 +171,7 @@ def merge_runs(
     with contextlib.ExitStack() as stack:
         merged = Run(experiment, workdir, programs, stack)
         with phase(f"merging {len(runs)} runs by {method}", announced=not quiet):
-            best = _best(map(evaluated, merger(problem)), quiet=quiet)
+            best = _best(map(evaluated, merger.candidates(problem)), quiet=quiet)
         merged.merged = {
             "method": method,
             "runs": list(map(str, runs)),

@@ -242,9 +242,9 @@ def total_entropy(problem, images, coefficients):
 @pytest.mark.parametrize("level", ["task", "layer"])
 def test_adamerging_starts_with_adams_step_down_the_entropy(level):
     problem, images = adaptive_problem()
-    (candidate,) = MERGES["adamerging"](level=level, steps=1, learning_rate=0.05, batch_size=16)(
-        problem
-    )
+    (candidate,) = MERGES["adamerging"](
+        level=level, steps=1, learning_rate=0.05, batch_size=16
+    ).candidates(problem)
     found = candidate.settings["coefficients"]
     found = np.array(found if level == "task" else found["shared/kernel"])
     step = 1e-5 * np.eye(2)
@@ -259,9 +259,9 @@ def test_adamerging_starts_with_adams_step_down_the_entropy(level):
 
 def test_adamerging_lowers_the_entropy_with_coefficients_between_0_and_1():
     problem, images = adaptive_problem()
-    (candidate,) = MERGES["adamerging"](level="task", steps=60, learning_rate=0.05, batch_size=16)(
-        problem
-    )
+    (candidate,) = MERGES["adamerging"](
+        level="task", steps=60, learning_rate=0.05, batch_size=16
+    ).candidates(problem)
     found = np.array(candidate.settings["coefficients"])
     assert ((found >= 0) & (found <= 1)).all()
     before = total_entropy(problem, images, [0.3, 0.3])
@@ -272,10 +272,10 @@ def test_adamerging_refuses_tasks_without_probabilities_unless_they_imitate():
     size = Regression(name="size", size=3, center=0.0, scale=1.0)
     problem, _ = adaptive_problem((KIND, size))
     with pytest.raises(ValueError, match="which size does not predict.*others=imitate"):
-        list(MERGES["adamerging"]()(problem))
+        MERGES["adamerging"]().check((KIND, size))
     (candidate,) = MERGES["adamerging"](
         others="imitate", level="task", steps=40, learning_rate=0.05
-    )(problem)
+    ).candidates(problem)
     # The outputs of both runs are the same layer's, so that imitation prefers the second run.
     first, second = candidate.settings["coefficients"]
     assert second > 0.3 > first

@@ -20,7 +20,7 @@ def random_problem(tasks=3, seed=0):
 
 def merged(method, problem):
     """{settings: merged parameters as one float64 vector} of all candidates."""
-    candidates = list(choose("merging method", method, MERGES).build()(problem))
+    candidates = list(choose("merging method", method, MERGES).build().candidates(problem))
     return {tuple(settings.values()): flat(shared) for settings, shared in candidates}
 
 
@@ -92,7 +92,9 @@ def test_ties_resolves_a_sum_of_zero_by_the_more_frequent_sign():
     start = {"w": np.zeros(4, np.float32)}
     runs = ([1, 2, 3, 1], [-1, 2, 3, 1])  # the first entries cancel; most sums are positive
     tuned = [{"w": np.array(run, np.float32)} for run in runs]
-    (candidate,) = MERGES["ties"](density=1.0, scale=1.0)(Problem(start=start, tuned=tuned))
+    (candidate,) = MERGES["ties"](density=1.0, scale=1.0).candidates(
+        Problem(start=start, tuned=tuned)
+    )
     np.testing.assert_array_equal(candidate.shared["w"], [1, 2, 3, 1])
 
 

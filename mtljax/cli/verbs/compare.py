@@ -26,6 +26,9 @@ class CompareFlags(ExperimentFlags):
     validation."""
     front: int = 0
     """Number of fixed loss weightings to train as a Pareto front baseline."""
+    merges: tuple[str, ...] = ()
+    """Merging methods with their arguments, applied to the single-task networks of each seed; see
+    `list merges`."""
     seeds: int | None = None
     """Number of seeds, starting at --seed; if omitted, 5, or 1 with --folds."""
     folds: int = 0
