@@ -23,6 +23,7 @@ from scipy.stats import qmc
 from mtljax.build import build
 from mtljax.comparison.overrides import Override, combinations, with_overrides
 from mtljax.config import Data, Experiment, to_json
+from mtljax.config.balancers import split_preference
 from mtljax.config.files import defaults
 from mtljax.data.folds import Fold
 from mtljax.merging.compatibility import network_experiment
@@ -70,6 +71,17 @@ class Candidate:
             return experiment
         data = dataclasses.replace(experiment.data, fold=str(fold))
         return dataclasses.replace(experiment, data=data)
+
+    @functools.cached_property
+    def program(self) -> str:
+        """Text that candidates have in common if the same program trains them.
+
+        They differ only in the preference of their balancer, which is in its state.
+        """
+        method, preference = split_preference(self.experiment.balancer)
+        if preference is None:
+            return str(id(self))
+        return json.dumps(to_json(dataclasses.replace(self.experiment, balancer=method)))
 
     def folder(self, workdir: Path, seed: int, fold: Fold | None = None) -> Path:
         """Run folder of a member; it depends on the member's experiment only."""

@@ -18,14 +18,19 @@ from mtljax.data.folds import Fold
 from mtljax.merging.compatibility import check_compatible
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result
+<<<<<<< Updated upstream
 from mtljax.runs.joint_checkpoints import joint_step
 from mtljax.runs.load import load_run
+=======
+from mtljax.runs.joint_checkpoints import group_names, joint_step
+>>>>>>> Stashed changes
 from mtljax.training.loop import train_group
 from mtljax.training.merged_run import merge_runs
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
 from mtljax.utils.terminal import announcements, console, print_line
+from mtljax.utils.text import count
 
 Together = Literal["auto", "yes", "no"]
 
@@ -93,22 +98,24 @@ def run_members(
     sources: dict[tuple[Fold | None, str], Source] = {}
     progress = ComparisonProgress(len(members), pending, quiet=quiet)
     with progress.bar or contextlib.nullcontext():
-        for _, same in itertools.groupby(pending, lambda m: (m.fold, id(m.candidate))):
+        for _, same in itertools.groupby(pending, lambda m: (m.fold, m.candidate.program)):
             with announcements(not quiet and not sources):  # what the first candidate does
                 group = list(same)
                 try:
                     programs = _programs(group[0], devices, sources, validation)
-                    side_by_side = together == "yes" or (
-                        together == "auto" and programs.is_faster_stacked
-                    )
+                    parts = _parts(group, programs, together)
                 except Exception as error:
                     failures += [progress.failed(member, error) for member in group]
                     continue
+<<<<<<< Updated upstream
                 if group[0].parts:
                     for member in group:
                         failures += _merge(member, programs, progress)
                     continue
                 for part in rounds(group) if side_by_side else ([member] for member in group):
+=======
+                for part in parts:
+>>>>>>> Stashed changes
                     failures += _train(part, programs, progress)
     return failures
 
@@ -151,13 +158,32 @@ def _programs(
     return Programs(setup)
 
 
+def _parts(
+    group: Sequence[Member], programs: Programs, together: Together
+) -> list[list[Member]]:
+    """Divides members with the same program into those that train side by side.
+
+    These are the seeds of a candidate, or candidates that differ in preference, seed by seed.
+    """
+    couples = programs.setup.parts.balancer.couples
+    if couples and together == "no":
+        raise ValueError("this balancer trains all rays in one program: leave out --together no")
+    if not couples and (together == "no" or not (together == "yes" or programs.is_faster_stacked)):
+        return [[member] for member in group]
+    if len({id(member.candidate) for member in group}) == 1:
+        return list(rounds(group))
+    by_seed = [[m for m in group if m.seed == seed] for seed in {m.seed: None for m in group}]
+    return by_seed if couples else [part for rays in by_seed for part in rounds(rays)]
+
+
 def rounds(group: Sequence[Member]) -> Iterator[list[Member]]:
     """Yields the members that can train side by side.
 
     All of them if they have stacked checkpoints; else those that can start at the same step.
     """
     pending = list(group)
-    if joint_step(group[0].folder, [member.seed for member in group]):
+    names = group_names([member.folder for member in group], [member.seed for member in group])
+    if joint_step(group[0].folder, names):
         yield pending
         return
     while pending:
@@ -237,7 +263,9 @@ class ComparisonProgress:
     def start(self, part: Sequence[Member]) -> None:
         """Announces the runs that train now, side by side."""
         self._runs, self._now = len(part), part[0].name
-        if len(part) > 1:
+        if part[0].candidate is not part[-1].candidate:
+            self._now = f"{part[0].name} and {count(len(part) - 1, 'further ray')}"
+        elif len(part) > 1:
             seeds = ", ".join(str(member.seed) for member in part)
             self._now = f"{part[0].setting}, seeds {seeds}"
         self.step(0)

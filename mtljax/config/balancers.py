@@ -5,8 +5,11 @@ term:        method @ combinator @ ...  `upgrad@preferred:2,1,1`; several from l
 method:      `name:argument=value,...` or an expression in parentheses
 """
 
-from mtljax.balancing import BALANCERS, COMBINATORS, Balancer, chain
+from collections.abc import Sequence
+
+from mtljax.balancing import BALANCERS, COMBINATORS, Balancer, chain, preferred
 from mtljax.utils.registry import choose, split_outside
+from mtljax.utils.spec import to_text
 from mtljax.utils.text import quoted
 
 WRAPPERS = {name: make for name, make in COMBINATORS.items() if make is not chain}
@@ -30,6 +33,34 @@ def balancer_from_text(text: str) -> Balancer:
         )
     balancers = [_term(term.strip(), text) for term in terms]
     return balancers[0] if len(balancers) == 1 else chain(*balancers)
+
+
+def with_preference(text: str, preference: Sequence[float]) -> str:
+    """Adds a preference to the text of a balancer, as its outermost combinator.
+
+    Example:
+      >>> with_preference("uw+cagrad", (0.5, 1.5))
+      '(uw+cagrad)@preferred:0.5,1.5'
+    """
+    method = f"({text})" if len(split_outside(text, "+")) > 1 else text
+    return f"{method}@{preferred.__name__}:{','.join(f'{p:.4g}' for p in preference)}"
+
+
+def split_preference(text: str) -> tuple[str, tuple[float, ...] | None]:
+    """Splits the text of a balancer into that without its outermost preference, and this.
+
+    The train step of a balancer with a preference is the same for any: it is in the state.
+
+    Example:
+      >>> split_preference("epo:tolerance=0.01@preferred:0.5,1.5")
+      ('epo:tolerance=0.01', (0.5, 1.5))
+    """
+    if preferred.__name__ not in text:
+        return text, None
+    spec = balancer_from_text(text).spec
+    if spec is None or spec.name != preferred.__name__:
+        return text, None
+    return to_text(spec.arguments["balancer"]), tuple(map(float, spec.arguments["preference"]))
 
 
 def _term(term: str, text: str) -> Balancer:

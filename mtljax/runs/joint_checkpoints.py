@@ -54,20 +54,20 @@ class JointCheckpoints:
     A checkpoint is written completely or not at all, even if the process is killed.
     """
 
-    def __init__(self, workdir: Path, seeds: Sequence[int], *, keys: Keys | None = None):
+    def __init__(self, workdir: Path, names: Sequence[int | str], *, keys: Keys | None = None):
         """Opens the stacked checkpoints in the folder of the first run, which must be locked.
 
-        Those of a group with other seeds are deleted.
+        Those of a group with other names, see `group_names`, are deleted.
         """
         self._folder = workdir / FOLDER
-        if _stored_seeds(workdir) != list(seeds):
+        if _stored_names(workdir) != list(names):
             delete_joint(workdir)
             self._folder.mkdir()
-            write_json(self._folder / SEEDS, list(seeds))
+            write_json(self._folder / SEEDS, list(names))
         self._store = open_store(self._folder, keys=keys)
         self._last: dict[str, np.ndarray] = {}
         self._best: dict[str, np.ndarray] = {}
-        self._scores = np.full((2, len(seeds)), np.inf)
+        self._scores = np.full((2, len(names)), np.inf)
         """Row 0: score of each run's best state; row 1: of its last."""
 
     def latest(self) -> int:
@@ -155,9 +155,16 @@ class JointCheckpoints:
         self._store.close()
 
 
-def joint_step(workdir: Path, seeds: Sequence[int]) -> int:
+def group_names(workdirs: Sequence[Path], seeds: Sequence[int]) -> list[int | str]:
+    """Returns a name for each run of a group: its seed, or its folder if runs share a seed."""
+    if len(set(seeds)) == len(seeds):
+        return list(seeds)
+    return [f"{workdir.parent.name}/{workdir.name}" for workdir in workdirs]
+
+
+def joint_step(workdir: Path, names: Sequence[int | str]) -> int:
     """Returns the step that a group can resume from, by the folder of its first run, or 0."""
-    is_same = _stored_seeds(workdir) == list(seeds)
+    is_same = _stored_names(workdir) == list(names)
     return max(saved_steps(workdir / FOLDER), default=0) if is_same else 0
 
 
@@ -171,8 +178,8 @@ def delete_joint(workdir: Path) -> None:
         shutil.rmtree(part)
 
 
-def _stored_seeds(workdir: Path) -> Any:
-    """Returns the seeds of the stacked checkpoints; None if there are none."""
+def _stored_names(workdir: Path) -> Any:
+    """Returns the names of the runs of the stacked checkpoints; None if there are none."""
     try:
         return json.loads(read_text(workdir / FOLDER / SEEDS))
     except (OSError, ValueError):

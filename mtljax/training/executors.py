@@ -68,7 +68,14 @@ class DeviceDataProgram:
     """
 
     def __init__(
-        self, step: Step, data: PyTree, placement: Placement, chunk: int, *, stacked: bool = False
+        self,
+        step: Step,
+        data: PyTree,
+        placement: Placement,
+        chunk: int,
+        *,
+        stacked: bool = False,
+        axis_name: str | None = None,
     ):
         """Initializes the program; it is compiled at its first use.
 
@@ -77,6 +84,7 @@ class DeviceDataProgram:
           placement: Devices; runs are spread over them if `stacked`, else batches.
           chunk: Largest number of steps per call.
           stacked: True if several runs train side by side.
+          axis_name: Name of the axis of runs, for balancers that read the losses of all.
         """
         self.data, self.placement, self.chunk, self.stacked = data, placement, chunk, stacked
 
@@ -87,7 +95,9 @@ class DeviceDataProgram:
             return spread(jax.tree.map(lambda x: jnp.take(x, spread(rows), axis=0), data))
 
         step_of_run = lambda state, data, rows: step(state, gather(data, rows))
-        step_of_all = jax.vmap(step_of_run, in_axes=(0, None, 0)) if stacked else step_of_run
+        step_of_all = step_of_run
+        if stacked:
+            step_of_all = jax.vmap(step_of_run, in_axes=(0, None, 0), axis_name=axis_name)
 
         def one(state: TrainState, data: PyTree, rows: Rows, start: Index) -> StepResult:
             number = state.step[0] if stacked else state.step

@@ -1,4 +1,7 @@
-"""Group of runs that differ only in their seed and train side by side in one program."""
+"""Group of runs that train side by side in one program.
+
+They differ in their seed or in the preference of their balancer.
+"""
 
 import contextlib
 import functools
@@ -16,6 +19,7 @@ from mtljax.runs.joint_checkpoints import (
     JointCheckpoints,
     SingleCheckpoints,
     delete_joint,
+    group_names,
     joint_step,
 )
 from mtljax.runs.result import RunResult
@@ -34,7 +38,7 @@ from mtljax.utils.terminal import phase
 def resume_step(workdirs: Sequence[Path], seeds: Sequence[int]) -> int:
     """Returns the latest step that all runs of a group have a checkpoint of; 0 if there is none."""
     common = set.intersection(*({0, *saved_steps(workdir)} for workdir in workdirs))
-    return joint_step(workdirs[0], seeds) or max(common)
+    return joint_step(workdirs[0], group_names(workdirs, seeds)) or max(common)
 
 
 class RunGroup:
@@ -60,9 +64,9 @@ class RunGroup:
         if count == 1:
             self._checkpoints = SingleCheckpoints(self.runs[0].checkpoints)
         else:
-            seeds = [experiment.seed for experiment in experiments]
+            names = group_names(workdirs, [experiment.seed for experiment in experiments])
             keys = read_keys() if experiments[0].encrypt else None
-            self._checkpoints = JointCheckpoints(self._workdir, seeds, keys=keys)
+            self._checkpoints = JointCheckpoints(self._workdir, names, keys=keys)
             stack.callback(self._checkpoints.close)
 
     @property

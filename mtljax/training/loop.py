@@ -137,12 +137,13 @@ def train_group(
     progress: Callable[[int], None] = lambda step: None,
     start_time: float | None = None,
 ) -> list[RunResult | Stopped]:
-    """Trains runs that differ only in their seed, side by side in one program.
+    """Trains runs that differ in seed or preference only, side by side in one program.
 
     Each run writes a complete run folder. For the arguments that are not listed, see `train`.
 
     Args:
-      experiments: The same experiment with different seeds.
+      experiments: The same experiment with different seeds, or with the same seed and different
+        preferences of the balancer.
       workdirs: Folder of each run, without a result.
       programs: Programs of the experiment.
       report: Draw the report of each run.

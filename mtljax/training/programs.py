@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from mtljax import parallel
+from mtljax.balancing.rays import AXIS
 from mtljax.build import keeps_on_device, train_step
 from mtljax.compilation import AheadOfTime, compiler_options
 from mtljax.data import pipeline
@@ -63,12 +64,20 @@ class Programs:
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             reason = f"the parts of this experiment do not fit together: {first_line(error)}"
             raise ValueError(reason) from error
-        self._device_data: dict[int, DeviceDataProgram] = {}
+        self._device_data: dict[tuple[int, bool], DeviceDataProgram] = {}
         self._first_evaluator: Evaluator | None = None
 
-    def create(self, seed: int) -> TrainState:
-        """Returns the state of step 0, from the initial weights if the experiment names some."""
-        return self._with_teachers(self._create(jax.random.key(seed), self.setup.initial.variables))
+    def create(self, seed: int, preference: Sequence[float] | None = None) -> TrainState:
+        """Returns the state of step 0, from the initial weights if the experiment names some.
+
+        Args:
+          preference: Preference over the tasks in the balancer's state; None: the experiment's.
+        """
+        state = self._create(jax.random.key(seed), self.setup.initial.variables)
+        if preference is not None:
+            values = self.setup.placement.replicate(np.asarray(preference, np.float32))
+            state = state.replace(balancer_state={**state.balancer_state, "preference": values})
+        return self._with_teachers(state)
 
     def restore_template(self) -> TrainState:
         """Returns a state with the shapes and shardings to restore into."""
@@ -79,13 +88,17 @@ class Programs:
         return state.replace(teachers=self.setup.placement.replicate(self.setup.teachers))
 
     def executor(self, seeds: Sequence[int], start: int) -> DeviceDataExecutor | HostDataExecutor:
-        """Returns the executor of the steps of runs with these seeds, from step `start` on."""
+        """Returns the executor of the steps of runs with these seeds, from step `start` on.
+
+        Runs with the same seed are the rays of a front.
+        """
         experiment, split = self.setup.experiment, self.setup.source.train
         batch_size = experiment.data.batch_size
         sampler = functools.partial(pipeline.BatchSampler, size=len(split), batch_size=batch_size)
         samplers = [sampler(seed=seed) for seed in seeds]
         if keeps_on_device(experiment, split):
-            return DeviceDataExecutor(self._device_data_program(len(seeds)), samplers)
+            program = self._device_data_program(len(seeds), rays=len(set(seeds)) < len(seeds))
+            return DeviceDataExecutor(program, samplers)
         if len(samplers) > 1:
             raise ValueError(
                 "seeds can train side by side only if the data is kept on the device: leave out "
@@ -95,17 +108,18 @@ class Programs:
         batches = pipeline.stream(split, samplers[0], rows, start, steps, experiment.data.workers)
         return HostDataExecutor(self._host_data_program, batches)
 
-    def _device_data_program(self, runs: int) -> DeviceDataProgram:
-        if runs not in self._device_data:
+    def _device_data_program(self, runs: int, *, rays: bool) -> DeviceDataProgram:
+        if (runs, rays) not in self._device_data:
             placement = self.runs_placement(runs) if runs > 1 else self.setup.placement
             train = self.setup.source.train
             with phase(f"reading {len(train):,} training examples into device memory"):
                 data = placement.replicate(pipeline.read_split(train))
             chunk = self.setup.experiment.log_every
-            self._device_data[runs] = DeviceDataProgram(
-                self._step, data, placement, chunk, stacked=runs > 1
+            axis_name = AXIS if rays else None
+            self._device_data[runs, rays] = DeviceDataProgram(
+                self._step, data, placement, chunk, stacked=runs > 1, axis_name=axis_name
             )
-        return self._device_data[runs]
+        return self._device_data[runs, rays]
 
     @functools.cached_property
     def _host_data_program(self) -> HostDataProgram:

@@ -15,6 +15,7 @@ import jax
 
 from mtljax import __version__, parallel
 from mtljax.config import Experiment
+from mtljax.config.balancers import split_preference
 from mtljax.evaluation.predictions import Predictions
 from mtljax.models import partition, task_of
 from mtljax.models.freezing import split_frozen
@@ -97,7 +98,8 @@ class Run:
         """Returns the state of a checkpoint, or the initial state for step 0."""
         if step:
             return restore(self.checkpoints, step, self._programs.restore_template())
-        return self._programs.create(self.experiment.seed)
+        _, preference = split_preference(self.experiment.balancer)
+        return self._programs.create(self.experiment.seed, preference)
 
     def start_recording(self, step: int, *, trackers: Trackers, quiet: bool) -> None:
         """Records the training from a step on; later records in the folder are dropped."""
