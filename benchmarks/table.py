@@ -1,29 +1,36 @@
 """Writes the table of balancers in README.md, from the code and measured costs.
 
-python benchmarks/steps.py --tasks 3 --balancers all --level parameters --save docs/costs.json
+python benchmarks/steps.py --tasks 3 --balancers all --level parameters \\
+    --save mtljax/balancing/costs.json
 python benchmarks/table.py
 """
 
-import json
 from pathlib import Path
 
-from mtljax.balancing import BALANCERS, describe
+from mtljax.balancing import FAMILIES, describe
+from mtljax.cli.tables import combinator_letters
 
 ROOT = Path(__file__).parent.parent
-COSTS = ROOT / "docs" / "costs.json"
 START, END = "<!-- balancers: written by benchmarks/table.py -->\n", "<!-- end of balancers -->\n"
 
 
 def table() -> str:
-    """Markdown table with one row per balancer."""
-    costs = json.loads(COSTS.read_text())
-    rows = ["| balancer | paper | reads | step, x `ew` |", "| --- | --- | --- | --- |"]
-    for name in BALANCERS:
-        description = describe(name)
-        papers, needs = description.papers or "-", description.needs.value
-        cost = f"{costs[name]:.2f}" if name in costs else "not measured"
-        rows.append(f"| `{name}` | {papers} | {needs} | {cost} |")
-    return "\n".join(rows) + "\n"
+    """Markdown: a table for each family, with one row per balancer, and the legend."""
+    letters = combinator_letters()
+    lines = []
+    for family, makes in FAMILIES.items():
+        lines += [f"**{family}**", "", "| balancer | paper | reads | step, x `ew` | takes |"]
+        lines.append("| --- | --- | --- | --- | --- |")
+        for name in (make.__name__ for make in makes):
+            found = describe(name)
+            cost = "not measured" if found.cost is None else f"{found.cost:.2f}"
+            takes = "".join(letters[combinator] for combinator in found.combinators)
+            cells = f"`{name}`", found.papers or "-", found.needs.value, cost, takes
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    legend = ", ".join(f"{letter} `{name}`" for name, letter in letters.items())
+    note = f"Combinators that take a balancer: {legend}; a chain takes it as its last member."
+    return "\n".join([*lines, note, ""])
 
 
 def with_table(readme: str) -> str:

@@ -9,7 +9,10 @@ Example:
   [0.5, 1.5]
 """
 
+import functools
+import importlib.resources
 import inspect
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,24 +49,27 @@ from mtljax.balancing.scalarization import chebyshev, cosmos, ew, fixed, gls, pb
 from mtljax.balancing.stochastic import modo, sdmgrad
 from mtljax.balancing.uncertainty import imtl_l, uw, uw_so
 
+FAMILIES: dict[str, tuple[Callable[..., Balancer], ...]] = {
+    "Fixed functions of the losses": (ew, fixed, si, gls, chebyshev, stch, pbi, cosmos),
+    "Weights learned from the losses": (
+        *(uw, uw_so, imtl_l, dwa, rlw, famo, igb, go4align, ldc_mtl),
+    ),
+    "Weights learned on a second sample of data, after a trial step": (auto_lambda, moml, forum),
+    "Common descent directions": (mgda, cagrad, imgrad, upgrad, dualproj, pcd, modo, sdmgrad),
+    "Surgery of conflicting gradients": (pcgrad, gradvac, graddrop, sam_gs, mocograd),
+    "Equal or fair gains": (
+        *(imtl_g, imtl, config, nash_mtl, fairgrad, dibs_mtl, pivrg, consmtl, aligned_mtl),
+    ),
+    "Norms and running means of the gradients": (
+        *(gradnorm, ntkmtl, moco, db_mtl, excess_mtl, cr_mogm),
+    ),
+    "Robust aggregation": (krum, trimmed_mean),
+    "Points of a Pareto front": (epo, pmtl, pmgda, ferero, hypervolume),
+}
+"""Family -> factories of its balancers."""
+
 BALANCERS: dict[str, Callable[..., Balancer]] = {
-    make.__name__: make
-    for make in (
-        # read the losses
-        *(ew, fixed, si, gls, uw, uw_so, imtl_l, dwa, rlw, famo),
-        *(go4align, chebyshev, stch, pbi, cosmos),
-        *(ldc_mtl, igb, hypervolume),
-        # read the Gramian
-        *(gradnorm, mgda, pcgrad, gradvac, cagrad, imgrad, imtl_g, imtl, nash_mtl, fairgrad),
-        *(aligned_mtl, config, ntkmtl, upgrad, dualproj, krum, cr_mogm, sdmgrad, modo),
-        *(pivrg, consmtl, dibs_mtl, pcd),
-        *(epo, pmtl, pmgda, ferero),
-        # read the Jacobian
-        *(sam_gs, mocograd),
-        *(graddrop, trimmed_mean, moco, db_mtl, excess_mtl),
-        # take a trial step and read a second sample of data
-        *(auto_lambda, moml, forum),
-    )
+    make.__name__: make for family in FAMILIES.values() for make in family
 }
 """Name -> factory of the balancer."""
 
@@ -112,10 +118,17 @@ class Description(NamedTuple):
     papers: str
     """Authors, year and arXiv number; empty for the plain baselines."""
     needs: Needs
+    combinators: tuple[str, ...]
+    """Names of the combinators that take the balancer; see `COMBINATORS`."""
+    cost: float | None
+    """Time of a step as a multiple of one with `ew`, for three tasks on CPU (benchmarks/steps.py);
+    None if it was not measured."""
+    family: str
+    """Key in `FAMILIES`."""
 
 
 def describe(name: str) -> Description:
-    """Returns the summary, papers and input of the balancer `name`.
+    """Returns what `list balancers` and the README say about the balancer `name`.
 
     Example:
       >>> describe("pcgrad").papers
@@ -123,8 +136,34 @@ def describe(name: str) -> Description:
     """
     make = BALANCERS[name]
     text, _, papers = (inspect.getdoc(make) or "").partition("References:\n")
-    needs = make(*([1.0] for _ in required_arguments(name))).needs
-    return Description(text.partition("\n")[0], " ".join(papers.split()), needs)
+    balancer = make(*([1.0] for _ in required_arguments(name)))
+    combinators = tuple(name for name in COMBINATORS if _takes(name, balancer))
+    return Description(
+        summary=text.partition("\n")[0],
+        papers=" ".join(papers.split()),
+        needs=balancer.needs,
+        combinators=combinators,
+        cost=_costs().get(name),
+        family=next(family for family, makes in FAMILIES.items() if make in makes),
+    )
+
+
+@functools.cache
+def _costs() -> dict[str, float]:
+    return json.loads(importlib.resources.files(__name__).joinpath("costs.json").read_text())
+
+
+def _takes(combinator: str, balancer: Balancer) -> bool:
+    required: dict[str, dict[str, Any]] = {
+        "every": {"period": 2},
+        "preferred": {"preference": (1.0,)},
+    }
+    before = (ew(),) if combinator == "chain" else ()
+    try:
+        COMBINATORS[combinator](*before, balancer, **required.get(combinator, {}))
+    except ValueError:
+        return False
+    return True
 
 
 __all__ = [

@@ -74,6 +74,12 @@ class Entry(NamedTuple):
     papers: str
     reads: str = ""
     """For balancers: losses, gramian or jacobian."""
+    combinators: tuple[str, ...] = ()
+    """For balancers: combinators that take it."""
+    cost: float | None = None
+    """For balancers: time of a step as a multiple of one with `ew`, if it was measured."""
+    family: str = ""
+    """For balancers: the family."""
     arguments: tuple[Argument, ...] = ()
 
     @property
@@ -90,8 +96,8 @@ def entries(kind: str) -> list[Entry]:
     choices, hidden = DICTS[kind]
     return [
         _entry(name, inspect.getdoc(_sources(choice)[0]))._replace(
-            reads=describe_balancer(name).needs.value if kind == "balancers" else "",
             arguments=tuple(_arguments(choice, hidden)),
+            **(_balancer_fields(name) if kind == "balancers" else {}),
         )
         for name, choice in choices.items()
     ]
@@ -129,6 +135,12 @@ def _entry(name: str, docstring: str | None) -> Entry:
     contents = dict(zip(sections[::2], sections[1::2], strict=True))
     papers = contents.get("References", "").strip().split("\n\n")[0]
     return Entry(name, description.strip(), " ".join(papers.split()))
+
+
+def _balancer_fields(name: str) -> dict[str, Any]:
+    found = describe_balancer(name)
+    fields = {"combinators": found.combinators, "cost": found.cost, "family": found.family}
+    return {"reads": found.needs.value, **fields}
 
 
 def _sources(choice: Callable) -> list[Any]:

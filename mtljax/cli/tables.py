@@ -1,5 +1,6 @@
 """Tables that the verbs print."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from mtljax.balancing import COMBINATORS
 from mtljax.cli.catalog import Entry
 from mtljax.data.statistics import LabelStatistics
 from mtljax.tasks import Task
@@ -78,19 +80,54 @@ def survey_table(
     return table
 
 
-def catalog_table(kind: str, entries: Sequence[Entry]) -> Table:
+def balancer_tables(entries: Sequence[Entry]) -> Group:
+    """Balancers, a table for each family, with a letter for each combinator that takes them."""
+    letters = combinator_letters()
+    tables: list[RenderableType] = []
+    for family, members in itertools.groupby(entries, key=lambda entry: entry.family):
+        table = Table(title=family, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("name", no_wrap=True, width=12)
+        table.add_column("description and paper", ratio=1, overflow="fold")
+        table.add_column("reads", width=8)
+        table.add_column("step", justify="right", width=5)
+        table.add_column("takes", no_wrap=True, width=len(letters))
+        for entry in members:
+            about = Text(entry.summary)
+            about.append(f" {entry.papers}" if entry.papers else "", style="dim")
+            takes = "".join(letters[name] for name in entry.combinators)
+            cost = "-" if entry.cost is None else f"{entry.cost:.2f}"
+            table.add_row(escape(entry.name), about, entry.reads, cost, takes)
+        tables.append(table)
+    legend = ", ".join(f"{letter} {name}" for name, letter in letters.items())
+    note = (
+        "step: time of a train step as a multiple of one with ew, three tasks on CPU. "
+        f"takes: combinators, {legend}; see `list combinators`. Those of a chain are its last "
+        "member; all but the last read only losses."
+    )
+    return Group(*tables, Text(note))
+
+
+def combinator_letters() -> dict[str, str]:
+    """The first letter of the name of each combinator that is not taken; name -> letter."""
+    letters: dict[str, str] = {}
+    for name in COMBINATORS:
+        letters[name] = next(x for x in name if x.isalpha() and x not in letters.values())
+    return letters
+
+
+def catalog_table(kind: str, entries: Sequence[Entry]) -> Table | Group:
     """Entries of one kind, one row each."""
+    if kind == "balancers":
+        return balancer_tables(entries)
     table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("description", ratio=3, overflow="fold")
-    reads, papers = any(e.reads for e in entries), any(e.papers for e in entries)
-    if reads:
-        table.add_column("reads")
+    papers = any(entry.papers for entry in entries)
     if papers:
         table.add_column("paper", ratio=2, overflow="fold")
     for entry in entries:
         row = [entry.name, entry.summary]
-        table.add_row(*map(escape, row + [entry.reads] * reads + [entry.papers] * papers))
+        table.add_row(*map(escape, row + [entry.papers] * papers))
     return table
 
 
@@ -98,7 +135,9 @@ def entry_details(kind: str, entry: Entry) -> Group:
     """One entry with its entire description and all arguments."""
     blocks: list[RenderableType] = list(map(_reflow, entry.description.split("\n\n")))
     if entry.reads:
-        blocks.append(Text(f"Reads: {entry.reads}."))
+        cost = "" if entry.cost is None else f" A step takes {entry.cost:.2f} times one with ew."
+        takes = ", ".join(entry.combinators) or "none"
+        blocks.append(Text(f"Reads: {entry.reads}.{cost} Combinators: {takes}."))
     if entry.arguments:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("argument", no_wrap=True)

@@ -17,6 +17,7 @@ from mtljax.balancing import (
     chain,
     config,
     cr_mogm,
+    describe,
     dualproj,
     every,
     ew,
@@ -63,6 +64,9 @@ def test_the_refused_pairs_are_those_of_the_table(name):
         except ValueError as error:
             refused[method] = str(error)
     assert set(refused) == REFUSED[name]
+    assert {method for method in BALANCERS if name not in describe(method).combinators} == set(
+        refused
+    )
     for method, message in refused.items():
         assert message.startswith(f"{name} does not take {method}: it ")
         assert "\n" not in message

@@ -19,7 +19,7 @@ from support.front_references import REFERENCES as FRONTS
 from support.recent_references import REFERENCES as RECENT
 from support.tiers import full_except
 
-from mtljax.balancing import BALANCERS, aggregate, describe
+from mtljax.balancing import BALANCERS, FAMILIES, aggregate, describe
 
 REFERENCES = CLASSIC | FRONTS | RECENT
 KINDS = ("random", "conflicting", "parallel", "scaled")
@@ -121,11 +121,12 @@ def test_state_leaves_share_no_buffer(name):
 
 @pytest.mark.parametrize("name", sorted(BALANCERS))
 def test_is_described(name):
-    summary, papers, needs = describe(name)
-    assert summary.endswith(".")
-    assert len(summary) <= 100
-    assert needs is made(name, 1).needs
-    assert ("arXiv:" in papers) or ("20" in papers) or name in ("ew", "fixed")
+    found = describe(name)
+    assert found.summary.endswith(".")
+    assert len(found.summary) <= 100
+    assert found.needs is made(name, 1).needs
+    assert "arXiv:" in found.papers or "20" in found.papers or name in ("ew", "fixed")
+    assert made(name, 1).spec.name in [make.__name__ for make in FAMILIES[found.family]]
     assert "Convention: " in BALANCERS[name].__doc__
 
 

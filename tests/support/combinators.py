@@ -20,7 +20,7 @@ IDENTITIES = {
 
 READ_LOSSES = {
     *("ew", "fixed", "si", "gls", "uw", "uw_so", "imtl_l", "dwa", "rlw", "famo", "go4align"),
-    *("chebyshev", "stch", "pbi", "cosmos", "auto_lambda", "moml", "ldc_mtl", "igb"),
+    *("chebyshev", "stch", "pbi", "cosmos", "auto_lambda", "moml", "ldc_mtl", "igb", "hypervolume"),
 }
 READ_SAMPLES = {"sdmgrad", "modo", "auto_lambda", "moml", "forum"}
 GIVE_DIRECTIONS = {"graddrop", "trimmed_mean", "moco", "db_mtl", "sam_gs", "mocograd"}
@@ -34,7 +34,7 @@ REFUSED = {
     "normalized": READ_LOSSES | READ_SAMPLES,
     "every": GIVE_DIRECTIONS | {"famo"},
     "grouped": {
-        *("excess_mtl", "gradnorm", "dibs_mtl", "consmtl"),
+        *("excess_mtl", "gradnorm", "dibs_mtl", "consmtl", "epo"),
         *(READ_LOSSES | READ_SAMPLES | GIVE_DIRECTIONS),
     },
 }
