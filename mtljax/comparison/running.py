@@ -18,12 +18,8 @@ from mtljax.data.folds import Fold
 from mtljax.merging.compatibility import check_compatible
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.folder import check_folder, read_result
-<<<<<<< Updated upstream
-from mtljax.runs.joint_checkpoints import joint_step
-from mtljax.runs.load import load_run
-=======
 from mtljax.runs.joint_checkpoints import group_names, joint_step
->>>>>>> Stashed changes
+from mtljax.runs.load import load_run
 from mtljax.training.loop import train_group
 from mtljax.training.merged_run import merge_runs
 from mtljax.training.programs import Programs
@@ -107,15 +103,11 @@ def run_members(
                 except Exception as error:
                     failures += [progress.failed(member, error) for member in group]
                     continue
-<<<<<<< Updated upstream
                 if group[0].parts:
                     for member in group:
                         failures += _merge(member, programs, progress)
                     continue
-                for part in rounds(group) if side_by_side else ([member] for member in group):
-=======
                 for part in parts:
->>>>>>> Stashed changes
                     failures += _train(part, programs, progress)
     return failures
 
@@ -158,9 +150,7 @@ def _programs(
     return Programs(setup)
 
 
-def _parts(
-    group: Sequence[Member], programs: Programs, together: Together
-) -> list[list[Member]]:
+def _parts(group: Sequence[Member], programs: Programs, together: Together) -> list[list[Member]]:
     """Divides members with the same program into those that train side by side.
 
     These are the seeds of a candidate, or candidates that differ in preference, seed by seed.
