@@ -141,7 +141,8 @@ def forum(
         safe = jnp.maximum(length, base.TINY)
         cosines, norms, inside = solvers.unit(gram[1, :, 1, :], present)
         normal = solvers.matvec(gram[1, :, 0, :], weights) / norms / safe
-        normal = jnp.where(inside, normal, 0.0)
+        # A cosine: where the gradients cancel, the rounding error of the length exceeds it.
+        normal = jnp.where(inside & (length > 0), jnp.clip(normal, -1.0, 1.0), 0.0)
         chosen = solvers.constrained_min_norm(cosines, normal, length, rho, inside)
 
         step = (state["steps"] + 1).astype(jnp.float32)

@@ -156,3 +156,19 @@ def test_absent_task_weighs_nothing(name):
 def test_a_plain_matrix_is_refused(name):
     with pytest.raises(ValueError, match="trial step"):
         aggregate(made(name, 2), jnp.ones((2, 3)))
+
+
+def test_forum_is_finite_where_the_gradients_cancel():
+    """The weighted sum of opposed gradients has a squared length that rounding makes negative."""
+    gram = np.array([[1.0, -1.0000001], [-1.0000001, 1.0]], np.float32)
+    losses = jnp.ones((2, 2))
+    signals = Signals(
+        losses=losses,
+        present=jnp.ones((2, 2), bool),
+        step=jnp.zeros((), jnp.int32),
+        gramian=jnp.broadcast_to(gram[None, :, None, :], (2, 2, 2, 2)),
+        lookahead=lambda weights, step_size, steps: Ahead(losses, lambda c: 0 * c),
+    )
+    balancer = made("forum", 2)
+    weights, _ = balancer.combine(signals, balancer.init(2, None), jax.random.key(0))
+    assert np.isfinite(weights).all()
