@@ -32,6 +32,7 @@ from mtljax.balancing.combinators.every import every
 from mtljax.balancing.combinators.grouped import grouped
 from mtljax.balancing.combinators.normalized import normalized
 from mtljax.balancing.combinators.preferred import preferred
+from mtljax.balancing.combinators.samo import samo
 from mtljax.balancing.conflict import dualproj, graddrop, gradvac, pcgrad, upgrad
 from mtljax.balancing.discrepancy import ldc_mtl
 from mtljax.balancing.fair import consmtl, dibs_mtl, fairgrad, imtl, imtl_g, nash_mtl, pivrg
@@ -74,7 +75,7 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
 """Name -> factory of the balancer."""
 
 COMBINATORS: dict[str, Callable[..., Balancer]] = {
-    make.__name__: make for make in (chain, preferred, normalized, every, grouped, cr_mogm)
+    make.__name__: make for make in (chain, preferred, normalized, every, grouped, samo, cr_mogm)
 }
 """Name -> function of balancers, `chain`, or of one balancer and arguments, all others."""
 
@@ -174,6 +175,6 @@ __all__ = [
     "forum", "from_spec", "gls", "go4align", "graddrop", "gradnorm", "gradvac", "grouped",
     "hypervolume", "igb", "imgrad", "imtl", "imtl_g", "imtl_l", "krum", "ldc_mtl", "mgda", "moco",
     "mocograd", "modo", "moml", "nash_mtl", "normalized", "ntkmtl", "pbi", "pcd", "pcgrad", "pivrg",
-    "pmgda", "pmtl", "preference", "preferred", "required_arguments", "rlw", "sam_gs", "sdmgrad",
-    "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
+    "pmgda", "pmtl", "preference", "preferred", "required_arguments", "rlw", "sam_gs", "samo",
+    "sdmgrad", "si", "stch", "trimmed_mean", "upgrad", "uw", "uw_so",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Forms of every combinator, and which balancers each refuses."""
 
-from mtljax.balancing import chain, every, ew, grouped, normalized, preferred, uw
+from mtljax.balancing import chain, every, ew, grouped, normalized, preferred, samo, uw
 
 FORMS = {
     "chain": lambda balancer: chain(uw(), balancer),
@@ -8,6 +8,7 @@ FORMS = {
     "normalized": lambda balancer: normalized(balancer, "average_norm"),
     "every": lambda balancer: every(balancer, 3),
     "grouped": lambda balancer: grouped(balancer, "stage"),
+    "samo": lambda balancer: samo(balancer, rho=0.05),
 }
 IDENTITIES = {
     "chain": lambda balancer: chain(ew(), balancer),
@@ -15,6 +16,7 @@ IDENTITIES = {
     "normalized": lambda balancer: normalized(balancer, "none"),
     "every": lambda balancer: every(balancer, 1),
     "grouped": lambda balancer: grouped(balancer, "all"),
+    "samo": lambda balancer: samo(balancer, rho=0.0),
 }
 """The same with settings that change nothing."""
 
@@ -33,6 +35,7 @@ REFUSED = {
     },
     "normalized": READ_LOSSES | READ_SAMPLES,
     "every": GIVE_DIRECTIONS | {"famo"},
+    "samo": READ_SAMPLES | {"consmtl"},
     "grouped": {
         *("excess_mtl", "gradnorm", "dibs_mtl", "consmtl", "epo"),
         *(READ_LOSSES | READ_SAMPLES | GIVE_DIRECTIONS),

@@ -38,6 +38,10 @@ def _pair(first: base.Balancer, second: base.Balancer) -> base.Balancer:
         refuse(first, f"reads the {first.needs.value}, and all but the last must read only losses")
     if first.period > 1:
         refuse(first, "rests between updates: wrap the chain instead, (A+B)@every:10")
+    if first.perturbation is not None:
+        refuse(first, "perturbs the parameters: wrap the chain instead, (A+B)@samo")
+    if second.perturbation is not None and (first.lookahead or first.samples > 1):
+        refuse(first, "takes a trial step or reads several samples, which samo cannot perturb")
     if second.lookahead:
         refuse(second, "takes a trial step on losses without weights, so it must be the first")
     if second.samples > 1:
@@ -89,6 +93,7 @@ def _pair(first: base.Balancer, second: base.Balancer) -> base.Balancer:
         parameters_only=second.parameters_only,
         prefers=second.prefers,
         alignment=second.alignment,
+        perturbation=second.perturbation,
         period=second.period,
         between=None if second.between is None else _pair(first, second.between),
     )
