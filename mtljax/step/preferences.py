@@ -17,10 +17,11 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Logs]]
 
 def require_prefers(balancer: Balancer) -> None:
     """Raises ValueError if a balancer does not read the preference of a conditioned model."""
-    if not balancer.prefers:
+    if not balancer.prefers or balancer.period > 1:
+        reads = "reads the preference" + " in every update" * (balancer.period > 1)
         raise ValueError(
-            "a network conditioned on the preference needs a balancer that reads the preference: "
-            "ew, which weights the losses by it, or cosmos for condition cosmos"
+            f"a network conditioned on the preference needs a balancer that {reads}: ew, which "
+            "weights the losses by it, or cosmos for condition cosmos"
         )
 
 

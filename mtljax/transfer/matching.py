@@ -141,12 +141,15 @@ class Matching:
     def fit(self, path: str, source: str) -> np.ndarray:
         """Returns the weights for a variable, adapted to its shape if possible, else ValueError."""
         value, shape = self.weights.arrays[source], self.leaves[path].shape
-        if value.shape == shape:
+        old, new = (_appended_channels(x) for x in (self.weights.arrays, self.leaves))
+        is_first = self._is_first_convolution(path, value.shape)
+        if value.shape == shape and not (is_first and old != new):
             return value
         fitted = value
-        if self._is_first_convolution(path, value.shape):
+        if is_first:
             std = self.weights.arrays.get(STD, np.ones(1))
-            fitted = fit_channels(value, std, shape[2])
+            fitted = fit_channels(value[:, :, : value.shape[2] - old], std, shape[2] - new)
+            fitted = np.pad(fitted, ((0, 0), (0, 0), (0, new), (0, 0)))
         elif path.endswith("/position") and value.ndim == len(shape) == 3:
             fitted = fit_positions(value, shape[1])
         elif [n for n in value.shape if n > 1] == [n for n in shape if n > 1]:
@@ -161,12 +164,24 @@ class Matching:
         raise ValueError(f"{self.weights.source}: {shapes}; {remedy}")
 
     def _is_first_convolution(self, path: str, old: tuple[int, ...]) -> bool:
-        """Returns True for the kernel of the first convolution, if only the channels differ."""
+        """Returns True for the kernel of the first convolution, if at most the channels differ."""
         new = self.leaves[path].shape
         in_trunk, mean = self.in_trunk(path) or "", self.leaves.get(MEAN)
-        channels = new[2:3] if mean is None else mean.shape or new[2:3]
         same = len(new) == len(old) == 4 and new[:2] == old[:2] and new[3] == old[3]
-        return same and in_trunk.startswith("params/fusion/trunk_0/") and new[2:3] == channels
+        if not same or not in_trunk.startswith("params/fusion/trunk_0/"):
+            return False
+        if new[2] == old[2]:  # with and without the channels of a preference
+            known = np.shape(self.weights.arrays.get(MEAN, 0.0))
+            return known == (old[2] - _appended_channels(self.weights.arrays),)
+        channels = (new[2] - _appended_channels(self.leaves),)
+        return mean is None or (mean.shape or channels) == channels
+
+
+def _appended_channels(variables: Mapping[str, Any]) -> int:
+    """Returns the number of channels that condition `cosmos` appends to the image."""
+    is_cosmos = not any(path.startswith("params/conditioning/") for path in variables)
+    preference = variables.get(CONSTANTS[-1]) if is_cosmos else None
+    return 0 if preference is None else preference.shape[0]
 
 
 def _classifier_heads(weights: Weights, leaves: Mapping[str, Any]) -> frozenset[str]:

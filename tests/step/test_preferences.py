@@ -14,7 +14,8 @@ from support.tiers import full_except
 
 import mtljax
 from mtljax import parallel
-from mtljax.balancing import cosmos, ew, mgda, uw
+from mtljax.balancing import cosmos, ew, mgda
+from mtljax.config.balancers import balancer_from_text
 from mtljax.models import FUSIONS, TRUNKS, build
 from mtljax.models.conditioning import CONDITIONINGS, make_conditioning
 from mtljax.tasks import Regression
@@ -168,7 +169,15 @@ def test_features_and_averaged_parameters():
     assert np.array_equal(state.with_preference(ray).variables["constants"]["preference"], ray)
 
 
-def test_a_balancer_that_does_not_read_the_preference_is_refused_in_one_line():
-    with pytest.raises(ValueError, match="needs a balancer that reads the preference") as caught:
-        make_conditioned("cosmos", uw())
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("uw", "reads the preference: ew"),
+        ("ew@preferred:2,1,1", "reads the preference: ew"),
+        ("cagrad@every:3", "reads the preference in every update: ew"),
+    ],
+)
+def test_a_balancer_that_does_not_read_the_preference_is_refused_in_one_line(text, reads):
+    with pytest.raises(ValueError, match=f"needs a balancer that {reads}") as caught:
+        make_conditioned("cosmos", balancer_from_text(text))
     assert "\n" not in str(caught.value)

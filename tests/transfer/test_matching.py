@@ -6,6 +6,7 @@ import pytest
 from support.models import SMALL_FUSIONS
 
 from mtljax.models import FUSIONS, TRUNKS, build
+from mtljax.models.conditioning import make_conditioning
 from mtljax.tasks import Classification, Regression, Segmentation
 from mtljax.transfer import StoredWeights, match
 from mtljax.transfer.torch_names import CLASSIFIER, FAMILIES
@@ -209,3 +210,26 @@ def test_what_does_not_fit_is_said_in_one_line(what):
     with pytest.raises(ValueError, match=message) as error:
         match(stored, module, shapes(module), part="all")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_of_the_preference_start_without_effect(channels):
+    tasks = (*TASKS, Regression(name="other"))
+    plain = drawn(model("resnet18", tasks=tasks))
+    statistics = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    trunk, cosmos = TRUNKS["resnet18"](**STAGES["resnet18"]), make_conditioning("cosmos")
+    conditioned = build(trunk, FUSIONS["none"], tasks, **statistics, conditioning=cosmos)
+    stem = "params/fusion/trunk_0/stem/kernel"
+    found = values(plain, conditioned, channels)
+    assert found[stem].shape[2] == channels + 3
+    assert not found[stem][:, :, channels:].any()
+    fitted = values(plain, model("resnet18", tasks=tasks, channels=channels), channels)
+    for path, value in fitted.items():
+        expected = found[path][:, :, :channels] if path == stem else found[path]
+        np.testing.assert_array_equal(expected, value)
+    # And back: what the network would do at preference 0.
+    weights = drawn(conditioned, channels)
+    back = values(weights, model("resnet18", tasks=tasks, channels=channels), channels)
+    np.testing.assert_allclose(back[stem], weights.arrays[stem][:, :, :channels], rtol=1e-6)
+    same = values(weights, conditioned, channels)
+    np.testing.assert_array_equal(same[stem], weights.arrays[stem])
