@@ -9,6 +9,7 @@ from support.small_run import assert_same_states, lines, make_programs, run, sou
 from support.tiers import full_except
 
 import mtljax
+from mtljax.evaluation.preferences import evaluate_at_preferences
 from mtljax.main import main
 from mtljax.models.conditioning import CONDITIONINGS
 from mtljax.runs.load import load_run
@@ -61,6 +62,15 @@ def test_a_loaded_run_predicts_at_any_preference(folder):
     equal, found = (mtljax.predict(t, images)["b"] for t in (trained, corner))
     assert (equal != found).any()
     assert np.array_equal(mtljax.predict(corner.at_preference([3, 3]), images)["b"], equal)
+
+
+def test_a_run_is_evaluated_at_several_preferences(folder):
+    trained, rays = load_run(folder), ((1, 0), (0.5, 0.5), (0, 1))
+    found = evaluate_at_preferences(trained, rays, source=source())
+    for ray, metrics in zip(rays, found, strict=True):
+        assert metrics == mtljax.evaluate(trained.at_preference(ray), source=source())
+    assert found[1] == json.loads((folder / "result.json").read_text())["test"]
+    assert found[0] != found[2]
 
 
 def test_predict_and_export_at_a_preference(folder, picture, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Base classes of conditionings: ways in which a network depends on the preference over tasks."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,9 @@ class Conditioning(nn.Module):
       concentration: Parameter of the symmetric Dirichlet distribution of the preferences in
         training: 1 is uniform over the simplex, less prefers its corners, more its center.
     """
+
+    balancer: ClassVar[str] = "ew"
+    """Balancer of the method as text, with the value of the official code for image data."""
 
     concentration: float = 1.0
 

@@ -1,5 +1,7 @@
 """COSMOS: the preference as further channels of the image."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,6 +22,8 @@ class Cosmos(Conditioning):
     References:
       Ruchte and Grabocka, 2021, arXiv:2103.13392
     """
+
+    balancer: ClassVar[str] = "cosmos:penalty=2.0"
 
     concentration: float = 1.2
 
