@@ -29,7 +29,6 @@ def failure_cause(
       balancer: Text of the balancer, as in an experiment.
       losses, weights: Task -> loss and weight in that update; None for a balancer without weights.
     """
-    name = balancer.partition(":")[0]
     values = ", ".join(f"{task} {loss:.4g}" for task, loss in losses.items())
     broken = [task for task, loss in losses.items() if not math.isfinite(loss)]
     if broken:
@@ -41,15 +40,15 @@ def failure_cause(
     has_broken_weights = any(not abs(x) < LARGE_WEIGHT for x in (weights or {}).values())
     if losses[lowest] < 0 and (has_broken_weights or weights is None):
         return (
-            f"balancer {name} gave no finite direction at the negative loss of task {lowest!r} "
+            f"balancer {balancer} gave no finite direction at the negative loss of task {lowest!r} "
             f"(losses: {values}); use a balancer that takes negative losses, such as ew, or a loss "
             ">= 0"
         )
     if has_broken_weights:
         given = ", ".join(f"{task} {weight:.4g}" for task, weight in (weights or {}).items())
         return (
-            f"balancer {name} gave the weights {given} at the losses {values}, of which that of "
-            f"task {largest!r} is too large for it; scale this loss (a regression by center and "
+            f"balancer {balancer} gave the weights {given} at the losses {values}, of which that "
+            f"of task {largest!r} is too large for it; scale this loss (a regression by center and "
             "scale), lower learning_rate or use another balancer"
         )
     return (
