@@ -19,7 +19,7 @@ from support.float64_net import (
 from support.problem import relative_difference
 
 from mtljax import parallel
-from mtljax.balancing import consmtl, fairgrad
+from mtljax.balancing import chain, consmtl, fairgrad, fixed
 
 
 def differences(function, head, step=1e-5):
@@ -60,6 +60,15 @@ def test_the_step_is_that_of_float64(arguments):
     before, step = state_and_step(consmtl(**arguments), batch)
     shared, heads = moved(before, step(before, batch)[0])
     expected = reference(Losses(batch), *in_float64(before.params), **arguments)
+    assert relative_difference(expected, (flat(shared), heads)) <= 1e-4
+
+
+def test_weights_before_it_weigh_the_losses_of_the_heads_too():
+    batch, weights = batch_of(4), (1.0, 2.0, 0.25)
+    before, step = state_and_step(chain(fixed(weights), consmtl(limit=10.0)), batch)
+    shared, heads = moved(before, step(before, batch)[0])
+    losses, params = Losses(batch), in_float64(before.params)
+    expected = reference(losses, *params, limit=10.0, scale=weights)
     assert relative_difference(expected, (flat(shared), heads)) <= 1e-4
 
 

@@ -15,7 +15,7 @@ from support.float64_net import (
     plus,
     state_and_step,
 )
-from support.problem import relative_difference
+from support.problem import make, make_batch, make_model, relative_difference
 
 from mtljax import parallel
 from mtljax.balancing import BALANCERS, chain, every, ew, fixed, nash_mtl, pcgrad, samo
@@ -152,12 +152,23 @@ def test_around_every_it_perturbs_all_updates_and_inside_those_that_weigh():
 
 def test_balancers_that_it_cannot_wrap_are_refused():
     auto_lambda = BALANCERS["auto_lambda"]()
-    for make in (
+    for wrap in (
         lambda: samo(samo(ew())),
         lambda: samo(auto_lambda),
         lambda: chain(samo(ew()), pcgrad()),
         lambda: chain(auto_lambda, samo(pcgrad())),
     ):
         with pytest.raises(ValueError, match="does not take") as error:
-            make()
+            wrap()
         assert "\n" not in str(error.value)
+
+
+def test_batch_statistics_are_those_of_the_parameters():
+    model = make_model("cnn", widths=(8,), norm="batch")
+    states = []
+    for balancer in (samo(ew(), rho=0.5), ew()):
+        state, step = make(balancer, model=model)
+        states.append(jax.jit(step)(state, make_batch(0))[0])
+    perturbed, plain = states
+    assert relative_difference(plain.model_state, perturbed.model_state) <= 1e-6
+    assert relative_difference(plain.params, perturbed.params) > 1e-4
