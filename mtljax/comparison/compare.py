@@ -29,7 +29,6 @@ def compare(
     trunks: Sequence[str | Trunk] = (),
     vary: Sequence[str] = (),
     grid: Sequence[str] = (),
-    front: int = 0,
     merges: Sequence[str] = (),
     devices: int | None = None,
     together: Together = "auto",
@@ -68,7 +67,6 @@ def compare(
         trunks=[as_text("trunk", trunk) for trunk in trunks],
         vary=vary,
         grid=grid,
-        front=front,
         merges=merges,
     )
     check_workdir(workdir, FOLDER, "comparison")

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, ComparisonRow, PairedTest
 from mtljax.comparison.statistics import Estimate
 from mtljax.utils.text import count, joined, number
@@ -23,8 +22,6 @@ def conclusions(comparison: Comparison) -> list[str]:
         sentences.append(_against_first(comparison, methods))
     if len(comparison.metrics) > 1 and _tested(comparison.metric_tests):
         sentences.append(_per_metric(comparison))
-    if comparison.rows_of("front"):
-        sentences.append(_against_front(comparison, methods))
     return [*sentences, *_unmeasured(comparison), _tests(comparison)]
 
 
@@ -95,26 +92,6 @@ def _per_metric(comparison: Comparison) -> str:
         total = sum(map(len, significant.values()))
         parts.append(f"{count(total, 'difference')} in total are significant")
     return f"Per metric, {'; '.join(parts)}."
-
-
-def _against_front(comparison: Comparison, methods: list[ComparisonRow]) -> str:
-    """Sentence on the methods that a fixed weighting dominates."""
-    front = [row for row in comparison.rows_of("front") if row.has_results]
-    if not front:
-        return "No run of a fixed weighting was completed."
-    means = lambda row: [row.metric(k).mean for k in range(len(comparison.metrics))]
-    groups: dict[str, list[str]] = {"not dominated by any": [], "dominated by a": []}
-    for row in methods:
-        points = np.array([means(row), *map(means, front)])
-        is_optimal = statistics.pareto_optimal(points, comparison.metrics)[0]
-        groups["not dominated by any" if is_optimal else "dominated by a"].append(row.name)
-    parts = [
-        f"{joined(names)} {_is(names)} {relation} fixed weighting"
-        for relation, names in groups.items()
-        if names
-    ]
-    unit = comparison.unit
-    return f"Pareto dominance of the means over {unit}s, without a test: {'; '.join(parts)}."
 
 
 def _unmeasured(comparison: Comparison) -> list[str]:

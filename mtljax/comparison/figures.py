@@ -8,20 +8,18 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mtljax.comparison import statistics
 from mtljax.comparison.conclusions import format_percent
 from mtljax.comparison.outcome import Comparison, ComparisonRow
-from mtljax.comparison.statistics import Estimate
-from mtljax.report.figures import BLUE, COLORS, GRAY, INK, ORANGE, Plot, make_plot, shorten
+from mtljax.comparison.statistics import Estimate, Metric
+from mtljax.report.figures import BLUE, COLORS, GRAY, INK, Plot, make_plot, shorten
 from mtljax.tasks import MetricSpec
 from mtljax.utils.text import number
 
 MOST_PAIRS = 3
 """Maximum number of pairs of tasks with a scatter plot of their first metrics."""
 _ROW = 0.3
-_LIGHT = "#aab2bf"
-_MARKERS = "os^Dv<>P"
-_DASHED = (0, (4, 3))
+MARKERS = "os^Dv<>P"
+DASHED = (0, (4, 3))
 
 
 def comparison_plots(comparison: Comparison) -> list[Plot]:
@@ -58,59 +56,37 @@ def plot_delta_m(comparison: Comparison, prefix: str = "") -> Plot | None:
 
 
 def plot_scatter(comparison: Comparison, x: int, y: int) -> Plot | None:
-    """Scatter plot of the metrics `x` and `y`, with the Pareto front of the fixed weightings."""
+    """Scatter plot of the metrics `x` and `y`."""
     metrics = [comparison.metrics[k] for k in (x, y)]
 
     def draw(axis: Axes) -> str | None:
         methods = [row for row in comparison.rows_of("method") if _has(row, x, y)]
         if not methods:
             return None
-        _draw_front(axis, comparison, x, y)
         base = comparison.reference
         if _has(base, x, y):
-            axis.axvline(base.metric(x).mean, color=GRAY, lw=1, ls=_DASHED)
-            axis.axhline(base.metric(y).mean, color=GRAY, lw=1, ls=_DASHED, label="single-task")
+            axis.axvline(base.metric(x).mean, color=GRAY, lw=1, ls=DASHED)
+            axis.axhline(base.metric(y).mean, color=GRAY, lw=1, ls=DASHED, label="single-task")
         for i, row in enumerate(methods):
             color = COLORS[i % len(COLORS)]
             axis.plot(row.values[:, x], row.values[:, y], "o", ms=3, color=color, alpha=0.45)
-            point, marker = (row.metric(x).mean, row.metric(y).mean), _MARKERS[i % len(_MARKERS)]
+            point, marker = (row.metric(x).mean, row.metric(y).mean), MARKERS[i % len(MARKERS)]
             axis.plot(*point, marker, ms=8, color=color, mec="white", label=shorten(row.name))
-        for scale, metric in zip((axis.xaxis, axis.yaxis), metrics, strict=True):
-            spec = comparison.spec(metric)
-            scale.set_major_locator(MaxNLocator(5))
-            scale.set_major_formatter(_ticks(spec))
-            better = "higher" if metric.higher_is_better else "lower"
-            scale.set_label_text(f"{metric.task} {spec.label} ({better} is better)")
-        shown = np.concatenate([row.values[:, [x, y]] for row in (base, *methods)])
-        _zoom_to(axis, shown[~np.isnan(shown).any(1)])
-        for scale, metric in zip((axis.xaxis, axis.yaxis), metrics, strict=True):
-            scale.set_inverted(not metric.higher_is_better)  # the better corner is upper right
+        label_metrics(axis, metrics, [comparison.spec(metric) for metric in metrics])
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         return f"{metrics[0].task} against {metrics[1].task}: better is up and to the right"
 
     return make_plot(f"tasks_{x}_{y}", draw, width=6.4, height=4.2, margins=None)
 
 
-def _draw_front(axis: Axes, comparison: Comparison, x: int, y: int) -> None:
-    """Draws the fixed weightings, and a line through those that are Pareto-optimal."""
-    front = [row for row in comparison.rows_of("front") if _has(row, x, y)]
-    if not front:
-        return
-    points = np.array([[row.metric(x).mean, row.metric(y).mean] for row in front])
-    axis.plot(*points.T, "x", color=_LIGHT, ms=6, label="fixed weights")
-    metrics = [comparison.metrics[x], comparison.metrics[y]]
-    optimal = points[statistics.pareto_optimal(points, metrics)]
-    optimal = optimal[np.argsort(optimal[:, 0])]
-    axis.plot(*optimal.T, "-", color=_LIGHT, lw=1.5, label="Pareto front")
-
-
-def _zoom_to(axis: Axes, points: Float[np.ndarray, "N 2"]) -> None:
-    """Limits the axes to these points; distant points are outside the figure."""
-    low, high = points.min(0), points.max(0)
-    room = np.maximum(0.35 * (high - low), 1e-9)
-    left, right, bottom, top = *axis.get_xlim(), *axis.get_ylim()
-    axis.set_xlim(max(left, low[0] - room[0]), min(right, high[0] + room[0]))
-    axis.set_ylim(max(bottom, low[1] - room[1]), min(top, high[1] + room[1]))
+def label_metrics(axis: Axes, metrics: Sequence[Metric], specs: Sequence[MetricSpec]) -> None:
+    """Labels the axes of a scatter plot of two metrics, with the better corner upper right."""
+    for scale, metric, spec in zip((axis.xaxis, axis.yaxis), metrics, specs, strict=True):
+        scale.set_major_locator(MaxNLocator(5))
+        scale.set_major_formatter(_ticks(spec))
+        better = "higher" if metric.higher_is_better else "lower"
+        scale.set_label_text(f"{metric.task} {spec.label} ({better} is better)")
+        scale.set_inverted(not metric.higher_is_better)
 
 
 def plot_cost(comparison: Comparison) -> Plot | None:
@@ -124,7 +100,7 @@ def plot_cost(comparison: Comparison) -> Plot | None:
         for i, row in enumerate(rows):
             x, y = row.costs["ms_per_step"].mean, row.improvement
             color = GRAY if row.kind == "stl" else COLORS[(i - 1) % len(COLORS)]
-            marker, label = _MARKERS[i % len(_MARKERS)], shorten(row.name)
+            marker, label = MARKERS[i % len(MARKERS)], shorten(row.name)
             axis.errorbar(
                 x, y.mean, yerr=_error(y), color=color, fmt=marker, ms=7, capsize=3, label=label
             )
@@ -145,7 +121,7 @@ def plot_cost(comparison: Comparison) -> Plot | None:
 
 def plot_tests(comparison: Comparison) -> Plot | None:
     """Matrix of the adjusted p values of all pairs."""
-    names = [row.name for row in comparison.rows if row.kind != "front"]
+    names = [row.name for row in comparison.rows]
 
     def draw(axis: Axes) -> str | None:
         tests = [test for test in comparison.tests if not np.isnan(test.adjusted_p)]
@@ -252,4 +228,4 @@ def _has(row: ComparisonRow, *metrics: int) -> bool:
 
 
 def _color(row: ComparisonRow) -> str:
-    return {"stl": GRAY, "method": BLUE, "front": ORANGE}[row.kind]
+    return {"stl": GRAY, "method": BLUE}[row.kind]

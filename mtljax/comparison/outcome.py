@@ -85,7 +85,7 @@ class Comparison:
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
     rows: tuple[ComparisonRow, ...]
-    """Baselines, methods and fixed weightings, in this order."""
+    """Baselines, then methods."""
     tests: tuple[PairedTest, ...]
     """Tests of delta_m between all pairs of methods and baselines."""
     metric_tests: tuple[PairedTest, ...]

@@ -17,8 +17,7 @@ _CAPTIONS = {
     "delta_m": "Bars: mean over {unit}s with its 95 % confidence interval. Dots: {unit}s. If the "
     "interval contains 0, the effect of multi-task learning is not significant.",
     "tasks": "Small markers: {unit}s; large markers: their mean. Dashed lines: single-task "
-    "networks. A method is competitive if it lies on or beyond the Pareto front of the fixed "
-    "weightings; distant weightings may be outside the figure.",
+    "networks.",
     "cost": "Up is better, left is cheaper; with the 95 % confidence interval over {unit}s.",
     "tests": "{test} over {unit}s, p values adjusted by Holm's method. Blue: the method of "
     "the row is better; red: it is worse; bold: significant.",
@@ -41,7 +40,6 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
         columns=table.result_columns(comparison),
         cost_columns=table.COST_COLUMNS,
         rows=comparison.rows,
-        has_front=bool(comparison.rows_of("front")),
         has_grid=any(row.settings for row in comparison.rows),
         seeds_per_program=comparison.seeds_per_program,
         plots=plots,

@@ -1,9 +1,9 @@
 """Plan of a comparison: methods, candidates and members.
 
-A *method* is one row of the comparison: the single-task baseline of a task, a balancer (with a
-fusion and a trunk), or a fixed weighting. Its *candidates* are the points of the grid; validation
-chooses one of them. A *member* is a candidate with a seed, and with a fold in a cross-validation:
-one experiment, one run folder.
+A *method* is one row of the comparison: the single-task baseline of a task, or a balancer with a
+fusion and a trunk. Its *candidates* are the points of the grid; validation chooses one of them. A
+*member* is a candidate with a seed, and with a fold in a cross-validation: one experiment, one run
+folder.
 """
 
 import dataclasses
@@ -15,10 +15,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
-from jaxtyping import Float
-from scipy.stats import qmc
 
 from mtljax.build import build
 from mtljax.comparison.overrides import Override, combinations, with_overrides
@@ -44,7 +40,7 @@ ADDED_FIELDS = frozenset(
 """Fields, of all classes or of one, that version 0.1.0 did not have."""
 STL = "STL"
 """Name of the row of single-task baselines."""
-Kind = Literal["stl", "method", "front"]
+Kind = Literal["stl", "method"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,10 +132,9 @@ def plan(
     trunks: Sequence[str] = (),
     vary: Sequence[str] = (),
     grid: Sequence[str] = (),
-    front: int = 0,
     merges: Sequence[str] = (),
 ) -> list[Method]:
-    """Returns the methods of a comparison: baselines, methods, merged runs, fixed weightings.
+    """Returns the methods of a comparison: baselines, methods, merged runs.
 
     Every balancer is combined with every fusion and trunk; the defaults are the experiment's.
 
@@ -147,7 +142,6 @@ def plan(
       vary: `field=value,value` per field; all combinations become separate methods.
       grid: `field=value,value` per field; all combinations become candidates of every method and
         baseline. With `init=none` in `vary` or `grid` a run is trained `from_scratch`.
-      front: Number of fixed weightings.
       merges: Merging methods, applied to the single-task runs of each seed.
 
     Raises:
@@ -161,10 +155,6 @@ def plan(
     for field, _ in variants[0]:
         if field in flags:
             raise ValueError(f"--vary cannot have {field}: its values are set by {flags[field]}")
-    if front < 0:
-        raise ValueError(f"--front must be >= 0, not {front}")
-    if front and len(experiment.tasks) < 2:
-        raise ValueError("--front needs an experiment with at least two tasks")
 
     bases = _bases(experiment, trunks, variants)
     new = functools.partial(_method, points)
@@ -182,11 +172,6 @@ def plan(
         method = new("method", base, [f"merge {merge}", *base.labels], variant)
         singles = [m for m in methods if m.kind == "stl" and m.baseline == method.baseline]
         methods.append(_merged(method, singles, merge))
-    for base, weights in itertools.product(bases, simplex(len(experiment.tasks), front)):
-        text = ",".join(f"{w:.4g}" for w in weights)
-        fixed = f"fixed:weights=({text})"
-        variant = dataclasses.replace(base.experiment, fusion=fusions[0], balancer=fixed)
-        methods.append(new("front", base, [f"fixed ({text})", *base.labels], variant))
     _check(methods)
     return methods
 
@@ -271,17 +256,6 @@ def single_task(experiment: Experiment, task: str) -> Experiment:
         },
         teachers={},  # a distilled network would not be an independent baseline
     )
-
-
-def simplex(tasks: int, count: int) -> Float[np.ndarray, "{count} {tasks}"]:
-    """Weightings with mean 1, evenly distributed over the interior of the simplex."""
-    if tasks == 2:
-        first = (np.arange(count) + 0.5) / max(count, 1)
-        return tasks * np.stack([first, 1 - first], 1)
-    # Gaps between sorted uniform points are uniform on the simplex; a Halton sequence is even.
-    points = qmc.Halton(tasks - 1, scramble=False).random(count + 1)[1:]
-    edges = np.sort(points, axis=1)
-    return tasks * np.diff(edges, axis=1, prepend=0.0, append=1.0)
 
 
 def _check(methods: Sequence[Method]) -> None:

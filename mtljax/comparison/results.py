@@ -61,9 +61,9 @@ def collect(
         row(name, [m for m in methods if m.kind == "stl" and m.baseline == name])
         for name in dict.fromkeys(method.baseline for method in methods)
     ]
-    rows += [row(m.name, [m]) for kind in ("method", "front") for m in methods if m.kind == kind]
+    rows += [row(m.name, [m]) for m in methods if m.kind == "method"]
     rows = _with_scores(rows, metrics)
-    pairs = itertools.combinations([row for row in rows if row.kind != "front"], 2)
+    pairs = itertools.combinations(rows, 2)
     choices = itertools.chain.from_iterable(chosen.values())
     results = [result for choice in choices for result in choice.results.values()]
     return Comparison(

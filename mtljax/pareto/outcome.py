@@ -2,18 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mtljax.balancing.rays import hypervolume
 from mtljax.comparison import statistics
 from mtljax.comparison.statistics import Estimate, Metric, estimate
 from mtljax.config import Experiment
 from mtljax.tasks import MetricSpec
-
-Role = Literal["method", "linear"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,21 +22,27 @@ class Front:
     """
 
     name: str
-    role: Role
-    """linear: linear scalarization, which the methods are compared with."""
+    is_linear: bool = False
+    """True for linear scalarization, which the methods are compared with."""
     rays: Float[np.ndarray, "R T"]
     """Preferences over tasks, with mean 1."""
     values: Float[np.ndarray, "S R T"]
     """Main test metric of each task, per seed and ray; NaN for a missing run."""
-    seconds: Float[np.ndarray, " S"]
-    """Training time of all rays together, per seed; NaN if it is unknown."""
-    parameters: int | None = None
+    seconds: float = float("nan")
+    """Training time of all rays together, mean over seeds."""
+    parameters: float = float("nan")
     """Number of parameters of all networks together."""
+    settings: tuple[str, ...] = ()
+    """Grid point of each ray, chosen on validation; empty without a grid."""
+
+    def point(self, ray: int, task: int) -> Estimate:
+        """Estimate of a metric over seeds."""
+        return estimate(self.values[:, ray, task])
 
     @property
-    def has_results(self) -> bool:
-        """True if all rays of a seed are finished."""
-        return bool((~np.isnan(self.values)).all((1, 2)).any())
+    def means(self) -> Float[np.ndarray, "R T"]:
+        """Means over seeds."""
+        return statistics.nanmean(self.values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,10 @@ class FrontOutcome:
     """Test metrics of the constant-predictor baseline."""
     fronts: tuple[Front, ...]
     """Methods, then linear scalarization."""
+    steps: int
+    """Steps of each network."""
+    linear_steps: int
+    """Steps of each network of linear scalarization."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Versions and devices of the runs; all values where runs differ."""
 
@@ -69,8 +76,21 @@ class FrontOutcome:
         tasks = {task.name: task for task in self.experiment.tasks}
         return tasks[metric.task].metric_spec(metric.name)
 
+    @property
+    def methods(self) -> list[Front]:
+        """Fronts other than linear scalarization."""
+        return [front for front in self.fronts if not front.is_linear]
+
+    @property
+    def linear(self) -> Front:
+        """Front of linear scalarization."""
+        return next(front for front in self.fronts if front.is_linear)
+
     def gains(self, values: Float[np.ndarray, "*N T"]) -> Float[np.ndarray, "*N T"]:
-        """Metrics in units of the gain of a single-task network over the constant predictor."""
+        """Metrics in units of the gain of a single-task network over the constant predictor.
+
+        NaN for a task whose single-task networks are not better than that.
+        """
         span = statistics.nanmean(self.single) - self.constant
         sign = np.array([metric.sign for metric in self.metrics])
         return (values - self.constant) / np.where(sign * span > 0, span, np.nan)
@@ -85,10 +105,21 @@ class FrontOutcome:
         """Estimate of the hypervolume over seeds."""
         return estimate(self.volumes(front))
 
-    def difference(self, front: Front, other: Front) -> Estimate:
-        """Estimate of the paired difference of two hypervolumes over seeds."""
-        return estimate(self.volumes(front) - self.volumes(other))
+    def difference(self, front: Front) -> Estimate:
+        """Estimate over seeds of the hypervolume minus that of linear scalarization."""
+        return estimate(self.volumes(front) - self.volumes(self.linear))
 
-    def p(self, front: Front, other: Front) -> float:
-        """Two-sided p value of a paired t test of two hypervolumes over seeds."""
-        return statistics.paired_t_test(self.volumes(front), self.volumes(other))
+    def p_values(self) -> Mapping[str, float]:
+        """p values of paired t tests against linear scalarization, by Holm's method, by front."""
+        linear = self.volumes(self.linear)
+        p = [statistics.paired_t_test(self.volumes(front), linear) for front in self.methods]
+        adjusted = statistics.holm_correction(np.array(p, float)).tolist()
+        return {front.name: q for front, q in zip(self.methods, adjusted, strict=True)}
+
+    def optimal(self, front: Front) -> Bool[np.ndarray, " R"]:
+        """True for rays whose mean metrics no other ray of the front dominates."""
+        means = front.means
+        known = ~np.isnan(means).any(1)
+        optimal = np.zeros(len(means), bool)
+        optimal[known] = statistics.pareto_optimal(means[known], self.metrics)
+        return optimal

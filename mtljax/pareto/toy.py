@@ -69,7 +69,10 @@ class Toy:
         best = grid[np.argmin(value(self.front(grid)))]
         around = np.clip([best - 2 / (GRID - 1), best + 2 / (GRID - 1)], -1, 1)
         found = scipy.optimize.minimize_scalar(
-            lambda a: value(self.front(a)), bounds=around, method="bounded", options={"xatol": 1e-12}
+            lambda a: value(self.front(a)),
+            bounds=around,
+            method="bounded",
+            options={"xatol": 1e-12},
         )
         return min((best, found.x), key=lambda a: value(self.front(a)))
 

@@ -10,7 +10,7 @@ from support import front_references as references
 from support.balancing import QUICK, distance, jacobians, loss_values
 
 from mtljax.balancing import base, epo, ferero, hypervolume, matrix, pmgda, pmtl
-from mtljax.balancing.rays import AXIS
+from mtljax.balancing.rays import AXIS, rays
 from mtljax.balancing.rays import hypervolume as dominated_volume
 
 # Norms differ by 1e6, and two losses decrease at almost the same rate.
@@ -87,3 +87,13 @@ def test_the_volume_is_that_of_the_union_of_boxes(num_tasks):
         assert dominated_volume(points, reference) == pytest.approx(expected, rel=1e-12)
         stacked = dominated_volume(np.stack([points, points[::-1]]), reference)
         np.testing.assert_allclose(stacked, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 5])
+def test_weightings_lie_inside_the_simplex_and_differ(tasks):
+    weights = rays(tasks, 8)
+    assert (weights > 0).all()
+    np.testing.assert_allclose(weights.mean(1), 1, rtol=1e-12)
+    assert len(np.unique(weights.round(6), axis=0)) == 8
+    # Spread evenly: no task is favoured on the whole; Halton's points are even to some 1 / N.
+    np.testing.assert_allclose(rays(tasks, 200).mean(0), 1, atol=0.05)

@@ -20,7 +20,6 @@ VALUES = {
     "STL": [(0.80, 2.0, 4.0), (0.80, 2.0, 4.0)],
     "ew": [(0.88, 1.5, 5.0), (0.88, 1.5, 5.0)],  # +10, (+25 - 25) / 2: 5
     "uw": [(0.84, 1.0, 4.0), (0.76, 1.0, 4.0)],  # 0 in the mean, (+50 + 0) / 2: 12.5
-    "fixed (1,1)": [(0.80, 4.0, 4.0), (0.80, 4.0, 4.0)],  # 0, (-100 + 0) / 2: -25
 }
 # ew: no spread, so no width. uw: delta_m is 15 and 10, so t(0.975, 1) = 12.7062 times 2.5.
 # MR: ew is 1st, 2nd and 2nd; uw 2nd, 1st and 1st.
@@ -30,7 +29,6 @@ GOLDEN = """\
 | STL | 80.00 ± 0.00 % | 2 | 4 | reference |  |
 | ew | 88.00 ± 0.00 % | 1.5 | 5 | +5.00 ± 0.00 | 1.67 |
 | uw | 80.00 ± 50.82 % | 1 | 4 | +12.50 ± 31.77 | 1.33 |
-| fixed (1,1) | 80.00 ± 0.00 % | 4 | 4 | -25.00 ± 0.00 |  |
 """
 
 
@@ -39,7 +37,7 @@ def made(workdir, values, seeds=2, **asked):
 
 
 def test_golden_table(tmp_path):
-    found = made(tmp_path, VALUES, balancers=("ew", "uw"), front=1)
+    found = made(tmp_path, VALUES, balancers=("ew", "uw"))
     assert table.to_markdown(found) == GOLDEN
 
 
@@ -223,11 +221,3 @@ def test_words_of_one_seed_and_of_nothing(tmp_path):
     ]
     only = made(tmp_path / "only", {"STL": [None], "ew": one["ew"]}, seeds=1)
     assert "baselines were not completed" in conclusions(only)[0]
-
-
-def test_words_about_the_front(tmp_path):
-    found = made(tmp_path, VALUES, balancers=("ew", "uw"), front=1)
-    assert "ew and uw are not dominated by any fixed weighting" in conclusions(found)[-2]
-    better = VALUES | {"fixed (1,1)": [(0.99, 0.5, 1.0), (0.99, 0.5, 1.0)]}
-    found = made(tmp_path / "better", better, balancers=("ew", "uw"), front=1)
-    assert "ew and uw are dominated by a fixed weighting" in conclusions(found)[-2]

@@ -3,13 +3,12 @@
 import dataclasses
 import importlib
 
-import numpy as np
 import pytest
 from support.comparison import EXPERIMENT
 
 from mtljax.balancing import cagrad
 from mtljax.comparison.overrides import with_override
-from mtljax.comparison.plan import plan, simplex, single_task
+from mtljax.comparison.plan import plan, single_task
 from mtljax.models import HardSharing, mlp
 
 
@@ -90,22 +89,12 @@ def test_folders_are_those_of_the_experiment_whatever_else_is_compared(tmp_path)
     alone = {m.name: m.candidates[0].folder(tmp_path, 3) for m in plan(EXPERIMENT)}
     more = {
         m.name: m.candidates[0].folder(tmp_path, 3)
-        for m in plan(EXPERIMENT, balancers=("uw", "ew"), front=2)
+        for m in plan(EXPERIMENT, balancers=("uw", "ew", "ew@preferred:1,2"))
     }
     assert alone.items() <= more.items()
     assert len(set(more.values())) == len(more)
     changed = dataclasses.replace(EXPERIMENT, steps=7)
     assert plan(changed)[-1].candidates[0].folder(tmp_path, 3) not in more.values()
-
-
-@pytest.mark.parametrize("tasks", [2, 3, 5])
-def test_weightings_lie_inside_the_simplex_and_differ(tasks):
-    weights = simplex(tasks, 8)
-    assert (weights > 0).all()
-    np.testing.assert_allclose(weights.mean(1), 1, rtol=1e-12)
-    assert len(np.unique(weights.round(6), axis=0)) == 8
-    # Spread evenly: no task is favoured on the whole; Halton's points are even to some 1 / N.
-    np.testing.assert_allclose(simplex(tasks, 200).mean(0), 1, atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +117,6 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
             {"vary": ("steps=1,2",), "grid": ("steps=1,2",)},
             "--vary cannot have steps: its values are set by --grid",
         ),
-        ({"front": -1}, "--front must be >= 0, not -1"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(asked, words):

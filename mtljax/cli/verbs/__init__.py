@@ -20,6 +20,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("train", "Train an experiment or resume its run (default verb)."),
     "compare": Verb("compare", "Compare baselines and methods over several seeds."),
+    "front": Verb("compare", "Train the Pareto front of the tasks for several preferences."),
     "group": Verb("compare", "Find out which tasks to train together."),
     "merge": Verb("merge", "Merge single-task runs into one multi-task network, without training."),
     "evaluate": Verb("use_run", "Compute the metrics of a trained run on one split."),

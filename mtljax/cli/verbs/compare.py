@@ -1,9 +1,10 @@
-"""Verbs `compare` and `group`."""
+"""Verbs `compare`, `front` and `group`."""
 
 import dataclasses
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
 
@@ -24,8 +25,6 @@ class CompareFlags(ExperimentFlags):
     grid: tuple[str, ...] = ()
     """FIELD=VALUE,VALUE ...: settings to tune; the best combination of each method is chosen on
     validation."""
-    front: int = 0
-    """Number of fixed loss weightings to train as a Pareto front baseline."""
     merges: tuple[str, ...] = ()
     """Merging methods with their arguments, applied to the single-task networks of each seed; see
     `list merges`."""
@@ -40,6 +39,33 @@ class CompareFlags(ExperimentFlags):
     """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
     """Train all seeds of a method in one program; auto: if that is faster."""
+    quiet: bool = False
+    """Print errors only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrontFlags(ExperimentFlags):
+    """Pareto fronts to train."""
+
+    method: tuple[str, ...] = ("epo",)
+    """Balancers with a preference and their arguments, one front each: epo, pmtl, pmgda, ferero,
+    hypervolume, chebyshev, stch, ... Linear scalarization is trained in any case."""
+    rays: int = 8
+    """Number of preferences, evenly distributed, with one network each."""
+    seeds: int = 3
+    """Number of seeds, starting at --seed."""
+    linear_steps: int | None = None
+    """Steps of each network of linear scalarization; if omitted, --steps. More steps make up for
+    methods whose steps take longer."""
+    grid: tuple[str, ...] = ()
+    """FIELD=VALUE,VALUE ...: settings to tune; the best combination of each ray is chosen on
+    validation."""
+    workdir: Path | None = None
+    """Output folder; if omitted, runs/front-NAME. Finished runs in it are reused."""
+    devices: int | None = None
+    """Number of devices; if omitted, all."""
+    together: Literal["auto", "yes", "no"] = "auto"
+    """Train all rays of a seed in one program; auto: if that is faster."""
     quiet: bool = False
     """Print errors only."""
 
@@ -62,24 +88,56 @@ class GroupFlags(ExperimentFlags):
 
 def compare_verb(arguments: list[str]) -> int:
     """Runs `compare` and returns the exit status."""
+    if any(argument.partition("=")[0] == "--front" for argument in arguments):
+        raise ValueError(
+            "compare has no flag --front any more; use the verb front: python -m mtljax.main front "
+            "--experiment NAME --method epo --rays 8"
+        )
     flags, experiment = read_experiment(arguments, "compare", "Compares methods on", CompareFlags)
     if not flags.quiet:
         print(f"comparison of methods on {experiment.name}", flush=True)
-    from mtljax import compilation
     from mtljax.comparison.compare import compare, show
+
+    workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
+    return _train_members(
+        lambda: compare(experiment, workdir, **flags.options()), show, workdir, flags.quiet
+    )
+
+
+def front_verb(arguments: list[str]) -> int:
+    """Runs `front` and returns the exit status."""
+    action = "Trains Pareto fronts of the tasks of"
+    flags, experiment = read_experiment(arguments, "front", action, FrontFlags)
+    if not flags.quiet:
+        print(f"Pareto fronts of {experiment.name}", flush=True)
+    from mtljax.pareto.front import front, show
+
+    workdir = flags.workdir or Path("runs") / f"front-{experiment.name}"
+    return _train_members(
+        lambda: front(experiment, workdir, **flags.options()), show, workdir, flags.quiet
+    )
+
+
+def _train_members(
+    train: Callable[[], tuple[Any, Sequence[Any]]],
+    show: Callable[[Any], None],
+    workdir: Path,
+    quiet: bool,
+) -> int:
+    """Trains the runs of a comparison or front, shows the outcome, and returns the exit status."""
+    from mtljax import compilation
     from mtljax.training.stopping import Stopped
 
     compilation.use_compile_cache()
-    workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
     try:
-        outcome, failures = compare(experiment, workdir, **flags.options())
+        outcome, failures = train()
     except Stopped as stopped:
         print("mtljax: stopped and saved; run the same command to resume", file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
         print("mtljax: interrupted; run the same command to resume", file=sys.stderr)
         return 130
-    if not flags.quiet:
+    if not quiet:
         show(outcome)
         print(f"report: {workdir / 'report.html'}")
     for failure in failures:

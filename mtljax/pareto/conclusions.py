@@ -1,0 +1,83 @@
+"""Conclusions on Pareto fronts as sentences."""
+
+import numpy as np
+
+from mtljax.comparison.statistics import ALPHA, Estimate
+from mtljax.pareto.outcome import Front, FrontOutcome
+from mtljax.utils.text import count, joined, number
+
+
+def conclusions(outcome: FrontOutcome) -> list[str]:
+    """Returns the conclusions, the most important first."""
+    if np.isnan(outcome.single).all(0).any() or np.isnan(outcome.constant).any():
+        return ["The single-task baselines were not completed, so the hypervolume is unknown."]
+    weak = [
+        metric.task
+        for k, metric in enumerate(outcome.metrics)
+        if np.isnan(outcome.gains(outcome.single)[:, k]).all()
+    ]
+    if weak:
+        return [
+            f"The single-task networks of {joined(weak)} are not better than the constant "
+            "predictor, so the hypervolume has no unit; train longer."
+        ]
+    linear = outcome.volume(outcome.linear)
+    sentences = [_against_linear(outcome, front) for front in outcome.methods]
+    sentences.append(
+        f"Linear scalarization dominates {format_volume(linear)}; 1 is the volume of a network "
+        "that equals all single-task networks."
+    )
+    sentences += [_against_single(outcome, front) for front in outcome.fronts]
+    return [*sentences, _tests(outcome)]
+
+
+def format_volume(value: Estimate) -> str:
+    """Formats a hypervolume: `0.953 ± 0.004`."""
+    if np.isnan(value.mean):
+        return "n/a"
+    half_width = "" if np.isnan(value.half_width) else f" ± {value.half_width:.4f}"
+    return f"{value.mean:.4f}{half_width}"
+
+
+def _against_linear(outcome: FrontOutcome, front: Front) -> str:
+    volume, difference = outcome.volume(front), outcome.difference(front)
+    name = f"{front.name} with {count(len(front.rays), 'ray')}"
+    if np.isnan(volume.mean):
+        return f"{name} was not completed by any seed."
+    text = f"{name} dominates a hypervolume of {format_volume(volume)}"
+    p = outcome.p_values()[front.name]
+    if np.isnan(p):
+        sign = "more" if difference.mean > 0 else "less"
+        return f"{text}, {number(abs(difference.mean))} {sign} than linear scalarization, untested."
+    relation = "not significantly different from"
+    if p < ALPHA:
+        relation = "larger than" if difference.mean > 0 else "smaller than"
+    half_width = f" ± {difference.half_width:.4f}"
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    return (
+        f"{text}, {relation} that of linear scalarization "
+        f"(difference {difference.mean:+.4f}{half_width}, {shown})."
+    )
+
+
+def _against_single(outcome: FrontOutcome, front: Front) -> str:
+    gains = outcome.gains(front.means)
+    better = int((gains >= 1).all(1).sum())
+    optimal = int(outcome.optimal(front).sum())
+    some = {0: "none is", 1: "1 is"}.get(better, f"{better} are")
+    return (
+        f"{front.name}: {optimal} of {count(len(front.rays), 'ray')} "
+        f"{'is' if optimal == 1 else 'are'} not dominated by another, and {some} at least as good "
+        "as the single-task networks in all tasks (means over seeds)."
+    )
+
+
+def _tests(outcome: FrontOutcome) -> str:
+    if all(np.isnan(p) for p in outcome.p_values().values()):
+        return "No tests: one seed gives no variance estimate; train more with --seeds 5."
+    seeds = min(outcome.difference(front).seeds for front in outcome.methods)
+    return (
+        f"Paired t tests over {count(seeds, 'seed')}, p values adjusted by Holm's method for "
+        f"{count(len(outcome.methods), 'method')}; 95 % confidence intervals by Student's t. All "
+        "rays count: none was chosen by its test metrics."
+    )

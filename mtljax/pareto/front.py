@@ -1,0 +1,84 @@
+"""Pareto fronts of an experiment: trains missing rays, writes tables and page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtljax.balancing import Balancer
+from mtljax.comparison.compare import check_workdir
+from mtljax.comparison.plan import FOLDER
+from mtljax.comparison.running import Failure, Together, run_members
+from mtljax.config import Experiment
+from mtljax.config.experiment import as_text
+from mtljax.pareto import table
+from mtljax.pareto.conclusions import conclusions
+from mtljax.pareto.outcome import FrontOutcome
+from mtljax.pareto.plan import plan
+from mtljax.pareto.results import collect
+from mtljax.utils.files import write_text
+from mtljax.utils.terminal import console, print_line
+
+
+def front(
+    experiment: Experiment,
+    workdir: Path | str,
+    *,
+    method: Sequence[str | Balancer] = ("epo",),
+    rays: int = 8,
+    seeds: int = 3,
+    linear_steps: int | None = None,
+    grid: Sequence[str] = (),
+    devices: int | None = None,
+    together: Together = "auto",
+    quiet: bool = False,
+) -> tuple[FrontOutcome, list[Failure]]:
+    """Trains the rays of Pareto fronts, linear scalarization and single-task baselines.
+
+    Finished runs in `workdir` are not repeated: an interrupted call resumes, and another method,
+    ray or seed trains only the additional runs. `mtljax.pareto.plan.plan` describes `method`,
+    `rays` (its `count`), `linear_steps` and `grid`.
+
+    Args:
+      experiment: Base experiment; its seed is the first.
+      workdir: Folder for the tables, the page, and a run folder per network.
+      seeds: Number of consecutive seeds.
+      devices: Number of devices to use; None: all.
+      together: Train all rays of a seed in one program; auto: where that is faster.
+      quiet: Show no progress.
+
+    Returns:
+      The outcome, and the networks that could not be trained.
+
+    Raises:
+      ValueError: Invalid arguments; nothing was written.
+      Stopped: SIGTERM was received; the same call resumes.
+    """
+    if seeds < 1:
+        raise ValueError(f"--seeds must be >= 1, not {seeds}")
+    workdir = Path(workdir)
+    methods = [as_text("balancer", balancer) for balancer in method]
+    planned = plan(experiment, methods, rays, grid=grid, linear_steps=linear_steps)
+    check_workdir(workdir, FOLDER, "front")
+    numbers = range(experiment.seed, experiment.seed + seeds)
+    failures = run_members(
+        planned.methods, numbers, workdir, devices=devices, together=together, quiet=quiet
+    )
+    outcome = collect(experiment, planned, numbers, workdir)
+    write(outcome, failures, workdir)
+    return outcome, failures
+
+
+def show(outcome: FrontOutcome) -> None:
+    """Prints the table and conclusions."""
+    console.print(table.to_terminal(outcome))
+    for sentence in conclusions(outcome):
+        print_line(sentence)
+
+
+def write(outcome: FrontOutcome, failures: Sequence[Failure], workdir: Path) -> None:
+    """Writes the tables and the page."""
+    from mtljax.pareto.page import write_page  # imports matplotlib
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "hypervolume.csv", table.volumes_to_csv(outcome))
+    write_text(workdir / "front.csv", table.points_to_csv(outcome))
+    write_page(workdir, outcome, failures)
