@@ -30,7 +30,7 @@ def test_balancing_can_be_imported_without_the_rest():
     modules = python(code).split()
     own = [name for name in modules if name.partition(".")[0] == "mtljax"]
     assert {name.partition(".")[2].partition(".")[0] for name in own} == {"", "balancing"}
-    assert len(own) <= 25
+    assert len(own) <= 40
     assert not [name for name in modules if name.partition(".")[0] in HEAVY]
 
 

@@ -30,7 +30,7 @@ class Toy:
       >>> Toy("convex").point([1.0, 1.0]).tolist()
       [1.0, 1.0]
       >>> Toy("concave").point([1.0, 3.0]).round(3).tolist()
-      [0.938, 0.313]
+      [0.866, 0.289]
     """
 
     shape: Literal["convex", "concave"] = "concave"
