@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.balancing import jacobians, loss_values
 
-from mtljax.balancing import BALANCERS, aggregate
+from mtljax.balancing import BALANCERS, aggregate, preferred
 from mtljax.balancing.base import Signals
 
 torch = pytest.importorskip("torch")
@@ -49,6 +49,18 @@ def test_agrees_with_torchjd(pair, kind):
     expected = expected * ratio(5)
     error = np.linalg.norm(direction - expected) / np.linalg.norm(expected)
     assert error <= TOLERANCE.get(name, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["UPGrad", "DualProj", "ConFIG", "AlignedMTL"])
+def test_the_preference_is_that_of_torchjd(name):
+    ours = {"UPGrad": "upgrad", "DualProj": "dualproj", "ConFIG": "config"}.get(name, "aligned_mtl")
+    preference = np.array([2.0, 0.5, 0.5, 1.0, 1.0])  # mean 1
+    jacobian = jacobians("conflicting", 5)
+    their = getattr(aggregation, name)(pref_vector=torch.tensor(preference))
+    expected = their(torch.tensor(jacobian)).numpy()
+    direction = aggregate(preferred(BALANCERS[ours](), preference), jacobian, loss_values(5))
+    error = np.linalg.norm(direction - expected) / np.linalg.norm(expected)
+    assert error <= TOLERANCE.get(ours, 1e-4)
 
 
 @pytest.mark.parametrize(
