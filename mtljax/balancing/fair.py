@@ -101,7 +101,7 @@ def pivrg(
     min_temperature: float = 10.0,
     window: int = 100,
 ) -> base.Balancer:
-    """PIVRG: the fair update with a larger share for tasks further behind single-task learning.
+    """PIVRG: fair update with larger shares for tasks with losses above single-task learning.
 
     The score of task t is its loss relative to the loss of single-task learning, in percent:
     100 (L_t / stl_losses[t] - 1), with L_t the mean over the last window of steps. The scores give
@@ -177,7 +177,7 @@ def consmtl(strength: float = 1.0, limit: float = 0.1) -> base.Balancer:
 
     Args:
       strength: The paper's lambda: 1 for NYUv2, 50 for Cityscapes and CelebA.
-      limit: Largest norm of the additional gradient, relative to that of the task's own loss.
+      limit: Largest norm of the additional gradient, relative to that of the task's loss.
 
     References:
       Qin, Wang and Yan, 2025, "Towards consistent multi-task learning: unlocking the potential of

@@ -1,4 +1,4 @@
-"""Sums of one batch that the signals of a balancer are made of."""
+"""Sums over one batch, from which the signals of a balancer are computed."""
 
 from typing import NamedTuple
 

@@ -46,19 +46,19 @@ def align_heads(
       head_scale: Factors of the sums of the losses in `specific`.
     """
     objective = dataclasses.replace(objective, level="features")
-    (shared, own), state = params, inputs.model_state
+    (shared, heads), state = params, inputs.model_state
     tree = join(*params, objective.frozen)
     zeros = objective.representation_zeros(tree, state, inputs.batch["image"])
 
-    def loss(own: Flat, perturbation: PyTree, factors: Array) -> Array:
-        losses = objective.task_losses((shared, own), inputs, perturbation)
+    def loss(heads: Flat, perturbation: PyTree, factors: Array) -> Array:
+        losses = objective.task_losses((shared, heads), inputs, perturbation)
         return (jnp.stack(losses.sums) * factors).sum()
 
-    update = jax.grad(loss, argnums=1)(own, zeros, weights)
-    heads = lambda perturbation: jax.grad(loss)(own, perturbation, head_scale)
+    update = jax.grad(loss, argnums=1)(heads, zeros, weights)
+    gradient = lambda perturbation: jax.grad(loss)(heads, perturbation, head_scale)
     with forward_mode(True):
         # The derivative of <dL_t/dz, update> by the parameters of task t.
-        change = jax.jvp(heads, (zeros,), (update,))[1]
+        change = jax.jvp(gradient, (zeros,), (update,))[1]
     change = jax.tree.map(lambda x: -alignment.strength * x, objective.axis.psum(change))
 
     limits = alignment.limit * task_norms(specific, objective.tasks)

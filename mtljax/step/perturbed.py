@@ -23,7 +23,7 @@ def perturbed_signals(
     """Returns the signals of one batch, and the new model state.
 
     Sums of losses and the model state are those of `params`. The rows, which are summed over the
-    devices, are the gradients of each task at parameters of its own: see `Perturbation`.
+    devices, are the gradients of each task at its perturbed parameters: see `Perturbation`.
 
     Args:
       key: Key of the random directions, equal on all devices.
@@ -68,7 +68,7 @@ def random_direction(key: jax.Array, shared: Flat) -> Flat:
 def _slope(
     objective: Objective, params: Params, inputs: Inputs, task: int, noise: Flat, epsilon: float
 ) -> Float[Array, ""]:
-    """Difference of the task's loss `epsilon` before and behind the shared parameters.
+    """Difference of the task's loss at the shared parameters moved by `epsilon` and by `-epsilon`.
 
     Batch normalization works as in evaluation.
     """
