@@ -92,6 +92,7 @@ def _pair(first: base.Balancer, second: base.Balancer) -> base.Balancer:
         lookahead=first.lookahead,
         parameters_only=second.parameters_only,
         prefers=second.prefers,
+        couples=first.couples or second.couples,
         alignment=second.alignment,
         perturbation=second.perturbation,
         period=second.period,
