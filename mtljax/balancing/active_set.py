@@ -132,12 +132,13 @@ def follow(
         event = jnp.where(slope < 0, jnp.maximum(fixed / -slope, m), jnp.inf)
         k = jnp.argmin(event)
         stop = ceiling(jnp.where(active, fixed, 0.0), jnp.where(active, slope, 0.0), m)
-        done = stop <= event[k]
+        # The ridge bounds pivots from below, unless rounding makes A indefinite.
+        done = (stop <= event[k]) | (tableau[k, k] < RIDGE / 10)
         unless_done = lambda old, new: jnp.where(done, old, new)
         return (
             unless_done(tableau, exchange(tableau, k)),
             unless_done(active, active.at[k].set(~active[k])),
-            unless_done(stop, event[k]),
+            jnp.minimum(stop, event[k]),
             done | ~jnp.isfinite(event[k]),
             count + 1,
         )

@@ -216,3 +216,13 @@ def test_active_sets_are_right_on_any_rank_and_scale(num_tasks):
         weights = np.asarray(dual_cone(gram, jnp.ones(num_tasks), every(num_tasks)))
         error = weights @ jacobian - harmless(jacobian, jacobian.sum(0))
         assert np.sum(error**2) <= 1e-5 * (weights @ norms(jacobian)) ** 2
+
+
+def test_constrained_min_norm_is_finite_where_rounding_makes_the_matrix_indefinite():
+    """Opposed unit vectors have opposed cosines to any other, except for rounding."""
+    opposed, inside = jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.ones(2, bool)
+    solve = jax.jit(solvers.constrained_min_norm, static_argnums=3)
+    for first, second in np.random.default_rng(0).uniform(-2e-3, 2e-3, (200, 2)):
+        weights = solve(opposed, jnp.float32([first, second]), jnp.float32(1e-5), 0.1, inside)
+        assert np.isfinite(weights).all()
+        assert float(weights.sum()) == pytest.approx(1, abs=1e-5)
