@@ -9,6 +9,10 @@ from mtljax.comparison.plan import plan
 from mtljax.comparison.running import run_members
 from mtljax.config.balancers import split_preference, with_preference
 from mtljax.runs.folder import read_result
+from mtljax.runs.joint_checkpoints import group_names, joint_step
+from mtljax.training.loop import train_group
+from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
 
 RAYS = rays(2, 3)
 
@@ -59,6 +63,31 @@ def test_coupled_rays_train_together_or_not_at_all(tmp_path):
     assert not run_members(alone, [0], tmp_path / "alone", **options)
     loss = lambda result: result.test["digit"]["loss"]
     assert loss(results(alone, tmp_path / "alone")[0]) != pytest.approx(loss(together[0]), rel=1e-3)
+
+
+def test_interrupted_rays_go_on_bit_for_bit(tmp_path):
+    methods = members("hypervolume:warmup=5")
+    experiments = [m.candidates[0].member(0) for m in methods]
+    programs = Programs(set_up(experiments[0], devices=1))
+
+    def run(workdir, die_at=None):
+        def progress(step):
+            if step == die_at:
+                raise KeyboardInterrupt
+
+        folders = [m.candidates[0].folder(workdir, 0) for m in methods]
+        train_group(experiments, folders, programs, quiet=True, report=False, progress=progress)
+
+    run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", die_at=15)
+    first = methods[0].candidates[0].folder(tmp_path / "parts", 0)
+    folders = [m.candidates[0].folder(tmp_path / "parts", 0) for m in methods]
+    assert joint_step(first, group_names(folders, [0] * 3)) == 10
+    assert joint_step(first, group_names(folders[:2], [0] * 2)) == 0
+    run(tmp_path / "parts")
+    for a, b in zip(*(results(methods, tmp_path / n) for n in ("whole", "parts")), strict=True):
+        assert a.test == b.test
 
 
 def test_a_preference_is_written_behind_any_balancer_and_found_again():
