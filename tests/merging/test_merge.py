@@ -16,6 +16,7 @@ from mtljax.comparison.plan import single_task
 from mtljax.evaluation.evaluator import Evaluator
 from mtljax.main import main
 from mtljax.merging import MERGES
+from mtljax.runs.folder import read_result
 from mtljax.training import merged_run
 from mtljax.training.loop import train, train_group
 from mtljax.training.merged_run import initial_parameters, merge
@@ -108,6 +109,18 @@ def test_a_merged_run_is_evaluated_predicts_and_loads_like_any_other(name, runs,
         ours, theirs = (mtljax.load_run(f).state.params[f"task_{task}"] for f in (folder, run))
         for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_left_its_trunk_unchanged_changes_nothing(runs, tmp_path):
+    frozen = train_single(tmp_path / "value", SMALL, "value", freeze=("trunk",))
+    result = merged([runs[0], frozen], tmp_path / "merged", "task_arithmetic:scale=1")
+    for split in ("validation", "test"):
+        ours, alone = (getattr(r, split)["digit"] for r in (result, read_result(runs[0])))
+        assert ours["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+        assert ours["accuracy"] == alone["accuracy"]
+    start = merged([runs[0], frozen], tmp_path / "start", "task_arithmetic:scale=0")
+    alone = read_result(frozen)
+    assert start.test["value"]["mae"] == pytest.approx(alone.test["value"]["mae"], rel=1e-5)
 
 
 def test_a_merged_run_is_exported(runs, tmp_path):

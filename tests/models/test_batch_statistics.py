@@ -13,12 +13,13 @@ from support.problem import make, make_balancer, make_batch, make_model
 from mtljax.config import Data, Experiment
 from mtljax.data.pipeline import read_split
 from mtljax.models import TRUNKS
-from mtljax.models.batch_statistics import warmed_up_statistics
+from mtljax.models.batch_statistics import cumulative_statistics, warmed_up_statistics
 from mtljax.models.layers import Norm
 from mtljax.tasks import Classification
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps
+from mtljax.utils.tree import flatten
 
 
 def average(batches, momentum, microbatches=1):
@@ -179,3 +180,19 @@ def test_statistics_of_16_bit_maps_are_computed_and_kept_in_32_bits():
     np.testing.assert_allclose(kept["mean"], exact.mean((0, 1, 2)), rtol=1e-6)
     # E[x^2] - E[x]^2 loses four digits at this mean; in 16 bits it would lose all.
     np.testing.assert_allclose(kept["var"], exact.var((0, 1, 2)), rtol=2e-3)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm(), Norm("batch")])
+def test_cumulative_statistics_are_means_over_batches_in_evaluation_mode(layer):
+    batches = list(map(jnp.asarray, batches_of(4)))
+    mode = {"use_running_average": True} if isinstance(layer, nn.BatchNorm) else {"train": False}
+    variables = layer.init(jax.random.key(0), batches[0], **mode)
+    for number, batch in enumerate(batches):
+        with cumulative_statistics(number):
+            out, changed = layer.apply(variables, batch, **mode, mutable="batch_stats")
+        expected = (batch - batch.mean(0)) / np.sqrt(batch.var(0) + 1e-5)
+        np.testing.assert_allclose(out, expected, atol=1e-4)
+        variables = {**variables, **changed}
+    mean, var = (x for _, x in sorted(flatten(variables["batch_stats"]).items()))
+    np.testing.assert_allclose(mean, sum(x.mean(0) for x in batches) / 4, rtol=1e-5)
+    np.testing.assert_allclose(var, sum(x.var(0) for x in batches) / 4, rtol=1e-4)
