@@ -6,7 +6,7 @@ Two losses of two parameters: conflicting valleys on both sides of a flat ridge,
 bowl with the Pareto set, a nearly straight line from (-7, -8.4) to (7, -8.4). From some starting
 points the mean gradient stops in a valley; methods that resolve the conflict continue. The script
 prints the final distance to that line for each method and starting point, and draws the
-trajectories.
+trajectories. tests/balancing/test_toy.py asserts where each method ends.
 
 Without images this is a script and not an `Experiment`: the balancers run as in the train step, on
 a Jacobian of two parameters.
@@ -25,29 +25,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mtljax.balancing import BALANCERS, Needs, Signals
+from mtljax.balancing import BALANCERS, Ahead, Needs, Signals
 from mtljax.balancing.base import combine_rows, gramian
 
 STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))  # as in Nash-MTL
 SCALE = np.array([0.1, 1.0])  # scale of the losses in Nash-MTL and FAMO; both 1 in CAGrad
 LOWER_BOUND = -21 * SCALE  # subtracted for methods that require positive losses, as in FAMO
 POSITIVE_LOSSES = (
-    "si",
-    "gls",
-    "uw_so",
-    "imtl_l",
-    "imtl",
-    "uw",
-    "famo",
-    "go4align",
-    "db_mtl",
-    "dwa",
-    "gradnorm",
+    *("si", "gls", "uw_so", "imtl_l", "imtl", "uw", "famo", "go4align", "db_mtl", "dwa"),
+    *("gradnorm", "ldc_mtl", "igb", "pivrg", "pbi", "cosmos", "hypervolume"),
+    *("epo", "pmtl", "pmgda", "ferero"),
 )
-EXCLUDED = ("fixed", "pivrg", "auto_lambda", "moml", "forum", "krum", "trimmed_mean")
 LEARNING_RATE = 1e-3
 PARETO_X, PARETO_Y = 7.0, -8.4  # Pareto set: |x| <= 7; minima of weighted sums: y -8.43 to -8.355
-ARGUMENTS = {"famo": {"decay": 1e-5}}  # as in the code of FAMO
+ARGUMENTS = {
+    "famo": {"decay": 1e-5},  # as in the code of FAMO
+    "fixed": {"weights": (1.0, 1.0)},
+    "pivrg": {"stl_losses": tuple(SCALE)},  # the minima, after the lower bound is subtracted
+}
 
 
 def losses_of(theta):
@@ -57,8 +52,17 @@ def losses_of(theta):
     valley = lambda inner: jnp.log(jnp.maximum(jnp.abs(inner), 5e-6)) + 6
     bowl = lambda center: ((x - center) ** 2 + 0.1 * (y + 8) ** 2) / 10 - 20
     first = above * valley(0.5 * (-x - 7) - jnp.tanh(-y)) + below * bowl(7)
-    second = above * valley(0.5 * (-x + 3) - jnp.tanh(-y) + 2) + below * bowl(-7)
+    second = above * valley(0.5 * (-x + 3) + jnp.tanh(-y) + 2) + below * bowl(-7)
     return jnp.stack([first, second]) * SCALE
+
+
+def look_ahead(theta, repeat, weights, step_size, steps):
+    """Trial steps of plain descent on the weighted losses; see `Signals.lookahead`."""
+    moved = theta
+    for _ in range(steps):
+        moved = moved - step_size * weights @ jax.jacobian(losses_of)(moved)
+    before, after = jax.jacobian(losses_of)(theta), jax.jacobian(losses_of)(moved)
+    return Ahead(repeat(losses_of(moved)), lambda cotangents: before @ (cotangents @ after))
 
 
 @functools.partial(jax.jit, static_argnames=("name", "steps"))
@@ -79,12 +83,14 @@ def optimize(name, starts, steps, points=200):
             if samples > 1:
                 shape = (samples, 2, samples, 2)
                 products = jnp.broadcast_to(products[None, :, None, :], shape)
+        ahead = lambda *arguments: look_ahead(theta, repeat, *arguments)
         signals = Signals(
             losses=repeat(losses_of(theta) - shift),
             present=repeat(jnp.ones(2, bool)),
             step=step,
             gramian=products,
             jacobian=jacobian if balancer.needs is Needs.JACOBIAN else None,
+            lookahead=ahead if balancer.lookahead else None,
         )
         combined, state = balancer.combine(signals, state, key)
         if balancer.gives_weights:
@@ -153,8 +159,6 @@ def main():
     print("final distance to the Pareto set, per starting point:", *STARTS)
     trajectories, start = {}, time.perf_counter()
     for name in BALANCERS:
-        if name in EXCLUDED:
-            continue
         trajectories[name] = np.asarray(optimize(name, jnp.asarray(STARTS), options.steps))
         distances = distance_to_pareto_set(trajectories[name][:, -1])
         print(f"{name:14}", *(f"{distance:7.2f}" for distance in distances), flush=True)
