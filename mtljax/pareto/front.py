@@ -25,7 +25,9 @@ def front(
     method: Sequence[str | Balancer] = ("epo",),
     rays: int = 8,
     seeds: int = 3,
+    conditions: Sequence[str] = (),
     linear_steps: int | None = None,
+    conditioned_steps: int | None = None,
     grid: Sequence[str] = (),
     devices: int | None = None,
     together: Together = "auto",
@@ -34,8 +36,8 @@ def front(
     """Trains the rays of Pareto fronts, linear scalarization and single-task baselines.
 
     Finished runs in `workdir` are not repeated: an interrupted call resumes, and another method,
-    ray or seed trains only the additional runs. `mtljax.pareto.plan.plan` describes `method`,
-    `rays` (its `count`), `linear_steps` and `grid`.
+    ray or seed trains only the additional runs. `mtljax.pareto.plan.plan` describes `method`
+    to `grid`; `rays` is its `count`.
 
     Args:
       experiment: Base experiment; its seed is the first.
@@ -56,7 +58,15 @@ def front(
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
     workdir = Path(workdir)
     methods = [as_text("balancer", balancer) for balancer in method]
-    planned = plan(experiment, methods, rays, grid=grid, linear_steps=linear_steps)
+    planned = plan(
+        experiment,
+        methods,
+        rays,
+        conditions=conditions,
+        grid=grid,
+        linear_steps=linear_steps,
+        conditioned_steps=conditioned_steps,
+    )
     check_workdir(workdir, FOLDER, "front")
     numbers = range(experiment.seed, experiment.seed + seeds)
     failures = run_members(

@@ -28,6 +28,10 @@ class Front:
     """Preferences over tasks, with mean 1."""
     values: Float[np.ndarray, "S R T"]
     """Main test metric of each task, per seed and ray; NaN for a missing run."""
+    steps: int = 0
+    """Steps of each network."""
+    networks: int = 1
+    """Number of networks."""
     seconds: float = float("nan")
     """Training time of all rays together, mean over seeds."""
     parameters: float = float("nan")
@@ -64,10 +68,6 @@ class FrontOutcome:
     """Test metrics of the constant-predictor baseline."""
     fronts: tuple[Front, ...]
     """Methods, then linear scalarization."""
-    steps: int
-    """Steps of each network."""
-    linear_steps: int
-    """Steps of each network of linear scalarization."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Versions and devices of the runs; all values where runs differ."""
 

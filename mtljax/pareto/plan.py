@@ -1,4 +1,4 @@
-"""Plan of Pareto fronts: a method of a comparison for each ray, and linear scalarization."""
+"""Plan of Pareto fronts: methods of a comparison, for each ray or for a conditioned network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,12 +20,15 @@ MOST_TASKS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedFront:
-    """Front to train: a method of a comparison per ray."""
+    """Front to train."""
 
     name: str
-    is_linear: bool
+    is_linear: bool = False
+    is_conditioned: bool = False
+    """True for one network that has the preference as an input."""
     rays: Float[np.ndarray, "R T"]
     methods: tuple[Method, ...]
+    """One per ray, or one for all if the network is conditioned."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class FrontPlan:
 
     baselines: tuple[Method, ...]
     fronts: tuple[PlannedFront, ...]
-    """Methods, then linear scalarization."""
+    """Methods, conditioned networks, then linear scalarization."""
 
     @property
     def methods(self) -> list[Method]:
@@ -47,16 +50,20 @@ def plan(
     methods: Sequence[str],
     count: int,
     *,
+    conditions: Sequence[str] = (),
     grid: Sequence[str] = (),
     linear_steps: int | None = None,
+    conditioned_steps: int | None = None,
 ) -> FrontPlan:
-    """Returns the fronts of some methods and of linear scalarization.
+    """Returns the fronts of some methods, conditioned networks and linear scalarization.
 
     Args:
       methods: Balancers that read a preference, as text.
       count: Number of rays.
+      conditions: Conditionings of a network on the preference, one network for all rays each.
       grid: `field=value,value` per field; validation chooses for each ray and baseline.
       linear_steps: Number of steps of linear scalarization; None: that of the experiment.
+      conditioned_steps: Number of steps of a conditioned network; None: that of the experiment.
 
     Raises:
       ValueError: A method has no preference, or the experiment has an unsuitable number of tasks.
@@ -66,10 +73,13 @@ def plan(
         raise ValueError(f"front needs an experiment with 2 to {MOST_TASKS} tasks, not {tasks}")
     if count < 2:
         raise ValueError(f"--rays must be >= 2, not {count}")
-    if not methods:
+    if not methods and not conditions:
         raise ValueError("--method names no balancer; write --method epo")
-    if linear_steps is not None and linear_steps < 1:
-        raise ValueError(f"--linear-steps must be >= 1, not {linear_steps}")
+    for flag, steps in {"linear": linear_steps, "conditioned": conditioned_steps}.items():
+        if steps is not None and steps < 1:
+            raise ValueError(f"--{flag}-steps must be >= 1, not {steps}")
+    if conditions and grid:
+        raise ValueError("--grid tunes separate networks; leave it out with --conditions")
     if "ew" in methods:
         raise ValueError(
             "linear scalarization, ew, is trained in any case; leave it out of --method"
@@ -82,31 +92,53 @@ def plan(
                 f"--method {method} has no preference; use epo, pmtl, pmgda, ferero, hypervolume, "
                 "chebyshev, stch or another that `list balancers` shows to take preferred"
             )
-    every = [with_preference(text, ray) for text in texts for ray in preferences]
-    planned = comparison_plan.plan(experiment, balancers=every, grid=grid)
-    linear = dataclasses.replace(experiment, steps=linear_steps or experiment.steps)
-    weighted = [with_preference("ew", ray) for ray in preferences]
-    of_linear = comparison_plan.plan(linear, balancers=weighted, grid=grid)
-    found = [method for method in planned if method.kind == "method"]
     fronts = [
         PlannedFront(
-            name=text,
-            is_linear=False,
-            rays=preferences,
-            methods=tuple(found[i * count : (i + 1) * count]),
+            name=text, rays=preferences, methods=_per_ray(experiment, text, preferences, grid)
         )
-        for i, text in enumerate(texts)
+        for text in texts
     ]
-    fronts.append(
+    longer = dataclasses.replace(experiment, steps=conditioned_steps or experiment.steps)
+    fronts += [
         PlannedFront(
-            name=LINEAR,
-            is_linear=True,
+            name=f"conditioned: {condition}",
+            is_conditioned=True,
             rays=preferences,
-            methods=tuple(method for method in of_linear if method.kind == "method"),
+            methods=(_conditioned(longer, condition),),
         )
-    )
-    baselines = tuple(method for method in planned if method.kind == "stl")
-    return FrontPlan(baselines=baselines, fronts=tuple(fronts))
+        for condition in conditions
+    ]
+    linear = dataclasses.replace(experiment, steps=linear_steps or experiment.steps)
+    of_linear = _per_ray(linear, "ew", preferences, grid)
+    fronts.append(PlannedFront(name=LINEAR, is_linear=True, rays=preferences, methods=of_linear))
+    plain = dataclasses.replace(experiment, condition="none", balancer="ew")
+    baselines = [m for m in comparison_plan.plan(plain, grid=grid) if m.kind == "stl"]
+    names = [front.name for front in fronts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"front {name!r} is listed twice; remove one")
+    return FrontPlan(baselines=tuple(baselines), fronts=tuple(fronts))
+
+
+def _per_ray(
+    experiment: Experiment,
+    text: str,
+    preferences: Float[np.ndarray, "R T"],
+    grid: Sequence[str],
+) -> tuple[Method, ...]:
+    """Methods of a balancer with each preference."""
+    experiment = dataclasses.replace(experiment, condition="none")
+    balancers = [with_preference(text, ray) for ray in preferences]
+    methods = comparison_plan.plan(experiment, balancers=balancers, grid=grid)
+    return tuple(method for method in methods if method.kind == "method")
+
+
+def _conditioned(experiment: Experiment, condition: str) -> Method:
+    """Method of one network for all preferences."""
+    balancer = "cosmos:penalty=2" if condition.partition(":")[0] == "cosmos" else "ew"
+    conditioned = dataclasses.replace(experiment, condition=condition, balancer=balancer)
+    *_, method = comparison_plan.plan(conditioned)
+    return dataclasses.replace(method, name=f"conditioned: {condition}")
 
 
 def with_rays(method: str, count: int) -> str:

@@ -20,6 +20,8 @@ HEADERS = (
     "minus linear",
     "p",
     "not dominated",
+    "networks",
+    "steps each",
     "training, s",
     "parameters",
 )
@@ -33,6 +35,8 @@ class VolumeRow(NamedTuple):
     difference: str
     p: str
     optimal: str
+    networks: str
+    steps: str
     seconds: str
     parameters: str
 
@@ -60,6 +64,8 @@ def volume_rows(outcome: FrontOutcome) -> list[VolumeRow]:
                 difference,
                 "" if front.is_linear else number(p[front.name], 2),
                 f"{outcome.optimal(front).sum()} of {len(front.rays)}",
+                str(front.networks),
+                f"{front.steps:,}",
                 number(front.seconds),
                 number(front.parameters, 1),
             )
@@ -103,14 +109,16 @@ def volumes_to_csv(outcome: FrontOutcome) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     of = lambda name: (name, *(f"{name}/{end}" for end in ("low", "high", "seeds")))
-    cost = ("seconds", "parameters", "rays")
+    cost = ("rays", "networks", "steps", "seconds", "parameters")
     writer.writerow(["front", *of("hypervolume"), *of("minus_linear"), "adjusted_p", *cost])
     p = outcome.p_values()
     for front in outcome.fronts:
         difference = outcome.difference(front)
         values = [*_numbers(outcome.volume(front)), *_numbers(difference)]
-        costs = [_number(front.seconds), _number(front.parameters), len(front.rays)]
-        writer.writerow([front.name, *values, _number(p.get(front.name, np.nan)), *costs])
+        costs = [front.networks, front.steps, _number(front.seconds), _number(front.parameters)]
+        writer.writerow(
+            [front.name, *values, _number(p.get(front.name, np.nan)), len(front.rays), *costs]
+        )
     return text.getvalue()
 
 

@@ -10,6 +10,7 @@ from support.comparison import EXPERIMENT, SMALL, write_result
 from support.front_references import volume_by_inclusion
 
 from mtljax.balancing.rays import rays
+from mtljax.evaluation.preferences import evaluate_at_preferences
 from mtljax.main import main
 from mtljax.pareto.conclusions import conclusions
 from mtljax.pareto.front import front, write
@@ -155,6 +156,25 @@ def test_a_front_is_trained_and_trained_no_further(tmp_path):
     assert len(before) == 2 + 2 + 2
     front(SMALL, tmp_path, **options)
     assert before == {f: f.stat().st_mtime_ns for f in tmp_path.glob("members/*/*/result.json")}
+
+
+@pytest.mark.full
+def test_a_conditioned_network_gives_all_points_of_a_front(tmp_path):
+    options = {"method": (), "rays": 3, "seeds": 1, "devices": 1, "quiet": True}
+    outcome, failures = front(
+        SMALL, tmp_path, conditions=("palora",), conditioned_steps=40, **options
+    )
+    assert not failures
+    (found,) = outcome.methods
+    assert (found.networks, found.steps, outcome.linear.networks) == (1, 40, 3)
+    assert len(np.unique(found.values[0, :, 1])) == 3
+    folder = next(tmp_path.glob("members/*/seed-0/points.json")).parent
+    expected = evaluate_at_preferences(folder, [rays(2, 3)[2]])[0]
+    assert found.values[0, 2] == pytest.approx(
+        [expected["digit"]["accuracy"], expected["value"]["mae"]]
+    )
+    again, _ = front(SMALL, tmp_path, conditions=("palora",), conditioned_steps=40, **options)
+    np.testing.assert_array_equal(again.methods[0].values, found.values)
 
 
 def test_the_old_flag_of_compare_names_the_verb(capsys):

@@ -54,6 +54,12 @@ class FrontFlags(ExperimentFlags):
     """Number of preferences, evenly distributed, with one network each."""
     seeds: int = 3
     """Number of seeds, starting at --seed."""
+    conditions: tuple[str, ...] = ()
+    """Conditionings of a network on the preference with their arguments, one network for all rays
+    each; see `list conditionings`."""
+    conditioned_steps: int | None = None
+    """Steps of each conditioned network; if omitted, --steps. With --rays times as many, it takes
+    as many steps as the separate networks together."""
     linear_steps: int | None = None
     """Steps of each network of linear scalarization; if omitted, --steps. More steps make up for
     methods whose steps take longer."""
