@@ -15,6 +15,9 @@ from mtljax.step.objective import Inputs, ModelState, Objective, Params
 
 TINY = 1e-12
 """Added to the norm of a gradient that is scaled to length rho, as in the code of SAMO."""
+UNROLLED_TASKS = 8
+"""Up to this number of tasks each has passes in the program that visit its head only; the passes of
+more tasks are a loop over all heads, which compiles in the time of one task."""
 
 
 def perturbed_signals(
@@ -31,29 +34,37 @@ def perturbed_signals(
     rho, tasks, psum = perturbation.rho, objective.tasks, objective.axis.psum
     shared, specific = params
     forward = objective.forward(params, inputs)
-    scale = reciprocal(psum(forward.counts))
-    mean = forward.pullback(scale)
+    mean = forward.pullback(reciprocal(psum(forward.counts)))
     gradient, of_heads = psum((mean.shared, mean.specific))
     step = scale_heads(of_heads, tasks, rho / (task_norms(of_heads, tasks) + TINY))
-    specific = jax.tree.map(jnp.add, specific, step)
+    heads = jax.tree.map(jnp.add, specific, step)
+    after = inputs._replace(model_state=forward.model_state)
 
-    rows, rows_of_heads = [], []
-    for task, task_key in enumerate(jax.random.split(key, len(tasks))):
-        noise = random_direction(task_key, shared)
-        after = inputs._replace(model_state=forward.model_state)
+    def gradient_of(task: int | Array, key: jax.Array) -> Params:
+        noise = random_direction(key, shared)
         slope = _slope(objective, params, after, task, noise, perturbation.epsilon)
         ascent = _ascent(gradient, noise, jnp.sign(slope), perturbation.beta)
         size = rho / (optax.tree.norm(ascent) + TINY)
-        point = jax.tree.map(lambda p, a, size=size: p + size * a, shared, ascent), specific
-        loss = lambda params, task=task: objective.task_losses(params, inputs).sums[task]
-        row, row_of_heads = jax.grad(loss)(point)
-        rows.append(row)
-        rows_of_heads.append(row_of_heads)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-    total = jax.tree.map(lambda *leaves: sum(leaves), *rows_of_heads)
-    measured = BatchSignals(forward.sums, forward.counts)
-    stacked, total = psum((stacked, total))
-    return measured._replace(rows=stacked, specific=total), forward.model_state
+        point = jax.tree.map(lambda p, a: p + size * a, shared, ascent), heads
+        return jax.grad(lambda params: _sum_of(task, objective, params, inputs))(point)
+
+    keys = jax.random.split(key, len(tasks))
+    if len(tasks) <= UNROLLED_TASKS:
+        gradients = [gradient_of(task, key) for task, key in enumerate(keys)]
+        rows, rows_of_heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
+    else:
+        rows, rows_of_heads = jax.lax.map(lambda x: gradient_of(*x), (jnp.arange(len(tasks)), keys))
+    rows, specific = psum((rows, jax.tree.map(lambda x: x.sum(0), rows_of_heads)))
+    measured = BatchSignals(forward.sums, forward.counts, rows=rows, specific=specific)
+    return measured, forward.model_state
+
+
+def _sum_of(
+    task: int | Array, objective: Objective, params: Params, inputs: Inputs
+) -> Float[Array, ""]:
+    """Sum of the losses of one task; for an int, other heads are not visited."""
+    sums = objective.task_losses(params, inputs).sums
+    return sums[task] if isinstance(task, int) else jnp.stack(sums)[task]
 
 
 def random_direction(key: jax.Array, shared: Flat) -> Flat:
@@ -66,7 +77,12 @@ def random_direction(key: jax.Array, shared: Flat) -> Flat:
 
 
 def _slope(
-    objective: Objective, params: Params, inputs: Inputs, task: int, noise: Flat, epsilon: float
+    objective: Objective,
+    params: Params,
+    inputs: Inputs,
+    task: int | Array,
+    noise: Flat,
+    epsilon: float,
 ) -> Float[Array, ""]:
     """Difference of the task's loss at the shared parameters moved by `epsilon` and by `-epsilon`.
 
@@ -77,7 +93,7 @@ def _slope(
 
     def total(sign: float) -> Float[Array, ""]:
         moved = jax.tree.map(lambda p, z: p + sign * epsilon * z, shared, noise)
-        return fixed.task_losses((moved, specific), inputs).sums[task]
+        return _sum_of(task, fixed, (moved, specific), inputs)
 
     return objective.axis.psum(total(1.0) - total(-1.0))
 

@@ -23,7 +23,7 @@ def samo(
     Convention: as in the authors' code, also for batch normalization: its running statistics for
     the estimates, those of the batch for the gradients. beta is the code's, 1 - alpha of the paper;
     for NYUv2 the code uses h_t without the scaling per array. A step costs about T + 1 steps of
-    `ew`, and 2 T forward passes.
+    `ew` with one head each, and 2 T forward passes; with more than 8 tasks, with all heads.
 
     Args:
       balancer: A balancer that reads one sample and takes no trial step.
