@@ -1,8 +1,8 @@
 """Multi-task learning for computer vision in JAX: one compiled step for any model and balancer.
 
-Run an experiment with `train`, `evaluate`, `predict`, `compare`, `merge` and `export`, or use
-single parts. A train step is a pure function of a state and a batch, built from a model, tasks, a
-balancer and an optimizer; `present` marks the examples that carry a task's label. Names are
+Run an experiment with `train`, `evaluate`, `predict`, `compare`, `front`, `merge` and `export`, or
+use single parts. A train step is a pure function of a state and a batch, built from a model, tasks,
+a balancer and an optimizer; `present` marks the examples that carry a task's label. Names are
 imported on first use.
 
 Example:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mtljax.evaluation.evaluator import compute_metrics
     from mtljax.evaluation.predict import evaluate, predict
     from mtljax.exporters.export import export
+    from mtljax.pareto.front import front
     from mtljax.runs.load import load_run
     from mtljax.runs.result import RunResult
     from mtljax.step.eval_step import make_eval_step
@@ -58,6 +59,7 @@ __all__ = [
     "evaluate",
     "export",
     "find_experiment",
+    "front",
     "load_run",
     "make_eval_step",
     "make_train_step",
@@ -81,6 +83,7 @@ _MODULES = {
     "evaluate": "evaluation.predict",
     "export": "exporters.export",
     "find_experiment": "config",
+    "front": "pareto.front",
     "load_run": "runs.load",
     "make_eval_step": "step.eval_step",
     "make_train_step": "step.train_step",

@@ -99,11 +99,13 @@ def hypervolume(reference: Sequence[float] | None = None, warmup: int = 100) -> 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present, preference = signals.present, base.preference(signals)
         points, index = front.of_all_rays(jnp.where(present, signals.losses, 0.0))
-        now = 1.1 * jnp.max(points, axis=0)
+        is_finite = jnp.isfinite(points).all(1, keepdims=True)
+        now = 1.1 * jnp.max(jnp.where(is_finite, points, 0.0), axis=0)
         known = state["reference"]
         known = jnp.where(present & (known == 0) & (point is None), now, known)
         limit = jnp.where(present, jnp.maximum(jnp.maximum(known, now), base.LEAST_LOSS), 1.0)
-        slopes = _volume_slopes(points, index, limit)
+        # A network whose losses are not finite dominates nothing, and does not harm the others.
+        slopes = _volume_slopes(jnp.where(is_finite, points, limit), index, limit)
         weights = jnp.where(signals.step < warmup, preference, -slopes)
         weights = jnp.where(present, weights, 0.0)
         weights = weights / jnp.maximum(jnp.max(jnp.abs(weights)), base.TINY)

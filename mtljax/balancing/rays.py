@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-
 import numpy as np
 from jaxtyping import Array, Float, Int
 

@@ -77,6 +77,19 @@ def test_hypervolume_weighs_each_ray_by_what_all_of_them_dominate(count, num_tas
     )
 
 
+def test_a_network_that_failed_does_not_harm_the_others():
+    balancer, present = hypervolume(reference=(1.2, 1.2), warmup=0), jnp.ones(2, bool)
+
+    def weigh(losses):
+        signals = base.Signals(losses, present, jnp.zeros((), int))
+        return balancer.combine(signals, balancer.init(2, ()), jax.random.key(0))[0]
+
+    points = jnp.array([[0.3, 0.8], [np.nan, 0.1], [0.8, 0.3]])
+    weights = jax.vmap(weigh, axis_name=AXIS)(points)
+    expected = references.volume_weights(points[::2], np.full(2, 1.2))
+    np.testing.assert_allclose(weights[::2], expected, atol=2e-6)
+
+
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 4])
 def test_the_volume_is_that_of_the_union_of_boxes(num_tasks):
     rng = np.random.default_rng(num_tasks)

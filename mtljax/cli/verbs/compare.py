@@ -48,8 +48,9 @@ class FrontFlags(ExperimentFlags):
     """Pareto fronts to train."""
 
     method: tuple[str, ...] = ("epo",)
-    """Balancers with a preference and their arguments, one front each: epo, pmtl, pmgda, ferero,
-    hypervolume, chebyshev, stch, ... Linear scalarization is trained in any case."""
+    """Balancers with a preference and their arguments, one front each, in place of --balancer: epo,
+    pmtl, pmgda, ferero, hypervolume, chebyshev, stch, ... Linear scalarization is trained in any
+    case."""
     rays: int = 8
     """Number of preferences, evenly distributed, with one network each."""
     seeds: int = 3
