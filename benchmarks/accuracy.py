@@ -19,8 +19,8 @@ import numpy as np
 from mtljax.balancing import FAMILIES, aggregate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support import balancing_references, front_references, recent_references
 from support.balancing import ON_MATRIX, loss_values, made
+from support.references import REFERENCES
 
 try:
     import torch
@@ -30,9 +30,6 @@ except ImportError:
     torch = aggregation = None
 
 SHAPES = ((3, 64), (8, 256), (40, 4000))
-REFERENCES = (
-    balancing_references.REFERENCES | front_references.REFERENCES | recent_references.REFERENCES
-)
 TORCHJD = {
     "ew": ("Sum", {}, {}),
     "mgda": ("MGDA", {}, {"epsilon": 1e-9, "max_iters": 20_000}),

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mtljax.balancing import base, solvers
+from mtljax.balancing.jacobi import spectrum
 
 _aligning = functools.partial(
     base.Balancer, init=base.stateless, needs=base.Needs.GRAMIAN, prefers=True
@@ -17,7 +18,8 @@ def aligned_mtl(scale: str = "min") -> base.Balancer:
     """Aligned-MTL: sum of the nearest orthogonal gradients of equal norm.
 
     With G = V diag(s^2) V', the weights are sigma V diag(1 / s) V' 1: the gradients' principal
-    components get norm sigma. Components below the resolution of float32 are dropped.
+    components get norm sigma. If gradients are linearly dependent, the components with s = 0 are
+    dropped.
 
     Convention: the sum, as in the paper's code and LibMTL (TorchJD: the mean).
 
@@ -31,23 +33,19 @@ def aligned_mtl(scale: str = "min") -> base.Balancer:
         raise ValueError(f"scale must be 'min', 'median' or 'rmse', not {scale!r}")
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
-        size = signals.gramian.shape[0]
-        largest = jnp.maximum(jnp.max(jnp.diagonal(signals.gramian)), base.TINY)
-        squares, vectors = jnp.linalg.eigh(signals.gramian / largest)
-        count = jnp.maximum(signals.present.sum(), 1)
-        resolved = squares > squares[-1] * count * jnp.finfo(jnp.float32).eps
-        singular = jnp.sqrt(jnp.where(resolved, squares, 1.0))
-        first = size - resolved.sum()  # eigenvalues ascend
+        singular, vectors, rank = spectrum(signals.gramian, signals.present)
+        inside = jnp.arange(singular.shape[0]) < rank
         if scale == "min":
-            sigma = singular[first]
+            sigma = singular[rank - 1]
         elif scale == "median":
-            sigma = singular[first + (resolved.sum() - 1) // 2]
+            sigma = singular[rank // 2]
         else:
-            sigma = jnp.sqrt(
-                jnp.sum(jnp.where(resolved, squares, 0.0)) / jnp.maximum(resolved.sum(), 1)
-            )
+            largest = jnp.maximum(singular[0], base.TINY)
+            square = jnp.sum(jnp.where(inside, (singular / largest) ** 2, 0.0))
+            sigma = largest * jnp.sqrt(square / jnp.maximum(rank, 1))
         part = solvers.matvec(vectors.T, base.preference(signals))
-        weights = solvers.matvec(vectors, jnp.where(resolved, sigma / singular * part, 0.0))
+        shares = jnp.where(inside, sigma / jnp.where(inside, singular, 1.0) * part, 0.0)
+        weights = solvers.matvec(vectors, shares)
         return jnp.where(signals.present, weights, 0.0), state
 
     return _aligning(combine=combine)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.balancing import distance, jacobians, loss_values
-from support.balancing_references import REFERENCES
 from support.combinators import FORMS, IDENTITIES, REFUSED
 from support.problem import make_balancer
+from support.references import REFERENCES
 
 from mtljax.balancing import (
     BALANCERS,

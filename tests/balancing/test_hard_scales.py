@@ -4,10 +4,15 @@ import jax
 import numpy as np
 import pytest
 from support.balancing import WIDTH, distance, fresh, loss_values, run
-from support.recent_references import REFERENCES
+from support.recent_references import REFERENCES as RECENT
+from support.references import REFERENCES
+from support.tiers import full_except
 
 PROBLEMS = {2: 10, 3: 10, 5: 10, 8: 10, 40: 10}
 """Number of tasks -> number of problems of three steps each."""
+BEYOND_FLOAT32 = {("pmtl", 5), ("pmtl", 8), ("pmgda", 3)}
+"""These balance differences of the gradients too, all nearly parallel to the largest gradient, and
+a Gramian in float32 does not tell them apart."""
 
 
 def jacobian_of(num_tasks, seed):
@@ -21,9 +26,11 @@ def jacobian_of(num_tasks, seed):
     return rows.astype(np.float32).astype(np.float64)
 
 
+@pytest.mark.parametrize("name", full_except([*RECENT, "mgda", "aligned_mtl"], sorted(REFERENCES)))
 @pytest.mark.parametrize("num_tasks", PROBLEMS)
-@pytest.mark.parametrize("name", sorted(REFERENCES))
-def test_agrees_with_float64_on_random_problems(name, num_tasks):
+def test_agrees_with_float64_on_random_problems(name, num_tasks, request):
+    if (name, num_tasks) in BEYOND_FLOAT32:
+        request.applymarker(pytest.mark.xfail(strict=True))
     for problem in range(PROBLEMS[num_tasks]):
         state, reference = fresh(name, num_tasks), REFERENCES[name]()
         for step in range(3):

@@ -28,7 +28,7 @@ BOTH = {0, 2}  # the two starts above the valleys, on the left and on the right
 # and the sum of the weighted losses changes little along the valley.
 IN_A_VALLEY = {
     **dict.fromkeys(("ew", "fixed", "dwa", "rlw", "uw_so", "stch", "cosmos", "ldc_mtl"), {2}),
-    **dict.fromkeys(("aligned_mtl", "graddrop", "trimmed_mean", "mocograd"), {2}),
+    **dict.fromkeys(("graddrop", "trimmed_mean", "mocograd"), {2}),
     **dict.fromkeys(("modo", "sdmgrad", "epo"), {2}),
     **dict.fromkeys(("si", "gls", "uw", "imtl_l", "igb", "excess_mtl", "hypervolume"), BOTH),
     **dict.fromkeys(("go4align", "krum"), {0}),
