@@ -179,7 +179,7 @@ class Matching:
 
 def _appended_channels(variables: Mapping[str, Any]) -> int:
     """Returns the number of channels that condition `cosmos` appends to the image."""
-    is_cosmos = not any(path.startswith("params/conditioning/") for path in variables)
+    is_cosmos = not any(path.startswith("params/conditioning/of_") for path in variables)
     preference = variables.get(CONSTANTS[-1]) if is_cosmos else None
     return 0 if preference is None else preference.shape[0]
 

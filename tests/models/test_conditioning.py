@@ -16,7 +16,13 @@ from mtljax.utils.tree import flatten, unflatten
 
 TASKS = (Regression(name="a"), Classification(name="b", num_classes=3), Regression(name="c"))
 RAY = np.array([0.2, 0.5, 0.3], np.float32)
-SETTINGS = ("cosmos", "palora:rank=2", "hypernetwork:hidden=5", "hypernetwork:hidden=5,chunk=70")
+SETTINGS = (
+    "cosmos:code=false",
+    "cosmos",
+    "palora:rank=2",
+    "hypernetwork:hidden=5",
+    "hypernetwork:hidden=5,chunk=70",
+)
 
 every = pytest.mark.parametrize("condition", SETTINGS)
 
@@ -63,11 +69,27 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(ours[name], value, rtol=2e-5, atol=2e-5)
 
 
-def test_cosmos_appends_the_preference_to_the_image():
+def upsampled(params):
+    """Channels of the official code: PyTorch's transposed convolutions, in float64."""
+    first = np.maximum(0, RAY @ np.asarray(params["up_0"]["kernel"], np.float64)).reshape(4, 4, 3)
+    kernel = np.asarray(params["up_1"]["kernel"], np.float64)[::-1, ::-1]  # as PyTorch stores it
+    full = np.zeros((12, 12, 3))
+    for i, j in np.ndindex(4, 4):
+        full[2 * i : 2 * i + 6, 2 * j : 2 * j + 6] += np.einsum("k,hwkf->hwf", first[i, j], kernel)
+    second = np.maximum(0, full[1:-1, 1:-1])  # padding=1
+    rows = np.floor(np.arange(16) * 10 / 16).astype(int)
+    return second[rows][:, rows]
+
+
+@pytest.mark.parametrize("condition", ["cosmos:code=false", "cosmos"])
+def test_cosmos_appends_the_preference_to_the_image(condition):
     x = image()
-    model, plain = make("cosmos"), make("none")
+    model, plain = make(condition), make("none")
     variables = initial(model, x)
-    appended = np.concatenate([x, np.broadcast_to(RAY, (*x.shape[:3], 3))], -1)
+    channels = np.broadcast_to(RAY, (16, 16, 3))
+    if condition == "cosmos":
+        channels = upsampled(variables["params"]["conditioning"])
+    appended = np.concatenate([x, np.broadcast_to(channels, (*x.shape[:3], 3))], -1)
     params = flatten(variables["params"])
     expected = outputs(plain, without_condition(variables, params), appended)
     assert_close(outputs(model, variables, x), expected)
@@ -125,7 +147,7 @@ def test_the_hypernetwork_generates_all_shared_parameters(chunk):
     assert_close(outputs(model, variables, x), expected)
 
 
-@pytest.mark.parametrize("condition", [s for s in SETTINGS if s != "cosmos"])
+@pytest.mark.parametrize("condition", [s for s in SETTINGS if not s.startswith("cosmos")])
 def test_training_starts_from_the_unconditioned_network(condition):
     x = image()
     model, plain = make(condition), make("none")
