@@ -12,8 +12,9 @@ from mtljax.utils.registry import choose
 Vectors = Sequence[Mapping[str, np.ndarray]]
 SCALES = tuple(round(0.1 * i, 1) for i in range(1, 11))
 """Scales of sums of task vectors between which validation chooses: 0.1, 0.2 ... 1."""
-MEAN_SCALES = tuple(round(0.1 * i, 1) for i in range(8, 26))
-"""Scales of the disjoint mean of TIES between which validation chooses: 0.8, 0.9 ... 2.5."""
+MEAN_SCALES = (0.2, 0.4, 0.6, *(round(0.1 * i, 1) for i in range(8, 26)))
+"""Scales of the disjoint mean of TIES between which validation chooses: 0.8, 0.9 ... 2.5, as in the
+official code, and smaller ones, which suit runs from random weights."""
 
 
 def average() -> Merger:
@@ -64,8 +65,8 @@ def ties(
 
     Args:
       density: Fraction of the entries of a task vector that is kept, in (0, 1].
-      scale: Scale of the merged vector; none: the best on validation of 0.8, 0.9 ... 2.5, the
-        values of the official code, or of 0.1, 0.2 ... 1 for `combine=sum`.
+      scale: Scale of the merged vector; none: the best on validation of 0.2, 0.4, 0.6 and 0.8, 0.9
+        ... 2.5 (official code: from 0.8 on), or of 0.1, 0.2 ... 1 for `combine=sum`.
       combine: mean, as in the paper, or sum, as in FusionBench (there with scale 0.5).
 
     References:
