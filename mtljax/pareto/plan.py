@@ -11,6 +11,7 @@ from mtljax.comparison import plan as comparison_plan
 from mtljax.comparison.plan import Method
 from mtljax.config import Experiment
 from mtljax.config.balancers import balancer_from_text, with_preference
+from mtljax.models.conditioning import make_conditioning
 
 LINEAR = "linear scalarization"
 """Name of the front of separate networks with the weighted sum of the losses."""
@@ -134,8 +135,11 @@ def _per_ray(
 
 
 def _conditioned(experiment: Experiment, condition: str) -> Method:
-    """Method of one network for all preferences."""
-    balancer = "cosmos:penalty=2" if condition.partition(":")[0] == "cosmos" else "ew"
+    """Method of one network for all preferences, trained with the balancer of its paper."""
+    conditioning = make_conditioning(condition)
+    if conditioning is None:
+        raise ValueError("--conditions none is no network for all preferences; leave it out")
+    balancer = conditioning.balancer
     conditioned = dataclasses.replace(experiment, condition=condition, balancer=balancer)
     *_, method = comparison_plan.plan(conditioned)
     return dataclasses.replace(method, name=f"conditioned: {condition}")

@@ -16,7 +16,7 @@ from mtljax.pareto.plan import FrontPlan, PlannedFront
 from mtljax.runs.folder import read_result
 from mtljax.tasks.metric import SplitMetrics
 from mtljax.utils.bounded_reading import read_json
-from mtljax.utils.files import write_json
+from mtljax.utils.files import nan_for_null, write_json
 
 POINTS = "points.json"
 """File in the folder of a conditioned run with its test metrics at each ray."""
@@ -89,7 +89,7 @@ def _evaluated(folder: Path, rays: Float[np.ndarray, "R T"]) -> Sequence[SplitMe
     """Evaluates a run at the rays on the test split, unless it was evaluated before."""
     file = folder / POINTS
     if file.is_file():
-        known = read_json(file)
+        known = nan_for_null(read_json(file))
         if known["rays"] == rays.tolist():
             return known["test"]
     test = evaluate_at_preferences(folder, rays.tolist())

@@ -29,7 +29,7 @@ class Cosmos(Conditioning):
       Ruchte and Grabocka, 2021, arXiv:2103.13392
     """
 
-    balancer: ClassVar[str] = "cosmos:penalty=2.0"
+    balancer: ClassVar[str] = "cosmos:penalty=2"
 
     concentration: float = 1.2
     code: bool = True
