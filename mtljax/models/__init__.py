@@ -1,5 +1,12 @@
-"""Models: trunks, fusions and heads, and the function `build` that combines them."""
+"""Models: trunks, fusions, heads and conditionings, and `build`, which combines them."""
 
+from mtljax.models.conditioning import (
+    CONDITIONINGS,
+    Conditioning,
+    Cosmos,
+    Hypernetwork,
+    PaLoRA,
+)
 from mtljax.models.fusion import (
     CGC,
     FUSIONS,
@@ -40,9 +47,10 @@ from mtljax.models.trunks import (
 )
 
 __all__ = [
-    "CGC", "FUSIONS", "MTAN", "NDDR", "PLE", "TRUNKS", "CrossStitch", "CrossTaskAttention",
-    "DSelectK", "Fusion", "HardSharing", "HeadSpec", "Independent", "InvPT", "LearningToBranch",
-    "MMoE", "MTINet", "MultiTask", "PADNet", "TaskPrompt", "Trunk", "build", "cnn", "convnext_t",
-    "efficientnet_lite0", "mark_representation", "mlp", "partition", "resnet18", "resnet34",
-    "resnet50", "resnet101", "rnn", "segnet", "task_of", "vit_b", "vit_s", "vit_ti",
+    "CGC", "CONDITIONINGS", "FUSIONS", "MTAN", "NDDR", "PLE", "TRUNKS", "Conditioning", "Cosmos",
+    "CrossStitch", "CrossTaskAttention", "DSelectK", "Fusion", "HardSharing", "HeadSpec",
+    "Hypernetwork", "Independent", "InvPT", "LearningToBranch", "MMoE", "MTINet", "MultiTask",
+    "PADNet", "PaLoRA", "TaskPrompt", "Trunk", "build", "cnn", "convnext_t", "efficientnet_lite0",
+    "mark_representation", "mlp", "partition", "resnet18", "resnet34", "resnet50", "resnet101",
+    "rnn", "segnet", "task_of", "vit_b", "vit_s", "vit_ti",
 ]  # fmt: skip

@@ -26,6 +26,17 @@ def test_baselines_come_first_and_have_the_trunk_and_budget_of_the_methods():
             assert getattr(single, field.name) == getattr(method, field.name)
 
 
+def test_conditioned_networks_have_unconditioned_baselines():
+    methods = plan(EXPERIMENT, vary=("condition=none,palora:rank=2",))
+    found = {method.name: method.candidates[0] for method in methods}
+    assert found["condition palora:rank=2"].experiment.condition == "palora:rank=2"
+    for task in ("digit", "value"):
+        with_it, without = (found[f"STL {task}, condition {c}"] for c in ("palora:rank=2", "none"))
+        assert with_it == without  # trained once
+    with pytest.raises(ValueError, match="needs a balancer that reads the preference"):
+        plan(dataclasses.replace(EXPERIMENT, condition="palora"), balancers=("ew", "uw"))
+
+
 def test_names_say_what_differs():
     assert names() == ["STL digit", "STL value", "ew"]
     assert names(fusions=("none", "attention"))[2:] == ["fusion none", "fusion attention"]

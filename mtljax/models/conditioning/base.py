@@ -13,7 +13,7 @@ from mtljax.utils.tree import flatten, unflatten
 
 PREFERENCE = "preference"
 """Variable of a conditioned model, in the collection `constants`: the preference over tasks, [T],
-which sums to 1. It is equal for all tasks unless replaced; a train step can draw it anew."""
+which sums to 1. It is equal for all tasks unless replaced; a train step draws a new one."""
 
 
 class Conditioning(nn.Module):
