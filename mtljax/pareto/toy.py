@@ -14,6 +14,7 @@ from mtljax.balancing import Balancer, rays
 from mtljax.balancing.base import combine_rows
 from mtljax.balancing.matrix import plain_signals
 
+Shape = Literal["convex", "concave"]
 GRID = 2001
 """Points of the front among which the nearest one is searched, before it is refined."""
 
@@ -33,7 +34,7 @@ class Toy:
       [0.866, 0.289]
     """
 
-    shape: Literal["convex", "concave"] = "concave"
+    shape: Shape = "concave"
     size: int = 10
     """Number of parameters."""
 
