@@ -93,6 +93,27 @@ def test_fine_tuned_runs_start_from_the_weights_of_init(normalized, tmp_path):
         merged([normalized[0], folders[1]], tmp_path / "other", "ties", source=source)
 
 
+def test_runs_whose_initial_weights_are_gone_are_refused_in_one_line(normalized, tmp_path):
+    source, init = small_run.source(), tmp_path / "init"
+    shutil.copytree(normalized[0], init)
+    folders = [
+        train_single(tmp_path / task, BATCH_NORM, task, source, steps=1, init=str(init))
+        for task in ("a", "b")
+    ]
+    shutil.rmtree(init)
+    with pytest.raises(ValueError, match="init") as error:
+        merged(folders, tmp_path / "merged", "average", source=source)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_run_without_a_checkpoint_is_refused(normalized, tmp_path):
+    copies = [shutil.copytree(run, tmp_path / run.name) for run in normalized]
+    shutil.rmtree(copies[1] / "checkpoints")
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        merged(copies, tmp_path / "merged", "average", source=small_run.source())
+
+
 @pytest.mark.parametrize("name", MERGES)
 def test_a_merged_run_is_evaluated_predicts_and_loads_like_any_other(name, runs, tmp_path):
     folder = tmp_path / name
