@@ -26,7 +26,7 @@ def result_table(result: RunResult) -> FittingTable:
 def _origin(result: RunResult) -> str:
     if result.merged is not None:
         return result.selection
-    return f"step {result.best_step}, chosen on validation"
+    return f"step {result.best_step}, chosen on validation{result.condition}"
 
 
 def metrics_table(title: str, metrics: SplitMetrics, **attacked: SplitMetrics) -> FittingTable:

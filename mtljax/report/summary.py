@@ -69,7 +69,7 @@ def headline(tasks: Sequence[Task], result: RunResult, images: int) -> str:
     if result.merged is not None:
         runs = count(len(result.merged["runs"]), "run")
         return f"{sentence} Parameters of {runs}, {result.selection}."
-    return f"{sentence} Parameters of {result.selection}, selected on validation."
+    return f"{sentence} Parameters of {result.selection}, selected on validation{result.condition}."
 
 
 def sample_note(images: int, total: int) -> str:

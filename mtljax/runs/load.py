@@ -44,10 +44,7 @@ class TrainedModel(NamedTuple):
     @property
     def preference(self) -> dict[str, float] | None:
         """Task -> preference for it, with sum 1, of a conditioned model; None for other models."""
-        if self.state.preference is None:
-            return None
-        values = np.asarray(self.state.preference).tolist()
-        return dict(zip(self._names, values, strict=True))
+        return preference_of(self.state, self._names)
 
     def at_preference(self, values: Sequence[float]) -> "TrainedModel":
         """Returns a conditioned model at another preference, one value >= 0 per task, in order.
@@ -78,6 +75,13 @@ class TrainedModel(NamedTuple):
     @property
     def _names(self) -> list[str]:
         return [task.name for task in self.model.tasks]
+
+
+def preference_of(state: TrainState, names: Sequence[str]) -> dict[str, float] | None:
+    """Returns {task: preference} of a conditioned model; None for other models."""
+    if state.preference is None:
+        return None
+    return dict(zip(names, np.asarray(state.preference).tolist(), strict=True))
 
 
 def load_run(

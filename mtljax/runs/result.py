@@ -42,6 +42,8 @@ class RunResult:
     parameters: ParameterCounts | None = None
     test_looks: int = 1
     """Number of results of this run on the test split: above 1 if a finished run was continued."""
+    preference: dict[str, float] | None = None
+    """Task -> preference at which a conditioned network was evaluated, with sum 1."""
     merged: dict[str, Any] | None = None
     """For a run that was merged, not trained: method, runs, their steps, and what was chosen."""
     seconds: float | None = None
@@ -69,6 +71,11 @@ class RunResult:
         if self.merged is not None:
             return f"merged by {self.merged['method']}"
         return f"step {self.best_step:,} of {self.last_step:,}"
+
+    @property
+    def condition(self) -> str:
+        """Preference of the metrics as the end of a sentence; empty for other networks."""
+        return "" if self.preference is None else ", at equal preference for all tasks"
 
     @property
     def last_step(self) -> int:

@@ -24,6 +24,7 @@ from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import RunFolder, earlier_results
 from mtljax.runs.input_spec import ImageSpec
+from mtljax.runs.load import preference_of
 from mtljax.runs.records import TrainRecord, total_seconds
 from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score
@@ -210,6 +211,7 @@ class Run:
             constant_predictor=programs.constant_predictor,
             parameters=count_parameters(state, self.experiment.freeze),
             test_looks=1 + len(self._earlier_results),
+            preference=preference_of(state, [task.name for task in self.experiment.tasks]),
             merged=self.merged,
             seconds=seconds(),
             **self._recorder.speed()._asdict(),

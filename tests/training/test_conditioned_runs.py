@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from support.cli import TRAINED
 from support.small_run import assert_same_states, lines, make_programs, run, source, states
 from support.tiers import full_except
 
@@ -69,7 +70,9 @@ def test_a_run_is_evaluated_at_several_preferences(folder):
     found = evaluate_at_preferences(trained, rays, source=source())
     for ray, metrics in zip(rays, found, strict=True):
         assert metrics == mtljax.evaluate(trained.at_preference(ray), source=source())
-    assert found[1] == json.loads((folder / "result.json").read_text())["test"]
+    result = json.loads((folder / "result.json").read_text())
+    assert found[1] == result["test"]
+    assert result["preference"] == {"a": 0.5, "b": 0.5}
     assert found[0] != found[2]
 
 
@@ -90,6 +93,23 @@ def test_predict_and_export_at_a_preference(folder, picture, tmp_path, capsys):
         load_run(folder).at_preference([0, 1]), "safetensors", tmp_path / "x.safetensors"
     )
     assert exported.description["preference"] == {"a": 0.0, "b": 1.0}
+
+
+@pytest.mark.full
+def test_train_and_evaluate_say_the_preference(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main([*TRAINED, "--condition", "cosmos", "--workdir", str(folder)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "conditioned on the preference over tasks (cosmos), which is equal in evaluations" in out
+    assert "chosen on validation, at equal preference for all tasks" in out
+    page = (folder / "report.html").read_text()
+    assert "selected on validation, at equal preference for all tasks" in page
+    assert main(["evaluate", "--run", str(folder), "--preference", "1,3"]) == 0
+    found = json.loads((folder / "evaluation-test-1_3.json").read_text())
+    assert found["preference"] == {"digit": 0.25, "value": 0.75}
+    flags = ["--preference", "1,3", "--calibrate"]
+    assert main(["evaluate", "--run", str(folder), *flags]) == 2
+    assert "--calibrate is for the equal preference" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

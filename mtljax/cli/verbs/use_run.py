@@ -55,7 +55,8 @@ class EvaluateFlags(_RunFlags):
     eps: float = 8 / 255
     """Maximum change of a pixel by the attack, as a fraction of the range from black to white."""
     output: Path | None = None
-    """JSON file to write; if omitted, RUN/evaluation-SPLIT.json, or -SPLIT-SOURCE.json."""
+    """JSON file to write; if omitted, RUN/evaluation-SPLIT.json, or -SPLIT-SOURCE.json, with the
+    attack and the preference at the end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ def evaluate_verb(arguments: list[str]) -> int:
     trained = restricted(_load(flags), tasks, flags.labels)
     other = "" if flags.source is None else "-" + re.sub(r"[^\w.]+", "_", flags.source)[-60:]
     suffix = f"-{flags.attack.partition(':')[0]}" if flags.attack else ""
+    suffix += "" if not flags.preference else "-" + re.sub(r"[^\w.]+", "_", flags.preference)
     output = flags.output or flags.run / f"evaluation-{flags.split}{other}{suffix}.json"
     check_output(output)
     attack = make_attack(flags.attack or None, trained.low, trained.high, eps=flags.eps)
