@@ -35,7 +35,11 @@ def at_drawn_preferences(step: Step, draw: Callable[[jax.Array, int], Float[Arra
 
     def conditioned(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
         before = state.preference
-        assert before is not None, "the model is conditioned, its state is not"
+        if before is None:
+            raise ValueError(
+                "the model has a conditioning, but no variable 'preference' in its collection "
+                "'constants'; see mtljax.models.conditioning"
+            )
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), STREAM)
         new, logs = step(state.with_preference(draw(key, before.shape[-1])), batch)
         return new.with_preference(before), logs

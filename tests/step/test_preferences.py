@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,13 @@ from mtljax import parallel
 from mtljax.balancing import cosmos, ew, mgda
 from mtljax.config.balancers import balancer_from_text
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.models.conditioning import CONDITIONINGS, make_conditioning
+from mtljax.models.conditioning import (
+    CONDITIONINGS,
+    PREFERENCE,
+    Conditioning,
+    Cosmos,
+    make_conditioning,
+)
 from mtljax.tasks import Regression
 
 every = pytest.mark.parametrize("condition", CONDITIONINGS)
@@ -151,6 +158,46 @@ def test_eight_devices_equal_one(condition, balancer, way):
         mapped = shard(step, in_specs=(whole, part), out_specs=(whole, whole))
         found = run(state, jax.jit(mapped))
     assert relative_difference(expected, found) <= 1e-5
+
+
+class Own(nn.Module):
+    """A module of a user whose outputs are a learned multiple of the preference."""
+
+    has_variable: bool = True
+    conditioning: Conditioning = Cosmos(concentration=1.0)
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        del train
+        factor = self.param("factor", nn.initializers.zeros, (3,))
+        ray = jnp.ones(3) / 3
+        if self.has_variable:
+            ray = self.variable("constants", PREFERENCE, lambda: ray).value
+        return {t.name: jnp.full(len(image), factor[i] * ray[i]) for i, t in enumerate(OWN_TASKS)}
+
+
+OWN_TASKS = [Regression(name=name, center=0.0, scale=1.0) for name in "abc"]
+
+
+def test_a_module_of_a_user_is_conditioned():
+    batch = {
+        "image": jnp.zeros((4, 1)),
+        "labels": {t.name: jnp.ones(4) for t in OWN_TASKS},
+        "present": {t.name: jnp.ones(4, bool) for t in OWN_TASKS},
+    }
+    optimizer = optax.sgd(0.1)
+    for model in (Own(), Own(has_variable=False)):
+        state = mtljax.create_state(jax.random.key(0), model, OWN_TASKS, ew(), optimizer, batch)
+        step = mtljax.make_train_step(model, OWN_TASKS, ew(), optimizer)
+        if not model.has_variable:
+            with pytest.raises(ValueError, match="no variable 'preference'"):
+                step(state, batch)
+            return
+        new, logs = jax.jit(step)(state, batch)
+        weights = np.array([logs["weight"][t.name] for t in OWN_TASKS])
+        # The loss is sum_t w_t (f_t r_t - 1)^2 at f = 0, with r the preference and w = 3 r.
+        expected = 0.1 * 2 * weights * weights / 3
+        np.testing.assert_allclose(new.params["factor"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("condition", full_except(["palora"], CONDITIONINGS))

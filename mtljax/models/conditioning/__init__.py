@@ -1,7 +1,8 @@
 """Conditionings: networks that cover the Pareto front, with the preference as an input.
 
 A conditioned model has the preference as a constant, see `PREFERENCE`. The train step draws a new
-one for every batch, and the balancer weights the losses by it.
+one for every batch, and the balancer weights the losses by it. This also holds for a module of your
+own with that variable and an attribute `conditioning`, of which the step calls `draw`.
 """
 
 from mtljax.models.conditioning.base import PREFERENCE, Conditioning
