@@ -41,7 +41,7 @@ CALM = {
     "go4align": {"step_size": 0.1},
     "sdmgrad": {"step_size": 0.5},
     "moml": {"learning_rate": 3e-5},
-    "gradnorm": {"learning_rate": 1e-3},
+    "gradnorm": {"learning_rate": 1e-5},
 }
 """Settings with which a balancer does not amplify rounding; see test_parallel. GradNorm takes the
 sign of differences that are all 0 in the first step on normalized gradients."""
