@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-LEAST_PIVOT = 1e-6
+LEAST_PIVOT = 3e-7
 """Smaller entries of the tableau are rounding errors."""
+ROUNDING = 2e-7
+"""Smaller values are rounding errors of a value of 1."""
 GOAL, ENOUGH = 1e-7, 1e-5
 """Parameter at which the exchanges end; the largest with which the program counts as solved."""
 
@@ -39,6 +41,10 @@ def maximize(
     """
     rows, columns = matrix.shape
     size = rows + columns
+    largest = _largest(matrix, axis=1)
+    matrix, bound = matrix / largest[:, None], bound / largest
+    units = _largest(matrix, axis=0)
+    matrix, objective = matrix / units, objective / units
     perturbation = 1 + (np.arange(1, size + 1) * 0.6180339887) % 1
     scale_of = lambda x: jnp.maximum(jnp.max(jnp.abs(x), initial=0.0), jnp.finfo(jnp.float32).tiny)
     scale = scale_of(objective), scale_of(bound)
@@ -59,7 +65,7 @@ def maximize(
         value, shift = tableau[:rows, columns], tableau[:rows, columns + 1]
         price, slope = tableau[rows, :columns], tableau[rows + 1, :columns]
         ratio = lambda a, b: jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), -jnp.inf)
-        by_row, by_column = ratio(-value, shift), ratio(-price, slope)
+        by_row, by_column = ratio(-_rounded(value), shift), ratio(-_rounded(price), slope)
         row, column = jnp.argmax(by_row), jnp.argmax(by_column)
         level = jnp.maximum(by_row[row], by_column[column])
         is_dual = by_row[row] >= by_column[column]
@@ -85,7 +91,18 @@ def maximize(
     start = tableau, of_row, of_column, jnp.inf, False, 0
     _, of_row, _, level, _, _ = jax.lax.while_loop(unfinished, pivot, start)
     x = _basic_solution(matrix, bound / scale[1], of_row)
-    return Solution(scale[1] * x[:columns], jnp.asarray(level) <= ENOUGH)
+    return Solution(scale[1] * x[:columns] / units, (level <= ENOUGH) & jnp.isfinite(x).all())
+
+
+def _largest(matrix: Array, axis: int) -> Array:
+    """Largest absolute values along an axis; 1 where all are 0."""
+    largest = jnp.max(jnp.abs(matrix), axis=axis)
+    return jnp.where(largest > 0, largest, 1.0)
+
+
+def _rounded(values: Array) -> Array:
+    """Replaces values that may be rounding errors of the largest by 0."""
+    return jnp.where(jnp.abs(values) > ROUNDING * jnp.max(jnp.abs(values)), values, 0.0)
 
 
 def _exchange(tableau: Array, row: Array, column: Array) -> Array:

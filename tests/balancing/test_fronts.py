@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from support import front_references as references
 from support.balancing import QUICK, distance, jacobians, loss_values
 
 from mtljax.balancing import base, epo, ferero, hypervolume, matrix, pmgda, pmtl
+from mtljax.balancing.linear_program import maximize
 from mtljax.balancing.rays import AXIS, rays
 from mtljax.balancing.rays import hypervolume as dominated_volume
 
@@ -110,3 +112,23 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
     assert len(np.unique(weights.round(6), axis=0)) == 8
     # Spread evenly: no task is favoured on the whole; Halton's points are even to some 1 / N.
     np.testing.assert_allclose(rays(tasks, 200).mean(0), 1, atol=0.05)
+
+
+def test_linear_programs_are_solved_or_reported_as_unsolvable():
+    solve = jax.jit(maximize, compiler_options=QUICK)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        matrix = rng.normal(size=(6, 4)) * 10.0 ** rng.uniform(-3, 3, (6, 1))
+        matrix = np.vstack([matrix, np.ones(4)]).astype(np.float32)
+        inside = rng.random(4) / 4
+        bound = (matrix @ inside + np.abs(matrix).max(1) * rng.uniform(0, 0.2, 7)).astype(
+            np.float32
+        )
+        objective = rng.normal(size=4).astype(np.float32)
+        expected = scipy.optimize.linprog(-objective, A_ub=matrix, b_ub=bound)
+        found = solve(objective, matrix, bound)
+        assert found.solved
+        assert objective @ np.asarray(found.x) == pytest.approx(-expected.fun, rel=1e-4, abs=1e-5)
+    both = jnp.array([[1.0, 1.0], [-1.0, -1.0]])
+    assert not maximize(jnp.ones(2), both, jnp.array([1.0, -2.0])).solved  # no x at all
+    assert not maximize(jnp.ones(2), jnp.array([[-1.0, 1.0]]), jnp.ones(1)).solved  # no bound
