@@ -58,6 +58,8 @@ def use_run(call, folder):
 def compare(call, folder):
     call("compare", *QUICK, "--balancers", "pcgrad", "--seeds", "2", "--workdir", "compared")
     assert (folder / "compared" / "results.csv").exists()
+    call("front", *QUICK, "--method", "epo", "--rays", "2", "--seeds", "1", "--workdir", "front")
+    assert (folder / "front" / "hypervolume.csv").exists()
 
 
 def data(call, folder):
