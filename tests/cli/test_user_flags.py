@@ -62,6 +62,16 @@ def compare(call, folder):
     assert (folder / "front" / "hypervolume.csv").exists()
 
 
+def merge(call, folder):
+    call("compare", *QUICK, "--seeds", "1", "--workdir", "compared")
+    runs = sorted((folder / "compared" / "members").glob("ew-*/seed-*"))
+    single = [run for run in runs if "-digit-value-" not in str(run)]
+    assert len(single) == 2
+    call("merge", "--runs", *single, "--method", "average", "--quiet", "--workdir", "merged")
+    result = json.loads((folder / "merged" / "result.json").read_text())
+    assert set(result["test"]) == {"digit", "value"}
+
+
 def data(call, folder):
     assert "digit" in call("data", "--experiment", "digits", "--output", "data.html")
 
@@ -81,7 +91,7 @@ def listing(call, folder):
     assert "pcgrad" in call("list", "balancers")
 
 
-FAMILIES = {f.__name__: f for f in (train, use_run, compare, data, security, listing)}
+FAMILIES = {f.__name__: f for f in (train, use_run, compare, merge, data, security, listing)}
 
 
 def test_every_family_of_verbs_is_here():
