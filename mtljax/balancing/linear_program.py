@@ -117,7 +117,7 @@ def _exchange(tableau: Array, row: Array, column: Array) -> Array:
 
 
 def _basic_solution(matrix: Array, bound: Array, basis: Array) -> Array:
-    """Values of variables and slacks, computed anew: pivots accumulate rounding errors."""
+    """Values of variables and slacks, recomputed: pivots accumulate rounding errors."""
     rows, columns = matrix.shape
     square = jnp.concatenate([matrix, jnp.eye(rows)], axis=1)[:, basis]
     factor = jax.scipy.linalg.lu_factor(square)

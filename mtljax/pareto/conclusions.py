@@ -27,8 +27,7 @@ def conclusions(outcome: FrontOutcome) -> list[str]:
         f"Linear scalarization dominates {format_volume(linear)}; 1 is the volume of a network "
         "that equals all single-task networks."
     )
-    sentences += [_against_single(outcome, front) for front in outcome.fronts]
-    return [*sentences, _tests(outcome)]
+    return [*sentences, _against_single(outcome), _tests(outcome)]
 
 
 def format_volume(value: Estimate) -> str:
@@ -60,15 +59,17 @@ def _against_linear(outcome: FrontOutcome, front: Front) -> str:
     )
 
 
-def _against_single(outcome: FrontOutcome, front: Front) -> str:
-    gains = outcome.gains(front.means)
-    better = int((gains >= 1).all(1).sum())
-    optimal = int(outcome.optimal(front).sum())
-    some = {0: "none is", 1: "1 is"}.get(better, f"{better} are")
+def _against_single(outcome: FrontOutcome) -> str:
+    """Sentence on the rays that are worth their network (means over seeds)."""
+    optimal, better = [], []
+    for front in outcome.fronts:
+        total = len(front.rays)
+        optimal.append(f"{outcome.optimal(front).sum()} of {total} ({front.name})")
+        if number_better := int((outcome.gains(front.means) >= 1).all(1).sum()):
+            better.append(f"{number_better} of {total} ({front.name})")
     return (
-        f"{front.name}: {optimal} of {count(len(front.rays), 'ray')} "
-        f"{'is' if optimal == 1 else 'are'} not dominated by another, and {some} at least as good "
-        "as the single-task networks in all tasks (means over seeds)."
+        f"Rays that no other ray of the front dominates: {joined(optimal)}; at least as good as "
+        f"the single-task networks in all tasks: {joined(better) or 'none'} (means over seeds)."
     )
 
 
