@@ -148,6 +148,35 @@ def test_chain_lets_both_learn_from_the_losses_after_an_update():
     np.testing.assert_allclose(observed["second"]["logits"], expected["logits"], rtol=1e-5)
 
 
+def test_chain_sums_the_samples_for_a_second_that_learns_from_the_effect():
+    famo = BALANCERS["famo"]
+    balancer = chain(BALANCERS["auto_lambda"](learning_rate=0.0), famo())
+    losses, after = jnp.asarray(LOSSES), jnp.asarray(LOSSES) * jnp.array([0.5, 1.0, 2.0])
+    signals = plain_signals(balancer, jnp.zeros((3, 16)), losses, jnp.ones(3, bool))
+    signals = signals._replace(lookahead=lambda *_: _Still())
+    start = balancer.init(3, jnp.zeros(16))
+    _, state = balancer.combine(signals, start, jax.random.key(0))
+    observed = balancer.observe(signals, jnp.stack([after, after]), state)
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), start, observed)
+    alone = famo()
+    of_one = plain_signals(alone, jnp.zeros((3, 16)), 0.1 * losses, jnp.ones(3, bool))
+    expected = alone.observe(of_one, 0.1 * after, alone.init(3, None))
+    np.testing.assert_allclose(observed["second"]["logits"], expected["logits"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [lambda b: chain(si(), b), lambda b: normalized(b, "loss")])
+@pytest.mark.parametrize("method", ["nash_mtl", "fairgrad", "ntkmtl", "krum", "pmgda"])
+def test_a_loss_of_zero_without_gradient_harms_no_other_task(method, scaled):
+    """Its weight is 1e20, of which the square overflows."""
+    rows, losses = J.copy(), LOSSES.copy()
+    rows[1] = losses[1] = 0.0
+    balancer = make_balancer(method)
+    direction = aggregate(scaled(balancer), rows, losses)
+    of_log = rows / np.where(losses > 0, losses, 1.0)[:, None]
+    reads = losses > 0 if scaled(balancer).spec.name == "chain" else losses
+    np.testing.assert_allclose(direction, aggregate(balancer, of_log, reads), rtol=1e-4, atol=1e-4)
+
+
 # --- preferred ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from mtljax.balancing import (
     cagrad,
     chain,
     every,
+    famo,
     grouped,
     mgda,
     nash_mtl,
@@ -113,6 +114,7 @@ COMPOSED = {
     "rare at the end of a chain": lambda: chain(uw(), every(normalized(pcgrad()), 2)),
     "preferred groups": lambda: preferred(grouped(normalized(mgda())), P),
     "samples in a chain": lambda: every(chain(auto_lambda(), cagrad(c=0.4)), 3),
+    "samples before a second that learns from the effect": lambda: chain(auto_lambda(), famo()),
     "preferred and rare": lambda: preferred(every(nash_mtl(), 2), P),
 }
 

@@ -52,7 +52,8 @@ def _pair(first: base.Balancer, second: base.Balancer) -> base.Balancer:
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
         state = {"first": first.init(num_tasks, shared), "second": second.init(num_tasks, shared)}
-        return {**state, "weights": jnp.ones(num_tasks)} if keeps_weights else state
+        shape = (samples, num_tasks) if samples > 1 else (num_tasks,)
+        return {**state, "weights": jnp.ones(shape)} if keeps_weights else state
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         unread = dict.fromkeys(("gramian", "jacobian", "preference"), base.NOT_COMPUTED)
@@ -79,6 +80,7 @@ def _pair(first: base.Balancer, second: base.Balancer) -> base.Balancer:
         if second.observe is not None:
             weighted = weigh_signals(signals, state["weights"], samples)
             after = state["weights"] * losses_after
+            after = after.sum(0) if samples > 1 else after
             new["second"] = second.observe(weighted, after, state["second"])
         return new
 

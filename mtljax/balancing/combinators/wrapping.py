@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, NoReturn
 
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from mtljax.balancing import base
@@ -15,7 +14,8 @@ def weigh_signals(signals: base.Signals, weights: Array, samples: int) -> base.S
     losses, gramian = signals.losses * weights, signals.gramian
     present, lookahead = signals.present, base.NOT_COMPUTED
     if gramian is not base.NOT_COMPUTED:
-        gramian = gramian * jnp.multiply.outer(weights, weights)
+        # One factor after the other: the square of 1e20, the weight at a loss of 0, overflows.
+        gramian = gramian * weights.reshape(weights.shape + (1,) * weights.ndim) * weights
     if samples > 1:
         losses, present = losses.sum(0), present.any(0)
         gramian = gramian if gramian is base.NOT_COMPUTED else gramian.sum((0, 2))
