@@ -68,5 +68,5 @@ def plot_volumes(outcome: FrontOutcome) -> Plot | None:
 
 def color_of(outcome: FrontOutcome, front: Front) -> str:
     """Color of a front in all figures; linear scalarization has the neutral one."""
-    names = [other.name for other in outcome.methods]
-    return INK if front.is_linear else COLORS[names.index(front.name) % len(COLORS)]
+    names, colors = [other.name for other in outcome.methods], COLORS[:4] + COLORS[5:]  # no gray
+    return INK if front.is_linear else colors[names.index(front.name) % len(colors)]
