@@ -134,6 +134,7 @@ def network_experiment(experiment: Experiment) -> Experiment:
     """Experiment of a merged run: options of multi-task training have their defaults."""
     return dataclasses.replace(
         experiment,
+        condition="none",
         balancer="ew",
         level="parameters",
         jacobian="rows",

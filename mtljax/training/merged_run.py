@@ -76,6 +76,9 @@ def merge(
     """
     merger = make_merger(method)
     workdir, paths = Path(workdir), [Path(run) for run in runs]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"run {path} is listed twice; remove one")
     loaded = {path: load_run(path, verify=verify) for path in paths}
     check_compatible(loaded)
     experiment = merged_experiment([run.experiment for run in loaded.values()])

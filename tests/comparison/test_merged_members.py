@@ -85,6 +85,13 @@ def test_variants_have_merged_members_of_their_own_baselines():
         assert {part.experiment.trunk for part in method.candidates[0].parts} == {trunk}
 
 
+def test_merged_members_of_a_conditioned_experiment_are_not_conditioned():
+    conditioned = dataclasses.replace(SMALL, condition="palora")
+    *_, joint, merged = plan(conditioned, merges=["average"])
+    assert joint.candidates[0].experiment.condition == "palora"
+    assert merged.candidates[0].experiment.condition == "none"
+
+
 def test_a_merged_member_has_its_own_folder(tmp_path):
     methods = plan(SMALL, merges=["average", "ties", "ties:density=0.3"])
     folders = [method.candidates[0].folder(tmp_path, 0) for method in methods]

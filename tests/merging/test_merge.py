@@ -299,6 +299,11 @@ def test_fewer_than_two_runs_are_refused(count, message, runs, tmp_path):
         merged(runs[:count], tmp_path / "merged", "average")
 
 
+def test_a_run_that_is_listed_twice_is_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="listed twice"):
+        merged([runs[0], runs[0]], tmp_path / "merged", "average")
+
+
 def test_runs_of_the_same_task_and_of_several_tasks_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="have the same task 'digit'"):
         merged(
