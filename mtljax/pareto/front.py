@@ -8,6 +8,7 @@ from mtljax.comparison.compare import check_workdir
 from mtljax.comparison.plan import FOLDER
 from mtljax.comparison.running import Failure, Together, run_members
 from mtljax.config import Experiment
+from mtljax.config.balancers import balancer_from_text
 from mtljax.config.experiment import as_text
 from mtljax.pareto import table
 from mtljax.pareto.conclusions import conclusions
@@ -58,6 +59,11 @@ def front(
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
     workdir = Path(workdir)
     methods = [as_text("balancer", balancer) for balancer in method]
+    coupled = [text for text in methods if balancer_from_text(text).couples]
+    if coupled and together == "no":
+        raise ValueError(
+            f"--method {coupled[0]} trains all rays in one program: leave out --together no"
+        )
     planned = plan(
         experiment,
         methods,

@@ -10,7 +10,7 @@ from mtljax.balancing.rays import rays
 from mtljax.comparison import plan as comparison_plan
 from mtljax.comparison.plan import Method
 from mtljax.config import Experiment
-from mtljax.config.balancers import balancer_from_text, with_preference
+from mtljax.config.balancers import balancer_from_text, split_preference, with_preference
 from mtljax.models.conditioning import make_conditioning
 
 LINEAR = "linear scalarization"
@@ -85,6 +85,13 @@ def plan(
         raise ValueError(
             "linear scalarization, ew, is trained in any case; leave it out of --method"
         )
+    for method in methods:
+        name, preference = split_preference(method)
+        if preference is not None:
+            raise ValueError(
+                f"--method {method} has a preference, but the rays are those of --rays; write "
+                f"--method {name}"
+            )
     preferences = rays(tasks, count)
     texts = [with_rays(method, count) for method in methods]
     for method, text in zip(methods, texts, strict=True):

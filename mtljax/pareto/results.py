@@ -14,6 +14,7 @@ from mtljax.evaluation.preferences import evaluate_at_preferences
 from mtljax.pareto.outcome import Front, FrontOutcome
 from mtljax.pareto.plan import FrontPlan, PlannedFront
 from mtljax.runs.folder import read_result
+from mtljax.runs.load import load_run
 from mtljax.tasks.metric import SplitMetrics
 from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import nan_for_null, write_json
@@ -80,20 +81,21 @@ def conditioned_values(
         folder = planned.methods[0].candidates[0].folder(workdir, seed)
         if read_result(folder) is None:
             continue
-        for r, found in enumerate(_evaluated(folder, planned.rays)):
+        for r, found in enumerate(_evaluated(folder, planned)):
             values[s, r] = [found[metric.task].get(metric.name, np.nan) for metric in metrics]
     return values
 
 
-def _evaluated(folder: Path, rays: Float[np.ndarray, "R T"]) -> Sequence[SplitMetrics]:
+def _evaluated(folder: Path, planned: PlannedFront) -> Sequence[SplitMetrics]:
     """Evaluates a run at the rays on the test split, unless it was evaluated before."""
-    file = folder / POINTS
+    file, rays = folder / POINTS, planned.rays.tolist()
     if file.is_file():
         known = nan_for_null(read_json(file))
-        if known["rays"] == rays.tolist():
+        if known.get("rays") == rays:
             return known["test"]
-    test = evaluate_at_preferences(folder, rays.tolist())
-    write_json(file, {"rays": rays.tolist(), "test": test})
+    tasks = planned.methods[0].candidates[0].experiment.tasks  # they may be those of a notebook
+    test = evaluate_at_preferences(load_run(folder, tasks=tasks), rays)
+    write_json(file, {"rays": rays, "test": test})
     return test
 
 

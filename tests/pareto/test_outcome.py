@@ -119,11 +119,18 @@ def test_the_tables_hold_every_ray(tmp_path):
         ([], 3, "--method names no balancer"),
         (["epo"], 1, "--rays must be >= 2"),
         (["epoo"], 3, "did you mean 'epo'"),
+        (["epo@preferred:1,2"], 3, "has a preference, but the rays .*; write --method epo$"),
     ],
 )
 def test_unsuitable_fronts_are_refused(methods, count, words):
     with pytest.raises(ValueError, match=words):
         plan(EXPERIMENT, methods, count)
+
+
+def test_coupled_rays_apart_are_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="--method hypervolume trains all rays in one program"):
+        front(EXPERIMENT, tmp_path / "front", method=["epo", "hypervolume"], together="no")
+    assert not (tmp_path / "front").exists()
 
 
 def test_a_front_needs_several_tasks():
