@@ -30,7 +30,7 @@ from mtljax.balancing.matrix import plain_signals
         ("pcd", {"tau": 0.0}, pcd),
         ("pcd", {"primary": 2, "beta": 0.5}, pcd),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_agrees_with_the_paper_with_other_arguments(name, arguments, reference):
     balancer, expected = BALANCERS[name](**arguments), reference(**arguments)
