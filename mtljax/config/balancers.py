@@ -26,6 +26,10 @@ def balancer_from_text(text: str) -> Balancer:
       >>> balancer_from_text("uw+nash_mtl@every:10").spec.name
       'chain'
     """
+    if not text.strip():
+        raise ValueError("no balancer is named; write one such as ew or uw+cagrad")
+    if text.count("(") != text.count(")"):
+        raise ValueError(f"balancer {quoted(text)}: the parentheses are not in pairs")
     terms = split_outside(text, "+", is_next=lambda char: char.isalpha() or char in "( ")
     if not all(term.strip() for term in terms):
         raise ValueError(

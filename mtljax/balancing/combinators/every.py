@@ -35,7 +35,7 @@ def every(balancer: base.Balancer, period: int) -> base.Balancer:
     if balancer.observe is not None:
         refuse("learns from the losses after each update")
     if balancer.period > 1:
-        refuse(f"already computes its weights at every {balancer.period}th update only")
+        refuse(f"already computes its weights only once in {balancer.period} updates")
     if period == 1:
         return balancer
     fields = ("shared", "heads") if balancer.heads == "given" else ("shared",)
