@@ -66,7 +66,9 @@ def pmtl(rays: int = 5, warmup: int = 1000, normalize: bool = False) -> base.Bal
 
 
 @base.with_spec
-def hypervolume(reference: Sequence[float] | None = None, warmup: int = 100) -> base.Balancer:
+def hypervolume(
+    reference: Sequence[float] | None = None, warmup: int = 100, rays: int | None = None
+) -> base.Balancer:
     """Hypervolume gradient: ascent of the volume that all networks of the front dominate together.
 
     The losses of all networks are sorted into fronts of mutually nondominated points. The weights
@@ -83,6 +85,7 @@ def hypervolume(reference: Sequence[float] | None = None, warmup: int = 100) -> 
     Args:
       reference: [T] losses of the reference point; None: from the first step.
       warmup: Number of steps of linear scalarization.
+      rays: Number of networks that must train side by side; None: any.
 
     References:
       Deist et al., 2021, arXiv:2102.04523; Wang et al., 2017, doi:10.1007/978-3-319-54157-0_44
@@ -90,6 +93,8 @@ def hypervolume(reference: Sequence[float] | None = None, warmup: int = 100) -> 
     point = None if reference is None else tuple(float(x) for x in reference)
     if warmup < 0:
         raise ValueError(f"warmup must be >= 0, not {warmup}")
+    if rays is not None and rays < 1:
+        raise ValueError(f"rays must be >= 1, not {rays}")
 
     def init(num_tasks: int, shared: PyTree) -> base.State:
         if point is not None and len(point) != num_tasks:
@@ -99,6 +104,11 @@ def hypervolume(reference: Sequence[float] | None = None, warmup: int = 100) -> 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present, preference = signals.present, base.preference(signals)
         points, index = front.of_all_rays(jnp.where(present, signals.losses, 0.0))
+        if rays not in (None, len(points)) and len(points) > 1:  # one is traced alone for its cost
+            raise ValueError(
+                f"hypervolume:rays={rays} trains {rays} networks side by side, not {len(points)}; "
+                "train the front anew in another --workdir"
+            )
         is_finite = jnp.isfinite(points).all(1, keepdims=True)
         now = 1.1 * jnp.max(jnp.where(is_finite, points, 0.0), axis=0)
         known = state["reference"]

@@ -1,17 +1,22 @@
 """Plan of Pareto fronts: methods of a comparison, for each ray or for a conditioned network."""
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from mtljax.balancing import BALANCERS
+from mtljax.balancing.base import BalancerSpec
 from mtljax.balancing.rays import rays
 from mtljax.comparison import plan as comparison_plan
 from mtljax.comparison.plan import Method
 from mtljax.config import Experiment
 from mtljax.config.balancers import balancer_from_text, split_preference, with_preference
 from mtljax.models.conditioning import make_conditioning
+from mtljax.utils.spec import to_text
 
 LINEAR = "linear scalarization"
 """Name of the front of separate networks with the weighted sum of the losses."""
@@ -153,10 +158,24 @@ def _conditioned(experiment: Experiment, condition: str) -> Method:
 
 
 def with_rays(method: str, count: int) -> str:
-    """Adds the number of rays to a method that needs it and does not state it.
+    """Adds the number of rays to methods that have it as an argument, unless they state it.
+
+    So the runs of fronts with other numbers of rays, which share some of them, are not reused.
 
     Example:
       >>> with_rays("pmtl", 8)
       'pmtl:rays=8'
     """
-    return f"pmtl:rays={count}" if method == "pmtl" else method
+
+    def added(value: Any) -> Any:
+        if not isinstance(value, BalancerSpec):
+            return tuple(map(added, value)) if isinstance(value, tuple) else value
+        arguments = {name: added(inner) for name, inner in value.arguments.items()}
+        make = BALANCERS.get(value.name)
+        if make is not None and "rays" in inspect.signature(make).parameters:
+            arguments = {"rays": count, **arguments}
+        return BalancerSpec(value.name, arguments)
+
+    spec = balancer_from_text(method).spec
+    changed = added(spec)
+    return method if changed == spec else to_text(changed)

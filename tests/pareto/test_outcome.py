@@ -14,7 +14,7 @@ from mtljax.evaluation.preferences import evaluate_at_preferences
 from mtljax.main import main
 from mtljax.pareto.conclusions import conclusions
 from mtljax.pareto.front import front, write
-from mtljax.pareto.plan import LINEAR, plan
+from mtljax.pareto.plan import LINEAR, plan, with_rays
 from mtljax.pareto.results import collect
 
 CONSTANT = {"digit": {"accuracy": 0.1}, "value": {"mae": 4.0}}
@@ -139,11 +139,31 @@ def test_a_front_needs_several_tasks():
         plan(single, ["epo"], 3)
 
 
-def test_pmtl_knows_the_number_of_rays():
-    planned = plan(EXPERIMENT, ["pmtl"], 3)
-    assert planned.fronts[0].methods[0].candidates[0].experiment.balancer == (
-        "pmtl:rays=3@preferred:0.3333,1.667"
-    )
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("pmtl", "pmtl:rays=3"),
+        ("pmtl:rays=5", "pmtl:rays=5"),
+        ("pmtl:warmup=10", "pmtl:rays=3,warmup=10"),
+        ("hypervolume", "hypervolume:rays=3"),
+        ("uw+pmtl", "uw+pmtl:rays=3"),
+        ("epo:tolerance=1e-5", "epo:tolerance=1e-5"),
+    ],
+)
+def test_methods_know_the_number_of_rays(method, expected):
+    assert with_rays(method, 3) == expected
+
+
+def test_fronts_that_share_a_preference_share_no_coupled_runs(tmp_path):
+    folders = [
+        {
+            method.candidates[0].folder(tmp_path, 0)
+            for method in plan(EXPERIMENT, ["hypervolume"], count).fronts[0].methods
+        }
+        for count in (2, 6)
+    ]
+    assert set(map(tuple, rays(2, 2))) <= set(map(tuple, rays(2, 6)))
+    assert not folders[0] & folders[1]
 
 
 def test_linear_scalarization_can_have_more_steps():

@@ -56,9 +56,13 @@ def test_coupled_rays_train_together_or_not_at_all(tmp_path):
     options = {"devices": 1, "quiet": True}
     failures = run_members(methods, [0], tmp_path / "apart", together="no", **options)
     assert "leave out --together no" in failures[0].reason
+    methods = members("hypervolume:warmup=5,rays=3")
     assert not run_members(methods, [0], tmp_path / "together", **options)
     together = results(methods, tmp_path / "together")
     assert [r.together for r in together] == [3] * 3
+    rest = members("hypervolume:warmup=5,rays=3")[:2]
+    failures = run_members(rest, [0], tmp_path / "rest", **options)
+    assert "trains 3 networks side by side, not 2" in failures[0].reason
     alone = members("hypervolume:warmup=5")[:1]
     assert not run_members(alone, [0], tmp_path / "alone", **options)
     loss = lambda result: result.test["digit"]["loss"]
