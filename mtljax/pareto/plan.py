@@ -86,25 +86,7 @@ def plan(
             raise ValueError(f"--{flag}-steps must be >= 1, not {steps}")
     if conditions and grid:
         raise ValueError("--grid tunes separate networks; leave it out with --conditions")
-    if "ew" in methods:
-        raise ValueError(
-            "linear scalarization, ew, is trained in any case; leave it out of --method"
-        )
-    for method in methods:
-        name, preference = split_preference(method)
-        if preference is not None:
-            raise ValueError(
-                f"--method {method} has a preference, but the rays are those of --rays; write "
-                f"--method {name}"
-            )
-    preferences = rays(tasks, count)
-    texts = [with_rays(method, count) for method in methods]
-    for method, text in zip(methods, texts, strict=True):
-        if not balancer_from_text(text).prefers:
-            raise ValueError(
-                f"--method {method} has no preference; use epo, pmtl, pmgda, ferero, hypervolume, "
-                "chebyshev, stch or another that `list balancers` shows to take preferred"
-            )
+    preferences, texts = rays(tasks, count), _checked(methods, count)
     fronts = [
         PlannedFront(
             name=text, rays=preferences, methods=_per_ray(experiment, text, preferences, grid)
@@ -131,6 +113,32 @@ def plan(
         if names.count(name) > 1:
             raise ValueError(f"front {name!r} is listed twice; remove one")
     return FrontPlan(baselines=tuple(baselines), fronts=tuple(fronts))
+
+
+def _checked(methods: Sequence[str], count: int) -> list[str]:
+    """Returns the methods with the number of rays.
+
+    Raises:
+      ValueError: One reads no preference, has one of its own, or is linear scalarization.
+    """
+    texts = [with_rays(method, count) for method in methods]
+    for method, text in zip(methods, texts, strict=True):
+        name, preference = split_preference(method)
+        if preference is not None:
+            raise ValueError(
+                f"--method {method} has a preference, but the rays are those of --rays; write "
+                f"--method {name}"
+            )
+        if method == "ew":
+            raise ValueError(
+                "linear scalarization, ew, is trained in any case; leave it out of --method"
+            )
+        if not balancer_from_text(text).prefers:
+            raise ValueError(
+                f"--method {method} has no preference; use epo, pmtl, pmgda, ferero, hypervolume, "
+                "chebyshev, stch or another that `list balancers` shows to take preferred"
+            )
+    return texts
 
 
 def _per_ray(

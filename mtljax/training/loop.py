@@ -200,13 +200,17 @@ def train_group(
             raise stopped_by_signal(step, workdirs[0]) from None
     for outcome in () if quiet else outcomes:
         if isinstance(outcome, RunResult):
-            console.print(result_table(outcome))
-            if outcome.test_looks > 1:
-                print_line(
-                    f"this is result {outcome.test_looks} of this run on the test split: choose "
-                    "the number of steps on validation, not by these test figures"
-                )
+            _show(outcome)
     return outcomes
+
+
+def _show(result: RunResult) -> None:
+    console.print(result_table(result))
+    if result.test_looks > 1:
+        print_line(
+            f"this is result {result.test_looks} of this run on the test split: choose the number "
+            "of steps on validation, not by these test figures"
+        )
 
 
 def microbatch_warnings(experiment: Experiment, state: TrainState) -> list[str]:
