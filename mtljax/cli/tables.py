@@ -1,6 +1,7 @@
 """Tables that the verbs print."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -156,7 +157,9 @@ def entry_details(kind: str, entry: Entry) -> Group:
 
 
 def _reflow(paragraph: str) -> Text:
-    """Joins the lines of a paragraph, unless they are indented."""
+    """Joins the lines of a paragraph, unless they are indented, or of each item of its list."""
+    if "\n- " in paragraph:
+        return Text(re.sub(r"\n(?!- ) *", " ", paragraph))
     lines = paragraph.split("\n")
     is_text = not any(line.startswith(" ") for line in lines)
     return Text((" " if is_text else "\n").join(lines))

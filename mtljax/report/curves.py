@@ -105,7 +105,9 @@ def describe_weights(tasks: Sequence[Task], history: History, balancer: str) -> 
     text = ", ".join(f"{name} {number(w.values[0])}" for name, w in weights.items())
     if len(values) == 1:
         text = f"{number(values.pop())} for every task"
-    return f"The task weights of {balancer} are constant: {text}."
+    is_known = any(len(w.values) > 1 for w in weights.values())
+    verb = "are constant" if is_known else "were recorded at one step"
+    return f"The task weights of {balancer} {verb}: {text}."
 
 
 def draw_weights(axis: Axes, tasks: Sequence[Task], history: History, balancer: str) -> str | None:

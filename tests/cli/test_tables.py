@@ -2,7 +2,8 @@
 
 from rich.console import Console
 
-from mtljax.cli.tables import predictions_table
+from mtljax.cli.catalog import Entry
+from mtljax.cli.tables import entry_details, predictions_table
 
 
 def test_predictions_have_the_probability_of_the_first_class_or_box():
@@ -25,3 +26,12 @@ def test_predictions_have_the_probability_of_the_first_class_or_box():
         ["none", "nothing"],
         ["age", "3.00"],
     ]
+
+
+def test_items_of_a_list_are_wrapped_at_the_width_of_the_terminal():
+    entry = Entry(name="x", description="One.\n\nUses:\n- a word\n  and more\n- b", papers="")
+    console = Console(width=40)
+    with console.capture() as printed:
+        console.print(entry_details("things", entry))
+    lines = [line.strip() for line in printed.get().splitlines()]
+    assert lines[lines.index("Uses:") :][:3] == ["Uses:", "- a word and more", "- b"]

@@ -42,6 +42,8 @@ def test_weights_not_worth_a_picture_get_a_sentence():
     ]
     shown = "The task weights of uw are constant: digit 1, value 0.25."
     assert describe_weights(tasks, constant, "uw") == shown
+    shown = "The task weights of uw were recorded at one step: digit 1, value 0.25."
+    assert describe_weights(tasks, constant[:1], "uw") == shown
     history = make_run(weights=False)["history"]
     assert "graddrop computes a direction" in describe_weights(tasks, history, "graddrop")
 

@@ -20,9 +20,11 @@ def preferred(balancer: base.Balancer, preference: Sequence[float]) -> base.Bala
     - `cagrad`, `imgrad` and `sdmgrad` start from the mean of p_t g_t;
     - `config` and `imtl_g` (`imtl`) have cosines or projections in proportion to p;
     - `nash_mtl` and `fairgrad` maximize sum_t p_t u(<g_t, d>): (G w)_t = (p_t / w_t)^(1 / alpha);
+    - `consmtl` does as `fairgrad`; `pivrg` and `dibs_mtl` multiply their shares or rates by p;
+    - `epo`, `pmtl`, `pmgda`, `ferero` and `hypervolume` take it as the preference of a front;
     - `mgda` gives gains <g_t, d> in proportion to p, the min-norm point of the g_t / p_t;
     - `gradnorm` has target norms in proportion to p;
-    - scalarizations weigh the losses, or their logarithms, by p.
+    - scalarizations and `igb` weigh the losses, or their logarithms, by p.
 
     Convention: that of the balancer. It has no meaning for methods that select gradients or values
     (`krum`, `graddrop`, `trimmed_mean`), learn their weights from the losses (`uw`, `dwa`, ...) or
