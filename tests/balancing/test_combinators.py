@@ -1,5 +1,7 @@
 """Combinators on plain matrices, against formulas written down again in float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -323,6 +325,12 @@ def test_grouped_balances_every_group_by_itself():
             expected = reference("cagrad", flat)
             direction = np.concatenate([np.ravel(found[path]) for path in group])
             assert distance(direction, expected) <= 1e-4, (by, group)
+
+
+def test_grouped_refuses_what_learns_from_the_losses_after_an_update():
+    learns = dataclasses.replace(mgda(), observe=lambda signals, losses_after, state: state)
+    with pytest.raises(ValueError, match="grouped does not take mgda: it learns from the losses"):
+        grouped(learns, "module")
 
 
 # --- text -----------------------------------------------------------------------------------------

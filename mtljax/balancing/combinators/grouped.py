@@ -38,6 +38,8 @@ def grouped(balancer: base.Balancer, by: str = "stage") -> base.Balancer:
         refuse("reads several samples, of which no Jacobian is kept")
     if balancer.heads != "own":
         refuse("gives weights to the heads, which would differ from group to group")
+    if balancer.observe is not None:
+        refuse("learns from the losses after each update, which are not those of one group")
     if balancer.alignment is not None:
         refuse("aligns the heads with the gradient of one weighted loss, of which there is none")
     if balancer.period > 1:
