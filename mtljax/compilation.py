@@ -132,6 +132,7 @@ class AheadOfTime:
     def __init__(self, function: Callable):
         self._function: Any = function
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def compile_ahead(self, *arguments: PyTree[jax.Array]) -> None:
         """Starts to compile for arrays like these, at the first call, in one process on CPU.
@@ -146,8 +147,11 @@ class AheadOfTime:
         shapes = jax.tree.map(shape, arguments)
 
         def compile() -> None:
-            with contextlib.suppress(Exception):  # the call raises it again
-                self._function.lower(*shapes).compile()  # which the call finds in JAX's cache
+            try:
+                with contextlib.suppress(Exception):  # the call raises it again
+                    self._function.lower(*shapes).compile()  # which the call finds in JAX's cache
+            finally:
+                self._ended.set()
 
         self._thread = threading.Thread(target=compile)
         self._thread.start()
@@ -155,5 +159,7 @@ class AheadOfTime:
     def __call__(self, *arguments: Any) -> Any:
         """Calls the function, after the compilation that was started, if any."""
         if self._thread is not None:
-            self._thread.join()
+            # Not `join`: Python 3.11 forgets a thread whose `join` was interrupted by Ctrl-C, does
+            # not wait for it at the end of the process, which can crash in the compiler.
+            self._ended.wait()
         return self._function(*arguments)

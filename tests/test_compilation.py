@@ -1,5 +1,7 @@
 """Compiler options: accepted by the installed jaxlib, silent where they do not apply."""
 
+import os
+import signal
 import threading
 
 import jax
@@ -90,3 +92,34 @@ def test_an_error_of_a_function_compiled_ahead_is_raised_by_its_call():
     ahead.compile_ahead(jnp.ones(3))
     with pytest.raises(ValueError, match="wrong shape"):
         ahead(jnp.ones(3))
+
+
+class Slow:
+    """Function whose compilation ends when it is told to."""
+
+    def __init__(self):
+        self.end = threading.Event()
+
+    def lower(self, x):
+        return self
+
+    def compile(self):
+        self.end.wait(30)
+
+
+def test_the_process_waits_for_a_compilation_whose_call_was_interrupted():
+    """Python must still know its thread: otherwise the end of the process can crash in LLVM."""
+    slow, before = Slow(), set(threading.enumerate())
+    ahead = compilation.AheadOfTime(slow)
+    ahead.compile_ahead(jnp.ones(3))
+    (thread,) = set(threading.enumerate()) - before
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ahead(jnp.ones(3))
+        assert thread.is_alive()
+    finally:
+        slow.end.set()
+    thread.join(30)
+    assert not thread.is_alive()
