@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from mtljax.build import build
 from mtljax.comparison.overrides import Override, combinations, with_overrides
 from mtljax.config import Data, Experiment, to_json
-from mtljax.config.balancers import split_preference
+from mtljax.config.balancers import canonical_text, split_preference
 from mtljax.config.files import defaults
 from mtljax.data.folds import Fold
 from mtljax.merging.compatibility import network_experiment
@@ -87,7 +87,7 @@ class Candidate:
             config["merge"] = {"method": self.merge, "runs": runs}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
         tasks = "-".join(task.name for task in self.experiment.tasks)
-        how = f"merge-{self.merge}" if self.merge else self.experiment.balancer
+        how = f"merge-{self.merge}" if self.merge else canonical_text(self.experiment.balancer)
         name = re.sub(r"[^\w.=-]+", "_", f"{how}-{tasks}")[:60].strip("_")
         parent = workdir / FOLDER / f"{name}-{digest}"
         if fold is not None:
@@ -98,6 +98,7 @@ class Candidate:
 def _identity(experiment: Experiment) -> dict[str, Any]:
     """Configuration that names a member's folder; the same as before fields were added."""
     config = to_json(experiment)
+    config["balancer"] = canonical_text(experiment.balancer)
     del config["seed"]
     classes = (Experiment, Data, *map(type, experiment.tasks))
     for cls, part in zip(classes, (config, config["data"], *config["tasks"]), strict=True):
@@ -259,6 +260,7 @@ def single_task(experiment: Experiment, task: str) -> Experiment:
 
 
 def _check(methods: Sequence[Method]) -> None:
+    name_of: dict[Path, str] = {}
     names = [method.name for method in methods]
     for method in methods:
         if names.count(method.name) > 1:
@@ -266,3 +268,6 @@ def _check(methods: Sequence[Method]) -> None:
         for candidate in method.candidates:
             build(candidate.experiment)
             check_select(candidate.experiment)
+        first = name_of.setdefault(method.candidates[0].folder(Path(), 0), method.name)
+        if method.kind == "method" and first != method.name:
+            raise ValueError(f"methods {first!r} and {method.name!r} are the same; remove one")

@@ -30,13 +30,27 @@ def balancer_from_text(text: str) -> Balancer:
         raise ValueError("no balancer is named; write one such as ew or uw+cagrad")
     if text.count("(") != text.count(")"):
         raise ValueError(f"balancer {quoted(text)}: the parentheses are not in pairs")
-    terms = split_outside(text, "+", is_next=lambda char: char.isalpha() or char in "( ")
+    terms = split_outside(
+        text, "+", is_next=lambda char: char == "(" or char.isspace() or char.isalpha()
+    )
     if not all(term.strip() for term in terms):
         raise ValueError(
             f"balancer {quoted(text)}: '+' needs a method before and after it; write uw+cagrad"
         )
     balancers = [_term(term.strip(), text) for term in terms]
     return balancers[0] if len(balancers) == 1 else chain(*balancers)
+
+
+def canonical_text(text: str) -> str:
+    """The text that all spellings of an expression share; that of a single method is unchanged.
+
+    Example:
+      >>> canonical_text("uw + cagrad@every:10")
+      'uw+cagrad@every:period=10'
+    """
+    spec = balancer_from_text(text).spec
+    is_single = spec is None or spec.name == text.partition(":")[0]
+    return text if is_single else to_text(spec)
 
 
 def with_preference(text: str, preference: Sequence[float]) -> str:
@@ -95,4 +109,4 @@ def _method(text: str) -> Balancer:
     if name in COMBINATORS and name not in BALANCERS:
         example = "uw+cagrad" if name == chain.__name__ else f"METHOD@{text}"
         raise ValueError(f"balancer {quoted(text)}: {name} is a combinator; write {example}")
-    return choose("balancer", text, BALANCERS).build()
+    return choose("balancer", text, BALANCERS, positional=True).build()

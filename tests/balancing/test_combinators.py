@@ -297,6 +297,19 @@ def test_every_uses_the_last_weights_in_between():
     assert balancer.period == 3
 
 
+def test_every_gives_a_task_that_had_no_label_yet_the_mean_weight():
+    balancer = every(nash_mtl(), 3)
+    present = jnp.array([True, False, True])
+    jacobian = jnp.where(present[:, None], jnp.asarray(J, jnp.float32), 0.0)
+    signals = plain_signals(balancer, jacobian, jnp.ones(3), present)
+    first, state = balancer.combine(signals, balancer.init(3, jacobian[0]), jax.random.key(0))
+    assert first[1] == 0
+    signals = plain_signals(balancer.between, jnp.asarray(J), jnp.ones(3), jnp.ones(3, bool))
+    weights, _ = balancer.between.combine(signals, state, jax.random.key(1))
+    np.testing.assert_array_equal(weights[jnp.array([0, 2])], first[jnp.array([0, 2])])
+    np.testing.assert_allclose(weights[1], (first[0] + first[2]) / 2, rtol=1e-6)
+
+
 # --- grouped --------------------------------------------------------------------------------------
 
 

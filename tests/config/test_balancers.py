@@ -24,7 +24,7 @@ from mtljax.balancing import (
     upgrad,
     uw,
 )
-from mtljax.config.balancers import balancer_from_text
+from mtljax.config.balancers import balancer_from_text, canonical_text
 from mtljax.tasks import Classification
 from mtljax.utils.spec import to_text
 
@@ -39,6 +39,7 @@ EXPRESSIONS = {
     "cagrad@cr_mogm:smoothing=0.5": cr_mogm(cagrad(), smoothing=0.5),
     "uw+nash_mtl@every:10": chain(uw(), every(nash_mtl(), 10)),
     "pcgrad@normalized:norm@every:10": every(normalized(pcgrad(), by="norm"), 10),
+    "fixed:1,2,3+pcgrad": chain(fixed((1.0, 2.0, 3.0)), pcgrad()),
     "uw:learning_rate=1e-2+fixed:weights=(1,2,3)+pcgrad": chain(
         uw(learning_rate=1e-2), fixed((1.0, 2.0, 3.0)), pcgrad()
     ),
@@ -56,6 +57,13 @@ def test_an_expression_is_the_call_that_it_stands_for(text):
     jacobian = jax.random.normal(jax.random.key(0), (3, 8))
     for other in (balancer, from_spec(expected.spec)):
         assert (aggregate(other, jacobian) == aggregate(expected, jacobian)).all()
+
+
+def test_spellings_of_an_expression_share_a_canonical_text():
+    for text in ("uw+nash_mtl@every:10", "uw + nash_mtl@every:period=10", "uw+\tnash_mtl@every:10"):
+        assert canonical_text(text) == "uw+nash_mtl@every:period=10"
+    assert canonical_text("cagrad:c=0.4") == "cagrad:c=0.4"
+    assert canonical_text("fixed:2,1") == "fixed:2,1"
 
 
 @pytest.mark.parametrize("text", [text for text in EXPRESSIONS if "(" not in text])

@@ -16,9 +16,12 @@ def every(balancer: base.Balancer, period: int) -> base.Balancer:
     The updates in between cost one backward pass, like those of `ew`. A balancer that reads only
     losses saves its trial steps, if it takes any.
 
-    Convention: that of the balancer. The first update, at step 0, computes weights; a task that is
-    absent where they are computed keeps its earlier weight, at first 1. Under `vmap` all elements
-    compute weights where one of them is due, which is the same update for states of one step.
+    Convention: that of the balancer. The first update, at step 0, computes weights. A task that is
+    absent where they are computed keeps its earlier weight, at first the mean of the others; so
+    do all tasks if that update is skipped because it is not finite. Under `vmap` all elements
+    compute weights where one of them is due, which is the same update for states of one step. With
+    `@samo@every` the updates in between are at the parameters themselves, with `@every@samo` at
+    the perturbed ones.
 
     Args:
       balancer: A balancer that gives weights and does not learn from the losses after each update.
@@ -43,10 +46,17 @@ def every(balancer: base.Balancer, period: int) -> base.Balancer:
     def init(num_tasks: int, shared: PyTree) -> base.State:
         shape = (balancer.samples, num_tasks) if balancer.samples > 1 else (num_tasks,)
         weights = {field: jnp.ones(shape) for field in fields}
-        return {"balancer": balancer.init(num_tasks, shared), **weights}
+        known = jnp.zeros(shape, bool)
+        return {"balancer": balancer.init(num_tasks, shared), "known": known, **weights}
 
     def output(signals: base.Signals, state: base.State) -> base.Combined:
-        shared, *heads = (jnp.where(signals.present, state[field], 0.0) for field in fields)
+        known = state["known"]
+
+        def of_present(weights: Array) -> Array:
+            mean = jnp.where(known.any(), base.mean_present(weights, known), 1.0)
+            return jnp.where(signals.present, jnp.where(known, weights, mean), 0.0)
+
+        shared, *heads = (of_present(state[field]) for field in fields)
         return (base.WithHeads(shared, *heads) if heads else shared), state
 
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
@@ -56,7 +66,8 @@ def every(balancer: base.Balancer, period: int) -> base.Balancer:
             field: jnp.where(signals.present, value, state[field])
             for field, value in zip(fields, values, strict=True)
         }
-        return output(signals, {"balancer": after, **new})
+        known = state["known"] | signals.present
+        return output(signals, {"balancer": after, "known": known, **new})
 
     between = base.Balancer(
         init=init,

@@ -39,7 +39,7 @@ def preferred(balancer: base.Balancer, preference: Sequence[float]) -> base.Bala
     """
     values = tuple(float(p) for p in preference)
     if not balancer.prefers:
-        reason = "has no preference; put a weighting before it, fixed:weights=(2,1)+NAME"
+        reason = "has no preference; put a weighting before it, fixed:2,1+NAME"
         refuse_balancer("preferred", balancer, reason)
     if min(values, default=0.0) < 0 or not 0 < sum(values) < float("inf"):
         raise ValueError(f"preferred: preferences must be finite, >= 0, not all 0, not {values}")
