@@ -30,15 +30,18 @@ def balancer_from_text(text: str) -> Balancer:
         raise ValueError("no balancer is named; write one such as ew or uw+cagrad")
     if text.count("(") != text.count(")"):
         raise ValueError(f"balancer {quoted(text)}: the parentheses are not in pairs")
-    terms = split_outside(
-        text, "+", is_next=lambda char: char == "(" or char.isspace() or char.isalpha()
-    )
+    terms = split_outside(text, "+", is_next=_may_begin_method)
     if not all(term.strip() for term in terms):
         raise ValueError(
             f"balancer {quoted(text)}: '+' needs a method before and after it; write uw+cagrad"
         )
     balancers = [_term(term.strip(), text) for term in terms]
     return balancers[0] if len(balancers) == 1 else chain(*balancers)
+
+
+def _may_begin_method(char: str) -> bool:
+    """True for what can follow a `+` that is not part of a number such as 1e+2."""
+    return not char or char == "(" or char.isspace() or char.isalpha()
 
 
 def canonical_text(text: str) -> str:
@@ -49,8 +52,9 @@ def canonical_text(text: str) -> str:
       'uw+cagrad@every:period=10'
     """
     spec = balancer_from_text(text).spec
-    is_single = spec is None or spec.name == text.partition(":")[0]
-    return text if is_single else to_text(spec)
+    if spec is None or spec.name == text.partition(":")[0]:  # one method
+        return text
+    return to_text(spec)
 
 
 def with_preference(text: str, preference: Sequence[float]) -> str:
