@@ -96,11 +96,18 @@ def show(comparison: Comparison) -> None:
         print_line(sentence)
 
 
+TABLES = {"comparison": "results.csv", "front": "hypervolume.csv"}
+"""Kind of folder -> table in it; both have run folders in the same place."""
+
+
 def check_workdir(path: Path, marker: str, kind: str) -> None:
     """Raises ValueError unless a folder is missing, empty, or has the subfolder `marker`.
 
     `kind` names, for the message, the kind of folder that contains the marker.
     """
+    for other, table_of_other in TABLES.items():
+        if other != kind and (path / table_of_other).exists():
+            raise ValueError(f"{path} is a {other} folder, not a {kind}; choose another --workdir")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
     if not path.is_dir() or (path / marker).is_dir():

@@ -79,6 +79,11 @@ def plan(
         raise ValueError(f"front needs an experiment with 2 to {MOST_TASKS} tasks, not {tasks}")
     if count < 2:
         raise ValueError(f"--rays must be >= 2, not {count}")
+    if experiment.condition != "none":
+        raise ValueError(
+            f"front trains separate networks without condition={experiment.condition}; write "
+            f"--conditions {experiment.condition} to add the front of a conditioned one"
+        )
     if not methods and not conditions:
         raise ValueError("--method names no balancer; write --method epo")
     for flag, steps in {"linear": linear_steps, "conditioned": conditioned_steps}.items():
@@ -106,7 +111,7 @@ def plan(
     linear = dataclasses.replace(experiment, steps=linear_steps or experiment.steps)
     of_linear = _per_ray(linear, "ew", preferences, grid)
     fronts.append(PlannedFront(name=LINEAR, is_linear=True, rays=preferences, methods=of_linear))
-    plain = dataclasses.replace(experiment, condition="none", balancer="ew")
+    plain = dataclasses.replace(experiment, balancer="ew")
     baselines = [m for m in comparison_plan.plan(plain, grid=grid) if m.kind == "stl"]
     names = [front.name for front in fronts]
     for name in names:
@@ -148,7 +153,6 @@ def _per_ray(
     grid: Sequence[str],
 ) -> tuple[Method, ...]:
     """Methods of a balancer with each preference."""
-    experiment = dataclasses.replace(experiment, condition="none")
     balancers = [with_preference(text, ray) for ray in preferences]
     methods = comparison_plan.plan(experiment, balancers=balancers, grid=grid)
     return tuple(method for method in methods if method.kind == "method")

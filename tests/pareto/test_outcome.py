@@ -10,6 +10,7 @@ from support.comparison import EXPERIMENT, SMALL, write_result
 from support.front_references import volume_by_inclusion
 
 from mtljax.balancing.rays import rays
+from mtljax.comparison.compare import compare
 from mtljax.evaluation.preferences import evaluate_at_preferences
 from mtljax.main import main
 from mtljax.pareto.conclusions import conclusions
@@ -131,6 +132,24 @@ def test_coupled_rays_apart_are_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="--method hypervolume trains all rays in one program"):
         front(EXPERIMENT, tmp_path / "front", method=["epo", "hypervolume"], together="no")
     assert not (tmp_path / "front").exists()
+
+
+def test_the_condition_of_a_front_is_asked_for_apart():
+    conditioned = dataclasses.replace(EXPERIMENT, condition="palora:rank=2")
+    with pytest.raises(ValueError, match="write --conditions palora:rank=2 to add the front"):
+        plan(conditioned, ["epo"], 3)
+
+
+def test_a_front_and_a_comparison_share_no_folder(tmp_path):
+    for name, kind, train in (
+        ("results.csv", "comparison", front),
+        ("hypervolume.csv", "front", compare),
+    ):
+        workdir = tmp_path / kind
+        (workdir / "members").mkdir(parents=True)
+        (workdir / name).write_text("")
+        with pytest.raises(ValueError, match=f"is a {kind} folder, not a"):
+            train(EXPERIMENT, workdir)
 
 
 def test_a_front_needs_several_tasks():
