@@ -25,6 +25,7 @@ from workloads_jax import sgd_step, step_call
 
 from mtljax import compiler_options, parallel
 from mtljax.balancing import BALANCERS, Needs, required_arguments
+from mtljax.config.balancers import balancer_from_text
 
 try:
     import steps_torch
@@ -44,8 +45,11 @@ LAYERS = [(32, 3, 16), (32, 16, 16), (16, 16, 32), (16, 32, 32), (8, 32, 64), (8
 """Image size, input channels and output channels of the convolutions."""
 
 
-def make(name, num_tasks):
-    return BALANCERS[name](*((1.0,) * num_tasks for _ in required_arguments(name)))
+def make(text, num_tasks):
+    """Balancer of an expression; a method alone gets ones for the arguments that it requires."""
+    if text in BALANCERS:
+        return BALANCERS[text](*((1.0,) * num_tasks for _ in required_arguments(text)))
+    return balancer_from_text(text)
 
 
 def workload_of(num_tasks, batch):
@@ -131,7 +135,8 @@ def benchmark(num_tasks, flags, convolutions):
         for level in levels_of(balancer):
             if flags.level not in (None, level):
                 continue
-            median = measure(name, level, num_tasks, batch, references, flags.rounds, repeats)
+            calls = max(repeats, balancer.period)
+            median = measure(name, level, num_tasks, batch, references, flags.rounds, calls)
             cost = 1 / median["ew"]
             cells = [f"{median[k]:.2f}" if median[k] else "-" for k in ("TorchJD", "loop")]
             print(f"  {name:10} {level:11} {cost:7.2f} {cells[0]:>15} {cells[1]:>12}", flush=True)

@@ -113,6 +113,7 @@ def test_folders_are_those_of_the_experiment_whatever_else_is_compared(tmp_path)
     [
         ({"balancers": ("uwe",)}, "unknown balancer 'uwe'; did you mean 'uw'?"),
         ({"balancers": ("uw", "uw")}, "method 'uw' is listed twice"),
+        ({"balancers": ("uw+mgda", "uw + mgda")}, "'uw+mgda' and 'uw + mgda' are the same"),
         ({"grid": ("learning-rate",)}, "--grid 'learning-rate' is not field=value,value"),
         ({"grid": ("optimizer.learning-rate=1e-3",)}, "did you mean 'learning_rate'?"),
         ({"grid": ("learning-rate=fast",)}, "learning_rate must be a number, not 'fast'"),
