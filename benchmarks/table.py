@@ -1,5 +1,6 @@
 """Writes the table of balancers in README.md, from the code and measured costs.
 
+export GLIBC_TUNABLES=... (`mtljax.utils.memory.ALLOCATOR`, as the program does)
 python benchmarks/steps.py --tasks 3 --balancers all --level parameters \\
     --save mtljax/balancing/costs.json
 python benchmarks/table.py
