@@ -15,9 +15,9 @@ class ListFlags:
     words: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND [NAME]]")
     ] = ()
-    """KIND: experiments, balancers, trunks, fusions, conditionings, tasks, sources, augmentations,
-    optimizers, schedules, attacks, distillations, exports or merges; if omitted, all. NAME: show
-    one entry in full."""
+    """KIND: experiments, balancers, combinators, trunks, fusions, conditionings, tasks, sources,
+    augmentations, optimizers, schedules, attacks, distillations, exports or merges; if omitted,
+    all. NAME: show one entry in full."""
     verbose: bool = False
     """Show all entries in full, with their arguments."""
 
