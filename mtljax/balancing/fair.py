@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from mtljax.balancing import base, solvers
+from mtljax.balancing.rates import add_to_window
 from mtljax.balancing.uncertainty import learn, learnable_state
 
 _fair = functools.partial(base.Balancer, needs=base.Needs.GRAMIAN, prefers=True)
@@ -148,17 +149,9 @@ def pivrg(
         shares = shares * base.preference(signals)
         weights = solvers.fair(gram / scale, 2.0, present, shares) * scale ** (-2 / 3)
 
-        total, count = state["sum"] + signals.losses, state["count"] + present
-        mean = total / jnp.maximum(count, 1)
+        of_window, mean, has_loss, full = add_to_window(state, signals, window)
         score = 100 * (mean / jnp.asarray(levels, jnp.float32) - 1)
-        steps = state["steps"] + 1
-        full = steps >= window
-        return weights, {
-            "sum": jnp.where(full, 0.0, total),
-            "count": jnp.where(full, 0.0, count),
-            "scores": jnp.where(full & (count > 0), score, scores),
-            "steps": jnp.where(full, 0, steps),
-        }
+        return weights, {**of_window, "scores": jnp.where(full & has_loss, score, scores)}
 
     return _fair(init=init, combine=combine)
 

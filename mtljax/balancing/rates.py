@@ -1,9 +1,12 @@
 """Weights from the learning speed of each task."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.balancing import base, solvers
 from mtljax.balancing.uncertainty import learn, learnable_state
@@ -38,25 +41,40 @@ def dwa(temperature: float = 2.0, window: int = 100) -> base.Balancer:
         present = signals.present
         weights = base.masked_softmax(state["ratio"] / temperature, present) * present.sum()
 
-        total = state["sum"] + signals.losses
-        count = state["count"] + present
-        steps = state["steps"] + 1
-        full = steps >= window
-        has_loss = count > 0
-        mean = jnp.where(has_loss, total / jnp.maximum(count, 1), state["last"])
+        of_window, mean, has_loss, full = add_to_window(state, signals, window)
+        mean = jnp.where(has_loss, mean, state["last"])
         known = has_loss & (state["last"] > 0)
         ratio = jnp.where(known, mean / jnp.where(known, state["last"], 1.0), state["ratio"])
         if_full = lambda new, old: jnp.where(full, new, old)
         return weights, {
-            "sum": if_full(0.0, total),
-            "count": if_full(0.0, count),
+            **of_window,
             "last": if_full(mean, state["last"]),
             "ratio": if_full(jnp.where(state["windows"] > 0, ratio, 1.0), state["ratio"]),
             "windows": state["windows"] + full,
-            "steps": if_full(0, steps),
         }
 
     return base.Balancer(init=init, combine=combine, needs=base.Needs.LOSSES, heads="weighted")
+
+
+class LossWindow(NamedTuple):
+    """Losses of a window of steps, after one more step."""
+
+    state: dict[str, Array]
+    """sum [T], count [T] and steps; all 0 if the window is full."""
+    mean: Float[Array, " T"]
+    has_loss: Bool[Array, " T"]
+    """True for tasks with a label in the window."""
+    is_full: Bool[Array, ""]
+
+
+def add_to_window(state: Mapping[str, Array], signals: base.Signals, window: int) -> LossWindow:
+    """Adds the losses of a step to the `sum`, `count` and `steps` of a state."""
+    total, count = state["sum"] + signals.losses, state["count"] + signals.present
+    steps = state["steps"] + 1
+    full = steps >= window
+    new = {"sum": jnp.where(full, 0.0, total), "count": jnp.where(full, 0.0, count)}
+    new["steps"] = jnp.where(full, 0, steps)
+    return LossWindow(new, total / jnp.maximum(count, 1), count > 0, full)
 
 
 @base.with_spec

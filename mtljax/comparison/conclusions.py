@@ -149,7 +149,12 @@ def _direction(test: PairedTest) -> str:
 def _p(test: PairedTest | None) -> str:
     if test is None or np.isnan(test.adjusted_p):
         return "not tested"
-    return "p < 0.001" if test.adjusted_p < 0.001 else f"p = {test.adjusted_p:.2g}"
+    return format_p(test.adjusted_p)
+
+
+def format_p(p: float) -> str:
+    """Formats a p value: `p = 0.03`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _is(names: list[str]) -> str:

@@ -87,7 +87,7 @@ class Candidate:
             config["merge"] = {"method": self.merge, "runs": runs}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
         tasks = "-".join(task.name for task in self.experiment.tasks)
-        how = f"merge-{self.merge}" if self.merge else canonical_text(self.experiment.balancer)
+        how = f"merge-{self.merge}" if self.merge else config["balancer"]
         name = re.sub(r"[^\w.=-]+", "_", f"{how}-{tasks}")[:60].strip("_")
         parent = workdir / FOLDER / f"{name}-{digest}"
         if fold is not None:

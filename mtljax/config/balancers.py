@@ -30,7 +30,7 @@ def balancer_from_text(text: str) -> Balancer:
         raise ValueError("no balancer is named; write one such as ew or uw+cagrad")
     if text.count("(") != text.count(")"):
         raise ValueError(f"balancer {quoted(text)}: the parentheses are not in pairs")
-    terms = split_outside(text, "+", is_next=_may_begin_method)
+    terms = _terms(text)
     if not all(term.strip() for term in terms):
         raise ValueError(
             f"balancer {quoted(text)}: '+' needs a method before and after it; write uw+cagrad"
@@ -39,9 +39,10 @@ def balancer_from_text(text: str) -> Balancer:
     return balancers[0] if len(balancers) == 1 else chain(*balancers)
 
 
-def _may_begin_method(char: str) -> bool:
-    """True for what can follow a `+` that is not part of a number such as 1e+2."""
-    return not char or char == "(" or char.isspace() or char.isalpha()
+def _terms(text: str) -> list[str]:
+    """Splits an expression at each `+` that is not part of a number such as 1e+2."""
+    may_begin_method = lambda char: not char or char == "(" or char.isspace() or char.isalpha()
+    return split_outside(text, "+", is_next=may_begin_method)
 
 
 def canonical_text(text: str) -> str:
@@ -64,7 +65,7 @@ def with_preference(text: str, preference: Sequence[float]) -> str:
       >>> with_preference("uw+cagrad", (0.5, 1.5))
       '(uw+cagrad)@preferred:0.5,1.5'
     """
-    method = f"({text})" if len(split_outside(text, "+")) > 1 else text
+    method = f"({text})" if len(_terms(text)) > 1 else text
     return f"{method}@{preferred.__name__}:{','.join(f'{p:.4g}' for p in preference)}"
 
 

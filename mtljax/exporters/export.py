@@ -21,6 +21,11 @@ class Exported(NamedTuple):
     """JSON of `mtljax.exporters.model.describe`."""
 
 
+def default_output(folder: Path, trained: TrainedModel, to: str) -> Path:
+    """Returns the file of an export in the folder of its run."""
+    return folder / f"{trained.experiment.name}.{to}"
+
+
 def export(
     run: TrainedModel | Path | str,
     to: str,
@@ -53,7 +58,7 @@ def export(
         trained, plain = run, Path(output)
     else:
         trained = load_run(run, verify=verify)
-        plain = Path(output or Path(run) / f"{trained.experiment.name}.{to}")
+        plain = Path(output or default_output(Path(run), trained, to))
     keys = read_keys() if encrypt or trained.experiment.encrypt else None
     ending = "" if keys is None else ENDING
     if ending and plain.suffix == ending:

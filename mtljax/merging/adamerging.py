@@ -10,11 +10,10 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mtljax.compilation import compiler_options
-from mtljax.merging.base import Candidate, Merger, Network, Problem, to_numpy
-from mtljax.tasks import Classification, MultiLabel, Segmentation, Task
-from mtljax.tasks.binary_map import BinaryMap
+from mtljax.merging.base import BINARY, CATEGORICAL, Candidate, Merger, Network, Problem, to_numpy
+from mtljax.tasks import MultiLabel, Task
 
-PROBABILISTIC = (Classification, Segmentation, MultiLabel, BinaryMap)
+PROBABILISTIC = CATEGORICAL + BINARY
 """Tasks whose outputs are logits of probabilities."""
 
 
@@ -130,7 +129,7 @@ def minimize(
 
 def mean_entropy(task: Task, output: Array, present: Bool[Array, " B"]) -> Float[Array, ""]:
     """Mean entropy of the predicted probabilities over the images (and pixels) of a task."""
-    if isinstance(task, (Classification, Segmentation)):
+    if isinstance(task, CATEGORICAL):
         log = jax.nn.log_softmax(output)
         entropy = -(jnp.exp(log) * log).sum(-1)
     else:

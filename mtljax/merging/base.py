@@ -8,10 +8,15 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from mtljax.tasks import Task
+from mtljax.tasks import Classification, MultiLabel, Segmentation, Task
+from mtljax.tasks.binary_map import BinaryMap
 
 Parameters = Mapping[str, np.ndarray]
 """Shared parameters by path."""
+CATEGORICAL = (Classification, Segmentation)
+"""Tasks whose outputs are logits of a softmax."""
+BINARY = (MultiLabel, BinaryMap)
+"""Tasks whose outputs are logits of a sigmoid each."""
 
 
 class Batches(Protocol):

@@ -9,10 +9,18 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.compilation import compiler_options
-from mtljax.merging.base import Batches, Candidate, Merger, Network, Parameters, Problem, to_numpy
+from mtljax.merging.base import (
+    BINARY,
+    CATEGORICAL,
+    Batches,
+    Candidate,
+    Merger,
+    Network,
+    Parameters,
+    Problem,
+    to_numpy,
+)
 from mtljax.models.partition import join, partition
-from mtljax.tasks import Classification, MultiLabel, Segmentation
-from mtljax.tasks.binary_map import BinaryMap
 
 
 def fisher(examples: int = 256, normalize: bool = True, floor: float = 1e-6) -> Merger:
@@ -104,11 +112,11 @@ def sampled_log_probability(
 
     Minus the loss of the labels of the batch for a task without probabilities.
     """
-    if isinstance(task, (Classification, Segmentation)):
+    if isinstance(task, CATEGORICAL):
         label = jax.lax.stop_gradient(jax.random.categorical(key, output))
         chosen = jax.nn.one_hot(label, output.shape[-1])
         return (chosen * jax.nn.log_softmax(output)).sum()
-    if isinstance(task, (MultiLabel, BinaryMap)):
+    if isinstance(task, BINARY):
         probability = jax.lax.stop_gradient(jax.nn.sigmoid(output))
         sign = jnp.where(jax.random.bernoulli(key, probability), 1.0, -1.0)
         return jax.nn.log_sigmoid(sign * output).sum()

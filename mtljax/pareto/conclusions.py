@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mtljax.comparison.conclusions import format_p
 from mtljax.comparison.statistics import ALPHA, Estimate
 from mtljax.pareto.outcome import Front, FrontOutcome
 from mtljax.utils.text import count, joined, number
@@ -30,12 +31,12 @@ def conclusions(outcome: FrontOutcome) -> list[str]:
     return [*sentences, _against_single(outcome), _tests(outcome)]
 
 
-def format_volume(value: Estimate) -> str:
-    """Formats a hypervolume: `0.953 ± 0.004`."""
+def format_volume(value: Estimate, sign: str = "") -> str:
+    """Formats a hypervolume: `0.953 ± 0.004`; with the sign of a difference for `sign="+"`."""
     if np.isnan(value.mean):
         return "n/a"
     half_width = "" if np.isnan(value.half_width) else f" ± {value.half_width:.4f}"
-    return f"{value.mean:.4f}{half_width}"
+    return f"{value.mean:{sign}.4f}{half_width}"
 
 
 def _against_linear(outcome: FrontOutcome, front: Front) -> str:
@@ -51,11 +52,9 @@ def _against_linear(outcome: FrontOutcome, front: Front) -> str:
     relation = "not significantly different from"
     if p < ALPHA:
         relation = "larger than" if difference.mean > 0 else "smaller than"
-    half_width = f" ± {difference.half_width:.4f}"
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     return (
         f"{text}, {relation} that of linear scalarization "
-        f"(difference {difference.mean:+.4f}{half_width}, {shown})."
+        f"(difference {format_volume(difference, '+')}, {format_p(p)})."
     )
 
 

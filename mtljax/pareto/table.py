@@ -56,12 +56,12 @@ def volume_rows(outcome: FrontOutcome) -> list[VolumeRow]:
     p = outcome.p_values()
     rows = []
     for front in outcome.fronts:
-        difference = "reference" if front.is_linear else _signed(outcome.difference(front))
+        difference = outcome.difference(front)
         rows.append(
             VolumeRow(
                 front.name,
                 format_volume(outcome.volume(front)),
-                difference,
+                "reference" if front.is_linear else format_volume(difference, "+"),
                 "" if front.is_linear else number(p[front.name], 2),
                 f"{outcome.optimal(front).sum()} of {len(front.rays)}",
                 str(front.networks),
@@ -139,13 +139,6 @@ def points_to_csv(outcome: FrontOutcome) -> str:
             start = [front.name, r, *map(_number, ray), settings, int(not optimal[r])]
             writer.writerow([*start, *points])
     return text.getvalue()
-
-
-def _signed(value: Estimate) -> str:
-    if np.isnan(value.mean):
-        return "n/a"
-    half_width = "" if np.isnan(value.half_width) else f" ± {value.half_width:.4f}"
-    return f"{value.mean:+.4f}{half_width}"
 
 
 def _numbers(value: Estimate) -> list[object]:

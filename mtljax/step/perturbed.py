@@ -41,7 +41,7 @@ def perturbed_signals(
     after = inputs._replace(model_state=forward.model_state)
 
     def gradient_of(task: int | Array, key: jax.Array) -> Params:
-        noise = random_direction(key, shared)
+        noise = optax.tree.random_like(key, shared)
         slope = _slope(objective, params, after, task, noise, perturbation.epsilon)
         ascent = _ascent(gradient, noise, jnp.sign(slope), perturbation.beta)
         size = rho / (optax.tree.norm(ascent) + TINY)
@@ -65,15 +65,6 @@ def _sum_of(
     """Sum of the losses of one task; for an int, other heads are not visited."""
     sums = objective.task_losses(params, inputs).sums
     return sums[task] if isinstance(task, int) else jnp.stack(sums)[task]
-
-
-def random_direction(key: jax.Array, shared: Flat) -> Flat:
-    """Standard normal numbers in the shape of the shared parameters."""
-    keys = jax.random.split(key, len(shared))
-    return {
-        path: jax.random.normal(key, leaf.shape)
-        for key, (path, leaf) in zip(keys, sorted(shared.items()), strict=True)
-    }
 
 
 def _slope(

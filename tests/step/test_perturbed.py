@@ -22,8 +22,14 @@ from mtljax.balancing import BALANCERS, chain, every, ew, fixed, nash_mtl, pcgra
 from mtljax.models.partition import partition
 from mtljax.step import perturbed
 from mtljax.step.balanced_gradient import PERTURBATION_KEY
-from mtljax.step.perturbed import random_direction
 from mtljax.step.state import step_keys
+
+
+def random_direction(key, shared):
+    """Standard normal numbers with a key for each array, in the order of their paths."""
+    keys = jax.random.split(key, len(shared))
+    pairs = zip(keys, sorted(shared.items()), strict=True)
+    return {path: jax.random.normal(key, leaf.shape) for key, (path, leaf) in pairs}
 
 
 def noise_of(state):

@@ -63,9 +63,10 @@ def normalized(balancer: base.Balancer, by: str = "norm", decay: float = 0.9) ->
         scaled = weigh_signals(signals, inverse, samples=1)._replace(losses=signals.losses)
         combined, after = balancer.combine(scaled, state["balancer"], key)
         new = {"balancer": after, "scale": scale}
+        if not balancer.gives_weights:
+            return combined, new
         if isinstance(combined, base.WithHeads):
-            shared = combined.shared * inverse if balancer.gives_weights else combined.shared
-            return combined._replace(shared=shared), new
-        return combined * inverse if balancer.gives_weights else combined, new
+            return combined._replace(shared=combined.shared * inverse), new
+        return combined * inverse, new
 
     return around(balancer, init=init, combine=combine)

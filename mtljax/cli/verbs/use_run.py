@@ -217,11 +217,11 @@ def export_verb(arguments: list[str]) -> int:
     """Runs `export` and returns the exit status."""
     flags = parse(ExportFlags, arguments, "export")
     from mtljax.cli.tables import export_table
-    from mtljax.exporters.export import export
+    from mtljax.exporters.export import default_output, export
     from mtljax.utils.terminal import console
 
     trained = _load(flags)
-    output = flags.output or flags.run / f"{trained.experiment.name}.{flags.to}"
+    output = flags.output or default_output(flags.run, trained, flags.to)
     tasks = _names(flags.tasks)
     exported = export(trained, flags.to, output, tasks=tasks, encrypt=flags.encrypt)
     console.print(export_table(exported.description))
