@@ -1,6 +1,5 @@
 """Parsing of values of data sources: numbers, class names and maps. Errors are ValueError."""
 
-import ast
 import json
 import re
 import unicodedata
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from mtljax.utils.literal import parse_literal
 from mtljax.utils.registry import nearest
 from mtljax.utils.text import form, listed, shortened
 
@@ -64,7 +64,7 @@ def read_json(text: str) -> Any:
         # Python would join 'a' 'b', which NumPy writes without commas, and read 1_0 as 10.
         if "\\" in text or re.search(r"""['"]\s+['"]|\d_\d""", text):
             raise ValueError
-        return ast.literal_eval(text.strip())
+        return parse_literal(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError(f"{_short(text)} is not JSON") from None
 

@@ -12,15 +12,21 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
+from mtljax.utils import literal
 from mtljax.utils.text import first_line
 
 FREE, RATIO = 2**26, 200
 """Real data is compressed 10 to 50 times; deflate reaches its limit of 1,000 only on empty data."""
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+"""Readers by version of the format; 3.0 differs in names of fields, which numbers do not have."""
 
 
 def check_regular(path: Path) -> None:
@@ -62,12 +68,24 @@ def read_npy(path: Path) -> np.ndarray:
     """Maps the array in a `.npy` file into memory, read-only."""
     check_bytes(path.stat().st_size, stored_bytes(path))
     try:
-        with np.errstate(over="ignore"):  # sizes that overflow are refused
-            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file, np.errstate(over="ignore"):  # sizes that overflow are refused
+            file.peek()  # so that no thread waits for the disk while others wait for its header
+            shape, fortran, dtype = _read_header(file)
+            if not dtype.hasobject:
+                order: Literal["F", "C"] = "F" if fortran else "C"
+                return np.memmap(path, dtype, "r", file.tell(), shape, order)
     except OSError:
         raise
     except Exception:  # NumPy raises anything on damaged headers, and quotes their content
-        raise ValueError("no npy file of numbers, or a damaged one") from None
+        pass
+    raise ValueError("no npy file of numbers, or a damaged one")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Returns the shape of an array, whether columns are contiguous, and the type."""
+    version = np.lib.format.read_magic(file)
+    with literal.LOCK:
+        return HEADERS[version](file)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -91,7 +109,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _read_member(file: IO[bytes], member: zipfile.ZipInfo) -> np.ndarray:
     try:
-        shape, fortran, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+        shape, fortran, dtype = _read_header(file)
     except OSError:
         raise
     except Exception:  # NumPy raises anything on damaged headers, and quotes their content

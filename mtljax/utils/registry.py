@@ -4,7 +4,6 @@ Entries of every registry (balancers, trunks, fusions, optimizers, schedules, so
 augmentations) are selected in this form on the command line and in experiments.
 """
 
-import ast
 import difflib
 import functools
 import inspect
@@ -14,6 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from mtljax.utils.literal import parse_literal
 from mtljax.utils.text import first_line, listed, quoted, shortened
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ def split_outside(
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return parse_literal(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 

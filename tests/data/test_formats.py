@@ -162,6 +162,7 @@ def test_predictions_for_the_files_are_those_of_evaluation(
     images = np.concatenate([read_split(split)["image"] for split in source.splits().values()])
     expected = evaluated(images)
     inputs, read = read_inputs(trained, paths)
+    assert {item.error for item in inputs} == {""}
     outputs = predictor.outputs(read)
     close(outputs, expected)
     assert {item.size for item in inputs} == {(H, W)}

@@ -1,10 +1,15 @@
 """Damaged arrays: the message has no content of the file."""
 
+import gc
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 
+from mtljax.tasks.parsing import read_json
 from mtljax.utils.bounded_reading import read_npy, read_npz
 
 SECRET = b"password"
@@ -35,3 +40,34 @@ def test_every_version_of_the_format_is_read(tmp_path):
         with (tmp_path / "a.npy").open("wb") as file:
             np.lib.format.write_array(file, np.arange(3), version=version)
         assert read_npy(tmp_path / "a.npy").tolist() == [0, 1, 2]
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.asarray([{}], object), allow_pickle=True)
+    with pytest.raises(ValueError, match="no npy file of numbers"):
+        read_npy(tmp_path / "a.npy")
+
+
+@pytest.fixture
+def frequent_switches():
+    """Threads that take turns often, also in collections of garbage, which are frequent."""
+    jax.jit(lambda x: x + 1)(1.0)  # registers JAX's function for collections
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(20)
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*thresholds)
+
+
+def test_threads_read_headers_and_literals_at_the_same_time(frequent_switches, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((24, 48, 3), np.uint8))
+
+    def read(_):
+        for _ in range(300):
+            assert read_npy(tmp_path / "a.npy").shape == (24, 48, 3)
+            assert read_json("['a', (1, 2)]") == ["a", (1, 2)]
+            assert [[i] for i in range(50)]  # garbage
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(read, range(16)))
