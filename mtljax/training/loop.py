@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 
@@ -27,8 +28,10 @@ from mtljax.training.setup import set_up
 from mtljax.training.steps import take_steps, telemetry_interval
 from mtljax.training.stopping import Interrupted, Stopped, stop_signal
 from mtljax.training.trackers import Trackers
-from mtljax.utils.optional import import_ahead
+from mtljax.utils import optional
 from mtljax.utils.terminal import announcements, console, phase, print_line
+
+T = TypeVar("T")
 
 
 def train(
@@ -157,6 +160,45 @@ def train_group(
       ValueError: A folder cannot be used.
       Stopped: SIGTERM was received; the states are saved.
     """
+    finish = lambda group, state, cost: group.finish(state, cost, report=report)
+    outcomes = take_all_steps(
+        experiments,
+        workdirs,
+        programs,
+        finish,
+        import_ahead="mtljax.report.run" if report else None,  # imports matplotlib
+        trackers=trackers,
+        quiet=quiet,
+        progress=progress,
+        start_time=start_time,
+    )
+    for outcome in () if quiet else outcomes:
+        if isinstance(outcome, RunResult):
+            _show(outcome)
+    return outcomes
+
+
+def take_all_steps(
+    experiments: Sequence[Experiment],
+    workdirs: Sequence[Path],
+    programs: Programs,
+    finish: Callable[[RunGroup, TrainState, Cost], T],
+    *,
+    observe: Callable[[RunGroup], None] = lambda group: None,
+    import_ahead: str | None = None,
+    trackers: Trackers = Trackers(),
+    quiet: bool = True,
+    progress: Callable[[int], None] = lambda step: None,
+    start_time: float | None = None,
+) -> T:
+    """Takes the remaining steps of a group of runs, with evaluations and checkpoints.
+
+    Args:
+      finish: Called with the group, its last state and the cost of a step, while the folders are
+        open; its value is returned.
+      observe: Called with the group at the start and after each checkpoint.
+      import_ahead: Module to import while the device computes.
+    """
     tasks = programs.setup.experiment.tasks
     experiments = [dataclasses.replace(experiment, tasks=tasks) for experiment in experiments]
     experiment = experiments[0]
@@ -178,30 +220,28 @@ def train_group(
         try:
             if step and is_evaluated_at(experiment, step) and group.lacks_evaluation(step):
                 state = group.save(step, state, evaluate=True, stop=stop)
+            observe(group)
             steps = take_steps(
                 programs, seeds, state, step, measure=measure, measure_every=every, stop=stop
             )
             for chunk in () if group.has_ended else steps:
                 step, state, cost = chunk.step, chunk.state, chunk.cost
-                if report:
-                    import_ahead("mtljax.report.run")  # matplotlib, while the device computes
+                if import_ahead is not None:
+                    optional.import_ahead(import_ahead)
                 group.record(chunk)
                 stopping = stop.is_received()  # a stopped run is evaluated later
                 if stopping or is_evaluated_at(experiment, step):
                     chunk.state = state = group.save(step, state, evaluate=not stopping, stop=stop)
+                    observe(group)
                 if group.has_ended:
                     break
                 if stopping or stop.is_pending():  # pending: during the evaluation
                     raise Interrupted
                 progress(step)
             with stop.interruptible(), phase("evaluating the best checkpoint", announced=False):
-                outcomes = group.finish(state, cost, report=report)
+                return finish(group, state, cost)
         except Interrupted:
             raise stopped_by_signal(step, workdirs[0]) from None
-    for outcome in () if quiet else outcomes:
-        if isinstance(outcome, RunResult):
-            _show(outcome)
-    return outcomes
 
 
 def _show(result: RunResult) -> None:

@@ -25,7 +25,7 @@ from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import RunFolder, earlier_results
 from mtljax.runs.input_spec import ImageSpec
 from mtljax.runs.load import preference_of
-from mtljax.runs.records import TrainRecord, total_seconds
+from mtljax.runs.records import TrainRecord, ValidationRecord, total_seconds
 from mtljax.runs.result import ParameterCounts, RunResult
 from mtljax.runs.selection import selection_score
 from mtljax.step.distillation import ADAPTERS
@@ -162,9 +162,14 @@ class Run:
                 )
         return score
 
+    @property
+    def evaluations(self) -> list[ValidationRecord]:
+        """Evaluations on validation so far, those of earlier processes included."""
+        return self._recorder.evaluations
+
     def is_evaluated(self, step: int) -> bool:
         """Returns True if the state of a step was evaluated on validation."""
-        return any(record.step == step for record in self._recorder.evaluations)
+        return any(record.step == step for record in self.evaluations)
 
     def report_learning_rate(self, step: int, old: float, new: float) -> None:
         """Prints a change of the factor of the learning rate by the plateau schedule."""

@@ -1,0 +1,52 @@
+"""Training of a run without its test split, for searches that compare settings on validation."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mtljax.config import Experiment
+from mtljax.runs.records import ValidationRecord
+from mtljax.step.state import TrainState
+from mtljax.training.executors import Cost
+from mtljax.training.group import RunGroup
+from mtljax.training.loop import take_all_steps
+from mtljax.training.programs import Programs
+
+
+def train_on_validation(
+    experiment: Experiment,
+    workdir: Path,
+    programs: Programs,
+    *,
+    observe: Callable[[Sequence[ValidationRecord]], None] = lambda evaluations: None,
+) -> list[ValidationRecord]:
+    """Trains a run, or resumes it, without evaluating the test split, and without output.
+
+    The run stays unfinished: `train` in the same folder takes no further step and evaluates the
+    test split. For the arguments that are not listed, see `train_group`.
+
+    Args:
+      observe: Called with the run's evaluations, at the start of a resumed run and after each
+        evaluation. An exception from it ends the training; the state is saved.
+
+    Returns:
+      The evaluations on validation; the checkpoint with the lowest score is kept.
+
+    Raises:
+      ValueError: The folder cannot be used.
+      Stopped: SIGTERM was received (the state is saved), or too many consecutive updates were not
+        finite.
+    """
+
+    def finish(group: RunGroup, state: TrainState, cost: Cost) -> list[ValidationRecord]:
+        (run,) = group.runs
+        if run.failure is not None:
+            raise run.failure
+        return run.evaluations
+
+    return take_all_steps(
+        [experiment],
+        [workdir],
+        programs,
+        finish,
+        observe=lambda group: observe(group.runs[0].evaluations),
+    )
