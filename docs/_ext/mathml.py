@@ -1,0 +1,56 @@
+"""Equations as MathML, which browsers draw without JavaScript and without a network."""
+
+import re
+from typing import Any
+
+from docutils.nodes import SkipNode, math, math_block
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
+
+MACROS = {
+    r"\argmin": r"\operatorname{arg\,min}",
+    r"\argmax": r"\operatorname{arg\,max}",
+    r"\dots": r"\ldots",
+    r"\Big": r"\big",
+    r"\bm": r"\boldsymbol",
+}
+"""Commands that docutils lacks, with a replacement."""
+
+LOGGER = logging.getLogger(__name__)
+
+
+def to_mathml(tex: str, as_block: bool = False) -> str:
+    """Converts TeX to MathML; raises MathError for a command that docutils does not know."""
+    text = re.sub(r"\\[A-Za-z]+", lambda found: MACROS.get(found[0], found[0]), tex)
+    return tex2mathml(text, as_block=as_block)
+
+
+def visit_math(translator: HTML5Translator, node: math) -> None:
+    """Writes an equation within a line."""
+    translator.body.append(_converted(node))
+    raise SkipNode
+
+
+def visit_block(translator: HTML5Translator, node: math_block) -> None:
+    """Writes an equation of its own line, which scrolls if it is wider than the page."""
+    label = f' id="{node["ids"][0]}"' if node.get("ids") else ""
+    body = _converted(node, as_block=True)
+    translator.body.append(f'<div class="equation" tabindex="0"{label}>{body}</div>\n')
+    raise SkipNode
+
+
+def _converted(node: math | math_block, as_block: bool = False) -> str:
+    try:
+        return to_mathml(node.astext(), as_block)
+    except MathError as error:
+        LOGGER.warning("equation %r: %s", node.astext(), error, location=node, type="math")
+        return ""
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers the renderer `mathml` for `html_math_renderer`."""
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_block, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,47 @@
+"""Configuration of the documentation site.
+
+python -m sphinx -W docs build/docs
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
+
+import mtljax  # noqa: E402
+
+project = "mtljax"
+author = "The mtljax authors"
+copyright = author
+version = release = mtljax.__version__
+language = "en"
+
+extensions = ["myst_nb", "mathml", "repository"]
+exclude_patterns = ["_ext"]
+suppress_warnings = ["toc.not_readable"]  # sections of the index without a page yet
+
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+myst_dmath_double_inline = True
+
+# Notebooks: `off` in .ci/run, `cache` runs those that changed since they were cached.
+nb_execution_mode = os.environ.get("MTLJAX_DOCS_NOTEBOOKS", "cache")
+nb_execution_cache_path = os.environ.get("MTLJAX_DOCS_CACHE", str(ROOT / "build" / "docs-cache"))
+nb_execution_raise_on_error = True
+nb_execution_timeout = -1
+nb_merge_streams = True
+
+highlight_language = "none"
+html_theme = "furo"
+html_title = f"mtljax {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": False}
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+math_numfig = False
+html_math_renderer = "mathml"

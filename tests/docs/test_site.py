@@ -1,0 +1,82 @@
+"""The documentation site."""
+
+import html.parser
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from support.cli import run
+
+import mtljax
+
+ROOT = Path(__file__).parents[2]
+MODULES = ["mtljax", *(m.name for m in pkgutil.walk_packages(mtljax.__path__, "mtljax."))]
+
+
+def test_every_module_and_everything_public_in_it_is_described():
+    missing = []
+    for name in MODULES:
+        module = importlib.import_module(name)
+        if not module.__doc__:
+            missing.append(name)
+        for word, thing in vars(module).items():
+            ours = getattr(thing, "__module__", None) == name and not word.startswith("_")
+            code = inspect.isclass(thing) or inspect.isfunction(thing)
+            if ours and code and thing.__name__ != "<lambda>" and not inspect.getdoc(thing):
+                missing.append(f"{name}.{word}")
+    assert not missing
+
+
+class Page(html.parser.HTMLParser):
+    """The links of a page, what can be linked to in it, and what it loads."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.ids, self.loaded = [], set(), []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids |= {found.get("id"), found.get("name")}
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+        if tag in ("script", "img", "link", "iframe"):
+            self.loaded.append(found.get("src") or found.get("href") or "")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site without the outputs of notebooks, as {path: Page}."""
+    pytest.importorskip("myst_nb")
+    folder = tmp_path_factory.mktemp("site")
+    settings = {"MTLJAX_DOCS_NOTEBOOKS": "off", "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(ROOT / "docs")]
+    done = run([*command, str(folder)], cwd=folder, env={**os.environ, **settings})
+    assert done.returncode == 0, done.stderr
+    return {path: Page(path) for path in folder.rglob("*.html")}
+
+
+@pytest.mark.slow
+def test_every_link_within_the_site_leads_somewhere(site):
+    broken = []
+    for path, page in site.items():
+        for link in page.links + page.loaded:
+            parts = urlsplit(link)
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if parts.scheme or not link:
+                continue
+            anchors = site[target].ids | {""} if target in site else {parts.fragment}
+            if not target.exists() or parts.fragment not in anchors:
+                broken.append(f"{path.name}: {link}")
+    assert not broken
+
+
+@pytest.mark.slow
+def test_the_site_needs_no_network(site):
+    loaded = {link for page in site.values() for link in page.loaded}
+    assert not [link for link in loaded if urlsplit(link).netloc]
