@@ -20,7 +20,8 @@ from mtljax.cli.verbs import VERBS
 from mtljax.main import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*/*.md"))]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 COMMAND = re.compile(r"python3? -m mtljax\.main\b([^`\n]*)")
 FEW = ("--steps", "3", "--eval-every", "3", "--log-every", "3")

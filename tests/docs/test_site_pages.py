@@ -1,0 +1,78 @@
+"""Pages of the site with code cells: what they compute is what they say."""
+
+import re
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from support import site_pages
+
+CONCEPTS = site_pages.with_cells("concepts")
+
+
+def stem(page):
+    return page.stem
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function from a page to the namespace of its cells; figures can be counted afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    matplotlib.use("Agg")
+    plt.close("all")
+    yield site_pages.run_cells
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", CONCEPTS, ids=stem)
+def test_a_page_of_concepts_has_equations_and_one_picture_with_a_description(page):
+    text = page.read_text()
+    assert re.search(r"^\$\$$", text, re.M)
+    assert len(re.findall(r"^ *alt: \S.{40}", text, re.M)) == 1
+    assert text.count("plt.show()") == 1
+
+
+def page_of(name):
+    return site_pages.DOCS / "concepts" / f"{name}.md"
+
+
+@pytest.mark.full
+def test_methods_that_read_gradients_leave_the_valley_and_equal_weighting_does_not(run):
+    paths = run(page_of("multi_task_learning"))["paths"]
+    ends = {name: np.asarray(path[:, -1]) for name, path in paths.items()}
+    assert ends["ew"][2, 1] > 1  # still in the valley
+    assert max(abs(ends[name][:, 1] + 8.4).max() for name in ("mgda", "cagrad")) < 0.1
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.full
+def test_the_tasks_of_digits_agree_and_differ_in_scale(run, capsys):
+    found = run(page_of("jacobian_and_gramian"))
+    assert found["cosines"][:10].mean(0).min() > -0.05
+    assert found["cosines"][-10:].mean(0).min() > -0.05
+    assert found["norms"][0, 1] > 3 * np.delete(found["norms"][0], 1).max()
+    printed = capsys.readouterr().out.splitlines()
+    assert "J d = [-1.  3.]" in printed[0]
+    assert len(plt.get_fignums()) == 1
+
+
+def test_methods_cost_what_their_input_costs(run):
+    groups = run(page_of("balancer_costs"))["groups"]
+    plain = {"moml", "auto_lambda", "famo"}
+    assert max(cost for name, cost in groups["losses"].items() if name not in plain) < 1.1
+    several = {"modo", "sdmgrad", "forum"}
+    costs = [cost for name, cost in groups["gramian"].items() if name not in several]
+    assert 2 < min(costs) < max(costs) < 2.5
+    assert groups["gramian"]["nash_mtl"] == 2.31
+    assert groups["gramian"]["pcgrad"] == 2.16
+    assert len(plt.get_fignums()) == 1
+
+
+def test_independent_trunks_are_shared_parameters_and_hard_sharing_has_the_fewest(run):
+    counts = run(page_of("feature_sharing"))["counts"]
+    assert counts["independent"][1] == 0
+    assert next(iter(counts)) == "none"
+    assert counts["independent"][0] == pytest.approx(2 * counts["none"][0])
+    assert len(plt.get_fignums()) == 1

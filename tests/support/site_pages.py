@@ -1,0 +1,29 @@
+"""Pages of the documentation with code cells (text notebooks of myst-nb)."""
+
+import re
+import textwrap
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+CELL = re.compile(r"^( *)```\{code-cell\}[^\n]*\n(.*?)^ *```$", re.M | re.S)
+OPTIONS = re.compile(r"\A(?:---\n.*?^---\n|(?::[^\n]*\n)+)", re.M | re.S)
+
+
+def cells(page: Path) -> list[str]:
+    """The code of the cells of a page, without their options."""
+    found = (textwrap.dedent(content) for _, content in CELL.findall(page.read_text()))
+    return [OPTIONS.sub("", content) for content in found]
+
+
+def with_cells(*folders: str) -> list[Path]:
+    """The pages in these folders of docs/ that have code cells, in the order of their names."""
+    pages = [page for folder in folders for page in sorted((DOCS / folder).glob("*.md"))]
+    return [page for page in pages if cells(page)]
+
+
+def run_cells(page: Path) -> dict:
+    """Runs the cells of a page in one namespace, in the working folder; returns the namespace."""
+    namespace: dict = {"__name__": "__main__"}
+    for index, cell in enumerate(cells(page)):
+        exec(compile(cell, f"{page.name}, cell {index}", "exec"), namespace)
+    return namespace
