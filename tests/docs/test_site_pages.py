@@ -76,3 +76,26 @@ def test_independent_trunks_are_shared_parameters_and_hard_sharing_has_the_fewes
     assert next(iter(counts)) == "none"
     assert counts["independent"][0] == pytest.approx(2 * counts["none"][0])
     assert len(plt.get_fignums()) == 1
+
+
+def test_choosing_on_test_and_many_uncorrected_tests_are_optimistic(run, capsys):
+    found = run(page_of("honest_comparison"))
+    assert found["by_test"][-1] > 0.925
+    assert abs(np.array(found["by_validation"]) - 0.9).max() < 0.002
+    assert max(found["rates"]["p < 0.05, Holm"]) < 0.08
+    assert min(found["rates"]["p < 0.05"]) > 0.1
+    first, second = map(eval, capsys.readouterr().out.splitlines())
+    assert first["B"] < first["A"]
+    assert second["A"] < second["B"]
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.full
+def test_labels_differ_in_dependence_but_gradients_do_not(run):
+    results = run(page_of("dependent_tasks"))["results"]
+    bits = {name: found[1] for name, found in results.items()}
+    assert bits["digits"] == pytest.approx(np.log2(10), abs=0.01)
+    assert bits["multi_digits"] < 0.015
+    means = {name: found[2][1].mean() for name, found in results.items()}
+    assert 0 < min(means.values()) < max(means.values()) < 0.25
+    assert len(plt.get_fignums()) == 1
