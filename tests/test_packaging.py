@@ -12,7 +12,7 @@ import mtljax
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TESTED_EXTRAS = ("test", "protect", "detection", "tensorboard")
+TESTED_EXTRAS = ("test", "protect", "detection", "tensorboard", "search")
 
 
 def requirements():

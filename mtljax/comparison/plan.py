@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mtljax.build import build
-from mtljax.comparison.overrides import Override, combinations, with_overrides
 from mtljax.config import Data, Experiment, to_json
 from mtljax.config.balancers import canonical_text, split_preference
 from mtljax.config.files import defaults
+from mtljax.config.overrides import Override, combinations, with_overrides
 from mtljax.data.folds import Fold
 from mtljax.merging.compatibility import network_experiment
 from mtljax.runs.selection import check_select, select_of_task

@@ -10,6 +10,7 @@ from mtljax.training.executors import Cost
 from mtljax.training.group import RunGroup
 from mtljax.training.loop import take_all_steps
 from mtljax.training.programs import Programs
+from mtljax.training.stopping import Stopped
 
 
 def train_on_validation(
@@ -18,7 +19,7 @@ def train_on_validation(
     programs: Programs,
     *,
     observe: Callable[[Sequence[ValidationRecord]], None] = lambda evaluations: None,
-) -> list[ValidationRecord]:
+) -> list[ValidationRecord] | Stopped:
     """Trains a run, or resumes it, without evaluating the test split, and without output.
 
     The run stays unfinished: `train` in the same folder takes no further step and evaluates the
@@ -29,19 +30,17 @@ def train_on_validation(
         evaluation. An exception from it ends the training; the state is saved.
 
     Returns:
-      The evaluations on validation; the checkpoint with the lowest score is kept.
+      The evaluations on validation, or the reason why the run failed: too many consecutive updates
+      were not finite. The checkpoint with the lowest score is kept.
 
     Raises:
       ValueError: The folder cannot be used.
-      Stopped: SIGTERM was received (the state is saved), or too many consecutive updates were not
-        finite.
+      Stopped: SIGTERM was received; the state is saved.
     """
 
-    def finish(group: RunGroup, state: TrainState, cost: Cost) -> list[ValidationRecord]:
+    def finish(group: RunGroup, state: TrainState, cost: Cost) -> list[ValidationRecord] | Stopped:
         (run,) = group.runs
-        if run.failure is not None:
-            raise run.failure
-        return run.evaluations
+        return run.failure or run.evaluations
 
     return take_all_steps(
         [experiment],

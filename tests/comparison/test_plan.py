@@ -7,8 +7,8 @@ import pytest
 from support.comparison import EXPERIMENT
 
 from mtljax.balancing import cagrad
-from mtljax.comparison.overrides import with_override
 from mtljax.comparison.plan import plan, single_task
+from mtljax.config.overrides import with_override
 from mtljax.models import HardSharing, mlp
 
 

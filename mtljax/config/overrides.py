@@ -1,11 +1,11 @@
-"""Overrides of experiment fields from text, for --vary and --grid."""
+"""Overrides of experiment fields from text, for --vary, --grid and --space."""
 
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mtljax.config import Experiment
+from mtljax.config.experiment import Experiment
 from mtljax.config.task_classes import type_hints
 from mtljax.utils.registry import nearest, read_value, split_arguments
 

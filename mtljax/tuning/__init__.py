@@ -1,0 +1,1 @@
+"""Tuning of settings on validation: spaces, studies and trials."""

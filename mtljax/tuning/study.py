@@ -1,0 +1,290 @@
+"""Optuna study of a search: its storage, its trials, and locks that processes share it by.
+
+The number of a trial is its place in the study. A process holds the lock of a trial that it trains,
+so that a running trial without a holder is one of a process that was killed: it is continued.
+"""
+
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import filelock
+import numpy as np
+
+from mtljax.config import Experiment, to_json
+from mtljax.config.overrides import Override
+from mtljax.runs.lock import writing_to
+from mtljax.tuning.space import Space
+from mtljax.utils.files import null_for_nan, write_text
+from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.optional import require
+from mtljax.utils.text import first_line, shortened
+from mtljax.utils.tree import flatten_json
+
+if TYPE_CHECKING:
+    import optuna
+
+DATABASE = "study.db"
+"""SQLite file in the folder of a search, unless another storage is given."""
+TRIALS = "trials"
+"""Folder of the run folders of the trials, by number."""
+Pruning = Literal["asha", "none"]
+State = Literal["complete", "pruned", "failed", "running"]
+REDUCTION = 3
+"""One in so many trials goes on at a rung of ASHA."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """Trial of a study."""
+
+    number: int
+    state: State
+    overrides: tuple[Override, ...]
+    """Setting; empty if the process was killed before it was drawn."""
+    parameters: Mapping[str, Any]
+    """Values of the distributions by name."""
+    scores: Mapping[int, float]
+    """Best score so far by number of evaluations; lower is better."""
+    score: float | None
+    """Best score of a complete trial."""
+    reason: str = ""
+    """Reason why it failed, or of its state."""
+
+    @property
+    def settings(self) -> str:
+        """Setting as text: `learning_rate=0.01, balancer=uw`."""
+        return settings_text(self.overrides)
+
+
+def settings_text(overrides: Sequence[Override]) -> str:
+    """Returns a setting as text: `learning_rate=0.01, balancer=uw`."""
+    return ", ".join(f"{field}={value}" for field, value in overrides)
+
+
+class Study:
+    """Study that several processes may share.
+
+    Attributes:
+      folder: Folder of the study.
+      space: Space of the settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        space: Space,
+        *,
+        seed: int,
+        storage: str | None = None,
+        pruning: Pruning = "asha",
+    ):
+        """Creates the study, or opens that of the same experiment and space.
+
+        Args:
+          seed: Seed of the sampler.
+          storage: URL of a database, or path of a journal file; None: `DATABASE` in the folder. It
+            may hold the studies of other folders, too.
+          pruning: `asha` ends trials with bad scores early.
+
+        Raises:
+          ValueError: Optuna is missing, the storage cannot be opened, or it has another study.
+        """
+        self.folder, self.space = folder, space
+        self._seed = seed
+        self._optuna = require("optuna", "search", "search")
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
+        evaluations = -(-experiment.steps // experiment.eval_every)
+        self._pruner = self._optuna.pruners.NopPruner()
+        if pruning == "asha":
+            self._pruner = self._optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=max(1, evaluations // REDUCTION**2), reduction_factor=REDUCTION
+            )
+        self._default = space.parameters_of(experiment)
+        with writing_to(folder):
+            (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            try:
+                self._storage = self._open(storage or f"sqlite:///{folder / DATABASE}")
+                self._name = f"{experiment.name}-{self._identity()}"
+                study = self._load(0, create=True)
+            except (OSError, ValueError):
+                raise
+            except Exception as error:  # of a driver or of a server
+                raise ValueError(
+                    f"the storage {storage} of the study cannot be opened: {first_line(error)}"
+                ) from error
+            for key, value in (("space", list(space.texts)), ("experiment", to_json(experiment))):
+                if key in study.user_attrs:
+                    self._require_same(key, study.user_attrs[key], value)
+                else:
+                    study.set_user_attr(key, value)
+
+    def _identity(self) -> str:
+        """Returns the identity of the folder, whose runs belong to the study."""
+        path = self.folder / TRIALS / ".study"
+        if not path.exists():
+            write_text(path, uuid.uuid4().hex[:12])
+        return path.read_text()
+
+    def _require_same(self, key: str, old: Any, new: Any) -> None:
+        pairs = {key: (old, new)}
+        if key == "experiment":
+            before, after = flatten_json(old), flatten_json(null_for_nan(new))
+            pairs = {name: (value, after.get(name)) for name, value in before.items()}
+        for name, (was, now) in pairs.items():
+            if was != now:
+                raise ValueError(
+                    f"{self.folder} holds a search with {name}={shortened(str(was), 120)}, not "
+                    f"{shortened(str(now), 120)}; choose another --workdir, or restore the flag to "
+                    "resume it"
+                )
+
+    def _open(self, storage: str) -> "optuna.storages.BaseStorage":
+        storages = self._optuna.storages
+        if "://" not in storage:
+            backend = storages.journal.JournalFileBackend(str(storage))
+            return storages.JournalStorage(backend)
+        wait = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+        return storages.RDBStorage(storage, engine_kwargs=wait)
+
+    def _load(self, number: int, *, create: bool = False) -> "optuna.Study":
+        """Returns the study with a sampler for the trial of a number.
+
+        So the settings do not depend on which process draws them, or on interruptions.
+        """
+        seed = np.random.SeedSequence([self._seed, number]).generate_state(1)
+        options: dict[str, Any] = {
+            "study_name": self._name,
+            "storage": self._storage,
+            "sampler": self._optuna.samplers.TPESampler(seed=int(seed[0])),
+            "pruner": self._pruner,
+        }
+        if create:
+            return self._optuna.create_study(load_if_exists=True, **options)
+        return self._optuna.load_study(**options)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Context of one process at a time."""
+        lock = self._acquire("study", timeout=-1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self, name: str, timeout: float = 0) -> filelock.BaseFileLock:
+        path = self._lock_file(name)
+        lock = acquire_lock(path, timeout)
+        if lock is None:
+            raise ValueError(
+                f"the file system of {path.parent} has no locks, which a search needs; choose "
+                "another --workdir"
+            )
+        return lock
+
+    def _lock_file(self, name: str) -> Path:
+        return self.folder / TRIALS / f".{name}.lock"
+
+    @contextlib.contextmanager
+    def next_trial(self, total: int) -> Iterator["optuna.Trial | None"]:
+        """Context of a trial of this process; None if there is no trial left.
+
+        It is one of a process that was killed, or a new one while there are fewer than `total`. The
+        trial has its setting in `user_attrs`.
+        """
+        with self._locked():
+            found = self._claim(total)
+        if found is None:
+            yield None
+            return
+        trial, lock = found
+        try:
+            yield trial
+        finally:
+            release_lock(lock, self._lock_file(str(trial.number)))
+
+    def _claim(self, total: int) -> "tuple[optuna.Trial, filelock.BaseFileLock] | None":
+        states = self._optuna.trial.TrialState
+        trials = self._load(0).get_trials(deepcopy=False)
+        for running in trials:
+            if running.state != states.RUNNING:
+                continue
+            try:
+                lock = self._acquire(str(running.number))
+            except filelock.Timeout:
+                continue
+            study = self._load(running.number)
+            # It may have ended since it was read.
+            if study.get_trials(deepcopy=False)[running.number].state == states.RUNNING:
+                trial = self._optuna.trial.Trial(study, running._trial_id)
+                self._draw(trial)
+                return trial, lock
+            release_lock(lock, self._lock_file(str(running.number)))
+        number = sum(frozen.state != states.WAITING for frozen in trials)
+        if number >= total:
+            return None
+        study = self._load(number)
+        if not trials and self._default is not None:
+            study.enqueue_trial(self._default)  # so that the result is not worse than without
+        trial = study.ask()
+        lock = self._acquire(str(trial.number))
+        self._draw(trial)
+        return trial, lock
+
+    def _draw(self, trial: "optuna.Trial") -> None:
+        trial.set_user_attr("overrides", self.space.draw(trial))
+
+    def complete(self, trial: "optuna.Trial", score: float, reason: str = "") -> None:
+        """Ends a trial with its score; lower is better."""
+        trial.set_user_attr("reason", reason)
+        trial.study.tell(trial, score)
+
+    def prune(self, trial: "optuna.Trial") -> None:
+        """Ends a trial early because of its scores so far."""
+        trial.study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+
+    def fail(self, trial: "optuna.Trial", error: Exception) -> None:
+        """Ends a trial that has no score."""
+        trial.set_user_attr("reason", " ".join(str(error).split()) or type(error).__name__)
+        trial.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+    def is_running(self) -> bool:
+        """Returns True if a process trains a trial of the study."""
+        return any(record.state == "running" for record in self.records())
+
+    def records(self) -> list[TrialRecord]:
+        """Returns all trials so far by number."""
+        trials = self._load(0).get_trials(deepcopy=False)
+        return [_record(t) for t in sorted(trials, key=lambda t: t.number)]
+
+    def importances(self) -> dict[str, float]:
+        """Returns the fractions of the variance of the scores by parameter; empty for few trials.
+
+        References:
+          Watanabe et al., 2023, arXiv:2304.10255 (PED-ANOVA)
+        """
+        complete = [record for record in self.records() if record.state == "complete"]
+        if len(complete) < 4:
+            return {}
+        importance = self._optuna.importance
+        evaluator = importance.PedAnovaImportanceEvaluator()
+        return importance.get_param_importances(self._load(0), evaluator=evaluator)
+
+
+def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
+    states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    state = states.get(trial.state.name, "running")
+    return TrialRecord(
+        number=trial.number,
+        state=state,
+        overrides=tuple((field, value) for field, value in trial.user_attrs.get("overrides", ())),
+        parameters=trial.params,
+        scores=trial.intermediate_values,
+        score=trial.value if state == "complete" else None,
+        reason=trial.user_attrs.get("reason", ""),
+    )

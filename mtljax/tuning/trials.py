@@ -1,0 +1,169 @@
+"""Trials of a study: each trains one setting on validation, with a seed that no result has."""
+
+import contextlib
+import dataclasses
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtljax.config import Experiment
+from mtljax.config.overrides import Override, with_overrides
+from mtljax.data import Source
+from mtljax.runs.checkpoints import FOLDER as CHECKPOINTS
+from mtljax.runs.records import ValidationRecord
+from mtljax.training.programs import Programs
+from mtljax.training.setup import set_up
+from mtljax.training.stopping import Stopped
+from mtljax.training.validation import train_on_validation
+from mtljax.tuning.space import FLAG
+from mtljax.tuning.study import TRIALS, Study, TrialRecord
+from mtljax.utils.terminal import announcements, print_line
+from mtljax.utils.text import count, number
+
+if TYPE_CHECKING:
+    import optuna
+
+SEED_OFFSET = 1000
+"""Seed of all trials minus that of the experiment, so that results have other seeds."""
+WAIT = 1.0
+"""Seconds between two looks at the trials of other processes."""
+WORST = sys.float_info.max
+"""Score of an evaluation that is not finite."""
+
+
+class Pruned(Exception):
+    """The trial is ended since other trials were better at the same evaluation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Training of the trials of one or several studies."""
+
+    devices: int | None = None
+    """Number of devices to use; None: all."""
+    quiet: bool = False
+    sources: dict[str, Source] = dataclasses.field(default_factory=dict)
+    """Data that was read, by the fields that determine it."""
+
+    def run(self, study: Study, experiment: Experiment, total: int) -> list[TrialRecord]:
+        """Trains the missing trials, until no process trains one, and returns all of them.
+
+        Args:
+          study: The study; several processes may call this with it.
+          experiment: Experiment whose settings the trials change.
+          total: Number of trials, those of earlier and other processes included.
+
+        Raises:
+          Stopped: SIGTERM was received (the same call resumes), or all trials failed.
+        """
+        is_waiting = False
+        while True:
+            with study.next_trial(total) as trial:
+                if trial is not None:
+                    self._run_trial(study, trial, experiment)
+                    if not self.quiet:
+                        print_line(_line(study.records(), trial.number, total))
+                    continue
+            if not study.is_running():
+                break
+            if not is_waiting and not self.quiet:
+                print_line("waiting for the trials of other processes")
+            is_waiting = True
+            time.sleep(WAIT)
+        records = study.records()
+        if all(record.state == "failed" for record in records):
+            first = records[0].reason
+            raise Stopped(f"all {count(len(records), 'trial')} failed; the first: {first}")
+        return records
+
+    def _run_trial(self, study: Study, trial: "optuna.Trial", experiment: Experiment) -> None:
+        """Trains the setting of a trial and tells the study its score."""
+        overrides = tuple((field, value) for field, value in trial.user_attrs["overrides"])
+        for other in best_trials(study.records()):
+            if other.overrides == overrides and other.score is not None:
+                study.complete(trial, other.score, f"same setting as trial {other.number + 1}")
+                return
+        workdir = study.folder / TRIALS / f"{trial.number + 1:04d}"
+        try:
+            score = self._train(trial, workdir, experiment, overrides)
+        except Pruned:
+            study.prune(trial)
+        except Stopped:
+            raise
+        except Exception as error:
+            study.fail(trial, error)
+        else:
+            if isinstance(score, Stopped):
+                study.fail(trial, score)
+            else:
+                study.complete(trial, score)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(workdir / CHECKPOINTS)  # results have other seeds
+
+    def _train(
+        self,
+        trial: "optuna.Trial",
+        workdir: Path,
+        experiment: Experiment,
+        overrides: Sequence[Override],
+    ) -> float | Stopped:
+        """Returns the best score of a setting, or the reason why its training failed."""
+        changed = with_overrides(experiment, overrides, FLAG)
+        seed = experiment.seed + SEED_OFFSET
+        changed = dataclasses.replace(changed, seed=seed, telemetry_every=0)
+        key = repr((dataclasses.replace(changed.data, batch_size=1, augment=()), changed.tasks))
+        with announcements(not self.quiet and not self.sources):
+            setup = set_up(changed, devices=self.devices, source=self.sources.get(key))
+        self.sources[key] = setup.source
+        observe = _observer(trial, changed.steps)
+        evaluations = train_on_validation(changed, workdir, Programs(setup), observe=observe)
+        if isinstance(evaluations, Stopped):
+            return evaluations
+        score = min(record.score for record in evaluations)
+        return Stopped("no evaluation has a finite score") if score == WORST else score
+
+
+def best_trials(records: Sequence[TrialRecord], most: int | None = None) -> list[TrialRecord]:
+    """Returns the complete trials with the lowest scores, at most one for each setting."""
+    complete = [record for record in records if record.state == "complete"]
+    by_setting: dict[str, TrialRecord] = {}
+    for record in sorted(complete, key=_score):
+        by_setting.setdefault(record.settings, record)
+    return list(by_setting.values())[:most]
+
+
+def _score(record: TrialRecord) -> float:
+    return math.inf if record.score is None else record.score
+
+
+def _observer(trial: "optuna.Trial", steps: int) -> Callable[[Sequence[ValidationRecord]], None]:
+    """Returns a function that reports evaluations to the study and raises `Pruned`."""
+    reported = len(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def observe(evaluations: Sequence[ValidationRecord]) -> None:
+        nonlocal reported
+        for i in range(reported, len(evaluations)):
+            trial.report(min(record.score for record in evaluations[: i + 1]), i + 1)
+        is_new, reported = reported < len(evaluations), len(evaluations)
+        if is_new and evaluations[-1].step < steps and trial.should_prune():
+            raise Pruned
+
+    return observe
+
+
+def _line(records: Sequence[TrialRecord], index: int, total: int) -> str:
+    """Returns the line of a trial that has ended."""
+    record = records[index]
+    text = f"trial {index + 1} of {total}: {record.settings}"
+    if record.state == "failed":
+        return f"{text}  FAILED: {record.reason}"
+    if record.state == "pruned":
+        return f"{text}  ended after {count(len(record.scores), 'evaluation')}"
+    best = min(map(_score, records))
+    is_best = "best" if record.score == best else f"best {number(best, 4)}"
+    reason = f" ({record.reason})" if record.reason else ""
+    return f"{text}  score {number(record.score, 4)}, {is_best}{reason}"
