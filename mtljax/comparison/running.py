@@ -25,7 +25,7 @@ from mtljax.training.merged_run import merge_runs
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
 from mtljax.training.stopping import Stopped
-from mtljax.utils.terminal import announcements, console, print_line
+from mtljax.utils.terminal import announcements, can_show_bar, console, print_line
 from mtljax.utils.text import count
 
 Together = Literal["auto", "yes", "no"]
@@ -239,7 +239,7 @@ class ComparisonProgress:
         if self._done and not quiet:
             print_line(f"{self._done} of {total} runs are finished already")
         self.bar: Progress | None = None
-        if console.is_terminal and not quiet and pending:
+        if can_show_bar() and not quiet and pending:
             self.bar = Progress(
                 TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
                 BarColumn(bar_width=24),

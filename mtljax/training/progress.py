@@ -13,7 +13,7 @@ from rich.progress import (
 
 from mtljax.runs.records import TrainRecord, ValidationRecord
 from mtljax.tasks import Task
-from mtljax.utils.terminal import console, print_line, seconds_since_line
+from mtljax.utils.terminal import can_show_bar, console, print_line, seconds_since_line
 
 _MAX_TASKS = 4
 """Tasks whose losses are printed on a line."""
@@ -33,7 +33,7 @@ class Reporter:
     def __init__(self, total: int, done: int, *, quiet: bool = False):
         self._quiet = quiet
         self._live = None
-        if console.is_terminal and not quiet:
+        if can_show_bar() and not quiet:
             self._live = Progress(
                 TextColumn("training"),
                 BarColumn(bar_width=24),

@@ -18,6 +18,11 @@ _announces: ContextVar[bool] = ContextVar("announces", default=False)
 _printed_at = 0.0
 
 
+def can_show_bar(console: Console = console) -> bool:
+    """True if a progress bar can be drawn; FORCE_COLOR, which notebooks set, is not enough."""
+    return console.is_terminal and console.file.isatty()
+
+
 def print_line(message: str) -> None:
     """Prints a line without markup."""
     global _printed_at

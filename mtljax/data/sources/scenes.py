@@ -17,6 +17,7 @@ from rich.progress import track
 
 from mtljax.data.base import Batch, Example, Source
 from mtljax.data.scenes import render
+from mtljax.utils.terminal import can_show_bar
 
 SMALLEST, LARGEST = 32, 512
 MEAN, STD = (129.6, 126.1, 120.0), (44.4, 43.3, 41.8)
@@ -137,5 +138,6 @@ def with_progress(items: Iterable[Item], count: int) -> Iterator[Item]:
         if done > 1 and expected > _PROGRESS_SECONDS:
             break
     console = Console(stderr=True)
-    bar = functools.partial(track, console=console, transient=True, disable=not console.is_terminal)
+    hidden = not can_show_bar(console)
+    bar = functools.partial(track, console=console, transient=True, disable=hidden)
     yield from bar(items, "rendering scenes", total=count, completed=done)
