@@ -26,6 +26,12 @@ myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
 
+# Notebooks and the commands in them use this Python and this checkout, print plain text, and write
+# to a temporary folder.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+os.environ["TTY_COMPATIBLE"] = "0"
+nb_execution_in_temp = True
 # Notebooks: `off` in .ci/run, `cache` runs those that changed since they were cached.
 nb_execution_mode = os.environ.get("MTLJAX_DOCS_NOTEBOOKS", "cache")
 nb_execution_cache_path = os.environ.get("MTLJAX_DOCS_CACHE", str(ROOT / "build" / "docs-cache"))
