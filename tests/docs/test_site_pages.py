@@ -99,3 +99,11 @@ def test_labels_differ_in_dependence_but_gradients_do_not(run):
     means = {name: found[2][1].mean() for name, found in results.items()}
     assert 0 < min(means.values()) < max(means.values()) < 0.25
     assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("page", site_pages.with_cells("start"), ids=stem)
+def test_a_first_run_learns_and_draws_the_figures_that_are_shown(page, run):
+    result = run(page)["result"]
+    assert result.test["digit"]["accuracy"] > 0.9
+    assert result.test["value"]["mae"] < result.constant_predictor["value"]["mae"] / 2
