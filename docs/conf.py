@@ -29,7 +29,7 @@ myst_dmath_double_inline = True
 # Notebooks and the commands in them use this Python and this checkout, print plain text, and write
 # to a temporary folder.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ["TTY_COMPATIBLE"] = "0"
 nb_execution_in_temp = True
 # Notebooks: `off` in .ci/run, `cache` runs those that changed since they were cached.

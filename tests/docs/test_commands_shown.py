@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import pages
+from support import pages, site_pages
 from support.cli import run
 
 import mtljax.cli.verbs
@@ -54,6 +54,8 @@ def test_a_command_that_is_shown_is_understood(line, tmp_path, monkeypatch):
         monkeypatch.setattr(importlib.import_module(module.name), "parse", read, raising=False)
     for name in pages.NAMES:
         pages.write_experiments(name, tmp_path)
+    for page in site_pages.with_cells("tutorials"):
+        site_pages.write_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises((Understood, SystemExit)) as ended:
         main(shlex.split(line))

@@ -21,6 +21,14 @@ def with_cells(*folders: str) -> list[Path]:
     return [page for page in pages if cells(page)]
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """Writes the files of the cells that start with `%%writefile NAME`."""
+    for cell in cells(page):
+        first, _, content = cell.partition("\n")
+        if first.startswith("%%writefile "):
+            (folder / first.split()[1]).write_text(content)
+
+
 def run_cells(page: Path) -> dict:
     """Runs the cells of a page in one namespace, in the working folder; returns the namespace."""
     namespace: dict = {"__name__": "__main__"}
