@@ -1,9 +1,9 @@
 """Multi-task learning for computer vision in JAX: one compiled step for any model and balancer.
 
-Run an experiment with `train`, `evaluate`, `predict`, `compare`, `front`, `merge` and `export`, or
-use single parts. A train step is a pure function of a state and a batch, built from a model, tasks,
-a balancer and an optimizer; `present` marks the examples that carry a task's label. Names are
-imported on first use.
+Run an experiment with `train`, `evaluate`, `predict`, `compare`, `front`, `search`, `merge` and
+`export`, or use single parts. A train step is a pure function of a state and a batch, built from a
+model, tasks, a balancer and an optimizer; `present` marks the examples that carry a task's label.
+Names are imported on first use.
 
 Example:
   >>> import jax, jax.numpy as jnp, optax
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mtljax.pareto.front import front
     from mtljax.runs.load import load_run
     from mtljax.runs.result import RunResult
+    from mtljax.searching.search import search
     from mtljax.step.eval_step import make_eval_step
     from mtljax.step.state import TrainState, create_state
     from mtljax.step.train_step import make_train_step
@@ -66,6 +67,7 @@ __all__ = [
     "merge",
     "models",
     "predict",
+    "search",
     "tasks",
     "train",
     "use_compile_cache",
@@ -89,6 +91,7 @@ _MODULES = {
     "make_train_step": "step.train_step",
     "merge": "training.merged_run",
     "predict": "evaluation.predict",
+    "search": "searching.search",
     "train": "training.loop",
     "use_compile_cache": "compilation",
 }

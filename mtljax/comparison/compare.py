@@ -96,8 +96,8 @@ def show(comparison: Comparison) -> None:
         print_line(sentence)
 
 
-TABLES = {"comparison": "results.csv", "front": "hypervolume.csv"}
-"""Kind of folder -> table in it; both have run folders in the same place."""
+TABLES = {"comparison": "results.csv", "front": "hypervolume.csv", "search": "trials.csv"}
+"""Kind of folder -> table in it; all have run folders in the same place."""
 
 
 def check_workdir(path: Path, marker: str, kind: str) -> None:

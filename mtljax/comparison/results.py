@@ -47,11 +47,7 @@ def collect(
     Raises:
       ValueError: A result is damaged.
     """
-    metrics = tuple(
-        Metric(task.name, name, higher)
-        for task in experiment.tasks
-        for name, higher in task.compared
-    )
+    metrics = compared_metrics(experiment)
     numbers: list[Fold | None] = [Fold(number, folds) for number in range(1, folds + 1)]
     chosen = {
         m.name: [_choose(m, seeds, workdir, fold) for fold in numbers or [None]] for m in methods
@@ -74,12 +70,22 @@ def collect(
         tests=_adjusted(_test(b, a, b.delta_m, a.delta_m) for a, b in pairs),
         metric_tests=_metric_tests(rows, metrics),
         seeds_per_program=max((result.together for result in results), default=1),
-        environment=_merge_environments(results),
+        environment=merge_environments(results),
         folds=folds,
     )
 
 
-def _merge_environments(results: Sequence[RunResult]) -> dict[str, str]:
+def compared_metrics(experiment: Experiment) -> tuple[Metric, ...]:
+    """Returns the metrics of all tasks that count in a comparison."""
+    return tuple(
+        Metric(task.name, name, higher)
+        for task in experiment.tasks
+        for name, higher in task.compared
+    )
+
+
+def merge_environments(results: Sequence[RunResult]) -> dict[str, str]:
+    """Returns versions and devices of runs; all values where they differ."""
     values: dict[str, dict[str, None]] = {}
     for result in results:
         for name, value in {**result.environment, "device": result.device}.items():
@@ -94,19 +100,29 @@ class _Choice(NamedTuple):
     results: SeedResults
 
 
+def read_results(
+    candidate: Candidate, seeds: Sequence[int], workdir: Path, fold: Fold | None = None
+) -> SeedResults:
+    """Reads the results of the finished runs of a candidate."""
+    results = {seed: read_result(candidate.folder(workdir, seed, fold)) for seed in seeds}
+    return {seed: result for seed, result in results.items() if result is not None}
+
+
+def validation_scores(candidate: Candidate, results: SeedResults) -> Float[np.ndarray, " S"]:
+    """Validation scores of a candidate's finished runs, by which settings are chosen."""
+    scores = [selection_score(candidate.experiment, r.validation) for r in results.values()]
+    return np.array(scores, float)
+
+
 def _choose(method: Method, seeds: Sequence[int], workdir: Path, fold: Fold | None) -> _Choice:
     """Candidate with the best mean validation score over seeds, and its results."""
 
-    def read(candidate: Candidate) -> SeedResults:
-        results = {seed: read_result(candidate.folder(workdir, seed, fold)) for seed in seeds}
-        return {seed: result for seed, result in results.items() if result is not None}
-
     def score(choice: _Choice) -> float:
-        candidate, results = choice
-        scores = [selection_score(candidate.experiment, r.validation) for r in results.values()]
-        return float(np.mean(scores)) if scores else float("inf")
+        scores = validation_scores(*choice)
+        return float(scores.mean()) if len(scores) else float("inf")
 
-    return min((_Choice(c, read(c)) for c in method.candidates), key=score)
+    choices = (_Choice(c, read_results(c, seeds, workdir, fold)) for c in method.candidates)
+    return min(choices, key=score)
 
 
 def _row(
@@ -127,7 +143,7 @@ def _row(
         choices = chosen[method.name]
         for k, metric in enumerate(metrics):
             if metric.task in method.tasks:
-                values[:, k] = _samples(choices, seeds, functools.partial(_test_metric, metric))
+                values[:, k] = _samples(choices, seeds, functools.partial(test_metric, metric))
         for cost in COSTS:
             costs[cost].append(_samples(choices, seeds, functools.partial(_cost, cost)))
         if kind != "stl":
@@ -159,7 +175,8 @@ def _samples(
     return table[0] if len(choices) == 1 else statistics.nanmean(table.T)
 
 
-def _test_metric(metric: Metric, result: RunResult) -> float:
+def test_metric(metric: Metric, result: RunResult) -> float:
+    """Returns a metric on the test split."""
     return result.test[metric.task].get(metric.name, np.nan)
 
 

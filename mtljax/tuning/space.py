@@ -110,13 +110,13 @@ class Template:
         for i in range(longest):  # one range at its end, or all: not their product
             yield "".join(values[min(i, len(values) - 1)] for values in options)
 
-    def names(self) -> Iterator[str]:
-        """Yields the names of all parameters."""
+    def distributions(self) -> Iterator[Number | Choice]:
+        """Yields all distributions, with those in options."""
         for part in self.parts:
             if not isinstance(part, str):
-                yield part.name
+                yield part
             if isinstance(part, Choice):
-                yield from itertools.chain.from_iterable(t.names() for t in part.templates)
+                yield from itertools.chain.from_iterable(t.distributions() for t in part.templates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +133,9 @@ class Space:
         return [(field, template.draw(suggest)) for field, template in self.fields.items()]
 
     @property
-    def names(self) -> list[str]:
-        """Names of the parameters."""
-        return [name for template in self.fields.values() for name in template.names()]
+    def distributions(self) -> list[Number | Choice]:
+        """Distributions of all parameters."""
+        return [part for template in self.fields.values() for part in template.distributions()]
 
     def parameters_of(self, experiment: Experiment) -> dict[str, Any] | None:
         """Returns the parameters at which the setting is that of the experiment, if there are."""
@@ -185,13 +185,14 @@ def parse_space(texts: Sequence[str], experiment: Experiment) -> Space:
                 "be compared"
             )
         fields[field] = _template(value.strip(), field, field, text)
-        if not list(fields[field].names()):
+        if not list(fields[field].distributions()):
             called = re.match(r"\s*(\w+)\(", value)
             hint = did_you_mean(called[1], [*NUMBERS, "choice"]) if called else ""
             raise ValueError(f"{FLAG} {quoted(text)} has no distribution: {FORMS}{hint}")
     space = Space(tuple(texts), fields)
-    for name in space.names:
-        if space.names.count(name) > 1:
+    names = [distribution.name for distribution in space.distributions]
+    for name in names:
+        if names.count(name) > 1:
             raise ValueError(f"{FLAG} has two distributions for {name}; write one of them")
     _check_values(space, experiment)
     return space

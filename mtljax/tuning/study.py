@@ -107,7 +107,7 @@ class Study:
         self._default = space.parameters_of(experiment)
         with writing_to(folder):
             (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with self.exclusive():
             try:
                 self._storage = self._open(storage or f"sqlite:///{folder / DATABASE}")
                 self._name = f"{experiment.name}-{self._identity()}"
@@ -169,9 +169,9 @@ class Study:
         return self._optuna.load_study(**options)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Context of one process at a time."""
-        lock = self._acquire("study", timeout=-1)
+    def exclusive(self, name: str = "study") -> Iterator[None]:
+        """Context that one process at a time is in; the others wait."""
+        lock = self._acquire(name, timeout=-1)
         try:
             yield
         finally:
@@ -197,7 +197,7 @@ class Study:
         It is one of a process that was killed, or a new one while there are fewer than `total`. The
         trial has its setting in `user_attrs`.
         """
-        with self._locked():
+        with self.exclusive():
             found = self._claim(total)
         if found is None:
             yield None

@@ -21,6 +21,7 @@ VERBS = {
     "train": Verb("train", "Train an experiment or resume its run (default verb)."),
     "compare": Verb("compare", "Compare baselines and methods over several seeds."),
     "front": Verb("compare", "Train the Pareto front of the tasks for several preferences."),
+    "search": Verb("search", "Search for the best settings of an experiment on validation."),
     "group": Verb("compare", "Find out which tasks to train together."),
     "merge": Verb("merge", "Merge single-task runs into one multi-task network, without training."),
     "evaluate": Verb("use_run", "Compute the metrics of a trained run on one split."),

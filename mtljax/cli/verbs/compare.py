@@ -106,7 +106,7 @@ def compare_verb(arguments: list[str]) -> int:
     from mtljax.comparison.compare import compare, show
 
     workdir = flags.workdir or Path("runs") / f"compare-{experiment.name}"
-    return _train_members(
+    return train_members(
         lambda: compare(experiment, workdir, **flags.options()), show, workdir, flags.quiet
     )
 
@@ -120,18 +120,18 @@ def front_verb(arguments: list[str]) -> int:
     from mtljax.pareto.front import front, show
 
     workdir = flags.workdir or Path("runs") / f"front-{experiment.name}"
-    return _train_members(
+    return train_members(
         lambda: front(experiment, workdir, **flags.options()), show, workdir, flags.quiet
     )
 
 
-def _train_members(
+def train_members(
     train: Callable[[], tuple[Any, Sequence[Any]]],
     show: Callable[[Any], None],
     workdir: Path,
     quiet: bool,
 ) -> int:
-    """Trains the runs of a comparison or front, shows the outcome, and returns the exit status."""
+    """Trains the runs of a comparison, front or search, and returns the exit status."""
     from mtljax import compilation
     from mtljax.training.stopping import Stopped
 
@@ -139,7 +139,9 @@ def _train_members(
     try:
         outcome, failures = train()
     except Stopped as stopped:
-        print("mtljax: stopped and saved; run the same command to resume", file=sys.stderr)
+        is_failure = stopped.status == 1  # else a signal
+        message = stopped if is_failure else "stopped and saved; run the same command to resume"
+        print(f"mtljax: {message}", file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
         print("mtljax: interrupted; run the same command to resume", file=sys.stderr)

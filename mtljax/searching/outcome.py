@@ -1,0 +1,160 @@
+"""Outcome of a search: its trials, the settings that were trained again, and the best of them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mtljax.comparison import statistics
+from mtljax.comparison.plan import Candidate
+from mtljax.comparison.results import (
+    compared_metrics,
+    merge_environments,
+    read_results,
+    test_metric,
+    validation_scores,
+)
+from mtljax.comparison.statistics import Estimate, Metric, estimate
+from mtljax.config import Experiment
+from mtljax.runs.result import RunResult
+from mtljax.runs.selection import LOSS
+from mtljax.tasks import MetricSpec
+from mtljax.tuning.space import Space
+from mtljax.tuning.study import TrialRecord
+
+DEFAULT = "default"
+"""Name of the setting of the experiment."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Setting that was trained with all seeds."""
+
+    candidate: Candidate
+    validation: Float[np.ndarray, " S"]
+    """Score of each seed on validation; NaN for a run that failed."""
+    test: Float[np.ndarray, "S K"]
+    """Test metrics of each seed; NaN where they were not read."""
+
+    @property
+    def name(self) -> str:
+        """Setting as text: `learning_rate=0.01, balancer=uw`."""
+        return self.candidate.settings
+
+    @property
+    def score(self) -> float:
+        """Mean validation score; infinite if a run failed."""
+        mean = float(np.mean(self.validation))
+        return math.inf if math.isnan(mean) else mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchOutcome:
+    """Outcome of a search."""
+
+    experiment: Experiment
+    """Experiment with the default setting."""
+    space: Space
+    trials: tuple[TrialRecord, ...]
+    importances: Mapping[str, float]
+    """Fraction of the variance of the scores by parameter; empty if it is unknown."""
+    metrics: tuple[Metric, ...]
+    seeds: tuple[int, ...]
+    default: Setting
+    finalists: tuple[Setting, ...]
+    """Other settings that were trained with all seeds, in the order of their trials' scores."""
+    environment: Mapping[str, str]
+    """Versions and devices of the runs."""
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The default setting and the others."""
+        return [self.default, *self.finalists]
+
+    @property
+    def best(self) -> Setting:
+        """Setting with the lowest mean validation score; the default among equal ones."""
+        return min(self.settings, key=lambda setting: setting.score)
+
+    @property
+    def is_improved(self) -> bool:
+        """True if a setting is better on validation than the default."""
+        return self.best is not self.default
+
+    @property
+    def criterion(self) -> str:
+        """Description of the score."""
+        select = self.experiment.select
+        if select == LOSS:
+            return "mean logarithm of the tasks' losses"
+        return f"{select}, where metrics of which more is better count as negative"
+
+    def spec(self, metric: Metric) -> MetricSpec:
+        """Label and number format of a metric."""
+        tasks = {task.name: task for task in self.experiment.tasks}
+        return tasks[metric.task].metric_spec(metric.name)
+
+    def count(self, state: str) -> int:
+        """Number of trials in a state."""
+        return sum(trial.state == state for trial in self.trials)
+
+    def difference(self, k: int) -> tuple[Estimate, float]:
+        """Test metric of the best setting minus that of the default, and the p value over seeds."""
+        best, default = self.best.test[:, k], self.default.test[:, k]
+        return estimate(best - default), statistics.paired_t_test(best, default)
+
+
+def collect(
+    experiment: Experiment,
+    space: Space,
+    trials: Sequence[TrialRecord],
+    importances: Mapping[str, float],
+    candidates: Sequence[Candidate],
+    seeds: Sequence[int],
+    workdir: Path,
+) -> SearchOutcome:
+    """Reads the results of the settings, and the test metrics of the default and the best.
+
+    Args:
+      candidates: The default setting, then the others.
+
+    Raises:
+      ValueError: A result is damaged.
+    """
+    metrics = compared_metrics(experiment)
+    read: list[RunResult] = []
+
+    def setting(candidate: Candidate) -> Setting:
+        results = read_results(candidate, seeds, workdir)
+        read.extend(results.values())
+        scores = dict(zip(results, validation_scores(candidate, results), strict=True))
+        return Setting(
+            candidate=candidate,
+            validation=np.array([scores.get(seed, np.nan) for seed in seeds], float),
+            test=np.full((len(seeds), len(metrics)), np.nan),
+        )
+
+    def with_test(setting: Setting) -> Setting:
+        for seed, result in read_results(setting.candidate, seeds, workdir).items():
+            values = [test_metric(metric, result) for metric in metrics]
+            setting.test[list(seeds).index(seed)] = values
+        return setting
+
+    default, *finalists = map(setting, candidates)
+    outcome = SearchOutcome(
+        experiment=experiment,
+        space=space,
+        trials=tuple(trials),
+        importances=importances,
+        metrics=metrics,
+        seeds=tuple(seeds),
+        default=default,
+        finalists=tuple(finalists),
+        environment=merge_environments(read),
+    )
+    for chosen in {id(s): s for s in (outcome.default, outcome.best)}.values():
+        with_test(chosen)
+    return outcome
