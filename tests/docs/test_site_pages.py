@@ -102,6 +102,31 @@ def test_labels_differ_in_dependence_but_gradients_do_not(run):
 
 
 @pytest.mark.full
+def test_a_trunk_helps_a_task_that_its_labels_contain_and_not_new_classes(run):
+    results = run(page_of("transfer"))["results"]
+    means = {
+        name: {setting: values.mean(1) for setting, values in settings.items()}
+        for name, settings in results.items()
+    }
+    new_digits, odd = means["digits 0-4, then 5-9"], means["class, then odd"]
+    assert (new_digits["the same, frozen"][2:] < new_digits["random weights"][2:] - 0.02).all()
+    assert (odd["the same, frozen"][2:] > odd["random weights"][2:]).all()
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.full
+def test_a_task_suffers_most_from_the_attack_on_its_loss(run):
+    results = run(page_of("safety"))["results"]
+    accuracy, error = (
+        {name: [pair[i] for pair in pairs] for name, pairs in results.items()} for i in (0, 1)
+    )
+    assert accuracy["digit"][0] > 95
+    assert accuracy["digit"][-2] < accuracy["both"][-2] < accuracy["value"][-2] < 80
+    assert error["value"][-1] > error["both"][-1] > error["digit"][-1] > 2
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("page", site_pages.with_cells("start"), ids=stem)
 def test_a_first_run_learns_and_draws_the_figures_that_are_shown(page, run):
     result = run(page)["result"]
