@@ -18,11 +18,11 @@ copyright = author
 version = release = mtljax.__version__
 language = "en"
 
-extensions = ["myst_nb", "mathml", "repository"]
+extensions = ["myst_nb", "accessibility", "mathml", "methods", "repository"]
 exclude_patterns = ["_ext"]
 suppress_warnings = ["toc.not_readable"]  # sections of the index without a page yet
 
-myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
 
@@ -44,6 +44,7 @@ html_theme = "furo"
 html_title = f"mtljax {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["filter.js"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": False}

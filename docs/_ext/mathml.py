@@ -11,13 +11,17 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 MACROS = {
-    r"\argmin": r"\operatorname{arg\,min}",
-    r"\argmax": r"\operatorname{arg\,max}",
+    r"\argmin": r"\operatorname*{arg min}",
+    r"\argmax": r"\operatorname*{arg max}",
     r"\dots": r"\ldots",
-    r"\Big": r"\big",
+    r"\big": r"\bigl",
+    r"\Big": r"\Bigl",
     r"\bm": r"\boldsymbol",
 }
 """Commands that docutils lacks, with a replacement."""
+GROUP = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+BELOW = re.compile(rf"\\operatorname\*{GROUP}_{GROUP}")
+"""Operator with what is written below it."""
 
 LOGGER = logging.getLogger(__name__)
 
@@ -25,7 +29,8 @@ LOGGER = logging.getLogger(__name__)
 def to_mathml(tex: str, as_block: bool = False) -> str:
     """Converts TeX to MathML; raises MathError for a command that docutils does not know."""
     text = re.sub(r"\\[A-Za-z]+", lambda found: MACROS.get(found[0], found[0]), tex)
-    return tex2mathml(text, as_block=as_block)
+    text = BELOW.sub(r"\\underset{\2}{\\operatorname{\1}}", text)
+    return tex2mathml(text.replace(r"\operatorname*", r"\operatorname"), as_block=as_block)
 
 
 def visit_math(translator: HTML5Translator, node: math) -> None:
