@@ -12,6 +12,7 @@ import docstring_parser
 from mtljax.balancing import BALANCERS, COMBINATORS
 from mtljax.balancing import describe as describe_balancer
 from mtljax.build import FUSION_HIDDEN
+from mtljax.comparison.engines import ENGINES
 from mtljax.config.files import experiment_folder, experiment_names
 from mtljax.data import AUGMENTATIONS, SOURCES
 from mtljax.data.sources import HIDDEN
@@ -52,6 +53,7 @@ DICTS = {
     "schedules": Kind(SCHEDULES, ("peak", "steps")),
     "exports": Kind(EXPORTS, ("model",)),
     "merges": Kind(MERGES),
+    "engines": Kind(ENGINES),
 }
 KINDS = ("experiments", *DICTS)
 

@@ -7,10 +7,11 @@ from mtljax.balancing import Balancer
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.cross_validation import cross_validation
+from mtljax.comparison.members import Failure, Together
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.results import collect
-from mtljax.comparison.running import Failure, Together, run_members
+from mtljax.comparison.running import run_members
 from mtljax.config import Experiment
 from mtljax.config.experiment import FusionFactory, as_text
 from mtljax.models.trunks import Trunk
@@ -32,6 +33,7 @@ def compare(
     merges: Sequence[str] = (),
     devices: int | None = None,
     together: Together = "auto",
+    engine: str = "local",
     quiet: bool = False,
 ) -> tuple[Comparison, list[Failure]]:
     """Trains single-task baselines and methods with several seeds, and compares them.
@@ -47,6 +49,8 @@ def compare(
       folds: Number of folds of a cross-validation; 0: the splits of the data.
       devices: Number of devices to use; None: all.
       together: Train the seeds of a method in one program; auto: where that is faster.
+      engine: Place where the runs are trained: this process, or an entry of
+        `mtljax.comparison.engines.ENGINES` with its arguments, such as `ray:gpus=1`.
       quiet: Show no progress.
 
     Returns:
@@ -71,8 +75,6 @@ def compare(
     )
     check_workdir(workdir, FOLDER, "comparison")
     validation = cross_validation(experiment, folds, methods) if folds else None
-    if validation is not None:
-        validation.write(workdir)
     numbers = range(experiment.seed, experiment.seed + seeds)
     failures = run_members(
         methods,
@@ -81,6 +83,7 @@ def compare(
         validation=validation,
         devices=devices,
         together=together,
+        engine=engine,
         quiet=quiet,
     )
     comparison = collect(experiment, methods, numbers, workdir, folds)

@@ -56,6 +56,11 @@ class CrossValidation:
             )
         return source
 
+    @staticmethod
+    def file(workdir: Path, total: int) -> Path:
+        """Returns the path of the table in the folder of a comparison."""
+        return workdir / f"folds-{total}.csv"
+
     def write(self, workdir: Path) -> None:
         """Writes the table, or checks that the folder has the same one.
 
@@ -63,7 +68,7 @@ class CrossValidation:
           ValueError: The folder has results of other folds.
         """
         (workdir / FOLDER).mkdir(parents=True, exist_ok=True)  # marks a comparison folder
-        file = workdir / f"folds-{self.total}.csv"
+        file = self.file(workdir, self.total)
         if file.exists():
             require_same_folds(str(workdir), read_text(file), self.table)
         else:

@@ -6,8 +6,8 @@ from pathlib import Path
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.figures import comparison_plots
+from mtljax.comparison.members import Failure
 from mtljax.comparison.outcome import Comparison
-from mtljax.comparison.running import Failure
 from mtljax.report.figures import figure_style, write_plots
 from mtljax.report.page import load_template, settings_text
 from mtljax.utils.files import write_text

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from mtljax.balancing import Balancer
 from mtljax.comparison.compare import check_workdir
+from mtljax.comparison.members import Failure, Together
 from mtljax.comparison.plan import FOLDER
-from mtljax.comparison.running import Failure, Together, run_members
+from mtljax.comparison.running import run_members
 from mtljax.config import Experiment
 from mtljax.config.balancers import balancer_from_text
 from mtljax.config.experiment import as_text

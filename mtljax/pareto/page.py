@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.comparison.running import Failure
+from mtljax.comparison.members import Failure
 from mtljax.pareto import table
 from mtljax.pareto.conclusions import conclusions
 from mtljax.pareto.figures import front_plots

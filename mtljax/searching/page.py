@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.comparison.running import Failure
+from mtljax.comparison.members import Failure
 from mtljax.report.figures import figure_style, write_plots
 from mtljax.report.page import load_template, settings_text
 from mtljax.searching.conclusions import conclusions, headers, rows

@@ -11,7 +11,7 @@ from scipy import stats
 from support.comparison import EXPERIMENT, SMALL, write_result
 from support.folders import make_folder
 
-from mtljax.comparison import running, statistics, table
+from mtljax.comparison import member_training, statistics, table
 from mtljax.comparison.compare import compare
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.cross_validation import cross_validation, labels_of
@@ -202,7 +202,7 @@ def test_an_interrupted_cross_validation_ends_as_if_nothing_had_happened(tmp_pat
     found, failures = compare(ONE_TASK, tmp_path / "whole", **ASKED)
     assert not failures
     assert found.folds == 2
-    train_group, calls = running.train_group, []
+    train_group, calls = member_training.train_group, []
 
     def interrupted(*arguments, **options):
         calls.append(arguments)
@@ -210,7 +210,7 @@ def test_an_interrupted_cross_validation_ends_as_if_nothing_had_happened(tmp_pat
             raise KeyboardInterrupt
         return train_group(*arguments, **options)
 
-    monkeypatch.setattr(running, "train_group", interrupted)
+    monkeypatch.setattr(member_training, "train_group", interrupted)
     folder = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
         compare(ONE_TASK, folder, **ASKED)

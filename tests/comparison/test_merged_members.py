@@ -6,7 +6,7 @@ import json
 import pytest
 from support.comparison import SMALL
 
-from mtljax.comparison import running
+from mtljax.comparison import member_training
 from mtljax.comparison.compare import compare
 from mtljax.comparison.plan import plan
 from mtljax.main import main
@@ -55,8 +55,8 @@ def test_a_merged_member_is_made_of_the_baselines_of_its_seed(compared):
 
 
 def test_finished_merged_members_are_not_repeated(compared, monkeypatch):
-    monkeypatch.setattr(running, "merge_runs", None)
-    monkeypatch.setattr(running, "train_group", None)
+    monkeypatch.setattr(member_training, "merge_runs", None)
+    monkeypatch.setattr(member_training, "train_group", None)
     outcome, failures = compare(SMALL, compared[2], **ASKED)
     assert not failures
     assert [row.values.tolist() for row in outcome.rows] == [
@@ -100,7 +100,7 @@ def test_a_merged_member_has_its_own_folder(tmp_path):
 
 def test_a_member_whose_baseline_failed_is_named(tmp_path, monkeypatch):
     folder = tmp_path / "compared"
-    monkeypatch.setattr(running, "_train", lambda part, programs, progress: [])
+    monkeypatch.setattr(member_training, "_train", lambda part, programs, progress: [])
     outcome, failures = compare(SMALL, folder, **{**ASKED, "seeds": 1, "merges": ["average"]})
     assert [failure.member for failure in failures] == ["merge average, seed 0"]
     assert "is not finished" in failures[0].reason

@@ -12,8 +12,8 @@ from support.comparison import EXPERIMENT, write_results
 from support.report import Page, is_drawn
 
 from mtljax.comparison.compare import write
+from mtljax.comparison.members import Failure
 from mtljax.comparison.results import collect
-from mtljax.comparison.running import Failure
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = '</script><b>it\'s & "broken"</b>'

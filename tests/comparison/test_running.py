@@ -8,8 +8,9 @@ import pytest
 from support.cli import without_announcements
 from support.comparison import SMALL as EXPERIMENT
 
-from mtljax.comparison import running
+from mtljax.comparison import member_training
 from mtljax.comparison.compare import compare
+from mtljax.comparison.members import Member
 from mtljax.main import main
 from mtljax.runs.checkpoints import Checkpoints
 from mtljax.training.loop import train, train_group
@@ -106,7 +107,7 @@ def test_seeds_are_spread_over_devices(tmp_path):
 
 def test_finished_members_are_not_run_again(folder, monkeypatch):
     before, said = results(folder), tables(folder)
-    monkeypatch.setattr(running, "train_group", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(member_training, "train_group", lambda *_, **__: 1 / 0)
     compare(EXPERIMENT, folder, **ASKED)
     assert results(folder) == before
     assert tables(folder) == said
@@ -159,11 +160,11 @@ def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
     saved = {0: (), 1: (10, 20), 2: (20, 30), 3: (20,), 4: (30,)}
     members = []
     for seed, steps in saved.items():
-        member = running.Member(None, None, seed, tmp_path / str(seed))
+        member = Member(None, None, seed, tmp_path / str(seed))
         for step in steps:
             (member.folder / "checkpoints" / str(step)).mkdir(parents=True)
         members.append(member)
-    seeds = lambda members: [[m.seed for m in part] for part in running.rounds(members)]
+    seeds = lambda members: [[m.seed for m in part] for part in member_training.rounds(members)]
     assert seeds(members[1:]) == [[1, 2, 3], [4]]
     assert seeds(members) == [[0, 1, 2, 3, 4]]  # one has to begin, so all do
 

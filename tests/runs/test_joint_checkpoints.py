@@ -11,7 +11,8 @@ import pyrage
 import pytest
 from support.comparison import SMALL as EXPERIMENT
 
-from mtljax.comparison import running
+from mtljax.comparison.member_training import rounds
+from mtljax.comparison.members import Member
 from mtljax.runs import joint_checkpoints
 from mtljax.runs.checkpoints import Checkpoints, state_to_arrays
 from mtljax.runs.encryption import parse_keys
@@ -134,10 +135,10 @@ def test_the_rest_is_finished_from_checkpoints_of_their_own(programs, undisturbe
 
 
 def test_members_that_have_a_joint_checkpoint_go_on_together(programs, tmp_path):
-    members = [running.Member(None, None, seed, tmp_path / str(seed)) for seed in SEEDS]
+    members = [Member(None, None, seed, tmp_path / str(seed)) for seed in SEEDS]
     with pytest.raises(KeyboardInterrupt):
         run(programs, tmp_path, die_at=15)
-    assert list(running.rounds(members)) == [members]
+    assert list(rounds(members)) == [members]
     assert joint_step(tmp_path / "0", SEEDS) == 10
     assert joint_step(tmp_path / "0", SEEDS[:2]) == 0
 

@@ -29,7 +29,7 @@ def write_result(folder, accuracy, mae, rmse, *, seed=0, validation=0.5, **more)
         "digit": {"loss": loss, "accuracy": accuracy},
         "value": {"loss": loss, "mae": mae, "rmse": rmse},
     }
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     result = {
         "experiment": "synthetic",
         "seed": seed,

@@ -39,6 +39,9 @@ class CompareFlags(ExperimentFlags):
     """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
     """Train all seeds of a method in one program; auto: if that is faster."""
+    engine: str = "local"
+    """Place where the runs are trained, with its arguments: local (this process), ray or slurm, as
+    in ray:cpus=4,gpus=1 or slurm:partition=gpu,gpus=1,minutes=240; see `list engines`."""
     quiet: bool = False
     """Print errors only."""
 

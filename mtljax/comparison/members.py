@@ -1,0 +1,84 @@
+"""Members of a comparison: its runs, and those of them that are finished."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mtljax.comparison.plan import Candidate, Method
+from mtljax.config import Experiment
+from mtljax.data.folds import Fold
+from mtljax.runs.folder import check_folder, read_result
+
+Together = Literal["auto", "yes", "no"]
+
+
+class Member(NamedTuple):
+    """One run of a comparison."""
+
+    method: Method
+    candidate: Candidate
+    seed: int
+    folder: Path
+    fold: Fold | None = None
+    parts: tuple[Path, ...] = ()
+    """Folders of the single-task runs to merge; empty for a run that is trained."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """Experiment of the run."""
+        return self.candidate.member(self.seed, self.fold)
+
+    @property
+    def setting(self) -> str:
+        """Method, candidate and fold, for messages."""
+        settings = f" ({self.candidate.settings})" if self.candidate.settings else ""
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"{self.method.name}{settings}{fold}"
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return f"{self.setting}, seed {self.seed}"
+
+
+class Failure(NamedTuple):
+    """Run that did not finish."""
+
+    member: str
+    reason: str
+
+
+def members_of(
+    methods: Sequence[Method], seeds: Sequence[int], workdir: Path, folds: Sequence[Fold | None]
+) -> list[Member]:
+    """Returns the members of all methods, fold by fold, in the order in which they train."""
+    return [
+        Member(
+            method,
+            candidate,
+            seed,
+            candidate.folder(workdir, seed, fold),
+            fold,
+            tuple(part.folder(workdir, seed, fold) for part in candidate.parts),
+        )
+        for fold in folds
+        for method in methods
+        for candidate in method.candidates
+        for seed in seeds
+    ]
+
+
+def is_finished(member: Member) -> bool:
+    """Returns True if a member has a result; a folder that cannot be used is not finished."""
+    try:
+        check_folder(member.folder, member.experiment)
+        return read_result(member.folder) is not None
+    except ValueError:
+        return False  # reported when it is trained
+
+
+def groups_of(members: Sequence[Member]) -> list[list[Member]]:
+    """Divides members into groups that the same program trains, in the same order."""
+    same = itertools.groupby(members, lambda member: (member.fold, member.candidate.program))
+    return [list(group) for _, group in same]

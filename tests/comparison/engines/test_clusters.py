@@ -1,0 +1,155 @@
+"""Comparisons on a Ray cluster and as jobs of submitit: the same tables as in one process."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.cli import SMALL, finish, start, wait_until
+from support.processes import descendants
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for workers in /proc")
+
+FLAGS = (
+    *("compare", *SMALL, "--log-every", "5", "--eval-every", "10", "--balancers"),
+    *("--devices", "1", "--quiet"),
+)
+CPUS = max(1, (os.cpu_count() or 1) // 2)
+ENGINES = {
+    "ray": (f"ray:cpus={CPUS},retries=30", "ray::train_task"),
+    "submitit": (f"slurm:executor=local,cpus={CPUS},retries=30", "submitit.core._submit"),
+}
+"""Two workers at a time, and the start of their command line."""
+PACKAGES = {"ray": "ray", "submitit": "submitit"}
+
+
+def flags(balancers, seeds, steps):
+    at = FLAGS.index("--balancers") + 1
+    return (*FLAGS[:at], *balancers, "--seeds", seeds, "--steps", steps, *FLAGS[at:])
+
+
+def results(folder):
+    files = {str(f.parent.relative_to(folder)): f for f in folder.glob("members/*/*/result.json")}
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
+
+
+def require_same(folder, other, count):
+    """The runs and tables are equal, to the last bit: the same programs on one thread or two."""
+    ours, theirs = results(folder), results(other)
+    assert len(ours) == count
+    assert ours.keys() == theirs.keys()
+    for run in ours:
+        for part in ("test", "validation", "best_step", "skipped", "parameters", "telemetry"):
+            assert ours[run][part] == theirs[run][part], (run, part)
+    for name in ("results.csv", "results.tex"):
+        assert (folder / name).read_text() == (other / name).read_text()
+
+
+def workers(process, name):
+    return [pid for pid, text in descendants(process.pid).items() if name in text]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A comparison of three runs, trained in one process."""
+    folder = tmp_path_factory.mktemp("local") / "compared"
+    arguments = (*flags(["pcgrad"], 1, 60), "--together", "no", "--workdir", folder)
+    assert finish(start(*arguments, cache=os.environ["MTLJAX_CACHE"])) == (0, "", "")
+    return folder
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
+    pytest.importorskip(PACKAGES[engine])
+    text, name = ENGINES[engine]
+    arguments = (*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", tmp_path)
+    process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
+    wait_until(lambda: list(tmp_path.glob("members/*/*/config.json")), process)
+    pids = workers(process, name)
+    assert pids
+    os.kill(pids[0], signal.SIGKILL)
+    assert finish(process) == (0, "", "")
+    require_same(tmp_path, small, 3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_signal_saves_all_runs_and_the_same_command_resumes(engine, number, tmp_path):
+    pytest.importorskip(PACKAGES[engine])
+    text, name = ENGINES[engine]
+    arguments = (*flags(["pcgrad"], 1, 200_000), "--engine", text, "--workdir", tmp_path)
+    process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
+    lines = lambda: [f for f in tmp_path.glob("members/*/*/metrics.jsonl") if f.stat().st_size]
+    wait_until(lambda: len(lines()) >= 2, process)
+    os.kill(process.pid, number)
+    status, out, err = finish(process, timeout=60)
+    assert (status, out) == (128 + number, "")
+    assert err.startswith("mtljax: ")
+    assert err.count("\n") == 1
+    assert "run the same command to resume" in err
+    for file in lines():
+        last = json.loads(file.read_text().splitlines()[-1])["step"]
+        saved = [int(p.name) for p in (file.parent / "checkpoints").iterdir() if p.name.isdecimal()]
+        assert max(saved) >= last  # the state of the signal, not of the last evaluation
+        assert not (file.parent / ".lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_18_runs_while_workers_are_killed_at_random(engine, tmp_path):
+    pytest.importorskip(PACKAGES[engine])
+    text, name = ENGINES[engine]
+    cache, chance, kills = os.environ["MTLJAX_CACHE"], np.random.default_rng(0), 0
+    arguments = flags(["ew", "uw", "pcgrad", "cagrad:c=0.4"], 3, 400)
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    local = (*arguments, "--together", "no", "--workdir", whole)
+    assert finish(start(*local, cache=cache)) == (0, "", "")
+    process = start(*arguments, "--engine", text, "--workdir", folder, cache=cache)
+    while process.poll() is None:
+        time.sleep(chance.uniform(0.5, 3))
+        pids = workers(process, name)
+        if kills < 20 and pids:
+            try:
+                os.kill(int(chance.choice(pids)), signal.SIGKILL)
+                kills += 1
+            except ProcessLookupError:
+                pass
+    assert finish(process) == (0, "", "")
+    assert kills >= 10
+    require_same(folder, whole, 18)
+
+
+BAD = {
+    "ray:cpus=0": "cpus must be >= 1, not 0",
+    "ray:address=nowhere": "address must be local, auto, HOST:6379 or ray://HOST:10001",
+    "ray:address=127.0.0.1:1": "no cluster at address 127.0.0.1:1: Connection refused",
+    "ray:address=ray://127.0.0.1:1": "no cluster at address ray://127.0.0.1:1: Connection refused",
+    "ray:address=auto": "no cluster is running on this machine; start one by `ray start --head`",
+    "ray:cpus=4096": "a run needs 4,096 CPUs and 0 GPUs, but the nodes have ",
+    "ray:gpus=64": "and 64 GPUs, but the nodes have ",
+    "slurm": "there is no sbatch here",
+    "slurm:executor=local,cpus=4096": "a run needs 4,096 CPUs, but this machine has ",
+}
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(t, marks=pytest.mark.full if "pus=" in t else ()) for t in BAD]
+)
+def test_an_engine_that_cannot_be_used_is_one_line_and_changes_nothing(text, tmp_path):
+    pytest.importorskip(PACKAGES["ray" if "ray" in text else "submitit"])
+    (tmp_path / "members").mkdir()
+    (tmp_path / "results.csv").write_text("of an earlier comparison")
+    arguments = (*flags(["ew"], 1, 5), "--engine", text, "--workdir", tmp_path)
+    environment = {"cache": os.environ["MTLJAX_CACHE"]}
+    status, out, err = finish(start(*arguments, **environment))
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert BAD[text] in err
+    assert [p.name for p in sorted(tmp_path.rglob("*"))] == ["members", "results.csv"]
+    assert Path(tmp_path / "results.csv").read_text() == "of an earlier comparison"
