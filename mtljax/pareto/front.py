@@ -33,6 +33,7 @@ def front(
     grid: Sequence[str] = (),
     devices: int | None = None,
     together: Together = "auto",
+    engine: str = "local",
     quiet: bool = False,
 ) -> tuple[FrontOutcome, list[Failure]]:
     """Trains the rays of Pareto fronts, linear scalarization and single-task baselines.
@@ -47,6 +48,7 @@ def front(
       seeds: Number of consecutive seeds.
       devices: Number of devices to use; None: all.
       together: Train all rays of a seed in one program; auto: where that is faster.
+      engine: Place where the networks are trained, as in `mtljax.compare`.
       quiet: Show no progress.
 
     Returns:
@@ -77,7 +79,13 @@ def front(
     check_workdir(workdir, FOLDER, "front")
     numbers = range(experiment.seed, experiment.seed + seeds)
     failures = run_members(
-        planned.methods, numbers, workdir, devices=devices, together=together, quiet=quiet
+        planned.methods,
+        numbers,
+        workdir,
+        devices=devices,
+        together=together,
+        engine=engine,
+        quiet=quiet,
     )
     outcome = collect(experiment, planned, numbers, workdir)
     write(outcome, failures, workdir)

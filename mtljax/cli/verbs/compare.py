@@ -76,6 +76,8 @@ class FrontFlags(ExperimentFlags):
     """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
     """Train all rays of a seed in one program; auto: if that is faster."""
+    engine: str = "local"
+    """Place where the networks are trained, as in compare; see `list engines`."""
     quiet: bool = False
     """Print errors only."""
 

@@ -24,7 +24,6 @@ ENGINES = {
     "submitit": (f"slurm:executor=local,cpus={CPUS},retries=30", "submitit.core._submit"),
 }
 """Two workers at a time, and the start of their command line."""
-PACKAGES = {"ray": "ray", "submitit": "submitit"}
 
 
 def flags(balancers, seeds, steps):
@@ -65,7 +64,7 @@ def small(tmp_path_factory):
 @pytest.mark.full
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
-    pytest.importorskip(PACKAGES[engine])
+    pytest.importorskip(engine)
     text, name = ENGINES[engine]
     arguments = (*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", tmp_path)
     process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
@@ -81,7 +80,7 @@ def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_signal_saves_all_runs_and_the_same_command_resumes(engine, number, tmp_path):
-    pytest.importorskip(PACKAGES[engine])
+    pytest.importorskip(engine)
     text, name = ENGINES[engine]
     arguments = (*flags(["pcgrad"], 1, 200_000), "--engine", text, "--workdir", tmp_path)
     process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
@@ -100,10 +99,16 @@ def test_a_signal_saves_all_runs_and_the_same_command_resumes(engine, number, tm
         assert not (file.parent / ".lock").exists()
 
 
+SIGNALS = {
+    "ray": (signal.SIGKILL, signal.SIGTERM),
+    "submitit": (signal.SIGKILL, signal.SIGUSR2),  # the latter is sent before the time limit
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_18_runs_while_workers_are_killed_at_random(engine, tmp_path):
-    pytest.importorskip(PACKAGES[engine])
+    pytest.importorskip(engine)
     text, name = ENGINES[engine]
     cache, chance, kills = os.environ["MTLJAX_CACHE"], np.random.default_rng(0), 0
     arguments = flags(["ew", "uw", "pcgrad", "cagrad:c=0.4"], 3, 400)
@@ -116,7 +121,7 @@ def test_18_runs_while_workers_are_killed_at_random(engine, tmp_path):
         pids = workers(process, name)
         if kills < 20 and pids:
             try:
-                os.kill(int(chance.choice(pids)), signal.SIGKILL)
+                os.kill(int(chance.choice(pids)), SIGNALS[engine][kills % 2])
                 kills += 1
             except ProcessLookupError:
                 pass
@@ -142,7 +147,7 @@ BAD = {
     "text", [pytest.param(t, marks=pytest.mark.full if "pus=" in t else ()) for t in BAD]
 )
 def test_an_engine_that_cannot_be_used_is_one_line_and_changes_nothing(text, tmp_path):
-    pytest.importorskip(PACKAGES["ray" if "ray" in text else "submitit"])
+    pytest.importorskip("ray" if "ray" in text else "submitit")
     (tmp_path / "members").mkdir()
     (tmp_path / "results.csv").write_text("of an earlier comparison")
     arguments = (*flags(["ew"], 1, 5), "--engine", text, "--workdir", tmp_path)

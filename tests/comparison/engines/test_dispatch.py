@@ -229,3 +229,17 @@ def test_own_balancers_and_classes_of_a_notebook_are_refused(tmp_path, monkeypat
     members_ = [m._replace(candidate=candidate) for m in members(work)[:1]]
     with pytest.raises(ValueError, match="class Digit of task 'digit' is defined in a notebook"):
         require_portable(work._replace(groups=[members_]), "slurm")
+
+
+def test_rays_that_learn_from_each_other_are_one_task_per_seed(tmp_path):
+    from mtljax.pareto.plan import plan as plan_front
+
+    planned = plan_front(SMALL, ["hypervolume", "epo"], 3)
+    tasks = tasks_of(make_work(tmp_path, methods=planned.methods))
+    sizes = {}
+    for task in tasks:
+        name = task.members[0].candidate.experiment.balancer.partition("@")[0].partition(":")[0]
+        sizes.setdefault(name, []).append(len(task.members))
+        assert len({member.seed for member in task.members}) == 1
+    assert sizes["hypervolume"] == [3, 3]
+    assert set(sizes["epo"]) == {1}
