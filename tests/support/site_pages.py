@@ -35,3 +35,8 @@ def run_cells(page: Path) -> dict:
     for index, cell in enumerate(cells(page)):
         exec(compile(cell, f"{page.name}, cell {index}", "exec"), namespace)
     return namespace
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The Python of a page that is no cell, in order."""
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
