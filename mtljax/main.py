@@ -8,12 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from mtljax.cli.arguments import asks_for_help, value_of
+from mtljax.cli.errors import explain
+from mtljax.cli.supervisor import is_needed, supervise
 from mtljax.cli.verbs import VERBS, run_verb
 from mtljax.utils.memory import collect_garbage_less_often, restart_with_allocator
-from mtljax.utils.text import shortened
 
-MAX_MESSAGE = 1000
-"""Maximum number of characters of an error message."""
 USAGE = """\
 usage: python -m mtljax.main [VERB] [FLAGS]
 
@@ -51,23 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run_verb(verb, arguments)
         finally:
             sys.stdout.flush()  # raises BrokenPipeError here instead of at interpreter exit
-    except ValueError as error:
-        if os.environ.get("MTLJAX_TRACEBACK"):
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error)
+        if explained is None:
             raise
-        print(f"mtljax: {shortened(str(error), MAX_MESSAGE)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mtljax: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader closed the pipe, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        if os.environ.get("MTLJAX_TRACEBACK") or error.strerror is None:
-            raise
-        place = "" if error.filename is None else f"{shortened(str(error.filename), 300)}: "
-        print(f"mtljax: {place}{error.strerror}", file=sys.stderr)
-        return 1
+        message, status = explained
+        if message:
+            print(f"mtljax: {message}", file=sys.stderr)
+        else:  # the reader closed the pipe, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status
 
 
 def _unknown_verb(verb: str) -> str:
@@ -82,4 +74,4 @@ def _unknown_verb(verb: str) -> str:
 
 if __name__ == "__main__":
     restart_with_allocator("mtljax.main")
-    sys.exit(main())
+    sys.exit(supervise(sys.argv[1:]) if is_needed(sys.argv[1:]) else main())

@@ -22,6 +22,7 @@ from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 from mtljax.tasks.metric import SplitMetrics, TaskMetrics
+from mtljax.utils.peers import mark
 from mtljax.utils.tree import num_examples
 
 MAX_PREDICTION_BYTES = 2**30
@@ -75,7 +76,9 @@ class Evaluator:
         rows = placement.local_rows(batch_size)
 
         def batches() -> Iterator[PyTree]:
-            return (placement.shard(batch) for batch in padded_batches(split, batch_size, rows))
+            for batch in padded_batches(split, batch_size, rows):
+                mark()
+                yield placement.shard(batch)
 
         resident = list(batches()) if keep_on_device else []
         self._split, self._size, self._resident = split, len(split), resident

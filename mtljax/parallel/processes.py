@@ -1,19 +1,27 @@
 """Start of several processes that train together, and agreement among them."""
 
+import math
+
 import jax
 import numpy as np
 
+from mtljax.utils.peers import HEARTBEAT, SLACK, mark
 from mtljax.utils.text import first_line
 
 
 def start(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout: float = 300.0,
 ) -> None:
     """Joins the other processes, if any; call it before anything else uses a device.
 
     Args:
       coordinator: `host:port` of process 0, or `auto` on a cluster; None: a single process.
       num_processes, process_id: None if the cluster (Slurm, a TPU pod) defines them.
+      timeout: Seconds to wait for the other processes, at the start and for heartbeats.
 
     Raises:
       ValueError: The arguments contradict each other, or the processes cannot connect.
@@ -26,7 +34,13 @@ def start(
         _check_processes(coordinator, num_processes, process_id)
     try:
         address = None if coordinator == "auto" else coordinator
-        jax.distributed.initialize(address, num_processes, process_id)
+        jax.distributed.initialize(
+            address,
+            num_processes,
+            process_id,
+            initialization_timeout=math.ceil(timeout),
+            heartbeat_timeout_seconds=math.ceil(min(timeout, HEARTBEAT)) + SLACK,
+        )
     except (ValueError, RuntimeError) as error:
         if coordinator == "auto":
             raise ValueError(
@@ -50,11 +64,12 @@ def _check_processes(coordinator: str, num_processes: int | None, process_id: in
         raise ValueError(f"--process-id must be in {rule}, not {process_id}")
 
 
-def same_everywhere(value: bool, what: str) -> bool:
+def same_everywhere(value: int, what: str) -> int:
     """Returns `value`; raises ValueError if processes disagree on it, `what` in the message."""
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import process_allgather
 
+        mark()
         if len(set(process_allgather(np.asarray(value)).tolist())) > 1:
             hint = "give them one --workdir that all can see"
             raise ValueError(f"the processes do not agree on {what}: {hint}")

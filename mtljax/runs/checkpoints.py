@@ -10,7 +10,7 @@ import numpy as np
 
 from mtljax.runs.encrypted_store import AgeStore, encrypted_steps
 from mtljax.runs.encryption import Keys
-from mtljax.runs.orbax_store import OrbaxStore
+from mtljax.runs.orbax_store import REPLACED, OrbaxStore
 from mtljax.step.state import TrainState
 from mtljax.utils.tree import flatten, unflatten
 
@@ -148,5 +148,5 @@ def arrays_to_state(arrays: Mapping[str, jax.Array], template: TrainState) -> Tr
 def saved_steps(workdir: Path) -> list[int]:
     """Returns the steps with complete checkpoints, from the file names."""
     folder = workdir / FOLDER
-    plain = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-    return sorted(plain + encrypted_steps(folder))
+    names = {path.name.removesuffix(REPLACED) for path in folder.glob("*")}
+    return sorted([*(int(name) for name in names if name.isdecimal()), *encrypted_steps(folder)])

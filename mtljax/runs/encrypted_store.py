@@ -68,7 +68,7 @@ class AgeStore:
         self._written = self._writer.submit(self._write, step, data, surplus)
 
     def _write(self, step: int, data: bytes, surplus: set[int]) -> None:
-        write_encrypted(self.path(step), data, self._keys)
+        write_bytes(self.path(step), self._keys.encrypt(data), sync=True)
         for old in surplus:
             self.path(old).unlink(missing_ok=True)
 

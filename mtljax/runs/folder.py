@@ -37,13 +37,21 @@ from mtljax.config.task_classes import require_not_executing
 from mtljax.data.resolve import complete
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.input_spec import REMEDY, ImageSpec, check_folds, read_object, write_input
-from mtljax.runs.lock import LOCK, writing_to
+from mtljax.runs.lock import LOCK, lock_folder, writing_to
 from mtljax.runs.records import LogRecord, record_from_json
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_text
-from mtljax.utils.files import PART, json_text, nan_for_null, null_for_nan, write_json, write_text
-from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.files import (
+    PART,
+    append_text,
+    json_text,
+    nan_for_null,
+    null_for_nan,
+    write_json,
+    write_text,
+)
+from mtljax.utils.locks import release_lock
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import as_tuples, flatten_json
@@ -175,12 +183,15 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         self._lock: filelock.BaseFileLock | None = None
         if not writes:
             return
-        with writing_to(path):
+        with writing_to(path), contextlib.ExitStack() as stack:
             path.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_folder(path)
+            stack.callback(self.__exit__)
+            check_folder(path, experiment)  # another run may have started it meanwhile
             if not (path / CONFIG).exists():
                 write_json(path / CONFIG, run_config(experiment))
             trust_code(experiment)
-            self._lock = acquire_lock(path / LOCK)
+            stack.pop_all()
 
     def __exit__(self, *_: Any) -> None:
         if self._lock is not None:
@@ -190,7 +201,8 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         """Writes input.json; raises ValueError if the folder holds a run with other folds."""
         check_folds(self.path, spec.folds)
         if self._writes:
-            write_input(self.path, spec)
+            with writing_to(self.path):
+                write_input(self.path, spec)
 
     def history(self) -> list[LogRecord]:
         """Returns the records of metrics.jsonl, without a line that a crash has cut off."""
@@ -203,13 +215,13 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
             lines = [
                 line for line, record in _read_lines(self.path / METRICS) if record.step <= step
             ]
-            write_text(self.path / METRICS, "".join(lines))
+            with writing_to(self.path):
+                write_text(self.path / METRICS, "".join(lines))
 
     def append(self, record: LogRecord) -> None:
         """Adds a record to metrics.jsonl."""
         if self._writes:
-            with (self.path / METRICS).open("a") as file:
-                file.write(json_text(record.to_json()))
+            append_text(self.path / METRICS, json_text(record.to_json()))
 
     def finish(self, result: RunResult) -> None:
         """Writes result.json."""

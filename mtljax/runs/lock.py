@@ -5,9 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import jax
+
+from mtljax.utils.locks import acquire_lock
 
 LOCK = ".lock"
 """File in the run folder; it remains if the process that holds it is killed."""
+
+SECONDS = 10.0
+"""Seconds to wait for the lock of a run of several processes: one of them may be about to end."""
+
+
+def lock_folder(path: Path) -> filelock.BaseFileLock | None:
+    """Locks a run folder as `acquire_lock` does."""
+    return acquire_lock(path / LOCK, SECONDS if jax.process_count() > 1 else 0)
 
 
 @contextlib.contextmanager

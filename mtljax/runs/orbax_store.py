@@ -1,8 +1,11 @@
 """Checkpoint store backed by orbax: named arrays per step, the latest and the best."""
 
 import contextlib
+import errno
 import logging
 import math
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +17,9 @@ from jax.sharding import Sharding
 
 from mtljax.utils.bounded_reading import check_bytes, check_files, stored_bytes
 from mtljax.utils.text import first_line
+
+REPLACED = ".replaced"
+"""Suffix of the folder of a checkpoint while another one of the same step is written."""
 
 
 class OpenCheckpoint(NamedTuple):
@@ -32,8 +38,9 @@ class OrbaxStore:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised as well
         self._ocp, self._folder = ocp, folder
+        self._replaced: Path | None = None
         best = preservation_policy.BestN(n=1, get_metric_fn=lambda m: m["score"], reverse=True)
         policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(1), best])
         options = ocp.CheckpointManagerOptions(
@@ -47,6 +54,8 @@ class OrbaxStore:
         handlers = ocp.StandardCheckpointHandler()
         with _one_line(folder, "move that folder away to start again"):
             check_files(folder)
+            if not read_only:
+                self._restore_replaced()
             self._manager = ocp.CheckpointManager(
                 folder.absolute(), item_handlers=handlers, options=options
             )
@@ -59,9 +68,32 @@ class OrbaxStore:
         # Fetched together: orbax takes milliseconds per array on a device. Copied: on CPU,
         # `device_get` may return memory of the device, which the next step overwrites.
         arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
-        if step == self._manager.latest_step():
-            self._manager.delete(step)
-        self._manager.save(step, args=self._ocp.args.StandardSave(arrays), metrics={"score": score})
+        with _writing(self._folder):
+            if self._replaced is not None:
+                self.wait()
+            if step == self._manager.latest_step():
+                self._set_aside(step)
+            saved = self._ocp.args.StandardSave(arrays)
+            self._manager.save(step, args=saved, metrics={"score": score})
+
+    def _set_aside(self, step: int) -> None:
+        """Renames a checkpoint, which is deleted when its replacement is complete."""
+        self.wait()
+        path = self._folder / str(step)
+        self._replaced = path.with_name(path.name + REPLACED)
+        if jax.process_index() == 0:
+            path.rename(self._replaced)
+        self._ocp.multihost.sync_global_processes(f"mtljax:set_aside:{step}")
+        self._manager.reload()
+
+    def _restore_replaced(self) -> None:
+        """Restores a checkpoint whose replacement was not completed."""
+        for old in self._folder.glob(f"*{REPLACED}") if jax.process_index() == 0 else ():
+            path = old.with_name(old.name.removesuffix(REPLACED))
+            if path.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(path)
 
     def steps(self) -> list[int]:
         """Returns the steps with complete checkpoints."""
@@ -96,8 +128,12 @@ class OrbaxStore:
         self._manager.delete(step)
 
     def wait(self) -> None:
-        """Waits until pending checkpoints are written."""
-        self._manager.wait_until_finished()
+        """Waits until pending checkpoints are written; raises OSError if that failed."""
+        with _writing(self._folder):
+            self._manager.wait_until_finished()
+        if self._replaced is not None and jax.process_index() == 0:
+            shutil.rmtree(self._replaced)
+        self._replaced = None
 
     def close(self) -> None:
         self.wait()
@@ -105,24 +141,44 @@ class OrbaxStore:
 
 
 @contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns the errors of orbax and tensorstore on a full disk and the like into an OSError."""
+    try:
+        with _ignoring_abandoned():
+            yield
+    except Exception as error:
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(folder)) from None
+        raise
+
+
+@contextlib.contextmanager
 def _one_line(
     path: Path, remedy: str = "delete that folder to resume from an earlier one, if any"
 ) -> Iterator[None]:
     """Turns the errors of orbax and tensorstore into a ValueError with one line."""
-    before = sys.unraisablehook  # replaced before an error, which other threads may raise first
-    if before is not _ignore_abandoned_reads:
-        _ignore_abandoned_reads.report, sys.unraisablehook = before, _ignore_abandoned_reads
     try:
-        yield
+        with _ignoring_abandoned():
+            yield
     except Exception as error:
         raise ValueError(f"checkpoint {path} is damaged; {remedy} ({first_line(error)})") from None
+
+
+@contextlib.contextmanager
+def _ignoring_abandoned() -> Iterator[None]:
+    """Sets the hook below; it stays after an error, which other threads may raise later."""
+    before = sys.unraisablehook
+    if before is not _ignore_abandoned:
+        _ignore_abandoned.report, sys.unraisablehook = before, _ignore_abandoned
+    yield
     sys.unraisablehook = before
 
 
-class _IgnoreAbandonedReads:
-    """Hook for unraisable errors that ignores abandoned reads of a damaged checkpoint.
+class _IgnoreAbandoned:
+    """Hook for unraisable errors that ignores abandoned reads and writes of a failed checkpoint.
 
-    Pending reads find their event loop closed, in threads of tensorstore, or are never resumed,
+    Pending ones find their event loop closed, in threads of tensorstore, or are never resumed,
     and would print tracebacks when they are collected.
     """
 
@@ -135,4 +191,4 @@ class _IgnoreAbandonedReads:
             self.report(unraisable)
 
 
-_ignore_abandoned_reads = _IgnoreAbandonedReads()
+_ignore_abandoned = _IgnoreAbandoned()

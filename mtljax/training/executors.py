@@ -22,6 +22,7 @@ from mtljax.parallel import Placement
 from mtljax.step.state import TrainState
 from mtljax.training.pace import Pace, Part
 from mtljax.training.stopping import StopSignal
+from mtljax.utils.peers import mark
 from mtljax.utils.terminal import phase
 
 StepResult = tuple[TrainState, PyTree]
@@ -148,6 +149,7 @@ class DeviceDataProgram:
             began = time.perf_counter()
             size = self._pace.size(count - done) if self.loops else 1
             sizes = (np.int32(size),) if self.loops else ()
+            mark()
             # The device finds the batch of a step by its number in the state.
             state, logs = self._compiled(state, *arguments, *sizes)
             self.placement.sync_on_virtual_cpus(logs)
@@ -239,8 +241,9 @@ class HostDataExecutor:
         program = self.program
         program.compile(state, self.batch(start), stop)
         while len(parts) < count and not program.pace.must_stop(stop, count - len(parts)):
-            began = time.perf_counter()
-            state, log = program(state, self.batch(start))
+            began, batch = time.perf_counter(), self.batch(start)
+            mark()
+            state, log = program(state, batch)
             self._next = self._fetch()  # while the device computes
             program.placement.sync_on_virtual_cpus(log)
             parts.append(Part(log))

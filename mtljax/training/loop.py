@@ -204,12 +204,15 @@ def take_all_steps(
     experiment = experiments[0]
     seeds = [experiment.seed for experiment in experiments]
     step, cost = resume_step(workdirs, seeds), Cost()
+    parallel.same_everywhere(step, "the step to resume from")
     # The initial weights are read before anything is written.
     messages = [f"resuming from step {step}"] if step else programs.setup.initial.report
     messages = [*map(str, programs.setup.source.notes), *programs.setup.derived, *messages]
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
         group = RunGroup(experiments, workdirs, programs, stack, start_time=start_time)
+        if resume_step(workdirs, seeds) != step:  # before the folders were locked
+            raise ValueError(f"another run has just written to {workdirs[0]}; start this one again")
         state = group.start(step, trackers=trackers, quiet=quiet)
         messages += microbatch_warnings(experiment, state)
         for message in () if quiet else messages:
@@ -218,6 +221,8 @@ def take_all_steps(
         every = telemetry_interval(experiment)
         measure = programs.telemetry if every else None
         try:
+            if jax.process_count() > 1 and stop.is_received():  # during the set-up
+                raise Interrupted
             if step and is_evaluated_at(experiment, step) and group.lacks_evaluation(step):
                 state = group.save(step, state, evaluate=True, stop=stop)
             observe(group)

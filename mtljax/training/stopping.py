@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
+from mtljax.utils.peers import mark
+
 LARGE_WEIGHT = 1e10
 """A weight of this size makes the gradient overflow."""
 
@@ -87,6 +89,7 @@ class StopSignal:
             return self._is_received
         from jax.experimental.multihost_utils import process_allgather
 
+        mark()
         return bool(np.any(process_allgather(np.asarray(self._is_received))))
 
     @contextlib.contextmanager
@@ -107,12 +110,27 @@ class StopSignal:
             self._may_interrupt = False
 
 
+_outer: StopSignal | None = None
+"""Record of the `stop_signal` that is active, if any."""
+
+
 @contextlib.contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Records SIGTERM instead of ending the process, so that the loop can save."""
+    """Records SIGTERM instead of ending the process, so that the loop can save.
+
+    Inside another such context, its record is used.
+    """
+    global _outer
+    if _outer is not None:
+        yield _outer
+        return
     stop = StopSignal()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
             previous = signal.signal(signal.SIGTERM, lambda number, frame: stop.receive())
             stack.callback(signal.signal, signal.SIGTERM, previous)
-        yield stop
+        _outer = stop
+        try:
+            yield stop
+        finally:
+            _outer = None

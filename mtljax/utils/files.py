@@ -1,9 +1,10 @@
 """Atomic writing of files, and strict JSON: NaN and infinity are written as null."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,39 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Writes a file atomically; if `sync`, also waits until it is on the disk."""
     part = path.with_name(path.name + PART)
     part.unlink(missing_ok=True)
-    with part.open("xb") as file:  # never through a link that somebody put there
-        file.write(data)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with _naming(path), part.open("xb") as file:  # never through a link that somebody put there
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
     os.replace(part, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically."""
     write_bytes(path, text.encode())
+
+
+def append_text(path: Path, text: str) -> None:
+    """Appends to a UTF-8 text file."""
+    with _naming(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Adds the path to an OSError without one, as a full disk raises."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -148,6 +148,7 @@ BAD_VALUES = {
     "--coordinator localhost": "--coordinator must be HOST:PORT of process 0",
     "--coordinator localhost:1": "needs --num-processes N and --process-id I too",
     "--coordinator a:1 --num-processes 2 --process-id 2": "--process-id must be in 0..1 with ",
+    "--timeout-minutes 0": "--timeout-minutes must be > 0, not 0",
     "--coordinator a:99999 --num-processes 2 --process-id 0": "--coordinator must be HOST:PORT",
 }
 

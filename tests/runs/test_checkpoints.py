@@ -1,12 +1,15 @@
 """Checkpoints: what is kept, what comes back, and what is refused."""
 
+import os
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyrage
 import pytest
 
-from mtljax.runs.checkpoints import Checkpoints
+from mtljax.runs.checkpoints import Checkpoints, saved_steps
 from mtljax.runs.encryption import parse_keys
 from mtljax.step.state import TrainState
 
@@ -168,3 +171,67 @@ def test_foreign_files_are_not_taken_for_checkpoints(tmp_path, keys):
     checkpoints.save(at_step(10), 0.0)
     checkpoints.close()
     assert names(tmp_path) == {"notes", "readme.txt", "10"}
+
+
+def test_a_checkpoint_is_replaced_by_another_of_its_step(tmp_path, keys):
+    checkpoints = Checkpoints(tmp_path, keys=keys)
+    checkpoints.save(at_step(10), 3.0)
+    checkpoints.save(at_step(10).replace(skipped=jnp.int32(7)), 1.0)
+    checkpoints.close()
+    assert names(tmp_path) == {"10"}
+    again = Checkpoints(tmp_path, keys=keys)
+    assert (again.latest(), int(again.restore(10, at_step(0)).skipped)) == (10, 7)
+    again.close()
+
+
+def test_a_checkpoint_is_there_while_it_is_replaced(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(at_step(5), 1.0)
+    checkpoints.save(at_step(10), 3.0)
+    checkpoints.wait()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._store._manager, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(at_step(10), 2.0)
+    assert saved_steps(tmp_path) == [5, 10]
+    again = Checkpoints(tmp_path)
+    assert (again.latest(), again.best()) == (10, 5)
+    assert bits(again.restore(10, at_step(0))) == bits(at_step(10))
+    again.close()
+    assert names(tmp_path) == {"5", "10"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).returncode:
+        pytest.skip("only root can mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(small_disk, keys, capfd):
+    checkpoints = Checkpoints(small_disk, keys=keys)
+    checkpoints.save(at_step(10), 3.0)
+    checkpoints.wait()
+    left = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize
+    (small_disk / "other").write_bytes(b"x" * (left - 16384))
+
+    def save():
+        checkpoints.save(at_step(20), 1.0)
+        checkpoints.wait()
+
+    with pytest.raises(OSError, match="No space left on device"):
+        save()
+    assert saved_steps(small_disk) == [10]
+    (small_disk / "other").unlink()
+    again = Checkpoints(small_disk, keys=keys)
+    assert bits(again.restore(10, at_step(0))) == bits(at_step(10))
+    again.close()
+    assert capfd.readouterr().err == ""

@@ -37,6 +37,8 @@ class TrainFlags(ExperimentFlags):
     """Number of processes that train together."""
     process_id: int | None = None
     """Index of this process, from 0."""
+    timeout_minutes: float = 10.0
+    """Minutes after which processes end if another one does not answer or makes no progress."""
 
 
 def train_verb(arguments: list[str]) -> int:
@@ -47,9 +49,21 @@ def train_verb(arguments: list[str]) -> int:
     if not flags.quiet and not flags.process_id:
         print(f"experiment {experiment.name}, {count(experiment.steps, 'step')}", flush=True)
 
+    from mtljax.cli.distributed import run_joined
+
+    return run_joined(
+        lambda: _train(flags, experiment),
+        flags.coordinator,
+        flags.num_processes,
+        flags.process_id,
+        timeout_minutes=flags.timeout_minutes,
+    )
+
+
+def _train(flags: TrainFlags, experiment: "Experiment") -> int:
     import jax
 
-    from mtljax import compilation, parallel
+    from mtljax import compilation
     from mtljax.runs.checkpoints import saved_steps
     from mtljax.runs.folder import default_workdir
     from mtljax.runs.signing import verify
@@ -57,13 +71,13 @@ def train_verb(arguments: list[str]) -> int:
     from mtljax.training.stopping import Stopped
     from mtljax.transfer import locate
 
-    parallel.start(flags.coordinator, flags.num_processes, flags.process_id)
     compilation.use_compile_cache()
     workdir = flags.workdir or default_workdir(experiment)
     if flags.verify is not None and saved_steps(workdir):
         verify(workdir, flags.verify)
     elif flags.verify is not None and experiment.init is not None:
         verify(locate(experiment.init), flags.verify)
+    resumes = f"--workdir {workdir} resumes from the last checkpoint"
     try:
         train(
             experiment,
@@ -78,11 +92,12 @@ def train_verb(arguments: list[str]) -> int:
         print(f"mtljax: {stopped}", file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
-        print(
-            f"mtljax: interrupted; --workdir {workdir} resumes from the last checkpoint",
-            file=sys.stderr,
-        )
+        print(f"mtljax: interrupted; {resumes}", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, for example
+        if error.strerror is None:
+            raise
+        raise OSError(error.errno, f"{error.strerror}; {resumes}", error.filename) from error
     if not flags.quiet and jax.process_index() == 0:
         print(f"report: {workdir / 'report.html'}")
     return 0

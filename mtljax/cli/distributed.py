@@ -1,0 +1,78 @@
+"""Start and end of one process of a distributed run."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from mtljax.cli.errors import explain
+from mtljax.utils import peers
+from mtljax.utils.text import first_line
+
+DAY = 24 * 3600 * 1000
+"""Milliseconds; whoever waits longer than `--timeout-minutes` is ended by the watch."""
+
+
+def run_joined(
+    run: Callable[[], int],
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    timeout_minutes: float,
+) -> int:
+    """Calls `run` as one process of a distributed run, if any, and returns its exit status.
+
+    If another process is lost, this one ends with status `peers.LOST`. If this one fails, it ends
+    at once, without waiting for the others as JAX would, and the others end with its status.
+    SIGTERM is recorded from the beginning, so that all processes stop at the same step.
+
+    Raises:
+      ValueError: The processes cannot connect.
+    """
+    import jax
+
+    from mtljax import parallel
+    from mtljax.training.stopping import stop_signal
+
+    if not timeout_minutes > 0:
+        raise ValueError(f"--timeout-minutes must be > 0, not {timeout_minutes:g}")
+    parallel.start(coordinator, num_processes, process_id, timeout=60 * timeout_minutes)
+    if jax.process_count() == 1:
+        return run()
+    from jax._src.distributed import global_state  # the public API has no store of keys and values
+
+    client: Any = global_state.client
+    watch = peers.Watch(
+        client, jax.process_index(), jax.process_count(), timeout=60 * timeout_minutes
+    )
+    watch.start()
+    try:
+        with stop_signal():
+            status = run()
+    except Exception as error:
+        _end(watch, error)
+    except KeyboardInterrupt:
+        status = 130
+    if status == 130:
+        watch.fail(status, "interrupted")
+    peers.mark()
+    client.wait_at_barrier("mtljax/end", DAY)
+    watch.stop()
+    jax.distributed.shutdown()
+    return status
+
+
+def _end(watch: peers.Watch, error: Exception) -> NoReturn:
+    """Ends this process because of an error, and the others with the same status."""
+    import jax
+
+    explained = explain(error)
+    if explained is not None:
+        message, status = explained
+        print(f"mtljax: {message}", file=sys.stderr, flush=True)
+        watch.fail(status, message)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        watch.expect_loss()  # ends the process if another one is lost
+    traceback.print_exception(error)
+    watch.fail(1, first_line(error))
