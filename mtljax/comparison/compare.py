@@ -7,6 +7,7 @@ from mtljax.balancing import Balancer
 from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.cross_validation import cross_validation
+from mtljax.comparison.engines import make_engine
 from mtljax.comparison.members import Failure, Together
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import FOLDER, plan
@@ -15,7 +16,7 @@ from mtljax.comparison.running import run_members
 from mtljax.config import Experiment
 from mtljax.config.experiment import FusionFactory, as_text
 from mtljax.models.trunks import Trunk
-from mtljax.utils.files import PART, write_text
+from mtljax.utils.files import PART, require_local, write_text
 from mtljax.utils.terminal import console, print_line
 
 
@@ -63,7 +64,7 @@ def compare(
     seeds = (1 if folds else 5) if seeds is None else seeds
     if seeds < 1:
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
-    workdir = Path(workdir)
+    workdir, place = Path(workdir), make_engine(engine)
     methods = plan(
         experiment,
         balancers=[as_text("balancer", balancer) for balancer in balancers],
@@ -83,7 +84,7 @@ def compare(
         validation=validation,
         devices=devices,
         together=together,
-        engine=engine,
+        engine=place,
         quiet=quiet,
     )
     comparison = collect(experiment, methods, numbers, workdir, folds)
@@ -104,10 +105,11 @@ TABLES = {"comparison": "results.csv", "front": "hypervolume.csv", "search": "tr
 
 
 def check_workdir(path: Path, marker: str, kind: str) -> None:
-    """Raises ValueError unless a folder is missing, empty, or has the subfolder `marker`.
+    """Raises ValueError unless a local folder is missing, empty, or has the subfolder `marker`.
 
     `kind` names, for the message, the kind of folder that contains the marker.
     """
+    require_local(path)
     for other, table_of_other in TABLES.items():
         if other != kind and (path / table_of_other).exists():
             raise ValueError(f"{path} is a {other} folder, not a {kind}; choose another --workdir")

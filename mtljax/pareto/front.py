@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mtljax.balancing import Balancer
 from mtljax.comparison.compare import check_workdir
+from mtljax.comparison.engines import make_engine
 from mtljax.comparison.members import Failure, Together
 from mtljax.comparison.plan import FOLDER
 from mtljax.comparison.running import run_members
@@ -60,7 +61,7 @@ def front(
     """
     if seeds < 1:
         raise ValueError(f"--seeds must be >= 1, not {seeds}")
-    workdir = Path(workdir)
+    workdir, place = Path(workdir), make_engine(engine)
     methods = [as_text("balancer", balancer) for balancer in method]
     coupled = [text for text in methods if balancer_from_text(text).couples]
     if coupled and together == "no":
@@ -84,7 +85,7 @@ def front(
         workdir,
         devices=devices,
         together=together,
-        engine=engine,
+        engine=place,
         quiet=quiet,
     )
     outcome = collect(experiment, planned, numbers, workdir)

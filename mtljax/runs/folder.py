@@ -48,6 +48,7 @@ from mtljax.utils.files import (
     json_text,
     nan_for_null,
     null_for_nan,
+    require_local,
     write_json,
     write_text,
 )
@@ -90,10 +91,11 @@ def check_folder(
       The result of that run, if the folder holds one.
 
     Raises:
-      ValueError: The path is not a folder, holds another experiment or other files, is damaged, or
-        contains a link that leads out of it; or the experiment cannot be recorded.
+      ValueError: The path is a URL or not a folder, holds another experiment or other files, is
+        damaged, or contains a link that leads out of it; or the experiment cannot be recorded.
     """
     require_not_executing()
+    require_local(path)
     config = path / CONFIG
     to_json(experiment)  # checks that it can be recorded
     if path.exists() and not path.is_dir():
