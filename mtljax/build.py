@@ -31,6 +31,7 @@ from mtljax.models.conditioning import make_conditioning
 from mtljax.models.fusion import Fusion
 from mtljax.models.layer_depth import is_in_part
 from mtljax.optim.optimizers import make_optimizer
+from mtljax.parallel import Constraints
 from mtljax.step.attacks import Attack, make_attack
 from mtljax.step.distillation import DISTILLATIONS, Distillation, DistillationLoss
 from mtljax.step.preferences import require_prefers
@@ -253,6 +254,7 @@ def train_step(
     parts: Parts,
     axis_name: str | None = None,
     distill: Distillation | None = None,
+    constraints: Constraints = Constraints(),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepLogs]]:
     """Makes the experiment's train step; see `make_train_step`."""
     return make_train_step(
@@ -271,6 +273,7 @@ def train_step(
         jacobian=experiment.jacobian,
         attack=parts.attack,
         distill=distill,
+        constraints=constraints,
         **freeze_options(experiment),
     )
 

@@ -272,8 +272,9 @@ def gramian(jacobian: PyTree[Float[Array, "T ..."]]) -> Float[Array, "T T"]:
     """J J^T summed over the leaves, in full float32 on every backend."""
     total = jnp.zeros((), jnp.float32)
     for leaf in jax.tree.leaves(jacobian):
-        rows = leaf.reshape(leaf.shape[0], -1).astype(jnp.float32)
-        total = total + jnp.matmul(rows, rows.T, precision="highest")
+        # Not as a matrix: the reshape would gather rows that are sharded along an inner axis.
+        rows, axes = leaf.astype(jnp.float32), tuple(range(1, leaf.ndim))
+        total = total + jnp.tensordot(rows, rows, axes=(axes, axes), precision="highest")
     return total
 
 

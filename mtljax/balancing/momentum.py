@@ -145,9 +145,9 @@ def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present = signals.present
         squares = jax.tree.map(lambda s, g: s + g**2, state["squares"], signals.jacobian)
-        flat = lambda x: x.reshape(x.shape[0], -1)
+        total = lambda x: x.sum(tuple(range(1, x.ndim)))
         parts = jax.tree.map(
-            lambda g, s: (flat(g) ** 2 / jnp.sqrt(flat(s) + 1e-7)).sum(1), signals.jacobian, squares
+            lambda g, s: total(g**2 / jnp.sqrt(s + 1e-7)), signals.jacobian, squares
         )
         excess = sum(jax.tree.leaves(parts))
         learning = present & (state["seen"] >= max(warmup, 1))

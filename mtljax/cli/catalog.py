@@ -23,6 +23,7 @@ from mtljax.models.conditioning import CONDITIONINGS
 from mtljax.models.conditioning import HIDDEN as CONDITIONING_HIDDEN
 from mtljax.optim.optimizers import NON_LITERAL_ARGUMENTS, OPTIMIZERS
 from mtljax.optim.schedules import SCHEDULES
+from mtljax.parallel import SHARDINGS
 from mtljax.step.attacks import ATTACKS
 from mtljax.step.distillation import DISTILLATIONS
 from mtljax.tasks import TASKS
@@ -51,6 +52,7 @@ DICTS = {
     "augmentations": Kind(AUGMENTATIONS, ("tasks",)),
     "optimizers": Kind(OPTIMIZERS, ("learning_rate", *NON_LITERAL_ARGUMENTS)),
     "schedules": Kind(SCHEDULES, ("peak", "steps")),
+    "shardings": Kind(SHARDINGS),
     "exports": Kind(EXPORTS, ("model",)),
     "merges": Kind(MERGES),
     "engines": Kind(ENGINES),

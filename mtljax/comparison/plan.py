@@ -34,7 +34,7 @@ ADDED_FIELDS = frozenset(
         *("positive_weights", "uncertain", "no_class"),
         *("mirror", "order"),
         *("unit", "Depth.ignore", "max_value"),
-        "condition",
+        *("condition", "sharding"),
     }
 )
 """Fields, of all classes or of one, that version 0.1.0 did not have."""

@@ -133,7 +133,7 @@ class Experiment:
     less memory and one more backward pass."""
     pullback: Literal["auto", "vmap", "loop"] | int = "auto"
     """Computation of the task gradients: all at once (vmap), one at a time (loop), or N at a time.
-    auto: the fastest in benchmarks on the backend."""
+    auto: the fastest in benchmarks on the backend; one at a time on several devices."""
     heads: Literal["auto", "own", "weighted"] = "auto"
     """Gradient for the heads: that of the task's loss (own) or of the weighted loss (weighted).
     auto: as in the balancer's paper."""
@@ -161,6 +161,9 @@ class Experiment:
     """Decay of the parameters' moving average, which is then evaluated. none: no average."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Computation type of the model; parameters and losses stay float32."""
+    sharding: str = "replicated"
+    """Placement of parameters, optimizer state and task gradients on several devices: replicated,
+    or fsdp, which shards them; see `list shardings`."""
     max_skipped: int = 10
     """Consecutive updates with non-finite values after which training stops."""
 

@@ -17,7 +17,7 @@ from mtljax.config import Experiment
 from mtljax.data.base import Split, place_of
 from mtljax.data.pipeline import padded_batches
 from mtljax.evaluation.predictions import Predictions
-from mtljax.parallel import Placement
+from mtljax.parallel import Placement, to_host
 from mtljax.step.eval_step import measure, predict
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
@@ -52,7 +52,10 @@ class Evaluator:
         """
         self.tasks, self._placement, self._batch_size = tasks, placement, batch_size
 
+        gather = placement.constraints.gather
+
         def run(state: TrainState, batch: PyTree) -> tuple[PyTree, PyTree]:
+            state = state.replace(params=gather(state.params), ema=gather(state.ema))
             batch = batch if change is None else change(state, batch)
             outputs = predict(model, state, batch["image"])
             results = measure(tasks, outputs, batch), outputs
@@ -128,9 +131,7 @@ class Evaluator:
         """Iterates over the predictions, batch by batch."""
         start = 0
         for batch in self._batches():
-            batch, outputs = jax.device_get(
-                jax.tree.map(_gather, (batch, self._run(state, batch)[1]))
-            )
+            batch, outputs = to_host((batch, self._run(state, batch)[1]))
             count = min(num_examples(batch["image"]), self._size - start)
             batch, outputs = jax.tree.map(lambda x, n=count: x[:n], (batch, outputs))
             yield Predictions(batch["image"], outputs, batch["labels"], batch["present"])
@@ -152,14 +153,14 @@ class Evaluator:
             start = 0
             for batch in self._batches():
                 metric_state, outputs = self._run(state, batch)
-                present = jax.device_get(jax.tree.map(_gather, batch["present"]))
+                present = to_host(batch["present"])
                 for name in labeled:
                     labeled[name] += int(present[name].sum())
                 rows = self._sample(max_examples, batch, outputs) if rows is None else rows
                 stop = start + len(present[next(iter(labeled))])
                 chosen = rows[(start <= rows) & (rows < stop)] - start
                 if len(chosen):
-                    host = jax.device_get(jax.tree.map(_gather, (batch, outputs)))
+                    host = to_host((batch, outputs))
                     recorded.append(jax.tree.map(lambda x, at=chosen: x[at], host))
                 start = stop
                 yield metric_state
@@ -204,14 +205,6 @@ def make_evaluator(
         keep_on_device=change is None and keeps_on_device(experiment, split),
         change=change,
     )
-
-
-def _gather(x: jax.Array) -> jax.Array:
-    if x.is_fully_addressable:
-        return x
-    from jax.experimental.multihost_utils import process_allgather
-
-    return process_allgather(x, tiled=True)
 
 
 def compute_metrics(tasks: Sequence[Task], states: Iterable[PyTree]) -> SplitMetrics:

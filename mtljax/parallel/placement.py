@@ -1,25 +1,50 @@
 """Mesh of devices, and the placement of states and batches on it.
 
-The step is written for one device. Its state is replicated and its batch sharded over all devices
-of all processes (data parallelism); `jax.jit` inserts the communication.
+The step is written for one device. Its batch is sharded over all devices of all processes (data
+parallelism), its state replicated or sharded too (see `shardings`); `jax.jit` inserts the
+communication.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-AXIS = "batch"
-"""Name of the mesh axis."""
+from mtljax.parallel.shardings import (
+    BATCH_AXIS,
+    MODEL_AXIS,
+    Constraints,
+    ParameterSharding,
+    Replicated,
+    make_constraints,
+    make_sharding,
+    state_shardings,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """One-dimensional device mesh, with its replicated and its data-parallel sharding."""
+    """Device mesh, with the shardings of states and batches on it."""
 
     mesh: Mesh
+    sharding: ParameterSharding = Replicated()
+
+    @property
+    def is_replicated(self) -> bool:
+        """True if every device has the entire state."""
+        return isinstance(self.sharding, Replicated) or self.mesh.size == 1
+
+    @property
+    def constraints(self) -> Constraints:
+        """Placement of parameters inside a step; see `make_train_step`."""
+        return make_constraints(self.mesh, self.sharding)
+
+    def of_state(self, state: Any) -> Any:
+        """Returns the sharding of each array of a `TrainState`, which may consist of shapes."""
+        return state_shardings(state, state.params, self.mesh, self.sharding)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -28,8 +53,8 @@ class Placement:
 
     @property
     def batched(self) -> NamedSharding:
-        """Sharding of arrays whose first axis, the batch, is sharded over the mesh."""
-        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+        """Sharding of arrays whose first axis, the batch, is sharded over the data axis."""
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Replicates arrays, of which every process has the global value, on every device."""
@@ -62,12 +87,17 @@ class Placement:
         return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
 
-def place(batch_size: int, devices: int | None = None) -> Placement:
+def place(batch_size: int, devices: int | None = None, sharding: str = "replicated") -> Placement:
     """Creates a mesh of `devices` devices, or of all, for global batches of `batch_size`.
 
+    Args:
+      sharding: Sharding of the parameters, one of `SHARDINGS` with its arguments.
+
     Raises:
-      ValueError: There are too few devices, or the batch cannot be sharded evenly.
+      ValueError: There are too few devices, the batch cannot be sharded evenly, or the sharding is
+        unknown.
     """
+    rule = make_sharding(sharding)
     available = jax.devices()
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
@@ -77,11 +107,20 @@ def place(batch_size: int, devices: int | None = None) -> Placement:
         raise ValueError(f"--devices {count} is not possible: there is {describe()}; {advice}")
     if jax.process_count() > 1 and count != len(available):
         raise ValueError("with several processes, all devices are used: leave out --devices")
-    if batch_size % count:
-        fault = f"a batch of {batch_size} cannot be sharded evenly over {count} devices"
-        raise ValueError(f"{fault}; make data.batch_size a multiple of {count}")
-    mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
-    return Placement(mesh)
+    groups, rest = divmod(count, rule.model)
+    if rest:
+        fault = f"model={rule.model} does not divide the {count} devices"
+        raise ValueError(f"sharding {sharding!r}: {fault}; choose a divisor, or other --devices")
+    if batch_size % groups:
+        over = f"{groups} devices" if rule.model == 1 else f"{groups} groups of devices"
+        fault = f"a batch of {batch_size} cannot be sharded evenly over {over}"
+        raise ValueError(f"{fault}; make data.batch_size a multiple of {groups}")
+    axes = {BATCH_AXIS: groups} | ({MODEL_AXIS: rule.model} if rule.model > 1 else {})
+    types = (AxisType.Auto,) * len(axes)
+    mesh = jax.make_mesh(
+        tuple(axes.values()), tuple(axes), axis_types=types, devices=available[:count]
+    )
+    return Placement(mesh, rule)
 
 
 def describe(count: int | None = None) -> str:

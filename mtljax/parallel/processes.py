@@ -1,9 +1,11 @@
 """Start of several processes that train together, and agreement among them."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from mtljax.utils.peers import HEARTBEAT, SLACK, mark
 from mtljax.utils.text import first_line
@@ -74,3 +76,21 @@ def same_everywhere(value: int, what: str) -> int:
             hint = "give them one --workdir that all can see"
             raise ValueError(f"the processes do not agree on {what}: {hint}")
     return value
+
+
+def is_on_host(x: Any) -> bool:
+    """Returns True if this process can read all of an array."""
+    return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
+
+
+def to_host(tree: PyTree) -> PyTree[np.ndarray]:
+    """Returns the values of arrays, also of those that are sharded over several processes.
+
+    All processes must call it, with the same arrays.
+    """
+    if all(map(is_on_host, jax.tree.leaves(tree))):
+        return jax.device_get(tree)
+    from jax.experimental.multihost_utils import process_allgather
+
+    gather = lambda x: x if is_on_host(x) else process_allgather(x, tiled=True)
+    return jax.device_get(jax.tree.map(gather, tree))

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
+from mtljax.parallel import to_host
 from mtljax.runs.encryption import Keys
 from mtljax.runs.orbax_store import OpenCheckpoint
 from mtljax.utils.bounded_reading import check_bytes, stored_bytes
@@ -61,10 +62,11 @@ class AgeStore:
         self._scores[step] = score
         surplus = self._steps - {max(self._steps), self.best()}
         self._steps -= surplus
+        arrays = to_host(dict(arrays))  # from all processes
         if jax.process_index() > 0:
             return
         # Copied now: the next step may overwrite the memory of these arrays.
-        data = pack({**jax.device_get(dict(arrays)), SCORE: np.asarray(score, np.float64)})
+        data = pack({**arrays, SCORE: np.asarray(score, np.float64)})
         self._written = self._writer.submit(self._write, step, data, surplus)
 
     def _write(self, step: int, data: bytes, surplus: set[int]) -> None:

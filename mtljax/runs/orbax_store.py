@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
+from mtljax.parallel import is_on_host
 from mtljax.utils.bounded_reading import check_bytes, check_files, stored_bytes
 from mtljax.utils.text import first_line
 
@@ -65,9 +67,12 @@ class OrbaxStore:
 
         A lower score is better.
         """
-        # Fetched together: orbax takes milliseconds per array on a device. Copied: on CPU,
-        # `device_get` may return memory of the device, which the next step overwrites.
-        arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
+        if all(map(is_on_host, arrays.values())):
+            # Fetched together: orbax takes milliseconds per array on a device. Copied: on CPU,
+            # `device_get` may return memory of the device, which the next step overwrites.
+            arrays = jax.tree.map(np.array, jax.device_get(dict(arrays)))
+        else:  # every process writes its shards
+            arrays = _copy(dict(arrays))
         with _writing(self._folder):
             if self._replaced is not None:
                 self.wait()
@@ -138,6 +143,9 @@ class OrbaxStore:
     def close(self) -> None:
         self.wait()
         self._manager.close()
+
+
+_copy = jax.jit(lambda arrays: jax.tree.map(jnp.copy, arrays))
 
 
 @contextlib.contextmanager

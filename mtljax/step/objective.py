@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from mtljax.models.batch_statistics import frozen_statistics
 from mtljax.models.multitask import FEATURES, without_pooling
 from mtljax.models.partition import PERTURBATIONS, REPRESENTATION, Flat, join
+from mtljax.parallel import Constraints
 from mtljax.step.axis import Axis
 from mtljax.step.distillation import Distillation, TaskOutput
 from mtljax.tasks.base import Task
@@ -54,6 +55,10 @@ class Gradients(NamedTuple):
     specific: Flat
     representation: PyTree
 
+    def placed(self, place: Callable[[Flat], Flat]) -> "Gradients":
+        """Returns a copy with the gradients of parameters placed by a function."""
+        return self._replace(shared=place(self.shared), specific=place(self.specific))
+
 
 class TaskLosses(NamedTuple):
     """Losses of one batch in R rows."""
@@ -83,6 +88,8 @@ class Forward(NamedTuple):
     pullback_rows: Callable[[int, int], Gradients]
     """`(start, stop)`: gradient of each of sums[start:stop], with rows as the first axis; modules
     that only other rows depend on are not visited."""
+    devices: int
+    """Devices that the batch is sharded over, under `jit`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +103,7 @@ class Objective:
       axis: Axis over which the batch is sharded.
       freeze_statistics: Batch normalization works as in evaluation.
       distillation: Teachers, whose distances are added to the losses.
+      constraints: Placement of sharded parameters.
       frozen: Parameters that no gradient is taken of.
       teachers: Variables of the teachers.
     """
@@ -108,6 +116,7 @@ class Objective:
     axis: Axis = Axis()
     freeze_statistics: bool = False
     distillation: Distillation | None = None
+    constraints: Constraints = Constraints()
     frozen: Flat = dataclasses.field(default_factory=dict, compare=False)
     teachers: Sequence[PyTree] = dataclasses.field(default=(), compare=False)
 
@@ -129,7 +138,8 @@ class Objective:
         model_state, batch, key = inputs
         mutable = _mutable(model_state)
         tree = join(*params, self.frozen)
-        variables = {"params": _cast(tree, self.dtype), **model_state}
+        # Cast first: half the bytes to gather in bfloat16.
+        variables = {"params": self.constraints.gather(_cast(tree, self.dtype)), **model_state}
         if jax.tree.leaves(perturbation):
             variables[PERTURBATIONS] = perturbation
             mutable.append(REPRESENTATION)
@@ -166,17 +176,23 @@ class Objective:
 
         def pullback(cotangents: Float[Array, " R"], representation: PyTree = None) -> Gradients:
             if representation is None:
-                return transpose(lambda *tangents: push(*tangents)[0], list(cotangents))
-            return transpose(push, (list(cotangents), representation))
+                gradients = transpose(lambda *tangents: push(*tangents)[0], list(cotangents))
+            else:
+                gradients = transpose(push, (list(cotangents), representation))
+            return gradients.placed(self.constraints.shard)
 
         def pullback_rows(start: int, stop: int) -> Gradients:
             rows = lambda *tangents: push(*tangents)[0][start:stop]
             if stop == start + 1:
                 row = transpose(rows, [jnp.ones(())])
-                return jax.tree.map(lambda x: x[None], row)
-            return jax.vmap(lambda row: transpose(rows, list(row)))(jnp.eye(stop - start))
+                gradients = jax.tree.map(lambda x: x[None], row)
+            else:
+                eye = jnp.eye(stop - start)
+                gradients = jax.vmap(lambda row: transpose(rows, list(row)))(eye)
+            return gradients.placed(self.constraints.shard_rows)
 
-        return Forward(jnp.stack(sums), counts, new_state, pullback, pullback_rows)
+        devices = self.constraints.devices
+        return Forward(jnp.stack(sums), counts, new_state, pullback, pullback_rows, devices)
 
     def representation_zeros(
         self, params: PyTree, model_state: ModelState, image: PyTree
@@ -242,21 +258,25 @@ def task_gradients(
     if isinstance(pullback, int):
         size = pullback
     else:
-        size = {"auto": rows_per_pullback(count, level), "vmap": count, "loop": 1}[pullback]
+        size = {"auto": rows_per_pullback(count, level, forward.devices), "vmap": count, "loop": 1}[
+            pullback
+        ]
     starts = range(0, count, size)
     chunks = [forward.pullback_rows(start, min(start + size, count)) for start in starts]
     rows = [x.shared if level == "parameters" else x.representation for x in chunks]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
 
 
-def rows_per_pullback(rows: int, level: Level) -> int:
+def rows_per_pullback(rows: int, level: Level, devices: int = 1) -> int:
     """Returns the number of rows of the Jacobian to compute at once.
 
     One row of gradients of the representation visits its own head only. For parameters, one row at
-    a time is fastest on CPU (see `benchmarks/pullback.py`): its arrays fit into the cache.
-    Accelerators compute all rows at once.
+    a time is fastest on CPU (see `benchmarks/pullback.py`): its arrays fit into the cache. A single
+    accelerator computes all rows at once. On several, this would make XLA gather the gradients of
+    all maps of convolutions, since it cannot partition the grouped convolutions of several rows.
     """
-    return 1 if level == "features" or jax.default_backend() == "cpu" else rows
+    is_single = level == "features" or jax.default_backend() == "cpu" or devices > 1
+    return 1 if is_single else rows
 
 
 def label_counts(

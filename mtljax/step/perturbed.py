@@ -54,6 +54,7 @@ def perturbed_signals(
         rows, rows_of_heads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
     else:
         rows, rows_of_heads = jax.lax.map(lambda x: gradient_of(*x), (jnp.arange(len(tasks)), keys))
+    rows = objective.constraints.shard_rows(rows)
     rows, specific = psum((rows, jax.tree.map(lambda x: x.sum(0), rows_of_heads)))
     measured = BatchSignals(forward.sums, forward.counts, rows=rows, specific=specific)
     return measured, forward.model_state
@@ -93,7 +94,7 @@ def _ascent(gradient: Flat, noise: Flat, sign: Float[Array, ""], beta: float) ->
     """Mixture of the mean gradient and the task's estimated one, which has its norm per array."""
 
     def mix(gradient: Array, noise: Array) -> Array:
-        length = jnp.linalg.norm(gradient.ravel()) / jnp.linalg.norm(noise.ravel())
+        length = optax.tree.norm(gradient) / optax.tree.norm(noise)
         return (1 - beta) * gradient + beta * sign * length * noise
 
     return jax.tree.map(mix, gradient, noise)

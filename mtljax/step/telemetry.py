@@ -20,6 +20,7 @@ from mtljax.balancing.base import TINY, gramian
 from mtljax.models.attention import forward_mode
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, partition
+from mtljax.parallel import Constraints
 from mtljax.step.distillation import Distillation
 from mtljax.step.objective import Forward, Inputs, Objective, task_gradients
 from mtljax.step.state import Batch, TrainState, example_keys, step_keys
@@ -66,10 +67,16 @@ def make_probe(
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
     distill: Distillation | None = None,
+    constraints: Constraints = Constraints(),
 ) -> Probe:
     """Returns `probe(state, batch) -> ProbePoint`; for the arguments see `make_train_step`."""
     objective = Objective(
-        model, tuple(tasks), dtype=dtype, freeze_statistics=freeze_statistics, distillation=distill
+        model,
+        tuple(tasks),
+        dtype=dtype,
+        freeze_statistics=freeze_statistics,
+        distillation=distill,
+        constraints=constraints,
     )
 
     def probe(state: TrainState, batch: Batch) -> ProbePoint:

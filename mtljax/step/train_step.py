@@ -23,6 +23,7 @@ from mtljax.models.batch_statistics import warmed_up_statistics
 from mtljax.models.conditioning import Conditioning
 from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, join, partition
+from mtljax.parallel import Constraints
 from mtljax.step.attacks import Attack, attack_batch
 from mtljax.step.axis import Axis
 from mtljax.step.balanced_gradient import BalancedGradient, BalancerOutput, GradientOptions, Heads
@@ -71,6 +72,7 @@ def make_train_step(
     freeze: Sequence[str] = (),
     freeze_statistics: bool = False,
     distill: Distillation | None = None,
+    constraints: Constraints = Constraints(),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepLogs]]:
     """Makes `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
 
@@ -104,6 +106,7 @@ def make_train_step(
         no gradient, and stages below all trainable ones cost no backward pass.
       freeze_statistics: Keep the statistics of batch normalization and use them as in evaluation.
       distill: Teachers, whose distances are added to the losses; needs a state created with them.
+      constraints: Placement of sharded parameters under `jit` over a mesh: `Placement.constraints`.
 
     Raises:
       ValueError: The options contradict each other, see `check_options`, or the balancer does not
@@ -111,7 +114,7 @@ def make_train_step(
     """
     options = check_options(balancer, level, heads, microbatches, pullback, jacobian)
     settings = tuple(tasks), options.level, balancer.samples, dtype, Axis(axis_name)
-    objective = Objective(model, *settings, freeze_statistics, distill)
+    objective = Objective(model, *settings, freeze_statistics, distill, constraints)
     gradient = BalancedGradient(objective, balancer, options)
     step = _TrainStep(gradient, optimizer, ema_decay, augment, attack, tuple(freeze))
     conditioning: Conditioning | None = getattr(model, "conditioning", None)
@@ -192,7 +195,8 @@ class _TrainStep:
         parts, microbatches = partition(trainable), self.gradient.options.microbatches
         with warmed_up_statistics(state.step - state.skipped, microbatches=microbatches):
             parts, balanced, model_state = balanced_gradient(parts, state, batch, keys)
-        gradient, before = join(*parts), join(trainable)
+        gradient = self.gradient.objective.constraints.shard(join(*parts))
+        before = join(trainable)
         norm = optax.tree.norm(gradient)
 
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, before)

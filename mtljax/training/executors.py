@@ -77,6 +77,7 @@ class DeviceDataProgram:
         *,
         stacked: bool = False,
         axis_name: str | None = None,
+        state_sharding: PyTree = None,
     ):
         """Initializes the program; it is compiled at its first use.
 
@@ -86,6 +87,7 @@ class DeviceDataProgram:
           chunk: Largest number of steps per call.
           stacked: True if several runs train side by side.
           axis_name: Name of the axis of runs, for balancers that read the losses of all.
+          state_sharding: Sharding of the state, or of each of its arrays; None: by `stacked`.
         """
         self.data, self.placement, self.chunk, self.stacked = data, placement, chunk, stacked
 
@@ -116,7 +118,9 @@ class DeviceDataProgram:
             empty = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), shapes)
             return jax.lax.fori_loop(0, count, body, (state, empty))
 
-        outputs = (placement.batched if stacked else placement.replicated, None)
+        if state_sharding is None:
+            state_sharding = placement.batched if stacked else placement.replicated
+        outputs = (state_sharding, None if stacked else placement.replicated)
         self._one = jax.jit(one, donate_argnums=0, out_shardings=outputs)
         self._many = jax.jit(many, donate_argnums=0, out_shardings=outputs)
         self._gather = jax.jit(
@@ -202,9 +206,10 @@ class DeviceDataExecutor:
 class HostDataProgram:
     """Compiled single step over batches from the host."""
 
-    def __init__(self, step: Step, placement: Placement):
+    def __init__(self, step: Step, placement: Placement, state_sharding: PyTree = None):
         self.placement = placement
-        outputs = (placement.replicated, None)
+        places = placement.replicated if state_sharding is None else state_sharding
+        outputs = (places, placement.replicated)
         self._step = jax.jit(step, donate_argnums=0, out_shardings=outputs)
         self._compiled: Any = None
         self.cost = Cost()

@@ -93,7 +93,8 @@ def train(
     trackers = Trackers(tensorboard, mlflow)
     trackers.check()
     if load is not None:
-        parallel.place(experiment.data.batch_size, devices)  # checks the devices, before the data
+        # Checks the devices, before the data is read.
+        parallel.place(experiment.data.batch_size, devices, experiment.sharding)
         with announcements(not quiet), phase(f"reading {experiment.data.source}"):
             source = load(experiment)
     with announcements(not quiet):

@@ -50,16 +50,23 @@ class Programs:
         self.setup = setup
         self._create = jax.jit(
             setup.new_state,
-            out_shardings=setup.placement.replicated,
+            out_shardings=setup.state_sharding,
             compiler_options=compiler_options(use="once"),
         )
         # Without compiler options, which JAX accepts on the outermost `jit` only.
-        self._step = jax.jit(train_step(setup.experiment, setup.parts, distill=setup.distillation))
+        self._step = jax.jit(
+            train_step(
+                setup.experiment,
+                setup.parts,
+                distill=setup.distillation,
+                constraints=setup.placement.constraints,
+            )
+        )
         try:
             state = self._create.eval_shape(jax.random.key(0), {}).replace(teachers=setup.teachers)
             batch = setup.batch_shapes()
             self._traced = self._step.trace(
-                _shapes(state, setup.placement.replicated), _shapes(batch, setup.placement.batched)
+                _shapes(state, setup.state_sharding), _shapes(batch, setup.placement.batched)
             )
         except (TypeError, IndexError, KeyError, AttributeError) as error:
             reason = f"the parts of this experiment do not fit together: {first_line(error)}"
@@ -96,6 +103,11 @@ class Programs:
         batch_size = experiment.data.batch_size
         sampler = functools.partial(pipeline.BatchSampler, size=len(split), batch_size=batch_size)
         samplers = [sampler(seed=seed) for seed in seeds]
+        if len(seeds) > 1 and not self.setup.placement.is_replicated:
+            raise ValueError(
+                f"--sharding {experiment.sharding} trains one network at a time: leave out "
+                "--together yes, or use --sharding replicated"
+            )
         if keeps_on_device(experiment, split):
             program = self._device_data_program(len(seeds), rays=len(set(seeds)) < len(seeds))
             return DeviceDataExecutor(program, samplers)
@@ -117,13 +129,19 @@ class Programs:
             chunk = self.setup.experiment.log_every
             axis_name = AXIS if rays else None
             self._device_data[runs, rays] = DeviceDataProgram(
-                self._step, data, placement, chunk, stacked=runs > 1, axis_name=axis_name
+                self._step,
+                data,
+                placement,
+                chunk,
+                stacked=runs > 1,
+                axis_name=axis_name,
+                state_sharding=None if runs > 1 else self.setup.state_sharding,
             )
         return self._device_data[runs, rays]
 
     @functools.cached_property
     def _host_data_program(self) -> HostDataProgram:
-        return HostDataProgram(self._step, self.setup.placement)
+        return HostDataProgram(self._step, self.setup.placement, self.setup.state_sharding)
 
     def observe_scores(self, state: TrainState, scores: Sequence[float]) -> TrainState:
         """Returns the state after an evaluation with these scores, for the plateau schedule."""
@@ -182,7 +200,8 @@ class Programs:
         one program for all is faster.
         """
         setup = self.setup
-        if jax.process_count() > 1 or not keeps_on_device(setup.experiment, setup.source.train):
+        is_single = jax.process_count() > 1 or not setup.placement.is_replicated
+        if is_single or not keeps_on_device(setup.experiment, setup.source.train):
             return False
         return jax.default_backend() != "cpu" or not uses(CONVOLUTIONS, self._traced.jaxpr)
 
@@ -204,10 +223,10 @@ class Programs:
         return jax.device_put(_unstack(state), self.setup.placement.replicated)
 
 
-def _shapes(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree[jax.ShapeDtypeStruct]:
-    """Returns shapes with a sharding, without which a trace is not found again."""
-    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding)
-    return jax.tree.map(shape, tree)
+def _shapes(tree: PyTree, shardings: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
+    """Returns shapes with shardings, without which a trace is not found again."""
+    shape = lambda x, place: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=place)
+    return jax.tree.map(shape, tree, jax.tree.broadcast(shardings, tree))
 
 
 class CompiledMeasure:

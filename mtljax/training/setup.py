@@ -52,7 +52,7 @@ class Setup:
         init = self.experiment.init
         if init is None:
             return transfer.NO_INITIAL
-        shapes = jax.eval_shape(self.new_state, jax.random.key(0), {})
+        shapes = self.state_shapes
         return transfer.match(
             transfer.read(transfer.locate(init))._replace(source=init),
             self.parts.model,
@@ -88,6 +88,19 @@ class Setup:
         )
         return state.replace(teachers=())
 
+    @functools.cached_property
+    def state_shapes(self) -> TrainState:
+        """Shapes and dtypes of a state, without teachers."""
+        return jax.eval_shape(self.new_state, jax.random.key(0), {})
+
+    @functools.cached_property
+    def state_sharding(self) -> PyTree[jax.sharding.Sharding]:
+        """Sharding of the state of one run: one for all of its arrays, or one for each."""
+        placement = self.placement
+        if placement.is_replicated:
+            return placement.replicated
+        return placement.of_state(self.state_shapes).replace(teachers=placement.replicated)
+
     def batch_shapes(self) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a training batch, from the first example."""
         size = self.experiment.data.batch_size
@@ -104,6 +117,7 @@ class Setup:
             augment=self.parts.augment,
             **freeze_options(self.experiment),
             distill=self.distillation,
+            constraints=self.placement.constraints,
         )
 
 
@@ -120,7 +134,7 @@ def set_up(
       ValueError: The experiment, its data, its teachers or the devices are unusable.
     """
     batch_size = experiment.data.batch_size
-    placement = parallel.place(batch_size, devices)
+    placement = parallel.place(batch_size, devices, experiment.sharding)
     require_unseen_fold(experiment)
     require_mirror_rules(experiment.data.augment, experiment.tasks)
     if source is None:

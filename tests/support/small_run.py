@@ -34,8 +34,9 @@ def source():
     return from_arrays(image, {"a": (mean > 0.5).astype(np.int32), "b": mean.astype(np.float32)})
 
 
-def make_programs(**changes):
-    return Programs(set_up(dataclasses.replace(EXPERIMENT, **changes), devices=1, source=source()))
+def make_programs(*, devices=1, **changes):
+    experiment = dataclasses.replace(EXPERIMENT, **changes)
+    return Programs(set_up(experiment, devices=devices, source=source()))
 
 
 def run(programs, folders, die_at=None, seeds=(0,)):

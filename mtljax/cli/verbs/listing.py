@@ -16,8 +16,8 @@ class ListFlags:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND [NAME]]")
     ] = ()
     """KIND: experiments, balancers, combinators, trunks, fusions, conditionings, tasks, sources,
-    augmentations, optimizers, schedules, attacks, distillations, exports, merges or engines; if
-    omitted, all. NAME: show one entry in full."""
+    augmentations, optimizers, schedules, attacks, distillations, shardings, exports, merges or
+    engines; if omitted, all. NAME: show one entry in full."""
     verbose: bool = False
     """Show all entries in full, with their arguments."""
 
