@@ -1,5 +1,6 @@
 """Start and end of one process of a distributed run."""
 
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from mtljax.cli.errors import explain
 from mtljax.utils import peers
 from mtljax.utils.text import first_line
 
+COMMUNICATION = re.compile(
+    "gloo|nccl|mpi|connection|socket|barrier|collective|coordination|unavailable|deadline", re.I
+)
+"""Word in an error of JAX that another process may have caused; their types differ."""
 DAY = 24 * 3600 * 1000
 """Milliseconds; whoever waits longer than `--timeout-minutes` is ended by the watch."""
 
@@ -65,14 +70,12 @@ def run_joined(
 
 def _end(watch: peers.Watch, error: Exception) -> NoReturn:
     """Ends this process because of an error, and the others with the same status."""
-    import jax
-
+    if COMMUNICATION.search(str(error)):
+        watch.expect_loss()  # ends the process if another one is lost
     explained = explain(error)
     if explained is not None:
         message, status = explained
         print(f"mtljax: {message}", file=sys.stderr, flush=True)
         watch.fail(status, message)
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        watch.expect_loss()  # ends the process if another one is lost
     traceback.print_exception(error)
     watch.fail(1, first_line(error))

@@ -84,6 +84,7 @@ class Watch:
 
     def fail(self, status: int, message: str) -> NoReturn:
         """Ends this process, which has failed, and the others with the same status."""
+        self.stop()
         line = f"process {self._index} of {self._count} failed: {message}"
         with contextlib.suppress(Exception):
             self._publish(status, line)
