@@ -13,6 +13,7 @@ from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.results import collect
 from mtljax.comparison.running import run_members
+from mtljax.comparison.tuning import plan_tuning
 from mtljax.config import Experiment
 from mtljax.config.experiment import FusionFactory, as_text
 from mtljax.models.trunks import Trunk
@@ -31,6 +32,8 @@ def compare(
     trunks: Sequence[str | Trunk] = (),
     vary: Sequence[str] = (),
     grid: Sequence[str] = (),
+    tune: int = 0,
+    space: Sequence[str] = (),
     merges: Sequence[str] = (),
     devices: int | None = None,
     together: Together = "auto",
@@ -48,6 +51,9 @@ def compare(
       workdir: Folder for the tables, the page, and a run folder per member.
       seeds: Number of consecutive seeds; None: 5, or 1 with folds.
       folds: Number of folds of a cross-validation; 0: the splits of the data.
+      tune: Number of trials by which each method and each baseline is tuned on validation; 0: none.
+      space: Space of the trials, `FIELD=DISTRIBUTION` per field, see `mtljax.tuning.space`; empty:
+        learning rates around the experiment's.
       devices: Number of devices to use; None: all.
       together: Train the seeds of a method in one program; auto: where that is faster.
       engine: Place where the runs are trained: this process, or an entry of
@@ -74,10 +80,15 @@ def compare(
         grid=grid,
         merges=merges,
     )
+    tuning = plan_tuning(experiment, tune, space, vary=vary, grid=grid, folds=folds)
     check_workdir(workdir, FOLDER, "comparison")
+    failures: list[Failure] = []
+    if tuning is not None:
+        make_engine(engine)  # checks it
+        methods, failures = tuning.run(methods, workdir, devices=devices, quiet=quiet)
     validation = cross_validation(experiment, folds, methods) if folds else None
     numbers = range(experiment.seed, experiment.seed + seeds)
-    failures = run_members(
+    failures += run_members(
         methods,
         numbers,
         workdir,
@@ -87,7 +98,7 @@ def compare(
         engine=place,
         quiet=quiet,
     )
-    comparison = collect(experiment, methods, numbers, workdir, folds)
+    comparison = collect(experiment, methods, numbers, workdir, folds, tuning)
     write(comparison, failures, workdir)
     return comparison, failures
 

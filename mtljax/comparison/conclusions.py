@@ -22,7 +22,8 @@ def conclusions(comparison: Comparison) -> list[str]:
         sentences.append(_against_first(comparison, methods))
     if len(comparison.metrics) > 1 and _tested(comparison.metric_tests):
         sentences.append(_per_metric(comparison))
-    return [*sentences, *_unmeasured(comparison), _tests(comparison)]
+    tuning = [] if comparison.tuning is None else [comparison.tuning.text]
+    return [*sentences, *_unmeasured(comparison), *tuning, _tests(comparison)]
 
 
 def format_percent(value: Estimate) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from mtljax.comparison import statistics
 from mtljax.comparison.plan import Kind
 from mtljax.comparison.statistics import Estimate, Metric, estimate
+from mtljax.comparison.tuning import Tuning
 from mtljax.config import Experiment
 from mtljax.tasks import MetricSpec
 from mtljax.utils.text import count
@@ -21,7 +22,7 @@ class ComparisonRow:
     name: str
     kind: Kind
     settings: str
-    """Grid point chosen on validation; empty without a grid."""
+    """Setting chosen on validation; empty without a grid and a tuning."""
     values: Float[np.ndarray, "S K"]
     """Test metrics per sample, a seed or a fold; NaN for a missing run."""
     delta_m: Float[np.ndarray, " S"]
@@ -96,6 +97,8 @@ class Comparison:
     """Versions and devices of the runs; all values where runs differ."""
     folds: int = 0
     """Number of folds of a cross-validation; 0: the splits of the data."""
+    tuning: Tuning | None = None
+    """Tuning that chose the settings, if there was one."""
 
     @property
     def unit(self) -> str:

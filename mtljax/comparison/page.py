@@ -41,6 +41,7 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
         cost_columns=table.COST_COLUMNS,
         rows=comparison.rows,
         has_grid=any(row.settings for row in comparison.rows),
+        tuning=comparison.tuning,
         seeds_per_program=comparison.seeds_per_program,
         plots=plots,
         caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")].format(

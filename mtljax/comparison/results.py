@@ -14,6 +14,7 @@ from mtljax.comparison import statistics
 from mtljax.comparison.outcome import Comparison, ComparisonRow, PairedTest
 from mtljax.comparison.plan import Candidate, Method
 from mtljax.comparison.statistics import Estimate, Metric, estimate
+from mtljax.comparison.tuning import Tuning
 from mtljax.config import Experiment
 from mtljax.data.folds import Fold
 from mtljax.runs.folder import read_result
@@ -38,6 +39,7 @@ def collect(
     seeds: Sequence[int],
     workdir: Path,
     folds: int = 0,
+    tuning: Tuning | None = None,
 ) -> Comparison:
     """Reads the results of all members; validation chooses between the candidates of a method.
 
@@ -72,6 +74,7 @@ def collect(
         seeds_per_program=max((result.together for result in results), default=1),
         environment=merge_environments(results),
         folds=folds,
+        tuning=tuning,
     )
 
 

@@ -15,7 +15,7 @@ from mtljax.comparison.outcome import Comparison, ComparisonRow
 from mtljax.comparison.statistics import UNKNOWN, Estimate
 from mtljax.tasks import MetricSpec
 from mtljax.utils.fitting_table import FittingTable
-from mtljax.utils.text import number
+from mtljax.utils.text import count, number
 
 
 class Column(NamedTuple):
@@ -102,6 +102,8 @@ def to_terminal(comparison: Comparison) -> Iterator[FittingTable]:
     """Yields the tables of results and costs for the terminal."""
     name, place = comparison.experiment.name, "test folds" if comparison.folds else "test split"
     results = f"{name}: {place}, mean ± half width of the 95 % interval, {comparison.samples}"
+    if comparison.tuning is not None:
+        results += f", tuned by {count(comparison.tuning.trials, 'trial')} each"
     tables = {results: result_columns(comparison), "cost and gradient conflicts": COST_COLUMNS}
     for title, columns in tables.items():
         table = FittingTable(title=title, keep=("method", "Δm % ↑", "MR ↓"))

@@ -63,7 +63,7 @@ def search(
 
     Raises:
       ValueError: Invalid arguments; nothing was written.
-      Stopped: SIGTERM was received (the same call resumes), or all trials failed.
+      Stopped: SIGTERM was received (the same call resumes), or no trial was completed.
 
     References:
       Bergstra et al., 2011 (TPE); Li et al., 2020, arXiv:1810.05934 (ASHA)

@@ -58,7 +58,7 @@ class Trainer:
           total: Number of trials, those of earlier and other processes included.
 
         Raises:
-          Stopped: SIGTERM was received (the same call resumes), or all trials failed.
+          Stopped: SIGTERM was received (the same call resumes), or no trial was completed.
         """
         is_waiting = False
         while True:
@@ -75,9 +75,10 @@ class Trainer:
             is_waiting = True
             time.sleep(WAIT)
         records = study.records()
-        if all(record.state == "failed" for record in records):
-            first = records[0].reason
-            raise Stopped(f"all {count(len(records), 'trial')} failed; the first: {first}")
+        if not best_trials(records, 1):
+            failed = [record for record in records if record.state == "failed"]
+            number_failed = f"{len(failed)} of {count(len(records), 'trial')} failed"
+            raise Stopped(f"no trial was completed: {number_failed}; the first: {failed[0].reason}")
         return records
 
     def _run_trial(self, study: Study, trial: "optuna.Trial", experiment: Experiment) -> None:

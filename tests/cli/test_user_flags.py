@@ -62,6 +62,14 @@ def compare(call, folder):
     assert (folder / "front" / "hypervolume.csv").exists()
 
 
+def search(call, folder):
+    pytest.importorskip("optuna")
+    call("search", *QUICK, "--space", "learning_rate=uniform(1e-3,1e-2)", "--trials", "2",
+         "--finalists", "1", "--seeds", "1", "--workdir", "searched")  # fmt: skip
+    call("--experiment", "searched/best.json", "--workdir", "best", "--quiet")
+    assert (folder / "best" / "result.json").exists()
+
+
 def merge(call, folder):
     call("compare", *QUICK, "--seeds", "1", "--workdir", "compared")
     runs = sorted((folder / "compared" / "members").glob("ew-*/seed-*"))
@@ -91,7 +99,9 @@ def listing(call, folder):
     assert "pcgrad" in call("list", "balancers")
 
 
-FAMILIES = {f.__name__: f for f in (train, use_run, compare, merge, data, security, listing)}
+FAMILIES = {
+    f.__name__: f for f in (train, use_run, compare, search, merge, data, security, listing)
+}
 
 
 def test_every_family_of_verbs_is_here():

@@ -30,7 +30,8 @@ FEW = ("--steps", "3", "--eval-every", "3", "--log-every", "3")
 
 def commands(text):
     """What follows the program's name; behind two spaces or a comment sign it is explained."""
-    lines = (re.split(r"  +|[;&|#)]", line.strip())[0] for line in COMMAND.findall(text))
+    end = r"""(?:  +|[;&|#)])(?=(?:[^"]*"[^"]*")*[^"]*$)"""  # not inside of quotes
+    lines = (re.split(end, line.strip())[0] for line in COMMAND.findall(text))
     return [line for line in lines if line]
 
 

@@ -85,7 +85,7 @@ def test_failed_trials_have_their_reason_and_are_never_the_best(tmp_path):
 
 
 def test_study_of_failures_only_is_an_error(tmp_path):
-    with pytest.raises(Stopped, match="all 3 trials failed; the first: the loss of task 'value'"):
+    with pytest.raises(Stopped, match="3 of 3 trials failed; the first: the loss of task 'value'"):
         train(open_study(tmp_path, space=("learning_rate=uniform(0.1,0.3)",)), 3)
 
 

@@ -25,6 +25,12 @@ class CompareFlags(ExperimentFlags):
     grid: tuple[str, ...] = ()
     """FIELD=VALUE,VALUE ...: settings to tune; the best combination of each method is chosen on
     validation."""
+    tune: int = 0
+    """Number of trials by which each method and each single-task network is tuned on validation, by
+    TPE and ASHA as in the verb `search`. 0: no tuning."""
+    space: tuple[str, ...] = ()
+    """FIELD=DISTRIBUTION ...: space of the trials, as in the verb `search`; if omitted, learning
+    rates from a tenth to ten times the experiment's."""
     merges: tuple[str, ...] = ()
     """Merging methods with their arguments, applied to the single-task networks of each seed; see
     `list merges`."""
