@@ -8,17 +8,26 @@ import filelock
 import jax
 
 from mtljax.utils.locks import acquire_lock
+from mtljax.utils.peers import HEARTBEAT, SLACK
+from mtljax.utils.terminal import phase
 
 LOCK = ".lock"
 """File in the run folder; it remains if the process that holds it is killed."""
 
-SECONDS = 10.0
-"""Seconds to wait for the lock of a run of several processes: one of them may be about to end."""
+SECONDS = HEARTBEAT + SLACK
+"""Seconds to wait for the lock of a run of several processes: the one that has it may be about to
+notice that another one was lost."""
 
 
 def lock_folder(path: Path) -> filelock.BaseFileLock | None:
     """Locks a run folder as `acquire_lock` does."""
-    return acquire_lock(path / LOCK, SECONDS if jax.process_count() > 1 else 0)
+    try:
+        return acquire_lock(path / LOCK)
+    except filelock.Timeout:
+        if jax.process_count() == 1:
+            raise
+    with phase(f"waiting for another run that writes to {path}"):
+        return acquire_lock(path / LOCK, SECONDS)
 
 
 @contextlib.contextmanager

@@ -117,8 +117,8 @@ def pytest_runtest_protocol():
         kill_started()
 
 
-def start(*arguments, cache, devices=None, **settings):
-    """Starts the real command line in a process of its own."""
+def start(*arguments, cache, devices=None, variables=None, **settings):
+    """Starts the real command line in a process of its own, with more environment variables."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
@@ -126,6 +126,7 @@ def start(*arguments, cache, devices=None, **settings):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "MTLJAX_CACHE": str(cache),
+        **(variables or {}),
     }
     if devices is not None:
         environment["JAX_NUM_CPU_DEVICES"] = str(devices)

@@ -40,19 +40,20 @@ def random_fault(rng, count):
 class Job:
     """Processes that train in one folder until the run is done."""
 
-    def __init__(self, folder, count, *, steps, cache):
-        self.folder, self.count, self.cache = folder, count, cache
-        often = ("--steps", steps, "--log-every", 10, "--eval-every", 50)
+    def __init__(self, folder, count, *, steps, cache, devices=1, flags=(), variables=None):
+        self.folder, self.count = folder, count
+        self.settings = {"cache": cache, "devices": devices, "variables": variables}
+        often = ("--steps", steps, "--log-every", 10, "--eval-every", 50, *flags)
         self.flags = (*SMALL, *often, "--workdir", folder, "--timeout-minutes", TIMEOUT / 60)
         self.saved = 0
         """Step that the next start must not fall behind."""
 
     def start(self):
+        if self.count == 1:
+            return [start(*self.flags, **self.settings)]
         address = f"127.0.0.1:{free_port()}"
         flags = (*self.flags, "--coordinator", address, "--num-processes", self.count)
-        return [
-            start(*flags, "--process-id", i, cache=self.cache, devices=1) for i in range(self.count)
-        ]
+        return [start(*flags, "--process-id", i, **self.settings) for i in range(self.count)]
 
     def finish(self):
         """Starts the processes and waits until the run is done."""

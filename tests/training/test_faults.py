@@ -3,9 +3,10 @@
 import random
 import signal
 
+import numpy as np
 import pytest
 from support.faults import Fault, Job, random_fault
-from support.same_run import assert_the_same_run
+from support.same_run import assert_the_same_run, lines, outcome, states
 
 STEPS = 400
 
@@ -32,9 +33,9 @@ def undisturbed(tmp_path_factory, cache):
 @pytest.mark.full
 def test_a_run_survives_each_kind_of_fault(undisturbed, cache, tmp_path):
     job = Job(tmp_path / "run", 2, steps=STEPS, cache=cache)
-    job.suffer(Fault(signal.SIGKILL, 1))
-    job.suffer(Fault(signal.SIGTERM, 1))
-    job.suffer(Fault(signal.SIGSTOP, 0))
+    assert job.suffer(Fault(signal.SIGKILL, 1))
+    assert job.suffer(Fault(signal.SIGTERM, 1))
+    assert job.suffer(Fault(signal.SIGSTOP, 0))
     job.finish()
     assert_the_same_run(job.folder, undisturbed(2))
 
@@ -50,3 +51,37 @@ def test_runs_survive_faults_at_any_time(count, undisturbed, cache, tmp_path):
             left -= 1
         job.finish()
         assert_the_same_run(job.folder, undisturbed(count))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [[(1, 1)], [(1, 4), (4, 1)]])
+def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(
+    others, undisturbed, cache, tmp_path
+):
+    def job(count, devices):
+        return Job(tmp_path / "run", count, steps=STEPS, cache=cache, devices=devices)
+
+    for count, devices in [(2, 1), *others[:-1]]:
+        assert job(count, devices).suffer(Fault(signal.SIGTERM, count - 1))
+    job(*others[-1]).finish()
+    ours, theirs = (states(folder)[STEPS] for folder in (tmp_path / "run", undisturbed(2)))
+    assert ours.keys() == theirs.keys()
+    for name, leaf in ours.items():
+        np.testing.assert_allclose(leaf, theirs[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    ours, theirs = (lines(folder) for folder in (tmp_path / "run", undisturbed(2)))
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+
+
+@pytest.mark.slow
+def test_an_encrypted_run_survives_faults(cache, tmp_path):
+    pyrage = pytest.importorskip("pyrage")
+    key = tmp_path / "key.txt"
+    key.write_text(str(pyrage.x25519.Identity.generate()))
+    secret = {"flags": ["--encrypt"], "variables": {"MTLJAX_KEY_FILE": str(key)}}
+    whole, job = (Job(tmp_path / x, 2, steps=STEPS, cache=cache, **secret) for x in ("a", "b"))
+    whole.finish()
+    assert job.suffer(Fault(signal.SIGTERM, 0))
+    assert job.suffer(Fault(signal.SIGKILL, 1))
+    job.finish()
+    assert lines(job.folder) == lines(whole.folder)
+    assert outcome(job.folder) == outcome(whole.folder)
