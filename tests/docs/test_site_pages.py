@@ -132,3 +132,13 @@ def test_a_first_run_learns_and_draws_the_figures_that_are_shown(page, run):
     result = run(page)["result"]
     assert result.test["digit"]["accuracy"] > 0.9
     assert result.test["value"]["mae"] < result.constant_predictor["value"]["mae"] / 2
+
+
+@pytest.mark.full
+def test_equal_weighting_reaches_only_the_ends_of_a_concave_front(run):
+    found = run(site_pages.DOCS / "gallery" / "fronts.md")
+    for (shape, name), points in found["points"].items():
+        problem, smallest = found["problems"][shape], points.min(1)
+        assert max(map(problem.distance, points)) < 0.02, (shape, name)
+        assert (smallest < 0.02).all() == ((shape, name) == ("concave", "ew"))
+    assert len(plt.get_fignums()) == 1
