@@ -42,18 +42,24 @@ class Job:
 
     def __init__(self, folder, count, *, steps, cache, devices=1, flags=(), variables=None):
         self.folder, self.count = folder, count
-        self.settings = {"cache": cache, "devices": devices, "variables": variables}
+        self.settings = {"cache": cache, "devices": devices}
+        self.variables = variables or {}
         often = ("--steps", steps, "--log-every", 10, "--eval-every", 50, *flags)
         self.flags = (*SMALL, *often, "--workdir", folder, "--timeout-minutes", TIMEOUT / 60)
         self.saved = 0
         """Step that the next start must not fall behind."""
 
-    def start(self):
+    def start(self, variables=lambda index: {}):
+        """Starts the processes, with the environment variables of each."""
         if self.count == 1:
-            return [start(*self.flags, **self.settings)]
+            return [start(*self.flags, **self.settings, variables=self.variables)]
         address = f"127.0.0.1:{free_port()}"
         flags = (*self.flags, "--coordinator", address, "--num-processes", self.count)
-        return [start(*flags, "--process-id", i, **self.settings) for i in range(self.count)]
+        of = lambda index: {**self.variables, **variables(index)}
+        return [
+            start(*flags, "--process-id", i, **self.settings, variables=of(i))
+            for i in range(self.count)
+        ]
 
     def finish(self):
         """Starts the processes and waits until the run is done."""

@@ -5,7 +5,8 @@ import signal
 
 import numpy as np
 import pytest
-from support.faults import Fault, Job, random_fault
+from support.cli import finish
+from support.faults import BOUND, Fault, Job, random_fault
 from support.same_run import assert_the_same_run, lines, outcome, states
 
 STEPS = 400
@@ -85,3 +86,16 @@ def test_an_encrypted_run_survives_faults(cache, tmp_path):
     job.finish()
     assert lines(job.folder) == lines(whole.folder)
     assert outcome(job.folder) == outcome(whole.folder)
+
+
+@pytest.mark.full
+def test_the_failure_of_one_process_ends_all_with_its_message(cache, tmp_path):
+    pyrage = pytest.importorskip("pyrage")
+    key = tmp_path / "key.txt"
+    key.write_text(str(pyrage.x25519.Identity.generate()))
+    job = Job(tmp_path / "run", 2, steps=STEPS, cache=cache, flags=["--encrypt"])
+    one, other = job.start(lambda index: {"MTLJAX_KEY_FILE": str(key)} if index == 0 else {})
+    (status, _, err), (failed, _, reason) = finish(one, BOUND), finish(other, BOUND)
+    assert (status, failed) == (2, 2)
+    assert "set MTLJAX_KEY_FILE" in reason
+    assert err == reason.replace("mtljax: ", "mtljax: process 1 of 2 failed: ")
