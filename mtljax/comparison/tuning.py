@@ -12,6 +12,7 @@ from mtljax.training.stopping import Stopped
 from mtljax.tuning.space import FLAG, Space, parse_space
 from mtljax.tuning.study import Study
 from mtljax.tuning.trials import SEED_OFFSET, Trainer, best_trials
+from mtljax.utils.optional import require
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import count
 
@@ -54,15 +55,15 @@ class Tuning:
           ValueError: A method cannot have a setting of the space; nothing was trained.
           Stopped: SIGTERM was received; the same call resumes.
         """
-        spaces = [
-            parse_space(self.space, method.candidates[0].experiment)
-            for method in methods
-            if not method.candidates[0].merge
-        ]
-        (workdir / FOLDER).mkdir(parents=True, exist_ok=True)  # marks the folder
+        require("optuna", "search", "--tune")
         trainer, failures = Trainer(devices=devices, quiet=quiet), []
-        tuned: dict[int, Candidate] = {}
         trained = [method for method in methods if not method.candidates[0].merge]
+        experiments = [method.candidates[0].experiment for method in trained]
+        spaces = [parse_space(self.space, experiment) for experiment in experiments]
+        for experiment in experiments:
+            trainer.check(experiment)
+        (workdir / FOLDER).mkdir(parents=True, exist_ok=True)  # marks the folder
+        tuned: dict[int, Candidate] = {}
         for method, space in zip(trained, spaces, strict=True):
             (candidate,) = method.candidates
             if not quiet:

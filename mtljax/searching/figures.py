@@ -11,8 +11,8 @@ from mtljax.comparison.statistics import estimate
 from mtljax.report.figures import BLUE, GRAY, INK, ORANGE, Plot, existing, make_plot, shorten
 from mtljax.searching.conclusions import format_score
 from mtljax.searching.outcome import DEFAULT, SearchOutcome
+from mtljax.tuning.records import TrialRecord
 from mtljax.tuning.space import Number
-from mtljax.tuning.study import TrialRecord
 from mtljax.tuning.trials import best_trials
 from mtljax.utils.text import count, number
 

@@ -22,8 +22,8 @@ from mtljax.config import Experiment
 from mtljax.runs.result import RunResult
 from mtljax.runs.selection import LOSS
 from mtljax.tasks import MetricSpec
+from mtljax.tuning.records import TrialRecord
 from mtljax.tuning.space import Space
-from mtljax.tuning.study import TrialRecord
 
 DEFAULT = "default"
 """Name of the setting of the experiment."""

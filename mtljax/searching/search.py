@@ -12,10 +12,12 @@ from mtljax.config.files import run_config
 from mtljax.config.overrides import with_overrides
 from mtljax.searching.conclusions import conclusions, to_terminal, trials_to_csv
 from mtljax.searching.outcome import DEFAULT, SearchOutcome, collect
+from mtljax.tuning.records import TrialRecord
 from mtljax.tuning.space import FLAG, parse_space
-from mtljax.tuning.study import TRIALS, Pruning, Study, TrialRecord
+from mtljax.tuning.study import TRIALS, Pruning, Study
 from mtljax.tuning.trials import SEED_OFFSET, Trainer, best_trials
 from mtljax.utils.files import write_json, write_text
+from mtljax.utils.optional import require
 from mtljax.utils.terminal import console, print_line
 
 BEST = "best.json"
@@ -75,9 +77,11 @@ def search(
         raise ValueError(f"--seeds must be <= {SEED_OFFSET}, not {seeds}")
     workdir, parsed = Path(workdir), parse_space(space, experiment)
     check_workdir(workdir, TRIALS, "search")
-    seed = experiment.seed
+    require("optuna", "search", "search")
+    trainer, seed = Trainer(devices=devices, quiet=quiet), experiment.seed
+    trainer.check(experiment)
     study = Study(workdir, experiment, parsed, seed=seed, storage=storage, pruning=pruning)
-    records = Trainer(devices=devices, quiet=quiet).run(study, experiment, trials)
+    records = trainer.run(study, experiment, trials)
     default = Candidate(settings="", experiment=experiment)
     others = _candidates(experiment, records)[:finalists]
     methods = [
@@ -86,7 +90,8 @@ def search(
         if candidates
     ]
     numbers = range(seed, seed + seeds)
-    with study.exclusive("results"):  # other processes wait, and find the runs finished
+    waiting = "" if quiet else "waiting for the process that trains the best settings"
+    with study.exclusive("results", waiting):  # the others will find the runs finished
         failures = run_members(
             methods, numbers, workdir, devices=devices, together=together, quiet=quiet
         )

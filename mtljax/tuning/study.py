@@ -5,9 +5,8 @@ so that a running trial without a holder is one of a process that was killed: it
 """
 
 import contextlib
-import dataclasses
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +14,13 @@ import filelock
 import numpy as np
 
 from mtljax.config import Experiment, to_json
-from mtljax.config.overrides import Override
 from mtljax.runs.lock import writing_to
+from mtljax.tuning.records import TrialRecord, read_record
 from mtljax.tuning.space import Space
 from mtljax.utils.files import null_for_nan, write_text
 from mtljax.utils.locks import acquire_lock, release_lock
 from mtljax.utils.optional import require
+from mtljax.utils.terminal import print_line
 from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import flatten_json
 
@@ -32,37 +32,10 @@ DATABASE = "study.db"
 TRIALS = "trials"
 """Folder of the run folders of the trials, by number."""
 Pruning = Literal["asha", "none"]
-State = Literal["complete", "pruned", "failed", "running"]
+ATTEMPTS = 5
+"""Number of processes that a trial may end, say for lack of memory, without a new evaluation."""
 REDUCTION = 3
 """One in so many trials goes on at a rung of ASHA."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrialRecord:
-    """Trial of a study."""
-
-    number: int
-    state: State
-    overrides: tuple[Override, ...]
-    """Setting; empty if the process was killed before it was drawn."""
-    parameters: Mapping[str, Any]
-    """Values of the distributions by name."""
-    scores: Mapping[int, float]
-    """Best score so far by number of evaluations; lower is better."""
-    score: float | None
-    """Best score of a complete trial."""
-    reason: str = ""
-    """Reason why it failed, or of its state."""
-
-    @property
-    def settings(self) -> str:
-        """Setting as text: `learning_rate=0.01, balancer=uw`."""
-        return settings_text(self.overrides)
-
-
-def settings_text(overrides: Sequence[Override]) -> str:
-    """Returns a setting as text: `learning_rate=0.01, balancer=uw`."""
-    return ", ".join(f"{field}={value}" for field, value in overrides)
 
 
 class Study:
@@ -169,9 +142,14 @@ class Study:
         return self._optuna.load_study(**options)
 
     @contextlib.contextmanager
-    def exclusive(self, name: str = "study") -> Iterator[None]:
-        """Context that one process at a time is in; the others wait."""
-        lock = self._acquire(name, timeout=-1)
+    def exclusive(self, name: str = "study", waiting: str = "") -> Iterator[None]:
+        """Context that one process at a time is in; the others print `waiting` and wait."""
+        try:
+            lock = self._acquire(name)
+        except filelock.Timeout:
+            if waiting:
+                print_line(waiting)
+            lock = self._acquire(name, timeout=-1)
         try:
             yield
         finally:
@@ -223,7 +201,9 @@ class Study:
             if study.get_trials(deepcopy=False)[running.number].state == states.RUNNING:
                 trial = self._optuna.trial.Trial(study, running._trial_id)
                 self._draw(trial)
-                return trial, lock
+                if self._may_continue(trial, len(running.intermediate_values)):
+                    return trial, lock
+                self.fail(trial, ValueError(f"its process was killed {ATTEMPTS} times in a row"))
             release_lock(lock, self._lock_file(str(running.number)))
         number = sum(frozen.state != states.WAITING for frozen in trials)
         if number >= total:
@@ -235,6 +215,13 @@ class Study:
         lock = self._acquire(str(trial.number))
         self._draw(trial)
         return trial, lock
+
+    def _may_continue(self, trial: "optuna.Trial", evaluations: int) -> bool:
+        """Returns False for a trial that was killed too often without a new evaluation."""
+        before, attempts = trial.user_attrs.get("attempts", (evaluations, 1))
+        attempts = attempts + 1 if before == evaluations else 1
+        trial.set_user_attr("attempts", (evaluations, attempts))
+        return attempts <= ATTEMPTS
 
     def _draw(self, trial: "optuna.Trial") -> None:
         trial.set_user_attr("overrides", self.space.draw(trial))
@@ -260,7 +247,7 @@ class Study:
     def records(self) -> list[TrialRecord]:
         """Returns all trials so far by number."""
         trials = self._load(0).get_trials(deepcopy=False)
-        return [_record(t) for t in sorted(trials, key=lambda t: t.number)]
+        return [read_record(t) for t in sorted(trials, key=lambda t: t.number)]
 
     def importances(self) -> dict[str, float]:
         """Returns the fractions of the variance of the scores by parameter; empty for few trials.
@@ -274,17 +261,3 @@ class Study:
         importance = self._optuna.importance
         evaluator = importance.PedAnovaImportanceEvaluator()
         return importance.get_param_importances(self._load(0), evaluator=evaluator)
-
-
-def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
-    states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    state = states.get(trial.state.name, "running")
-    return TrialRecord(
-        number=trial.number,
-        state=state,
-        overrides=tuple((field, value) for field, value in trial.user_attrs.get("overrides", ())),
-        parameters=trial.params,
-        scores=trial.intermediate_values,
-        score=trial.value if state == "complete" else None,
-        reason=trial.user_attrs.get("reason", ""),
-    )

@@ -16,11 +16,12 @@ from mtljax.data import Source
 from mtljax.runs.checkpoints import FOLDER as CHECKPOINTS
 from mtljax.runs.records import ValidationRecord
 from mtljax.training.programs import Programs
-from mtljax.training.setup import set_up
+from mtljax.training.setup import Setup, set_up
 from mtljax.training.stopping import Stopped
 from mtljax.training.validation import train_on_validation
+from mtljax.tuning.records import TrialRecord
 from mtljax.tuning.space import FLAG
-from mtljax.tuning.study import TRIALS, Study, TrialRecord
+from mtljax.tuning.study import TRIALS, Study
 from mtljax.utils.terminal import announcements, print_line
 from mtljax.utils.text import count, number
 
@@ -48,6 +49,22 @@ class Trainer:
     quiet: bool = False
     sources: dict[str, Source] = dataclasses.field(default_factory=dict)
     """Data that was read, by the fields that determine it."""
+
+    def check(self, experiment: Experiment) -> None:
+        """Reads the data and the initial weights of an experiment before a study is created.
+
+        Raises:
+          ValueError: They cannot be used, so that all trials would fail.
+        """
+        self._set_up(experiment).initial  # noqa: B018
+
+    def _set_up(self, experiment: Experiment) -> Setup:
+        data = dataclasses.replace(experiment.data, batch_size=1, augment=())
+        key = repr((data, experiment.tasks))
+        with announcements(not self.quiet and not self.sources):
+            setup = set_up(experiment, devices=self.devices, source=self.sources.get(key))
+        self.sources[key] = setup.source
+        return setup
 
     def run(self, study: Study, experiment: Experiment, total: int) -> list[TrialRecord]:
         """Trains the missing trials, until no process trains one, and returns all of them.
@@ -116,12 +133,8 @@ class Trainer:
         changed = with_overrides(experiment, overrides, FLAG)
         seed = experiment.seed + SEED_OFFSET
         changed = dataclasses.replace(changed, seed=seed, telemetry_every=0)
-        key = repr((dataclasses.replace(changed.data, batch_size=1, augment=()), changed.tasks))
-        with announcements(not self.quiet and not self.sources):
-            setup = set_up(changed, devices=self.devices, source=self.sources.get(key))
-        self.sources[key] = setup.source
-        observe = _observer(trial, changed.steps)
-        evaluations = train_on_validation(changed, workdir, Programs(setup), observe=observe)
+        programs, observe = Programs(self._set_up(changed)), _observer(trial, changed.steps)
+        evaluations = train_on_validation(changed, workdir, programs, observe=observe)
         if isinstance(evaluations, Stopped):
             return evaluations
         score = min(record.score for record in evaluations)

@@ -9,6 +9,7 @@ from support.small_search import BASE, SPACE, open_study
 pytest.importorskip("optuna")
 
 from mtljax.training.stopping import Stopped  # noqa: E402
+from mtljax.tuning.study import ATTEMPTS  # noqa: E402
 from mtljax.tuning.trials import Trainer, best_trials  # noqa: E402
 
 
@@ -131,3 +132,12 @@ def test_storage_holds_the_studies_of_several_folders(tmp_path):
 def test_storage_that_cannot_be_opened_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="the storage nonsense://x of the study cannot be opened"):
         open_study(tmp_path, storage="nonsense://x")
+
+
+def test_trial_that_kills_its_processes_fails_instead_of_stopping_the_search(tmp_path):
+    for _ in range(1 + ATTEMPTS):
+        with open_study(tmp_path).next_trial(2) as trial:
+            number = trial.number
+    first = open_study(tmp_path).records()[0]
+    assert (number, first.state) == (1, "failed")
+    assert first.reason == f"its process was killed {ATTEMPTS} times in a row"

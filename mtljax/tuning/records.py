@@ -1,0 +1,50 @@
+"""Trials of a study as plain data."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtljax.config.overrides import Override
+
+if TYPE_CHECKING:
+    import optuna
+
+State = Literal["complete", "pruned", "failed", "running"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """Trial of a study."""
+
+    number: int
+    state: State
+    overrides: tuple[Override, ...]
+    """Setting; empty if the process was killed before it was drawn."""
+    parameters: Mapping[str, Any]
+    """Values of the distributions by name."""
+    scores: Mapping[int, float]
+    """Best score so far by number of evaluations; lower is better."""
+    score: float | None
+    """Best score of a complete trial."""
+    reason: str = ""
+    """Reason why it failed, or of its state."""
+
+    @property
+    def settings(self) -> str:
+        """Setting as text: `learning_rate=0.01, balancer=uw`."""
+        return ", ".join(f"{field}={value}" for field, value in self.overrides)
+
+
+def read_record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
+    """Returns the record of a trial of Optuna."""
+    states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    state = states.get(trial.state.name, "running")
+    return TrialRecord(
+        number=trial.number,
+        state=state,
+        overrides=tuple((field, value) for field, value in trial.user_attrs.get("overrides", ())),
+        parameters=trial.params,
+        scores=trial.intermediate_values,
+        score=trial.value if state == "complete" else None,
+        reason=trial.user_attrs.get("reason", ""),
+    )
