@@ -111,6 +111,9 @@ def place(batch_size: int, devices: int | None = None, sharding: str = "replicat
     if rest:
         fault = f"model={rule.model} does not divide the {count} devices"
         raise ValueError(f"sharding {sharding!r}: {fault}; choose a divisor, or other --devices")
+    if jax.local_device_count() % rule.model and jax.process_count() > 1:
+        fault = f"model={rule.model} does not divide the {jax.local_device_count()} devices"
+        raise ValueError(f"sharding {sharding!r}: {fault} of each process; choose a divisor")
     if batch_size % groups:
         over = f"{groups} devices" if rule.model == 1 else f"{groups} groups of devices"
         fault = f"a batch of {batch_size} cannot be sharded evenly over {over}"

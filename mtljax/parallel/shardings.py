@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -73,6 +74,55 @@ class FSDP:
         return ()
 
 
+@dataclasses.dataclass(frozen=True)
+class FSDPTensor:
+    """`fsdp` with tensor parallelism in the blocks of vision transformers.
+
+    Devices form a mesh of groups x `model`. A group shares the examples of its batch part: each of
+    its devices computes a part of the hidden layer of each perceptron, and of the attention heads.
+    Arrays are stored in shards over all devices.
+
+    Attributes:
+      model: Devices per group; divides the number of devices, heads and channels.
+      min_size: As for `fsdp`.
+
+    References:
+      Shoeybi et al., 2019, arXiv:1909.08053 (tensor parallelism)
+    """
+
+    model: int
+    min_size: int = 2**14
+
+    def __post_init__(self) -> None:
+        require_positive("fsdp_tensor", "model", self.model)
+        require_positive("fsdp_tensor", "min_size", self.min_size)
+
+    def stored(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        axes = self.used(path, shape, sizes)
+        if any(axes):
+            return sharded_axes(shape, axes, (BATCH_AXIS,), sizes, self.min_size)
+        over = tuple(name for name in (BATCH_AXIS, MODEL_AXIS) if name in sizes)
+        return sharded_axes(shape, (None,) * len(shape), over, sizes, self.min_size)
+
+    def used(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        axis = next((axis for name, axis in TENSOR_AXES.items() if re.search(name, path)), None)
+        if self.model == 1 or axis is None or shape[axis] % self.model:
+            return (None,) * len(shape)
+        return tuple(MODEL_AXIS if i == axis else None for i in range(len(shape)))
+
+
+TENSOR_AXES = {
+    r"/block_\d+/Dense_0/kernel$": 1,
+    r"/block_\d+/Dense_0/bias$": 0,
+    r"/block_\d+/Dense_1/kernel$": 0,
+    r"/block_\d+/attention/out/kernel$": 0,
+}
+"""Pattern of the paths of parameters of `mtljax.models.vit` -> axis that tensor parallelism shards.
+
+Not `qkv`, whose columns are not grouped by head: each device computes those of its heads from the
+entire kernel."""
+
+
 def sharded_axes(
     shape: Shape, axes: Axes, over: tuple[str, ...], sizes: Mapping[str, int], min_size: int
 ) -> Axes:
@@ -99,7 +149,11 @@ def require_positive(kind: str, name: str, value: int) -> None:
         raise ValueError(f"{kind}: {name} must be >= 1, not {value}")
 
 
-SHARDINGS: dict[str, Callable[..., ParameterSharding]] = {"replicated": Replicated, "fsdp": FSDP}
+SHARDINGS: dict[str, Callable[..., ParameterSharding]] = {
+    "replicated": Replicated,
+    "fsdp": FSDP,
+    "fsdp_tensor": FSDPTensor,
+}
 """Name -> rule."""
 
 
@@ -159,9 +213,18 @@ def state_shardings(
     An array whose path ends with the path of a parameter, and whose last axes are those of this
     parameter, is sharded like the parameter: the parameter itself, its average and moments, and
     rows of its gradients. Other arrays are replicated.
+
+    Raises:
+      ValueError: No parameter uses the axis `MODEL_AXIS` of the mesh.
     """
     shapes = {path: leaf.shape for path, leaf in flatten(params).items()}
     sizes = dict(mesh.shape)
+    used = (any(sharding.used(path, shape, sizes)) for path, shape in shapes.items())
+    if sharding.model > 1 and not any(used):
+        raise ValueError(
+            f"sharding fsdp_tensor: no block of a vision transformer has channels that "
+            f"model={sharding.model} divides; use fsdp"
+        )
 
     def place(path: str, x: Array) -> NamedSharding:
         while path and path not in shapes:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 from support.models import SMALL_FUSIONS, SMALL_TRUNKS
 from support.problem import TASKS, make_balancer, make_batch, relative_difference
 from support.tiers import full_except
@@ -16,7 +17,7 @@ from support.tiers import full_except
 from mtljax import parallel
 from mtljax.balancing import BALANCERS
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.step.state import create_state
+from mtljax.step.state import TrainState, create_state
 from mtljax.step.train_step import make_train_step
 
 DEVICES, STEPS = 8, 20
@@ -137,3 +138,48 @@ def test_trunks_and_fusions(trunk, fusion):
     ]
     # Batch normalization and ReLU amplify rounding from step to step.
     assert_equal(*programs, steps=1)
+
+
+def small_vit():
+    stages = TRUNKS["vit_ti"](width=16, heads=2, depth=2, stages=1, patch=4, image_size=16)
+    return build(stages, FUSIONS["none"], TASKS)
+
+
+@pytest.mark.full
+def test_tensor_parallelism_equals_replicated_and_divides_the_work():
+    options = {"model": small_vit(), "batch": image_batch}
+    replicated, fsdp, tensor = (
+        Program(make_balancer("pcgrad"), sharding, **options)
+        for sharding in ("replicated", "fsdp:min_size=1", "fsdp_tensor:model=2,min_size=1")
+    )
+    block = tensor.state.params["fusion"]["trunk_0"]["block_0"]
+    assert block["Dense_0"]["kernel"].sharding.spec == PartitionSpec("batch", "model")
+    assert block["attention"]["out"]["kernel"].sharding.spec == PartitionSpec("model", "batch")
+    assert block["attention"]["qkv"]["kernel"].sharding.spec == PartitionSpec(
+        None, ("batch", "model")
+    )
+    assert_equal(replicated, tensor)
+    # Each device has twice as many examples; without a division, it would do twice the work.
+    flops = lambda program: program.compiled.cost_analysis()["flops"]
+    assert flops(tensor) < 1.5 * flops(fsdp)
+
+
+def test_what_a_sharding_cannot_do_is_one_line():
+    with pytest.raises(ValueError, match=r"fsdp: min_size must be >= 1, not 0"):
+        parallel.place(48, 8, "fsdp:min_size=0")
+    with pytest.raises(ValueError, match=r"model=3 does not divide the 8 devices; choose a div"):
+        parallel.place(48, 8, "fsdp_tensor:model=3")
+    with pytest.raises(ValueError, match=r"cannot be sharded evenly over 4 groups of devices"):
+        parallel.place(6, 8, "fsdp_tensor:model=2")
+    with pytest.raises(ValueError, match=r"unknown sharding 'fdsp'; did you mean 'fsdp'"):
+        parallel.place(48, 8, "fdsp")
+    place = parallel.place(48, 8, "fsdp_tensor:model=2")
+    params = {"trunk": {"kernel": np.zeros((16, 16))}}
+    with pytest.raises(ValueError, match=r"no block of a vision transformer .* use fsdp"):
+        place.of_state(TrainState(None, params, *[None] * 7))
+
+
+def test_on_one_device_nothing_is_sharded():
+    place = parallel.place(48, 1, "fsdp:min_size=1")
+    assert place.is_replicated
+    assert place.constraints == parallel.Constraints()

@@ -75,6 +75,14 @@ def test_two_processes_train_as_one(keep, alone, cache, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_with_sharded_parameters_train_as_one(alone, cache, tmp_path):
+    flags = (*FLAGS, "--sharding", "fsdp:min_size=64", "--workdir", tmp_path / "run", "--quiet")
+    for status, _, err in map(finish, start_two(*flags, cache=cache)):
+        assert status == 0, err
+    assert_the_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_saves_and_stops_all(cache, tmp_path):
     folder = tmp_path / "run"
     flags = ("--steps", 20_000, "--eval-every", 10_000, "--workdir", folder, "--quiet")
