@@ -185,7 +185,7 @@ def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
         (("--workdir", "gs://mine/runs"), "gs://mine/runs is a URL, not a folder"),
         (("--engine", "rya"), "unknown engine 'rya'; did you mean 'ray'?"),
         (("--engine", "ray:cpu=2"), "engine 'ray' has no argument 'cpu'; did you mean 'cpus'?"),
-        (("--engine", "slurm:minutes=0"), "minutes must be >= 1, not 0"),
+        (("--engine", "slurm:minutes=0"), "minutes must be >= 3, not 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(

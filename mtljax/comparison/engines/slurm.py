@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +23,12 @@ from mtljax.utils.text import count, first_line
 
 JOBS = "jobs"
 """Folder in that of the comparison for scripts, arguments and logs of the jobs."""
-CHECK_SECONDS = 30.0
-"""Time between two questions to Slurm for jobs that were lost."""
+MIN_MINUTES = 3
+"""Shortest time limit of a job: the signal to save comes 90 seconds before it."""
+CHECK_SECONDS = 20.0
+"""Time between two looks at the queue for jobs that were lost."""
+QUEUE = ("squeue", "--me", "--noheader", "--format=%i")
+"""Command that lists the user's jobs that are queued or run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,7 @@ class Slurm:
         check_counts(
             cpus=(self.cpus, 1),
             gpus=(self.gpus, 0),
-            minutes=(self.minutes, 1),
+            minutes=(self.minutes, MIN_MINUTES),
             retries=(self.retries, 0),
             parallel=(self.parallel, 1),
         )
@@ -73,14 +79,16 @@ class Slurm:
         """Checks that jobs can be submitted here."""
         require_portable(work, "slurm")
         submitit = require("submitit", "cluster", "--engine slurm")
-        missing = [name for name in ("sbatch", "srun", "sacct") if shutil.which(name) is None]
+        missing = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
         if self.executor == "slurm" and missing:
             raise ValueError(
                 f"--engine slurm: there is no {missing[0]} here; start the command on a login node "
                 "of the cluster, or use --engine ray or local"
             )
         available = os.cpu_count() or 1
-        if self.executor == "local" and self.cpus > available:
+        if self.executor == "slurm":
+            self._require_accepted()
+        elif self.cpus > available:
             raise ValueError(
                 f"--engine slurm: a run needs {count(self.cpus, 'CPU')}, but this machine has "
                 f"{available}; lower cpus"
@@ -94,18 +102,45 @@ class Slurm:
             _SlurmCluster(submitit, executor(), self, self.parallel or slots), work
         )
 
+    @property
+    def _selection(self) -> dict[str, str | None]:
+        """Options of sbatch that select nodes and the user's rights."""
+        names = ("partition", "account", "qos", "constraint")
+        return {name: getattr(self, name) for name in names}
+
+    def _require_accepted(self) -> None:
+        """Raises ValueError, with the reason of Slurm, for a job that it can never start."""
+        flags = {
+            **self._selection,
+            "cpus-per-task": self.cpus,
+            "gpus-per-node": self.gpus or None,
+            "mem": None if self.memory is None else f"{math.ceil(1024 * self.memory)}M",
+            "time": self.minutes,
+        }
+        given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+        tried = subprocess.run(
+            ["sbatch", "--test-only", "--wrap=true", *given],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if tried.returncode:
+            reason = (tried.stderr.strip().splitlines() or ["unknown reason"])[-1]
+            raise ValueError(
+                f"--engine slurm: Slurm refuses a job with {' '.join(given)}: {reason}; see sinfo"
+            )
+
     def _executor(self, submitit: Any, workdir: Path) -> Any:
         executor = submitit.AutoExecutor(folder=workdir / JOBS, cluster=self.executor)
         options: dict[str, Any] = {
+            **{f"slurm_{name}": value for name, value in self._selection.items()},
             "name": "mtljax",
             "timeout_min": self.minutes,
             "cpus_per_task": self.cpus,
             "gpus_per_node": self.gpus or None,
             "mem_gb": self.memory,
-            "slurm_partition": self.partition,
-            "slurm_account": self.account,
-            "slurm_qos": self.qos,
-            "slurm_constraint": self.constraint,
+            # Since Slurm 22.05, srun does not know the number of sbatch.
+            "slurm_srun_args": [f"--cpus-per-task={self.cpus}"],
             # `dispatch` submits again, and counts.
             "slurm_additional_parameters": {"no-requeue": True},
         }
@@ -119,42 +154,54 @@ class _SlurmCluster:
     def __init__(self, submitit: Any, executor: Any, engine: Slurm, slots: int | None):
         self.slots, self.retries = slots, engine.retries
         self._submitit, self._executor, self._engine = submitit, executor, engine
-        self._checked = time.monotonic()
+        self._next_check = time.monotonic() + CHECK_SECONDS
+        self._absent: set[str] = set()
 
     def submit(self, message: dict[str, Any]) -> Any:
         resources = Resources(self._engine.cpus, self._engine.gpus)
         try:
             return self._executor.submit(train_task, message, resources)
         except (RuntimeError, OSError) as error:  # of sbatch
-            lines = [line for line in str(error).splitlines() if "sbatch: error" in line]
             raise ValueError(
-                f"--engine slurm: {lines[0] if lines else first_line(error)}; check cpus, gpus, "
-                "memory, minutes, partition, account and qos"
+                f"--engine slurm: no job was submitted: {first_line(error)}"
             ) from error
 
     def wait(self, jobs: list[Any], seconds: float) -> list[Any]:
-        is_due = time.monotonic() - self._checked > CHECK_SECONDS
-        if is_due:
-            self._checked = time.monotonic()
         end = time.monotonic() + seconds
-        while not (ended := [job for job in jobs if job.done(force_check=is_due)]):
-            if time.monotonic() >= end:
-                break
-            is_due = False
+        while True:
+            # Listed, not looked up: a network file system may remember that a file was missing.
+            names = {path.name for path in Path(self._executor.folder).iterdir()}
+            ended = [job for job in jobs if job.paths.result_pickle.name in names]
+            ended = ended or self._gone(jobs)
+            if ended or time.monotonic() >= end:
+                return ended
             time.sleep(0.1)
-        return ended
+
+    def _gone(self, jobs: list[Any]) -> list[Any]:
+        """Jobs that have ended without a result."""
+        if self._engine.executor == "local":
+            return [job for job in jobs if job.done()]
+        if time.monotonic() < self._next_check:
+            return []
+        self._next_check = time.monotonic() + CHECK_SECONDS
+        # Not sacct, as submitit does: a cluster may have no accounting.
+        queue = subprocess.run(QUEUE, capture_output=True, text=True, check=False)
+        if queue.returncode:
+            return []  # the controller is busy or restarts
+        queued = queue.stdout.split()
+        absent = {job.job_id for job in jobs if job.job_id not in queued}
+        gone = absent & self._absent  # twice: its result may have been on the way
+        self._absent = absent
+        return [job for job in jobs if job.job_id in gone]
 
     def report(self, job: Any) -> Report:
-        if self._engine.executor == "local" and not job.paths.result_pickle.exists():
-            raise Lost("its process was killed")
-        try:
-            return job.result()
-        except self._submitit.core.utils.FailedJobError as error:
-            lines = [line for line in str(error).splitlines() if line and line[0] not in "- "]
-            reason = next((line for line in lines if "Error" in line.split(":")[0]), lines[0])
-            raise RuntimeError(f"the job cannot run it: {reason}; see {job.paths.stderr}") from None
-        except self._submitit.core.utils.UncompletedJobError:
-            raise Lost(f"job {job.job_id} ended without a result ({job.state})") from None
+        if not job.paths.result_pickle.exists():
+            raise Lost(f"job {job.job_id} ended without a report")
+        outcome, value = self._submitit.core.utils.pickle_load(job.paths.result_pickle)
+        if outcome == "error":  # the traceback
+            reason = value.strip().splitlines()[-1]
+            raise RuntimeError(f"the job cannot run it: {reason}; see {job.paths.stderr}")
+        return value
 
     def cancel(self, job: Any) -> None:
         if self._engine.executor == "local":  # `cancel` would kill it after one second
