@@ -6,6 +6,7 @@ so that a running trial without a holder is one of a process that was killed: it
 
 import contextlib
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,8 @@ TRIALS = "trials"
 Pruning = Literal["asha", "none"]
 ATTEMPTS = 5
 """Number of processes that a trial may end, say for lack of memory, without a new evaluation."""
+MIN_TRIALS = 4
+"""Complete trials that importances need at least."""
 REDUCTION = 3
 """One in so many trials goes on at a rung of ASHA."""
 
@@ -256,8 +259,13 @@ class Study:
           Watanabe et al., 2023, arXiv:2304.10255 (PED-ANOVA)
         """
         complete = [record for record in self.records() if record.state == "complete"]
-        if len(complete) < 4:
+        if len(complete) < MIN_TRIALS:
             return {}
         importance = self._optuna.importance
         evaluator = importance.PedAnovaImportanceEvaluator()
-        return importance.get_param_importances(self._load(0), evaluator=evaluator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # scores that are equal say nothing
+            try:
+                return importance.get_param_importances(self._load(0), evaluator=evaluator)
+            except (Warning, ValueError):
+                return {}

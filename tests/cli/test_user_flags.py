@@ -68,6 +68,8 @@ def search(call, folder):
          "--finalists", "1", "--seeds", "1", "--workdir", "searched")  # fmt: skip
     call("--experiment", "searched/best.json", "--workdir", "best", "--quiet")
     assert (folder / "best" / "result.json").exists()
+    call("compare", *QUICK, "--tune", "1", "--seeds", "1", "--workdir", "tuned")
+    assert "learning_rate=" in (folder / "tuned" / "results.md").read_text()
 
 
 def merge(call, folder):

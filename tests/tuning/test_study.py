@@ -141,3 +141,14 @@ def test_trial_that_kills_its_processes_fails_instead_of_stopping_the_search(tmp
     first = open_study(tmp_path).records()[0]
     assert (number, first.state) == (1, "failed")
     assert first.reason == f"its process was killed {ATTEMPTS} times in a row"
+
+
+def test_importances_are_unknown_where_scores_are_equal_or_few(tmp_path):
+    class Constant(Trainer):
+        def _train(self, trial, workdir, experiment, overrides):
+            return 1.0
+
+    study = open_study(tmp_path)
+    for total in (1, 6):
+        Constant(quiet=True).run(study, BASE, total)
+        assert study.importances() == {}
