@@ -17,7 +17,6 @@ JSON has no NaN or infinity. Such numbers are written as null, and null is read 
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,9 @@ from mtljax.data.resolve import complete
 from mtljax.runs.checkpoints import saved_steps
 from mtljax.runs.input_spec import REMEDY, ImageSpec, check_folds, read_object, write_input
 from mtljax.runs.lock import LOCK, lock_folder, writing_to
-from mtljax.runs.records import LogRecord, record_from_json
+from mtljax.runs.records import LogRecord, read_lines
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
-from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import (
     PART,
     append_text,
@@ -121,7 +119,7 @@ def check_folder(
             _require_last_checkpoint(path, shorter)
     elif any(not inside.name.endswith((PART, LOCK)) for inside in path.iterdir()):
         raise ValueError(f"{path} is not empty and not a run folder; choose another --workdir")
-    _read_lines(path / METRICS)
+    read_lines(path / METRICS)
     return shorter
 
 
@@ -208,14 +206,14 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
     def history(self) -> list[LogRecord]:
         """Returns the records of metrics.jsonl, without a line that a crash has cut off."""
-        return [record for _, record in _read_lines(self.path / METRICS)]
+        return [record for _, record in read_lines(self.path / METRICS)]
 
     def truncate_history(self, step: int) -> None:
         """Drops the records of later steps, which will be taken again."""
         if self._writes:
             # As text, which keeps the fields of other versions.
             lines = [
-                line for line, record in _read_lines(self.path / METRICS) if record.step <= step
+                line for line, record in read_lines(self.path / METRICS) if record.step <= step
             ]
             with writing_to(self.path):
                 write_text(self.path / METRICS, "".join(lines))
@@ -245,31 +243,6 @@ def _read_result(file: Path) -> RunResult:
         ) from None
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged: {first_line(error)}; {REMEDY}") from None
-
-
-def _read_lines(path: Path) -> list[tuple[str, LogRecord]]:
-    """Returns the complete lines of metrics.jsonl, as text and as records."""
-    try:
-        text = read_text(path)
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read: {first_line(error)}; check its permissions"
-        ) from None
-    lines = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            values = json.loads(line)
-            record = record_from_json(nan_for_null({**values, "step": int(values["step"])}))
-            lines.append((line, record))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(
-                f"{path} is damaged: line {number} is not a record of a run; delete that line"
-            ) from None
-    return lines
 
 
 def _completed(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]:

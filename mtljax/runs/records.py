@@ -2,10 +2,15 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtljax.tasks.metric import SplitMetrics
+from mtljax.utils.bounded_reading import read_text
+from mtljax.utils.files import nan_for_null
+from mtljax.utils.text import first_line
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,31 @@ def record_from_json(line: Mapping[str, Any]) -> LogRecord:
     kind: type[LogRecord] = ValidationRecord if "validation" in line else TrainRecord
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in line.items() if name in names})
+
+
+def read_lines(path: Path) -> list[tuple[str, LogRecord]]:
+    """Returns the complete lines of metrics.jsonl, as text and as records."""
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {first_line(error)}; check its permissions"
+        ) from None
+    lines = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            values = json.loads(line)
+            record = record_from_json(nan_for_null({**values, "step": int(values["step"])}))
+            lines.append((line, record))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(
+                f"{path} is damaged: line {number} is not a record of a run; delete that line"
+            ) from None
+    return lines
 
 
 def processes(records: Iterable[TrainRecord]) -> list[list[TrainRecord]]:

@@ -128,10 +128,11 @@ class Job:
         assert statuses <= allowed, (fault, ends)
         assert len(statuses) == 1 or fault.in_setup, (fault, ends)
         for status, err in ends:
-            lines = err.splitlines()
+            # Compiled code of the cache that jax 0.10.0 finds unusual for this machine.
+            lines = [line for line in err.splitlines() if "cpu_aot_loader" not in line]
             assert len(lines) <= 1, ends
-            assert err.startswith("mtljax: " if lines else ""), ends
-            assert status != LOST or err.endswith(REMEDY + "\n"), ends
+            assert all(line.startswith("mtljax: ") for line in lines), ends
+            assert status != LOST or lines[0].endswith(REMEDY), ends
 
 
 def send(process, kind):
