@@ -37,8 +37,14 @@ QUICK = {
 """Options that change the time to compile, not the communication."""
 
 
-def compiled_step(trunk, balancer, sharding, devices, *, size=32, batch=16):
-    """Returns (compiled step with Adam, shapes of its state with their shardings)."""
+def compiled_step(
+    trunk, balancer, sharding, devices, *, size=32, batch=16, level="parameters", **options
+):
+    """Returns (compiled step with Adam, shapes of its state with their shardings).
+
+    Args:
+      options: Further arguments of `make_train_step`.
+    """
     model = build(choose("trunk", trunk, TRUNKS).build(), FUSIONS["none"], TASKS)
     parts = model, TASKS, balancer_from_text(balancer), optax.adam(1e-3)
     placement = parallel.place(batch, devices, sharding)
@@ -50,11 +56,12 @@ def compiled_step(trunk, balancer, sharding, devices, *, size=32, batch=16):
         "present": {task.name: flags for task in TASKS},
     }
     zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-    state = jax.eval_shape(lambda key: create_state(key, *parts, zeros()), jax.random.key(0))
+    create = lambda key: create_state(key, *parts, zeros(), level=level)
+    state = jax.eval_shape(create, jax.random.key(0))
     places = placement.of_state(state)
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     state = jax.tree.map(place, state, places)
-    step = make_train_step(*parts, constraints=placement.constraints)
+    step = make_train_step(*parts, level=level, constraints=placement.constraints, **options)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, placement.replicated))
     return jitted.lower(state, example).compile(compiler_options=QUICK), state
 
@@ -90,6 +97,7 @@ def main():
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--balancers", nargs="+", default=["ew", "cagrad"])
+    parser.add_argument("--level", default="parameters", choices=["parameters", "features"])
     parser.add_argument("--shardings", nargs="+", default=["replicated", "fsdp"])
     flags = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -101,7 +109,8 @@ def main():
     for sharding in flags.shardings:
         for balancer in flags.balancers:
             for devices in flags.devices:
-                row = measure(flags.trunk, balancer, sharding, devices, size=flags.size)
+                options = {"size": flags.size, "level": flags.level}
+                row = measure(flags.trunk, balancer, sharding, devices, **options)
                 numbers = " | ".join(f"{row[name] / MEGABYTE:.1f}" for name in columns)
                 ratio = row["sent"] / row["parameters"]
                 line = f"| `{sharding}` | `{balancer}` | {devices} | {numbers} | {ratio:.2f} |"

@@ -74,3 +74,10 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path, before, after):
     for name, leaf in expected.items():
         # Sums over another number of devices are rounded in another order.
         np.testing.assert_allclose(found[name], leaf, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_sharded_networks_do_not_train_side_by_side():
+    programs = make_programs(devices=8, trunk="mlp:widths=(16,)", sharding=FSDP)
+    assert not programs.is_faster_stacked
+    with pytest.raises(ValueError, match=r"--sharding fsdp:min_size=1 trains one network at a"):
+        programs.executor([0, 1], 0)
