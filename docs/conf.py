@@ -31,6 +31,7 @@ myst_dmath_double_inline = True
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ["TTY_COMPATIBLE"] = "0"
+os.environ["SHELLOPTS"] = "errexit:pipefail"  # a command that fails in a cell fails the build
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # no notes of XLA on slow compilation
 nb_execution_in_temp = True
 # Notebooks: `off` in .ci/run, `cache` runs those that changed since they were cached.

@@ -27,6 +27,7 @@ def test_a_tutorial_runs_and_describes_its_pictures(page, tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", os.pathsep.join([programs, os.environ["PATH"]]))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
     monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    monkeypatch.setenv("SHELLOPTS", "errexit:pipefail")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     (tmp_path / "work").mkdir()
     sources = [content for _, content in site_pages.CELL.findall(page.read_text())]
