@@ -41,6 +41,7 @@ class OrbaxStore:
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised as well
+        _ignore_abandoned.install()
         self._ocp, self._folder = ocp, folder
         self._replaced: Path | None = None
         best = preservation_policy.BestN(n=1, get_metric_fn=lambda m: m["score"], reverse=True)
@@ -112,7 +113,7 @@ class OrbaxStore:
 
     def open(self, step: int) -> OpenCheckpoint:
         """Opens a checkpoint; raises ValueError if it is damaged."""
-        self._manager.wait_until_finished()
+        self.wait()
         path = self._folder / str(step)
         with _one_line(path):
             arrays = dict(self._manager.item_metadata(step))
@@ -142,7 +143,8 @@ class OrbaxStore:
 
     def close(self) -> None:
         self.wait()
-        self._manager.close()
+        with _writing(self._folder):
+            self._manager.close()
 
 
 _copy = jax.jit(lambda arrays: jax.tree.map(jnp.copy, arrays))
@@ -152,8 +154,7 @@ _copy = jax.jit(lambda arrays: jax.tree.map(jnp.copy, arrays))
 def _writing(folder: Path) -> Iterator[None]:
     """Turns the errors of orbax and tensorstore on a full disk and the like into an OSError."""
     try:
-        with _ignoring_abandoned():
-            yield
+        yield
     except Exception as error:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             if os.strerror(number) in str(error):
@@ -167,20 +168,9 @@ def _one_line(
 ) -> Iterator[None]:
     """Turns the errors of orbax and tensorstore into a ValueError with one line."""
     try:
-        with _ignoring_abandoned():
-            yield
+        yield
     except Exception as error:
         raise ValueError(f"checkpoint {path} is damaged; {remedy} ({first_line(error)})") from None
-
-
-@contextlib.contextmanager
-def _ignoring_abandoned() -> Iterator[None]:
-    """Sets the hook below; it stays after an error, which other threads may raise later."""
-    before = sys.unraisablehook
-    if before is not _ignore_abandoned:
-        _ignore_abandoned.report, sys.unraisablehook = before, _ignore_abandoned
-    yield
-    sys.unraisablehook = before
 
 
 class _IgnoreAbandoned:
@@ -191,6 +181,11 @@ class _IgnoreAbandoned:
     """
 
     report: Callable[[Any], Any]
+
+    def install(self) -> None:
+        """Replaces `sys.unraisablehook`, which gets all other errors."""
+        if sys.unraisablehook is not self:
+            self.report, sys.unraisablehook = sys.unraisablehook, self
 
     def __call__(self, unraisable: Any) -> None:
         error = unraisable.exc_value

@@ -1,13 +1,11 @@
 """Checkpoints: what is kept, what comes back, and what is refused."""
 
-import os
-import subprocess
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyrage
 import pytest
+from support.disk import fill, mounted
 
 from mtljax.runs.checkpoints import Checkpoints, saved_steps
 from mtljax.runs.encryption import parse_keys
@@ -205,23 +203,17 @@ def test_a_checkpoint_is_there_while_it_is_replaced(tmp_path, monkeypatch):
     assert names(tmp_path) == {"5", "10"}
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).returncode:
-        pytest.skip("only root can mount a disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, keys, capfd):
+    with mounted(tmp_path / "disk", megabytes=1) as disk:
+        fill_between_checkpoints(disk, keys)
+    assert capfd.readouterr().err == ""
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(small_disk, keys, capfd):
-    checkpoints = Checkpoints(small_disk, keys=keys)
+def fill_between_checkpoints(disk, keys):
+    checkpoints = Checkpoints(disk, keys=keys)
     checkpoints.save(at_step(10), 3.0)
     checkpoints.wait()
-    left = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize
-    (small_disk / "other").write_bytes(b"x" * (left - 16384))
+    filler = fill(disk, left=16384)
 
     def save():
         checkpoints.save(at_step(20), 1.0)
@@ -229,9 +221,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(small_disk, keys, capfd):
 
     with pytest.raises(OSError, match="No space left on device"):
         save()
-    assert saved_steps(small_disk) == [10]
-    (small_disk / "other").unlink()
-    again = Checkpoints(small_disk, keys=keys)
+    assert saved_steps(disk) == [10]
+    filler.unlink()
+    again = Checkpoints(disk, keys=keys)
     assert bits(again.restore(10, at_step(0))) == bits(at_step(10))
     again.close()
-    assert capfd.readouterr().err == ""

@@ -74,12 +74,13 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(
 
 
 @pytest.mark.slow
-def test_an_encrypted_run_survives_faults(cache, tmp_path):
+@pytest.mark.parametrize("flags", ["--encrypt", "--sharding fsdp:min_size=64"])
+def test_encrypted_and_sharded_runs_survive_faults(flags, cache, tmp_path):
     pyrage = pytest.importorskip("pyrage")
     key = tmp_path / "key.txt"
     key.write_text(str(pyrage.x25519.Identity.generate()))
-    secret = {"flags": ["--encrypt"], "variables": {"MTLJAX_KEY_FILE": str(key)}}
-    whole, job = (Job(tmp_path / x, 2, steps=STEPS, cache=cache, **secret) for x in ("a", "b"))
+    settings = {"flags": flags.split(), "variables": {"MTLJAX_KEY_FILE": str(key)}}
+    whole, job = (Job(tmp_path / x, 2, steps=STEPS, cache=cache, **settings) for x in ("a", "b"))
     whole.finish()
     assert job.suffer(Fault(signal.SIGTERM, 0))
     assert job.suffer(Fault(signal.SIGKILL, 1))

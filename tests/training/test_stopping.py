@@ -124,6 +124,16 @@ def test_a_block_is_interrupted_at_once_and_only_inside():
             pass
 
 
+def test_a_signal_before_the_inner_context_is_recorded_in_it():
+    with stop_signal() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with stop_signal() as inner:
+            assert inner is outer
+            assert inner.is_received()
+    with stop_signal() as later:
+        assert not later.is_received()
+
+
 @pytest.fixture(scope="module")
 def flags():
     return [*SMALL, "--steps", "8", "--log-every", "2", "--eval-every", "4", "--quiet"]
