@@ -18,9 +18,14 @@ copyright = author
 version = release = mtljax.__version__
 language = "en"
 
-extensions = ["myst_nb", "accessibility", "mathml", "methods", "repository"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += ["accessibility", "api", "command_line", "errors", "mathml", "methods"]
+extensions += ["repository", "schemas"]
 exclude_patterns = ["_ext"]
-suppress_warnings = ["toc.not_readable"]  # sections of the index without a page yet
+suppress_warnings = [
+    "toc.not_readable",  # sections of the index without a page yet
+    "ref.python",  # a name in a docstring that several classes have
+]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
@@ -40,6 +45,15 @@ nb_execution_cache_path = os.environ.get("MTLJAX_DOCS_CACHE", str(ROOT / "build"
 nb_execution_raise_on_error = True
 nb_execution_timeout = -1
 nb_merge_streams = True
+
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 80
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 highlight_language = "none"
 html_theme = "furo"

@@ -12,7 +12,7 @@ VARIABLE = re.compile(
     rf"|\b({GREEK})\b(?![=`])"
 )
 """Variable or operator with a subscript, or a Greek letter."""
-SIGNS = {"<=": "≤", ">=": "≥", "<-": "←", " * ": " · ", "^2": "²", "^3": "³"}
+SIGNS = {"<=": "≤", ">=": "≥", "<-": "←", "^2": "²", "^3": "³"}
 URLS = {
     r"arXiv:(\d{4}\.\d{4,5})": r"https://arxiv.org/abs/\1",
     r"doi:([^\s;,)]+)": r"https://doi.org/\1",

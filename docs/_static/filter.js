@@ -32,8 +32,8 @@ function choices(values) {
 function makeSortable(table, header, index, isNumber) {
   const button = document.createElement("button");
   button.type = "button";
-  button.append(...header.childNodes);
-  header.append(button);
+  button.textContent = header.textContent.trim();
+  header.replaceChildren(button);
   button.addEventListener("click", () => {
     const order = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");

@@ -1,0 +1,164 @@
+"""Page of error messages with their causes, read from the source code."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import docstring_parser
+from docstrings import cell
+from folders import write_folder
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(__file__).parents[1] / "reference" / "errors"
+TITLES = {
+    "cli": "Flags",
+    "config": "Experiments",
+    "build": "Experiments",
+    "data": "Data",
+    "tasks": "Tasks and labels",
+    "screening": "Data",
+    "models": "Models",
+    "balancing": "Balancers",
+    "optim": "Optimization",
+    "step": "Train step",
+    "training": "Training",
+    "parallel": "Several devices",
+    "runs": "Run folders, encryption and signatures",
+    "evaluation": "Evaluation and prediction",
+    "exporters": "Export",
+    "transfer": "Pretrained weights",
+    "merging": "Merging",
+    "comparison": "Comparisons",
+    "pareto": "Pareto fronts",
+}
+"""Package -> heading; all others are under "Other"."""
+
+
+INTRODUCTION = """\
+# Error messages
+
+Invalid input ends the program with one line and exit status 2; `MTLJAX_TRACEBACK=1` shows the
+traceback, too. In a library, the messages are those of `ValueError`. The tables list them from the
+source code, with inserted values in angle brackets, and the cause that the docstring of the
+function gives. Mistakes in data are shown with examples on the pages
+[Your own data](../../my_data.md#typical-mistakes) and following.
+"""
+HEADER = "| message | cause, or what the function does |", "|---|---|"
+
+
+class Message(NamedTuple):
+    """Error message of a function."""
+
+    text: str
+    """The message; values that are inserted are in angle brackets."""
+    place: str
+    """Function that raises it."""
+    cause: str
+    """When, from the docstring of the function."""
+
+
+def messages(path: Path) -> Iterator[Message]:
+    """Messages of the ValueErrors that a module raises."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+    def visit(node: ast.AST, names: tuple[str, ...], cause: str) -> Iterator[Message]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                own = _cause(child) or cause
+                yield from visit(child, (*names, child.name), own)
+            elif isinstance(child, ast.Raise) and (text := _text_of(child)):
+                yield Message(text, ".".join((module, *names)), cause)
+            else:
+                yield from visit(child, names, cause)
+
+    yield from visit(ast.parse(path.read_text()), (), "")
+
+
+def _text_of(node: ast.Raise) -> str:
+    """Text of a raised ValueError; empty for others, and for messages from elsewhere."""
+    call = node.exc
+    if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "ValueError":
+        return ""
+    text = _template(call.args[0]) if call.args else ""
+    plain = re.sub(r"<[^<>]*>", "", text)
+    return text if re.search(r"[A-Za-z]{3}", plain) else ""
+
+
+def _template(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_template, node.values))
+    if isinstance(node, ast.FormattedValue):
+        return f"<{_name_of(node.value)}>"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _template(node.left) + _template(node.right)
+    return f"<{_name_of(node)}>"
+
+
+def _name_of(node: ast.expr) -> str:
+    """A word for an inserted value."""
+    words = [
+        n.attr if isinstance(n, ast.Attribute) else n.id
+        for n in ast.walk(node)
+        if isinstance(n, ast.Attribute | ast.Name)
+    ]
+    words = [word for word in words if not FORMATTERS.fullmatch(word)]
+    return words[0].strip("_").replace("_", " ") if words else "..."
+
+
+FORMATTERS = re.compile(
+    "quoted|listed|shortened|nearest|count|first_line|join|map|repr|str|sorted|did_you_mean|len|min"
+    "|max|number|tuple|getattr|removesuffix"
+)
+"""Functions that format a value in a message."""
+
+
+def _cause(node: ast.FunctionDef | ast.ClassDef) -> str:
+    """What the docstring says about the error, or else its first line."""
+    text = ast.get_docstring(node)
+    if not text or node.name.startswith("_") or node.name.endswith("_verb"):
+        return ""
+    raised = [
+        item.description or ""
+        for item in docstring_parser.parse(text).raises
+        if "ValueError" in (item.type_name or "")
+    ]
+    return " ".join(" ".join(raised).split()) or inspect.cleandoc(text).partition("\n")[0]
+
+
+def page() -> str:
+    """The page, with a table for each part of the program."""
+    found: dict[str, list[Message]] = {title: [] for title in [*TITLES.values(), "Other"]}
+    for path in sorted((ROOT / "mtljax").rglob("*.py")):
+        package = path.relative_to(ROOT / "mtljax").parts[0].removesuffix(".py")
+        found[TITLES.get(package, "Other")] += messages(path)
+    lines = [INTRODUCTION]
+    for title, entries in found.items():
+        if entries:
+            lines += [
+                f"## {title}",
+                "",
+                "| message | cause, or what the function does |",
+                "|---|---|",
+            ]
+            for text, place, cause in sorted(set(entries)):
+                code = text.replace("`", "'").replace("|", "/").replace("\n", " ").strip()
+                lines.append(f"| `{code}` | {cell(cause)} ({{py:obj}}`{place}`) |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def write_pages(app: Sphinx) -> None:
+    """Writes the page."""
+    write_folder(FOLDER, {"index.md": page()})
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connects to Sphinx's events."""
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
