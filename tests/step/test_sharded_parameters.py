@@ -17,6 +17,7 @@ from support.tiers import full_except
 from mtljax import parallel
 from mtljax.balancing import BALANCERS
 from mtljax.models import FUSIONS, TRUNKS, build
+from mtljax.step.objective import rows_per_pullback
 from mtljax.step.state import TrainState, create_state
 from mtljax.step.train_step import make_train_step
 
@@ -138,6 +139,8 @@ def test_trunks_and_fusions(trunk, fusion):
     ]
     # Batch normalization and ReLU amplify rounding from step to step.
     assert_equal(*programs, steps=1)
+    if fusion == "none":
+        assert programs[1].gathered() <= parameter_shapes(programs[1])
 
 
 def small_vit():
@@ -183,3 +186,9 @@ def test_on_one_device_nothing_is_sharded():
     place = parallel.place(48, 1, "fsdp:min_size=1")
     assert place.is_replicated
     assert place.constraints == parallel.Constraints()
+
+
+def test_several_accelerators_compute_one_row_at_a_time(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    rows = [rows_per_pullback(3, "parameters", devices) for devices in (1, 8)]
+    assert rows == [3, 1]
