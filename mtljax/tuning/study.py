@@ -38,7 +38,7 @@ ATTEMPTS = 5
 MIN_TRIALS = 4
 """Complete trials that importances need at least."""
 REDUCTION = 3
-"""One in so many trials goes on at a rung of ASHA."""
+"""One in so many trials goes on at each of the two rungs of ASHA."""
 
 
 class Study:
@@ -78,7 +78,7 @@ class Study:
         self._pruner = self._optuna.pruners.NopPruner()
         if pruning == "asha":
             self._pruner = self._optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=max(1, evaluations // REDUCTION**2), reduction_factor=REDUCTION
+                min_resource=-(-evaluations // REDUCTION**2), reduction_factor=REDUCTION
             )
         self._default = space.parameters_of(experiment)
         with writing_to(folder):

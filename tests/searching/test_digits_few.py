@@ -13,12 +13,11 @@ pytest.importorskip("optuna")
 
 from mtljax import find_experiment  # noqa: E402
 from mtljax.runs.selection import selection_score  # noqa: E402
-from mtljax.tasks.metric import SplitMetrics  # noqa: E402, F401
 
 TRIALS, SEEDS = 12, 5
 FLAGS = (
     *("search", "--experiment", "digits_few", "--steps", "400", "--eval-every", "50"),
-    *("--space", "learning_rate=loguniform(1e-3,1e-1)", "layer_decay=uniform(0.3,1)"),
+    *("--space", "learning_rate=loguniform(3e-3,1e-1)", "layer_decay=uniform(0.2,1)"),
     *("--trials", str(TRIALS), "--seeds", str(SEEDS), "--quiet"),
 )
 
