@@ -15,7 +15,7 @@ from mtljax.comparison.engines.dispatch import Lost, dispatch
 from mtljax.comparison.engines.tasks import require_portable
 from mtljax.comparison.engines.worker import Report, Resources, train_task
 from mtljax.utils.optional import require
-from mtljax.utils.text import count, first_line
+from mtljax.utils.text import count, first_line, quoted
 
 CONNECT_SECONDS = 10.0
 """Time within which the address must accept a connection."""
@@ -40,7 +40,7 @@ class Ray:
 
     address: str = "local"
     """local: a cluster on this machine, for this command; auto: the running cluster that this
-    machine belongs to; HOST:6379; or ray://HOST:10001, from a machine outside of the cluster."""
+    machine belongs to; or HOST:6379."""
     cpus: int = 1
     """CPUs of each run, and number of its threads."""
     gpus: int = 0
@@ -91,7 +91,8 @@ class Ray:
                 ) from error
             raise ValueError(
                 f"--engine ray: no cluster at address {self.address}: {first_line(error)}; check "
-                "the address, and that the versions of Ray and Python are equal"
+                "the address, that the versions of Ray and Python are equal, and set "
+                "RAY_AUTH_MODE=token if the cluster asks for its token"
             ) from error
 
     def _require_node(self, nodes: list[dict[str, Any]]) -> None:
@@ -150,10 +151,11 @@ def check_counts(**counts: tuple[int | None, int]) -> None:
 
 def _require_listening(address: str) -> None:
     """Raises ValueError unless a process accepts connections at an address."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        form = "local, auto, HOST:6379 or ray://HOST:10001"
-        raise ValueError(f"--engine ray: address must be {form}, not {address!r}")
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"--engine ray: address must be local, auto or HOST:6379, not {quoted(address)}"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:

@@ -212,9 +212,9 @@ def test_what_slurm_refuses_is_one_line_with_its_reason(fake_slurm, tmp_path):
 
 BAD = {
     "ray:cpus=0": "cpus must be >= 1, not 0",
-    "ray:address=nowhere": "address must be local, auto, HOST:6379 or ray://HOST:10001",
+    "ray:address=nowhere": "address must be local, auto or HOST:6379, not 'nowhere'",
+    "ray:address=ray://a:10001": "address must be local, auto or HOST:6379, not 'ray://a:10001'",
     "ray:address=127.0.0.1:1": "no cluster at address 127.0.0.1:1: Connection refused",
-    "ray:address=ray://127.0.0.1:1": "no cluster at address ray://127.0.0.1:1: Connection refused",
     "ray:address=auto": "no cluster is running on this machine; start one by `ray start --head`",
     "ray:cpus=4096": "a run needs 4,096 CPUs and 0 GPUs, but the nodes have ",
     "ray:gpus=64": "and 64 GPUs, but the nodes have ",
@@ -228,6 +228,8 @@ BAD = {
 )
 def test_an_engine_that_cannot_be_used_is_one_line_and_changes_nothing(text, tmp_path):
     pytest.importorskip("ray" if "ray" in text else "submitit")
+    if text == "ray:address=auto" and Path("/tmp/ray/ray_current_cluster").exists():
+        pytest.skip("a Ray cluster is running on this machine")
     (tmp_path / "members").mkdir()
     (tmp_path / "results.csv").write_text("of an earlier comparison")
     arguments = (*flags(["ew"], 1, 5), "--engine", text, "--workdir", tmp_path)
