@@ -46,7 +46,8 @@ class AgeStore:
             raise ValueError(
                 f"{folder} has unencrypted checkpoints ({min(plain)}); choose another --workdir"
             )
-        if not read_only:
+        # Not by other processes: the first takes a folder that exists for a foreign one.
+        if not read_only and jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             for part in folder.glob(f"*{ENDING}{PART}"):  # of a process that was killed
                 part.unlink(missing_ok=True)
