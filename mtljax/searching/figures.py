@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from mtljax.comparison.statistics import estimate
 from mtljax.report.figures import BLUE, GRAY, INK, ORANGE, Plot, existing, make_plot, shorten
@@ -44,6 +44,7 @@ def plot_history(outcome: SearchOutcome) -> Plot | None:
         so_far[np.isinf(so_far)] = np.nan
         axis.step(np.arange(len(scores)) + 1, so_far, where="post", color=INK, lw=1.2, label="best")
         axis.set_xlabel("trial")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         return (
             f"Best of {count(len(scores), 'trial')}: trial {best[0].number + 1}, score "
@@ -113,7 +114,7 @@ def plot_parameter(outcome: SearchOutcome, index: int) -> Plot | None:
             return None
         _draw_trials(axis, trials, place)
         if options:
-            axis.set_xticks(range(len(options)), [shorten(text, 14) for text in options])
+            axis.set_xticks(range(len(options)), [shorten(text, 48 // len(options) + 4) for text in options])
             axis.set_xlim(-0.5, len(options) - 0.5)
         elif isinstance(distribution, Number) and distribution.kind == "loguniform":
             axis.set_xscale("log")
