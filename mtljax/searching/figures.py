@@ -114,7 +114,8 @@ def plot_parameter(outcome: SearchOutcome, index: int) -> Plot | None:
             return None
         _draw_trials(axis, trials, place)
         if options:
-            axis.set_xticks(range(len(options)), [shorten(text, 48 // len(options) + 4) for text in options])
+            length = 4 + 48 // len(options)
+            axis.set_xticks(range(len(options)), [shorten(text, length) for text in options])
             axis.set_xlim(-0.5, len(options) - 0.5)
         elif isinstance(distribution, Number) and distribution.kind == "loguniform":
             axis.set_xscale("log")
