@@ -48,8 +48,8 @@ nb_merge_streams = True
 
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
-python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 add_module_names = False

@@ -6,6 +6,7 @@ from sphinx.application import Sphinx
 
 REPLACEMENTS = {
     'role="heading"': 'role="heading" aria-level="2"',  # Sphinx's captions of tables of contents
+    ' aria-label="Toggle hidden content"': "",  # of myst-nb; the text is visible
     "<pre>": '<pre tabindex="0">',  # code that is wider than the page scrolls
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
 }

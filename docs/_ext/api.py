@@ -84,22 +84,22 @@ def _block(block: str) -> str:
 
 def _separated(block: str) -> str:
     """Puts an empty line between a paragraph and the list that follows it."""
-    found: list[str] = []
+    result: list[str] = []
     in_list = False
     for line in block.split("\n"):
         is_item = line.lstrip().startswith("- ")
-        if is_item and found and not in_list:
-            found.append("")
+        if is_item and result and not in_list:
+            result.append("")
         in_list = is_item or (in_list and line.startswith(" "))
-        found.append(line)
-    return "\n".join(found)
+        result.append(line)
+    return "\n".join(result)
 
 
 def _name(code: str) -> str:
     """A name may be a link; other code is literal."""
     text = " ".join(code.strip("`").split())
-    found = f":py:obj:`{text}`" if NAME.fullmatch(text) else f"``{text}``"
-    return f"\0{found}\x01"  # marked, as a letter beside the markup has to be separated from it
+    result = f":py:obj:`{text}`" if NAME.fullmatch(text) else f"``{text}``"
+    return f"\0{result}\x01"  # marked, as a letter beside the markup has to be separated from it
 
 
 def write_pages(app: Sphinx) -> None:

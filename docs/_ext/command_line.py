@@ -69,7 +69,7 @@ def parser_of(verb: str) -> tuple[argparse.ArgumentParser, set[str]]:
     finally:
         for patch in patches:
             patch.stop()
-    own = flags if default is None else type(default.verb_flags)
+    flag_names = flags if default is None else type(default.verb_flags)
     settings = {} if default is None else {"default": default}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -80,12 +80,12 @@ def parser_of(verb: str) -> tuple[argparse.ArgumentParser, set[str]]:
             registry=REGISTRY,
             **settings,
         )
-    return parser, set(own.__dataclass_fields__)
+    return parser, set(flag_names.__dataclass_fields__)
 
 
 def rows(parser: argparse.ArgumentParser) -> list[tuple[str, str, str, str]]:
     """Flag, kind of value, default and help of each argument."""
-    found = []
+    result = []
     for action in parser._actions:
         if "--help" in action.option_strings:
             continue
@@ -95,34 +95,34 @@ def rows(parser: argparse.ArgumentParser) -> list[tuple[str, str, str, str]]:
             default = match[0].strip(" ()\n").removeprefix("default:").strip()
             text = text[: match.start()]
         value = str(action.metavar or "") if action.option_strings else ""
-        found.append((name, value, default, text))
-    return found
+        result.append((name, value, default, text))
+    return result
 
 
-def is_field(row: tuple[str, ...], own: set[str]) -> bool:
+def is_field(row: tuple[str, ...], flag_names: set[str]) -> bool:
     """True for a field of the experiment, not a flag of the verb."""
     name = row[0].removeprefix("--").partition(",")[0].replace("-", "_")
-    return row[0].startswith("--") and name not in own
+    return row[0].startswith("--") and name not in flag_names
 
 
 def pages() -> dict[str, str]:
     """A page with all verbs, and one with the fields of an experiment."""
     lines = [INTRODUCTION]
     for verb, description in VERBS.items():
-        parser, own = parser_of(verb)
-        own_rows = [row for row in rows(parser) if not is_field(row, own)]
+        parser, flag_names = parser_of(verb)
+        own_rows = [row for row in rows(parser) if not is_field(row, flag_names)]
         lines += [f"(verb-{verb})=", f"## {verb}", "", description.summary, "", *_table(own_rows)]
-    parser, own = parser_of("train")
+    parser, flag_names = parser_of("train")
     experiment = [
         FIELDS,
-        *_table([row for row in rows(parser) if is_field(row, own)]),
+        *_table([row for row in rows(parser) if is_field(row, flag_names)]),
     ]
     return {"index.md": "\n".join(lines), "experiment.md": "\n".join(experiment)}
 
 
-def _table(found: Sequence[tuple[str, str, str, str]]) -> list[str]:
+def _table(result: Sequence[tuple[str, str, str, str]]) -> list[str]:
     lines = ["| flag | value | default | meaning |", "|---|---|---|---|"]
-    for name, value, default, text in found:
+    for name, value, default, text in result:
         codes = (f"`{x}`".replace("|", "\\|") if x else "" for x in (name, value, default))
         lines.append(f"| {' | '.join(codes)} | {cell(text)} |")
     return [*lines, ""]

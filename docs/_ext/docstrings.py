@@ -67,15 +67,15 @@ def _text(text: str) -> str:
     """Escapes text and writes what is surely a formula as one."""
     for sign, symbol in SIGNS.items():
         text = text.replace(sign, symbol)
-    found, end = [], 0
+    result, end = [], 0
     for match in VARIABLE.finditer(text):
         name, subscript, letter = match.groups()
         name, subscript = name or letter, (subscript or "").strip("(){}")
         tex = name if len(name) == 1 else f"\\{name}"
-        found += [_escaped(text[end : match.start()])]
-        found += [f"${tex}_{{{subscript}}}$" if subscript else f"${tex}$"]
+        result += [_escaped(text[end : match.start()])]
+        result += [f"${tex}_{{{subscript}}}$" if subscript else f"${tex}$"]
         end = match.end()
-    return "".join([*found, _escaped(text[end:])])
+    return "".join([*result, _escaped(text[end:])])
 
 
 def _escaped(text: str) -> str:
@@ -89,13 +89,13 @@ def cell(text: str, targets: Mapping[str, str] | None = None) -> str:
 
 def papers(text: str) -> str:
     """Makes links of the identifiers of papers, and of the links of reStructuredText."""
-    found = re.sub(r"`([^`<]+?)\s*<([^>`]+)>`_*", r"[\1](\2)", text)
-    if found != text:
-        return re.sub(r"\]\((?!https?:)", "](https://", found)
-    found = inline(text)
+    result = re.sub(r"`([^`<]+?)\s*<([^>`]+)>`_*", r"[\1](\2)", text)
+    if result != text:
+        return re.sub(r"\]\((?!https?:)", "](https://", result)
+    result = inline(text)
     for pattern, address in URLS.items():
-        found = re.sub(pattern, rf"[\g<0>]({address})", found)
-    return re.sub(r"(?<![(\w])(https?://[^\s,;]+)", r"<\1>", found)
+        result = re.sub(pattern, rf"[\g<0>]({address})", result)
+    return re.sub(r"(?<![(\w])(https?://[^\s,;]+)", r"<\1>", result)
 
 
 def year(text: str) -> int | None:
@@ -105,5 +105,5 @@ def year(text: str) -> int | None:
       >>> year("Yu et al., 2020, arXiv:2001.06782")
       2020
     """
-    found = re.search(r"(?<![\w:.])(19|20)\d\d\b(?!\.\d)", text)
-    return int(found[0]) if found else None
+    result = re.search(r"(?<![\w:.])(19|20)\d\d\b(?!\.\d)", text)
+    return int(result[0]) if result else None

@@ -35,7 +35,7 @@ TITLES = {
     "comparison": "Comparisons",
     "pareto": "Pareto fronts",
 }
-"""Package -> heading; all others are under "Other"."""
+"""Package -> heading; all other packages are under "Other"."""
 
 
 INTRODUCTION = """\
@@ -45,9 +45,9 @@ Invalid input ends the program with one line and exit status 2; `MTLJAX_TRACEBAC
 traceback, too. In a library, the messages are those of `ValueError`. The tables list them from the
 source code, with inserted values in angle brackets, and the cause that the docstring of the
 function gives. Mistakes in data are shown with examples on the pages
-[Your own data](../../my_data.md#typical-mistakes) and following.
+[Your cause_here data](../../my_data.md#typical-mistakes) and following.
 """
-HEADER = "| message | cause, or what the function does |", "|---|---|"
+HEADER = "| message | cause, or what the function does | raised by |", "|---|---|---|"
 
 
 class Message(NamedTuple):
@@ -68,8 +68,8 @@ def messages(path: Path) -> Iterator[Message]:
     def visit(node: ast.AST, names: tuple[str, ...], cause: str) -> Iterator[Message]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.ClassDef):
-                own = _cause(child) or cause
-                yield from visit(child, (*names, child.name), own)
+                cause_here = _cause(child) or cause
+                yield from visit(child, (*names, child.name), cause_here)
             elif isinstance(child, ast.Raise) and (text := _text_of(child)):
                 yield Message(text, ".".join((module, *names)), cause)
             else:
@@ -79,7 +79,7 @@ def messages(path: Path) -> Iterator[Message]:
 
 
 def _text_of(node: ast.Raise) -> str:
-    """Text of a raised ValueError; empty for others, and for messages from elsewhere."""
+    """Text of a raised ValueError; empty for other errors and for messages without text."""
     call = node.exc
     if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "ValueError":
         return ""
@@ -119,7 +119,7 @@ FORMATTERS = re.compile(
 
 
 def _cause(node: ast.FunctionDef | ast.ClassDef) -> str:
-    """What the docstring says about the error, or else its first line."""
+    """Description of the error in the docstring, or else the first line of it."""
     text = ast.get_docstring(node)
     if not text or node.name.startswith("_") or node.name.endswith("_verb"):
         return ""
@@ -133,12 +133,12 @@ def _cause(node: ast.FunctionDef | ast.ClassDef) -> str:
 
 def page() -> str:
     """The page, with a table for each part of the program."""
-    found: dict[str, list[Message]] = {title: [] for title in [*TITLES.values(), "Other"]}
+    result: dict[str, list[Message]] = {title: [] for title in [*TITLES.values(), "Other"]}
     for path in sorted((ROOT / "mtljax").rglob("*.py")):
         package = path.relative_to(ROOT / "mtljax").parts[0].removesuffix(".py")
-        found[TITLES.get(package, "Other")] += messages(path)
+        result[TITLES.get(package, "Other")] += messages(path)
     lines = [INTRODUCTION]
-    for title, entries in found.items():
+    for title, entries in result.items():
         if entries:
             lines += [
                 f"## {title}",
@@ -148,7 +148,8 @@ def page() -> str:
             ]
             for text, place, cause in sorted(set(entries)):
                 code = text.replace("`", "'").replace("|", "/").replace("\n", " ").strip()
-                lines.append(f"| `{code}` | {cell(cause)} ({{py:obj}}`{place}`) |")
+                where = f"{{py:obj}}`~{place}`"
+                lines.append(f"| `{code}` | {cell(cause)} | {where} |")
             lines.append("")
     return "\n".join(lines)
 

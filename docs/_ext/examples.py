@@ -166,8 +166,8 @@ def _cached() -> dict[str, str]:
 @functools.cache
 def _package() -> str:
     """Hash of the modules that examples use."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for folder in ("balancing", "models", "tasks"):
         for path in sorted((ROOT / "mtljax" / folder).rglob("*.py")):
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            result.update(path.read_bytes())
+    return result.hexdigest()

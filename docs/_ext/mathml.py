@@ -28,7 +28,7 @@ LOGGER = logging.getLogger(__name__)
 
 def to_mathml(tex: str, as_block: bool = False) -> str:
     """Converts TeX to MathML; raises MathError for a command that docutils does not know."""
-    text = re.sub(r"\\[A-Za-z]+", lambda found: MACROS.get(found[0], found[0]), tex)
+    text = re.sub(r"\\[A-Za-z]+", lambda result: MACROS.get(result[0], result[0]), tex)
     text = BELOW.sub(r"\\underset{\2}{\\operatorname{\1}}", text)
     return tex2mathml(text.replace(r"\operatorname*", r"\operatorname"), as_block=as_block)
 
@@ -40,7 +40,7 @@ def visit_math(translator: HTML5Translator, node: math) -> None:
 
 
 def visit_block(translator: HTML5Translator, node: math_block) -> None:
-    """Writes an equation of its own line, which scrolls if it is wider than the page."""
+    """Writes an equation on a separate line, which scrolls if it is wider than the page."""
     label = f' id="{node["ids"][0]}"' if node.get("ids") else ""
     body = _converted(node, as_block=True)
     translator.body.append(f'<div class="equation" tabindex="0"{label}>{body}</div>\n')

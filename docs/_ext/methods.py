@@ -24,7 +24,7 @@ FORMULAS = tomllib.loads((EXT / "formulas.toml").read_text())
 FUSION_COSTS = EXT.parents[1] / "benchmarks" / "fusions.md"
 
 PAGE_EACH = ("fusions", "trunks", "tasks")
-"""Kinds with a page per entry. The balancers have one per family, all others one per kind."""
+"""Kinds with a page per entry. The balancers have one per family, all other kinds have one page."""
 TITLES = {
     "balancers": "Balancers",
     "combinators": "Combinators of balancers",
@@ -52,7 +52,7 @@ TEMPLATES.filters |= {"cell": cell, "inline": inline, "papers": papers, "mention
 
 
 class Method(NamedTuple):
-    """What the page of a method shows."""
+    """Contents of the section of a method."""
 
     entry: Entry
     kind: str
@@ -85,7 +85,7 @@ def file_name(title: str) -> str:
 def method(kind: str, entry: Entry, targets: Mapping[str, str]) -> Method:
     """Collects what the page of a method shows, and runs its example."""
     before, _, after = entry.description.partition("Convention: ")
-    found = example(kind, entry.name)
+    result = example(kind, entry.name)
     return Method(
         entry=entry,
         kind=kind,
@@ -93,8 +93,8 @@ def method(kind: str, entry: Entry, targets: Mapping[str, str]) -> Method:
         text=markdown(before, {n: t for n, t in targets.items() if n != entry.name}),
         convention=markdown(after, targets),
         command=command(kind, entry.name),
-        example=found,
-        drawing=draw_update(found.output) if kind == "balancers" and found else "",
+        example=result,
+        drawing=draw_update(result.output) if kind == "balancers" and result else "",
         facts=_facts(kind, entry),
     )
 
@@ -115,8 +115,8 @@ def fusion_costs() -> dict[str, dict[str, str]]:
     """Rows of the table in benchmarks/fusions.md; the first of each name, on the same trunk."""
     rows = [line.strip("| \n").split(" | ") for line in FUSION_COSTS.read_text().splitlines()]
     header = next(row for row in rows if row[0] == "fusion")
-    found = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
-    return {row["fusion"]: row for row in reversed(found)}
+    result = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+    return {row["fusion"]: row for row in reversed(result)}
 
 
 def targets_of(kind: str) -> dict[str, str]:
@@ -137,13 +137,13 @@ def metrics_of(name: str) -> list[tuple[str, str, str]]:
 
 def pages() -> dict[str, str]:
     """All pages: path -> text."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     methods = {}
     for kind in TITLES:
         targets = targets_of(kind)
         methods[kind] = [method(kind, entry, targets) for entry in catalog.entries(kind)]
     for kind, entries in methods.items():
-        found |= kind_pages(kind, entries)
+        result |= kind_pages(kind, entries)
     relation = TEMPLATES.get_template("relation.md").render(
         balancers=methods["balancers"],
         targets=targets_of("balancers"),
@@ -151,7 +151,7 @@ def pages() -> dict[str, str]:
         architectures=ARCHITECTURES,
     )
     index = TEMPLATES.get_template("index.md").render(titles=TITLES)
-    return found | {"index.md": index, "relation.md": relation}
+    return result | {"index.md": index, "relation.md": relation}
 
 
 def kind_pages(kind: str, methods: list[Method]) -> dict[str, str]:
@@ -166,11 +166,11 @@ def kind_pages(kind: str, methods: list[Method]) -> dict[str, str]:
             groups.setdefault(one.entry.family, []).append(one)
     else:
         groups = {one.entry.name: [one] for one in methods}
-    found = {}
+    result = {}
     for title, group in groups.items():
         metrics = metrics_of(title) if kind == "tasks" else []
         text = render(title=title, methods=group, each=kind in PAGE_EACH, metrics=metrics)
-        found[f"{kind}/{file_name(title)}.md"] = text
+        result[f"{kind}/{file_name(title)}.md"] = text
     overview = TEMPLATES.get_template("overview.md").render(
         kind=kind,
         title=TITLES[kind],
@@ -179,7 +179,7 @@ def kind_pages(kind: str, methods: list[Method]) -> dict[str, str]:
         years={one.entry.name: year(one.entry.papers) for one in methods},
         costs=fusion_costs(),
     )
-    return found | {f"{kind}.md": overview}
+    return result | {f"{kind}.md": overview}
 
 
 def write_pages(app: Sphinx) -> None:

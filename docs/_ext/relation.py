@@ -1,4 +1,4 @@
-"""What the docstrings of our methods say about LibMTL and TorchJD, and the names there."""
+"""Statements of the docstrings about LibMTL and TorchJD, and the names of methods there."""
 
 import re
 
@@ -55,9 +55,9 @@ def mentions(entry: Entry) -> str:
     """Sentences of a description and of the arguments that name one of the two libraries."""
     texts = entry.description.split("Convention: ")
     texts += [f"`{argument.name}`: {argument.help}" for argument in entry.arguments]
-    found = []
+    result = []
     for text in texts:
         for sentence in re.split(r"(?<=\.) (?=[A-Z`])", " ".join(text.split())):
             if re.search("LibMTL|TorchJD", sentence):
-                found.append(sentence[0].upper() + sentence[1:])
-    return " ".join(found)
+                result.append(sentence[0].upper() + sentence[1:])
+    return " ".join(result)

@@ -26,8 +26,8 @@ def adapt_links(text: str, source: Path, page: Path) -> str:
     """Rewrites the relative links of the file `source` for its place `page` in the site."""
     copies = copied()
 
-    def adapt(found: re.Match[str]) -> str:
-        target = (source.parent / found[0]).resolve()
+    def adapt(result: re.Match[str]) -> str:
+        target = (source.parent / result[0]).resolve()
         return os.path.relpath(copies.get(target, target), page.parent)
 
     return LINK.sub(adapt, text)

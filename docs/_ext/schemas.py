@@ -55,10 +55,10 @@ def object_schema(kind: type, required: typing.Sequence[str] | None = None) -> d
     for name, hint in hints.items():
         if name.startswith("_") or typing.get_origin(hint) is typing.ClassVar:
             continue
-        found = schema_of(hint)
+        result = schema_of(hint)
         if help_of.get(name):
-            found = {**found, "description": help_of[name]}
-        properties[RENAMED.get(name, name)] = found
+            result = {**result, "description": help_of[name]}
+        properties[RENAMED.get(name, name)] = result
     if required is None:
         required = [name for name in properties if not _has_default(kind, name)]
     return {"type": "object", "properties": properties, "required": list(required)}
@@ -81,11 +81,11 @@ def descriptions(kind: type) -> dict[str, str]:
 
 def config_schema() -> dict[str, Any]:
     """Schema of config.json: fields of an experiment, with components as text."""
-    found = object_schema(Experiment, required=("name", "tasks"))
+    result = object_schema(Experiment, required=("name", "tasks"))
     for name in ("trunk", "fusion", "balancer", "optimizer"):
-        found["properties"][name] = {**found["properties"][name], "type": "string"}
+        result["properties"][name] = {**result["properties"][name], "type": "string"}
     task = {"type": "string", "description": f"One of {', '.join(TASKS)}, or FILE.py:CLASS."}
-    found["properties"]["tasks"] = {
+    result["properties"]["tasks"] = {
         "type": "array",
         "items": {
             "type": "object",
@@ -93,7 +93,7 @@ def config_schema() -> dict[str, Any]:
             "required": ["task", "name"],
         },
     }
-    return found
+    return result
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -111,14 +111,14 @@ def pages() -> dict[str, str]:
     _, files, note = (mtljax.runs.folder.__doc__ or "").split("\n\n")
     lines = ["# Run folder", "", "A run writes these files:", "", "```text", files, "```", ""]
     lines += [inline(" ".join(note.split())), "", "The schemas are JSON Schema, 2020-12.", ""]
-    found = {}
+    result = {}
     for file, schema in schemas().items():
         name = f"{file.partition('.')[0]}.schema.json"
-        found[name] = json.dumps({"$schema": DRAFT, "title": file, **schema}, indent=1) + "\n"
+        result[name] = json.dumps({"$schema": DRAFT, "title": file, **schema}, indent=1) + "\n"
         lines += [f"## {file}", "", f"{{download}}`{name}`", ""]
         for part in schema.get("anyOf", [schema]):
             lines += [*_table(part), ""]
-    return {"index.md": "\n".join(lines), **found}
+    return {"index.md": "\n".join(lines), **result}
 
 
 def _table(schema: dict[str, Any]) -> list[str]:

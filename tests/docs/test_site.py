@@ -32,6 +32,10 @@ def test_every_module_and_everything_public_in_it_is_described():
     assert not missing
 
 
+def test_no_page_has_the_name_of_one_that_sphinx_writes():
+    assert not {"genindex", "search"} & {path.stem for path in (ROOT / "docs").glob("*.md")}
+
+
 class Page(html.parser.HTMLParser):
     """The links of a page, what can be linked to in it, and what it loads."""
 
