@@ -23,7 +23,7 @@ FLAGS = (
 
 
 @pytest.mark.slow
-def test_search_beats_the_default_although_it_is_killed_and_shared(tmp_path):
+def test_search_beats_the_default_although_it_is_killed_and_shared(tmp_path, user_flags):
     cache, folder = tmp_path / "cache", tmp_path / "runs" / "search"
     run = lambda *arguments: start(*arguments, cache=cache, cwd=tmp_path)
     pretrain = ("--experiment", "multi_digits", "--workdir", "runs/multi_digits", "--quiet")
