@@ -20,7 +20,7 @@ language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 extensions += ["accessibility", "api", "command_line", "errors", "mathml", "methods"]
-extensions += ["repository", "schemas"]
+extensions += ["repository", "schemas", "streams"]
 exclude_patterns = ["_ext"]
 suppress_warnings = [
     "toc.not_readable",  # sections of the index without a page yet
