@@ -3,8 +3,8 @@
     python benchmarks/methods.py --workdir runs/methods [--seeds 3] [--steps 400]
 
 Trains the members of a comparison that are missing in the folder, and prints a Markdown table: the
-change against single-task learning, the paired difference from equal weighting, and its p value,
-as it is and after Holm's correction for all tests of the comparison.
+change against single-task learning, the paired difference from equal weighting, and the p value of
+that difference, alone and after Holm's correction for the differences in the table.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from mtljax.balancing import BALANCERS, required_arguments
 from mtljax.comparison.conclusions import format_percent
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import plan
+from mtljax.comparison.statistics import holm_correction
 
 EXPERIMENT = "scenes"
 LEFT_OUT = {
@@ -56,16 +57,15 @@ def table(comparison: Comparison) -> str:
     """Markdown table, the best method first."""
     rows = [row for row in comparison.rows_of("method") if row.has_results]
     rows.sort(key=lambda row: -row.improvement.mean)
+    tests = [comparison.test(row.name, FIRST) for row in rows]
+    adjusted = holm_correction(np.array([test.p if test else np.nan for test in tests]))
     lines = ["| balancer | Δm | minus `ew` | p | Holm |", "|---|---:|---:|---:|---:|"]
-    for row in rows:
-        test = comparison.test(row.name, FIRST)
-        cells = [f"`{row.name}`", format_percent(row.improvement), "", "", ""]
+    for row, test, p in zip(rows, tests, adjusted, strict=True):
+        name = row.name.partition(":")[0]
+        cells = [f"`{name}`", format_percent(row.improvement), "", "", ""]
         if test is not None:
-            p = (
-                f"{value:.3f}" if value >= 1e-3 else "< 0.001"
-                for value in (test.p, test.adjusted_p)
-            )
-            cells[2:] = format_percent(test.difference).removesuffix(" %"), *p
+            difference = format_percent(test.difference).removesuffix(" %")
+            cells[2:] = difference, _p(test.p), _p(float(p))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
