@@ -31,22 +31,21 @@ class Store:
 
 @pytest.fixture
 def ends(monkeypatch):
-    """Exit statuses of the process, which does not end."""
-    statuses, is_over = [], threading.Event()
+    """Exit statuses of the process, which does not end; the thread that ends it waits for ever."""
+    statuses = []
 
     def end(status):
         statuses.append(status)
         if threading.current_thread() is threading.main_thread():
             raise SystemExit
-        is_over.wait()
+        threading.Event().wait()
 
     monkeypatch.setattr(peers.os, "_exit", end)
-    yield statuses
-    is_over.set()
+    return statuses
 
 
 @pytest.fixture
-def started():
+def started(ends):
     """Starts the watch of process 1 of 3; the others beat and make progress as the test says."""
     stop, watches = threading.Event(), []
 

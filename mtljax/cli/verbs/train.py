@@ -95,7 +95,7 @@ def _train(flags: TrainFlags, experiment: "Experiment") -> int:
         print(f"mtljax: interrupted; {resumes}", file=sys.stderr)
         return 130
     except OSError as error:  # a full disk, for example
-        if error.strerror is None:
+        if error.strerror is None or not saved_steps(workdir):
             raise
         raise OSError(error.errno, f"{error.strerror}; {resumes}", error.filename) from error
     if not flags.quiet and jax.process_index() == 0:
