@@ -23,7 +23,6 @@ extensions += ["accessibility", "api", "command_line", "errors", "mathml", "meth
 extensions += ["repository", "schemas", "streams"]
 exclude_patterns = ["_ext"]
 suppress_warnings = [
-    "toc.not_readable",  # sections of the index without a page yet
     "ref.python",  # a name in a docstring that several classes have
 ]
 
