@@ -109,6 +109,8 @@ class Slow:
 
 def test_the_process_waits_for_a_compilation_whose_call_was_interrupted():
     """Python must still know its thread: otherwise the end of the process can crash in LLVM."""
+    # A job in the background of a shell ignores SIGINT.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     slow, before = Slow(), set(threading.enumerate())
     ahead = compilation.AheadOfTime(slow)
     ahead.compile_ahead(jnp.ones(3))
@@ -121,5 +123,6 @@ def test_the_process_waits_for_a_compilation_whose_call_was_interrupted():
         assert thread.is_alive()
     finally:
         slow.end.set()
+        signal.signal(signal.SIGINT, previous)
     thread.join(30)
     assert not thread.is_alive()
