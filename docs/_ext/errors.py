@@ -34,6 +34,8 @@ TITLES = {
     "merging": "Merging",
     "comparison": "Comparisons",
     "pareto": "Pareto fronts",
+    "tuning": "Searches",
+    "searching": "Searches",
 }
 """Package -> heading; all other packages are under "Other"."""
 
@@ -45,7 +47,7 @@ Invalid input ends the program with one line and exit status 2; `MTLJAX_TRACEBAC
 traceback, too. In a library, the messages are those of `ValueError`. The tables list them from the
 source code, with inserted values in angle brackets, and the cause that the docstring of the
 function gives. Mistakes in data are shown with examples on the pages
-[Your cause_here data](../../my_data.md#typical-mistakes) and following.
+[Your own data](../../my_data.md#typical-mistakes) and following.
 """
 HEADER = "| message | cause, or what the function does | raised by |", "|---|---|---|"
 
@@ -140,12 +142,7 @@ def page() -> str:
     lines = [INTRODUCTION]
     for title, entries in result.items():
         if entries:
-            lines += [
-                f"## {title}",
-                "",
-                "| message | cause, or what the function does |",
-                "|---|---|",
-            ]
+            lines += [f"## {title}", "", *HEADER]
             for text, place, cause in sorted(set(entries)):
                 code = text.replace("`", "'").replace("|", "/").replace("\n", " ").strip()
                 where = f"{{py:obj}}`~{place}`"

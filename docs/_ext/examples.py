@@ -30,6 +30,8 @@ COMMANDS = {
     "optimizers": "--experiment digits --optimizer",
     "schedules": "--experiment digits --schedule",
     "merges": "merge --runs runs/digit runs/value --method",
+    "shardings": "--experiment digits --sharding",
+    "engines": "compare --experiment digits --balancers ew uw --engine",
 }
 """Kind -> arguments of the command before the method."""
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -40,6 +42,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "segmentation": {"num_classes": 5},
     "detection": {"num_classes": 5},
     "keypoints": {"num_keypoints": 5},
+    "fsdp_tensor": {"model": 2},
 }
 """Name -> arguments without which the example cannot run."""
 SMALL_TRUNK = '"cnn"](widths=(16, 32, 64), stride=2)'

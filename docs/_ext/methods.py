@@ -40,6 +40,8 @@ TITLES = {
     "schedules": "Learning rate schedules",
     "sources": "Sources of data",
     "exports": "Export formats",
+    "shardings": "Sharding of parameters",
+    "engines": "Engines of comparisons",
 }
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(EXT / "templates"),

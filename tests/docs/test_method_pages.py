@@ -20,6 +20,11 @@ def extension(monkeypatch):
     return pytest.importorskip
 
 
+def test_every_kind_has_a_page(extension):
+    pytest.importorskip("sphinx")
+    assert extension("methods").TITLES.keys() == DICTS.keys()
+
+
 def test_every_balancer_and_fusion_has_a_formula_and_no_formula_lacks_a_method():
     assert FORMULAS["balancers"].keys() == BALANCERS.keys()
     assert FORMULAS["fusions"].keys() == FUSIONS.keys()

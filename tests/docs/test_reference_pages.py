@@ -55,3 +55,5 @@ def test_a_message_is_listed_with_its_cause_and_place(extension):
     (line,) = [line for line in page.splitlines() if "missing --experiment NAME" in line]
     assert "The experiment is missing or unknown" in line
     assert "mtljax.cli.verbs.experiment.read_experiment" in line
+    rows = [row for row in page.splitlines() if row.startswith("|")]
+    assert {row.replace("\\|", "").count("|") for row in rows} == {4}
