@@ -84,7 +84,6 @@ def compare(
     check_workdir(workdir, FOLDER, "comparison")
     failures: list[Failure] = []
     if tuning is not None:
-        make_engine(engine)  # checks it
         methods, failures = tuning.run(methods, workdir, devices=devices, quiet=quiet)
     validation = cross_validation(experiment, folds, methods) if folds else None
     numbers = range(experiment.seed, experiment.seed + seeds)

@@ -67,30 +67,34 @@ class Interrupted(BaseException):
 
 
 class StopSignal:
-    """Record of SIGTERM; without a handler (see `stop_signal`), of a signal that never comes."""
+    """Record of SIGTERM; without a handler (see `stop_signal`), of a signal that never comes.
+
+    Attributes:
+      was_received: True once this process has received the signal; reading it uses no device.
+    """
 
     def __init__(self) -> None:
-        self._is_received, self._may_interrupt = False, False
+        self.was_received, self._may_interrupt = False, False
 
     def receive(self) -> None:
         """Records the signal; raises `Interrupted` inside a block that is `interruptible`."""
-        self._is_received = True
+        self.was_received = True
         if self._may_interrupt:
             self._may_interrupt = False  # once: what the exception unwinds is completed
             raise Interrupted
 
     def is_pending(self) -> bool:
         """Returns True if the signal was received, in a program of one process."""
-        return self._is_received and jax.process_count() == 1
+        return self.was_received and jax.process_count() == 1
 
     def is_received(self) -> bool:
         """Returns True if any process received the signal; all must call this at the same step."""
         if jax.process_count() == 1:
-            return self._is_received
+            return self.was_received
         from jax.experimental.multihost_utils import process_allgather
 
         mark()
-        return bool(np.any(process_allgather(np.asarray(self._is_received))))
+        return bool(np.any(process_allgather(np.asarray(self.was_received))))
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -101,7 +105,7 @@ class StopSignal:
         if jax.process_count() > 1:
             yield
             return
-        if self._is_received:
+        if self.was_received:
             raise Interrupted
         self._may_interrupt = True
         try:

@@ -11,8 +11,9 @@ from mtljax.comparison.member_training import Sources, train_members
 from mtljax.comparison.members import Failure, Member, Together
 from mtljax.comparison.progress import ComparisonProgress
 from mtljax.utils.terminal import announcements
+from mtljax.utils.text import count
 
-Run = Callable[[], list[Failure]]
+TrainAll = Callable[[], list[Failure]]
 """Trains all members of a `Work` and returns those that failed."""
 
 
@@ -29,10 +30,29 @@ class Work(NamedTuple):
     quiet: bool
 
 
+class Resources(NamedTuple):
+    """Resources of a machine that a task may use."""
+
+    cpus: int
+    gpus: int
+
+    @property
+    def text(self) -> str:
+        """The resources as text: `2 CPUs and 1 GPU`."""
+        return f"{count(self.cpus, 'CPU')} and {count(self.gpus, 'GPU')}"
+
+
+def check_counts(**counts: tuple[int | None, int]) -> None:
+    """Raises ValueError if an argument is below its least value: name=(value, least value)."""
+    for name, (value, least) in counts.items():
+        if value is not None and value < least:
+            raise ValueError(f"--engine: {name} must be >= {least}, not {value}")
+
+
 class Engine(Protocol):
     """Place where the runs of a comparison are trained."""
 
-    def open(self, work: Work) -> contextlib.AbstractContextManager[Run]:
+    def open(self, work: Work) -> contextlib.AbstractContextManager[TrainAll]:
         """Connects, and checks all that can be checked before anything is written.
 
         Raises:
@@ -44,7 +64,7 @@ class Engine(Protocol):
 class Local:
     """This process: one program after the other, on all devices of this machine."""
 
-    def open(self, work: Work) -> contextlib.AbstractContextManager[Run]:
+    def open(self, work: Work) -> contextlib.AbstractContextManager[TrainAll]:
         """Returns the loop over the groups; nothing can fail before it."""
         return contextlib.nullcontext(lambda: _train_here(work))
 

@@ -3,16 +3,15 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 from mtljax.comparison.engines.base import Work
-from mtljax.comparison.engines.tasks import Task, tasks_of
+from mtljax.comparison.engines.tasks import MemberTask, tasks_of
 from mtljax.comparison.engines.worker import Report
 from mtljax.comparison.members import Failure, Member
 from mtljax.comparison.plan import FOLDER
 from mtljax.runs.folder import RESULT
-from mtljax.training.stopping import Stopped
+from mtljax.training.stopping import Stopped, stop_signal
 from mtljax.utils.text import count
 
 INTERVAL = 0.5
@@ -20,7 +19,7 @@ INTERVAL = 0.5
 GRACE = 60.0
 """Seconds for cancelled tasks to save."""
 VISIBLE_SECONDS = 60.0
-"""Seconds after which a result that a worker has written must be seen here."""
+"""Seconds after which a result that a worker has written must be visible here."""
 
 
 class Lost(Exception):
@@ -68,9 +67,9 @@ def dispatch(cluster: Cluster, work: Work) -> list[Failure]:
     (work.workdir / FOLDER).mkdir(parents=True, exist_ok=True)  # marks a comparison folder
     running = _Dispatcher(cluster, work)
     try:
-        with _sigterm() as is_received:
+        with stop_signal() as stop:
             while running.goes_on():
-                if is_received():
+                if stop.was_received:
                     message = f"stopped; --workdir {work.workdir} resumes"
                     raise Stopped(message, status=128 + signal.SIGTERM)
     except BaseException:
@@ -85,10 +84,10 @@ class _Dispatcher:
         self.failures: list[Failure] = []
         self._cluster, self._work = cluster, work
         self._waiting = tasks_of(work)
-        self._jobs: dict[Any, Task] = {}
+        self._jobs: dict[Any, MemberTask] = {}
         self._unsettled = {folder for task in self._waiting for folder in task.folders}
-        self._saved: dict[Task, int] = {}
-        self._retries: dict[Task, int] = {}
+        self._saved: dict[MemberTask, int] = {}
+        self._retries: dict[MemberTask, int] = {}
 
     def goes_on(self) -> bool:
         """Submits what can start, handles what has ended, and returns False at the end."""
@@ -104,7 +103,7 @@ class _Dispatcher:
             self._ended(self._jobs.pop(job), job)
         return bool(self._jobs or self._waiting)
 
-    def _ended(self, task: Task, job: Any) -> None:
+    def _ended(self, task: MemberTask, job: Any) -> None:
         try:
             report = self._cluster.report(job)
         except Lost as lost:
@@ -124,7 +123,7 @@ class _Dispatcher:
         ]
         self._settle(task, reasons)
 
-    def _settle(self, task: Task, reasons: list[str | None]) -> None:
+    def _settle(self, task: MemberTask, reasons: list[str | None]) -> None:
         self._unsettled -= task.folders
         for member, reason in zip(task.members, reasons, strict=True):
             if reason is None:
@@ -132,7 +131,7 @@ class _Dispatcher:
             else:
                 self.failures.append(self._work.progress.failed(member, RuntimeError(reason)))
 
-    def _start_again(self, task: Task, why: str) -> None:
+    def _start_again(self, task: MemberTask, why: str) -> None:
         """Queues a task again, unless it has failed too often without a new checkpoint."""
         saved = task.saved
         if saved > self._saved.get(task, 0):
@@ -162,7 +161,7 @@ class _Dispatcher:
 
 
 def _has_result(member: Member) -> bool:
-    """Returns True once the result of a run is seen here, which network file systems delay."""
+    """Returns True once the result of a run is visible here, which network file systems delay."""
     end = time.monotonic() + VISIBLE_SECONDS
     while not (member.folder / RESULT).exists():
         if time.monotonic() >= end:
@@ -171,17 +170,3 @@ def _has_result(member: Member) -> bool:
         with contextlib.suppress(OSError):
             list(member.folder.iterdir())  # asks the server again
     return True
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[Any]:
-    """Records SIGTERM; yields a function that returns True once it was received.
-
-    Unlike `mtljax.training.stopping.stop_signal` it uses no device.
-    """
-    received: list[int] = []
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
-            previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-            stack.callback(signal.signal, signal.SIGTERM, previous)
-        yield lambda: bool(received)

@@ -10,10 +10,10 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from mtljax.comparison.engines.base import Run, Work
+from mtljax.comparison.engines.base import Resources, TrainAll, Work, check_counts
 from mtljax.comparison.engines.dispatch import Lost, dispatch
 from mtljax.comparison.engines.tasks import require_portable
-from mtljax.comparison.engines.worker import Report, Resources, train_task
+from mtljax.comparison.engines.worker import Report, train_task
 from mtljax.utils.optional import require
 from mtljax.utils.text import count, first_line, quoted
 
@@ -54,8 +54,13 @@ class Ray:
     def __post_init__(self) -> None:
         check_counts(cpus=(self.cpus, 1), gpus=(self.gpus, 0), retries=(self.retries, 0))
 
+    @property
+    def resources(self) -> Resources:
+        """Resources of each run."""
+        return Resources(self.cpus, self.gpus)
+
     @contextlib.contextmanager
-    def open(self, work: Work) -> Iterator[Run]:
+    def open(self, work: Work) -> Iterator[TrainAll]:
         """Connects to the cluster, or starts one."""
         require_portable(work, "ray")
         given = ENVIRONMENT if self.address == "local" else ENVIRONMENT | OF_ADDRESS
@@ -71,8 +76,7 @@ class Ray:
                 self._require_node(ray.nodes())
             cluster = _RayCluster(ray, self)
             nodes = count(sum(node["Alive"] for node in ray.nodes()), "node")
-            each = f"{count(self.cpus, 'CPU')} and {count(self.gpus, 'GPU')} each"
-            work.progress.note(f"engine ray: {nodes}, {each}")
+            work.progress.note(f"engine ray: {nodes}, {self.resources.text} each")
             yield functools.partial(dispatch, cluster, work)
 
     def _connect(self, ray: Any) -> None:
@@ -98,15 +102,13 @@ class Ray:
     def _require_node(self, nodes: list[dict[str, Any]]) -> None:
         """Raises ValueError if no node has the resources of one run."""
         totals = [node["Resources"] for node in nodes if node["Alive"]]
-        sizes = {(int(total.get("CPU", 0)), int(total.get("GPU", 0))) for total in totals}
-        if not any(cpus >= self.cpus and gpus >= self.gpus for cpus, gpus in sizes):
-            has = " or ".join(f"{count(c, 'CPU')} and {count(g, 'GPU')}" for c, g in sorted(sizes))
+        sizes = {Resources(*(int(total.get(x, 0)) for x in ("CPU", "GPU"))) for total in totals}
+        if not any(size.cpus >= self.cpus and size.gpus >= self.gpus for size in sizes):
+            has = " or ".join(size.text for size in sorted(sizes))
             larger = ", or add autoscaling=true if the cluster starts larger nodes on request"
             raise ValueError(
-                f"--engine ray: a run needs {count(self.cpus, 'CPU')} and "
-                f"{count(self.gpus, 'GPU')}, but the nodes have {has}; lower cpus or gpus"
-                + larger
-                * (self.address != "local")
+                f"--engine ray: a run needs {self.resources.text}, but the nodes have {has}; lower "
+                f"cpus or gpus{larger * (self.address != 'local')}"
             )
 
 
@@ -116,8 +118,7 @@ class _RayCluster:
     slots: int | None = None
 
     def __init__(self, ray: Any, engine: Ray):
-        self.retries, self._ray = engine.retries, ray
-        self._resources = Resources(engine.cpus, engine.gpus)
+        self.retries, self._ray, self._resources = engine.retries, ray, engine.resources
         # Retries are counted by `dispatch`, which prints them.
         remote = ray.remote(num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=0)
         self._function = remote(train_task)
@@ -140,13 +141,6 @@ class _RayCluster:
 
     def cancel(self, job: Any) -> None:
         self._ray.cancel(job, force=False)
-
-
-def check_counts(**counts: tuple[int | None, int]) -> None:
-    """Raises ValueError if an argument is below its least value: name=(value, least value)."""
-    for name, (value, least) in counts.items():
-        if value is not None and value < least:
-            raise ValueError(f"--engine: {name} must be >= {least}, not {value}")
 
 
 def _require_listening(address: str) -> None:

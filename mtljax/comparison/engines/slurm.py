@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mtljax.comparison.engines.base import Run, Work
+from mtljax.comparison.engines.base import Resources, TrainAll, Work, check_counts
 from mtljax.comparison.engines.dispatch import Lost, dispatch
-from mtljax.comparison.engines.ray_cluster import check_counts
 from mtljax.comparison.engines.tasks import require_portable
-from mtljax.comparison.engines.worker import Report, Resources, train_task
+from mtljax.comparison.engines.worker import Report, train_task
 from mtljax.utils.optional import require
 from mtljax.utils.text import count, first_line
 
@@ -74,8 +73,13 @@ class Slurm:
             parallel=(self.parallel, 1),
         )
 
+    @property
+    def resources(self) -> Resources:
+        """Resources of each run."""
+        return Resources(self.cpus, self.gpus)
+
     @contextlib.contextmanager
-    def open(self, work: Work) -> Iterator[Run]:
+    def open(self, work: Work) -> Iterator[TrainAll]:
         """Checks that jobs can be submitted here."""
         require_portable(work, "slurm")
         submitit = require("submitit", "cluster", "--engine slurm")
@@ -94,7 +98,7 @@ class Slurm:
                 f"{available}; lower cpus"
             )
         where = "this machine" if self.executor == "local" else "Slurm"
-        each = f"{count(self.cpus, 'CPU')} and {count(self.gpus, 'GPU')} each"
+        each = f"{self.resources.text} each"
         work.progress.note(f"engine slurm: jobs on {where}, {each}, logs in {work.workdir / JOBS}")
         slots = max(1, available // self.cpus) if self.executor == "local" else None
         executor = functools.partial(self._executor, submitit, work.workdir)
@@ -158,9 +162,8 @@ class _SlurmCluster:
         self._absent: set[str] = set()
 
     def submit(self, message: dict[str, Any]) -> Any:
-        resources = Resources(self._engine.cpus, self._engine.gpus)
         try:
-            return self._executor.submit(train_task, message, resources)
+            return self._executor.submit(train_task, message, self._engine.resources)
         except (RuntimeError, OSError) as error:  # of sbatch
             raise ValueError(
                 f"--engine slurm: no job was submitted: {first_line(error)}"

@@ -38,7 +38,7 @@ REGISTRIES: Mapping[str, tuple[Mapping[str, Callable[..., Any]], ...]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Task:
+class MemberTask:
     """Members that train in one program; each task is equal to itself only."""
 
     members: tuple[Member, ...]
@@ -88,7 +88,7 @@ class Task:
         }
 
 
-def tasks_of(work: Work) -> list[Task]:
+def tasks_of(work: Work) -> list[MemberTask]:
     """Divides the members of a comparison into tasks: one each, unless they depend on each other.
 
     The rays of a balancer that learns from all of them train in one program, so do the seeds of a
@@ -103,11 +103,11 @@ def tasks_of(work: Work) -> list[Task]:
         couples = balancer_from_text(group[0].candidate.experiment.balancer).couples
         for part in parts:
             if couples:
-                tasks.append(Task(members=tuple(part), together=work.together))
+                tasks.append(MemberTask(members=tuple(part), together=work.together))
             elif not part[0].parts and (work.together == "yes" or _began_together(part)):
-                tasks.append(Task(members=tuple(part), together="yes"))
+                tasks.append(MemberTask(members=tuple(part), together="yes"))
             else:
-                tasks += [Task(members=(member,), together="no") for member in part]
+                tasks += [MemberTask(members=(member,), together="no") for member in part]
     return tasks
 
 

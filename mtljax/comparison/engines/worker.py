@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mtljax.comparison.engines.base import Resources
 from mtljax.comparison.engines.tasks import members_of_message, validation_of_message
 from mtljax.comparison.member_training import train_members
 from mtljax.comparison.members import Failure, Member
@@ -23,7 +24,7 @@ from mtljax.utils.trust import VARIABLE
 
 
 class Report(NamedTuple):
-    """What became of a task; results are in the run folders."""
+    """Outcome of a task; results are in the run folders."""
 
     host: str
     reasons: tuple[str | None, ...]
@@ -32,18 +33,11 @@ class Report(NamedTuple):
     """True if a signal ended it; checkpoints were saved."""
 
 
-class Resources(NamedTuple):
-    """What a task may use of a machine."""
-
-    cpus: int
-    gpus: int
-
-
 def train_task(message: dict[str, Any], resources: Resources) -> Report:
     """Trains the members of a task that are not finished; never raises.
 
     Args:
-      message: From `Task.message`.
+      message: From `MemberTask.message`.
     """
     host, reasons = socket.gethostname(), [None] * len(message["members"])
     try:
