@@ -115,8 +115,7 @@ class Comparison:
 
     def spec(self, metric: Metric) -> MetricSpec:
         """Label and number format of a metric."""
-        tasks = {task.name: task for task in self.experiment.tasks}
-        return tasks[metric.task].metric_spec(metric.name)
+        return metric.spec(self.experiment.tasks)
 
     @property
     def reference(self) -> ComparisonRow:

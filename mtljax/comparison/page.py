@@ -8,9 +8,8 @@ from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.figures import comparison_plots
 from mtljax.comparison.members import Failure
 from mtljax.comparison.outcome import Comparison
-from mtljax.report.figures import figure_style, write_plots
-from mtljax.report.page import load_template, settings_text
-from mtljax.utils.files import write_text
+from mtljax.report.figures import figure_style
+from mtljax.report.page import settings_text, write_plotted_page
 from mtljax.utils.text import count
 
 _CAPTIONS = {
@@ -32,7 +31,17 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
     """Writes the self-contained page `report.html`, and `plots/*.png`, to an existing folder."""
     with figure_style():
         plots = comparison_plots(comparison)
-    page = load_template("comparison.html.jinja", "mtljax.comparison").render(
+    words = {
+        "unit": comparison.unit,
+        "place": "folds" if comparison.folds else "split",
+        "test": "Corrected resampled t tests" if comparison.folds else "Paired t tests",
+    }
+    write_plotted_page(
+        workdir,
+        "mtljax.comparison",
+        "comparison.html.jinja",
+        plots,
+        {name: text.format_map(words) for name, text in _CAPTIONS.items()},
         title=comparison.experiment.name,
         subtitle=f"{count(len(comparison.rows_of('method')), 'method')} compared",
         conclusions=conclusions(comparison),
@@ -43,17 +52,9 @@ def write_page(workdir: Path, comparison: Comparison, failures: Sequence[Failure
         has_grid=any(row.settings for row in comparison.rows),
         tuning=comparison.tuning,
         seeds_per_program=comparison.seeds_per_program,
-        plots=plots,
-        caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")].format(
-            unit=comparison.unit,
-            place="folds" if comparison.folds else "split",
-            test="Corrected resampled t tests" if comparison.folds else "Paired t tests",
-        ),
         seeds=comparison.seeds,
         folds=comparison.folds,
         unit=comparison.unit,
         settings=settings_text(comparison.experiment),
         environment=comparison.environment,
     )
-    write_plots(workdir, plots)
-    write_text(workdir / "report.html", page)

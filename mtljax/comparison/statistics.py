@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from mtljax.tasks import MetricSpec, Task
+
 ALPHA = 0.05
 """Significance level; intervals have level 1 - ALPHA."""
 
@@ -26,6 +28,11 @@ class Metric(NamedTuple):
     def sign(self) -> float:
         """1 if higher is better, else -1."""
         return 1.0 if self.higher_is_better else -1.0
+
+    def spec(self, tasks: Sequence[Task]) -> MetricSpec:
+        """Label and number format, from the task that has the metric."""
+        (task,) = (task for task in tasks if task.name == self.task)
+        return task.metric_spec(self.name)
 
 
 class Estimate(NamedTuple):

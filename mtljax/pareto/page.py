@@ -8,9 +8,8 @@ from mtljax.pareto import table
 from mtljax.pareto.conclusions import conclusions
 from mtljax.pareto.figures import front_plots
 from mtljax.pareto.outcome import FrontOutcome
-from mtljax.report.figures import figure_style, write_plots
-from mtljax.report.page import load_template, settings_text
-from mtljax.utils.files import write_text
+from mtljax.report.figures import figure_style
+from mtljax.report.page import settings_text, write_plotted_page
 from mtljax.utils.text import count
 
 _CAPTIONS = {
@@ -24,7 +23,12 @@ def write_page(workdir: Path, outcome: FrontOutcome, failures: Sequence[Failure]
     """Writes the self-contained page `report.html`, and `plots/*.png`, to an existing folder."""
     with figure_style():
         plots = front_plots(outcome)
-    page = load_template("front.html.jinja", "mtljax.pareto").render(
+    write_plotted_page(
+        workdir,
+        "mtljax.pareto",
+        "front.html.jinja",
+        plots,
+        _CAPTIONS,
         title=outcome.experiment.name,
         subtitle=count(len(outcome.methods), "Pareto front"),
         conclusions=conclusions(outcome),
@@ -33,9 +37,5 @@ def write_page(workdir: Path, outcome: FrontOutcome, failures: Sequence[Failure]
         headers=table.HEADERS,
         volumes=table.volume_rows(outcome),
         points=table.point_rows(outcome),
-        plots=plots,
-        caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")],
         settings=settings_text(outcome.experiment),
     )
-    write_plots(workdir, plots)
-    write_text(workdir / "report.html", page)

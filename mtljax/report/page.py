@@ -3,17 +3,19 @@
 import base64
 import json
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 
 from mtljax.config import Experiment, to_json
-from mtljax.report.figures import Plot, existing
+from mtljax.report.figures import Plot, existing, write_plots
 from mtljax.runs.result import RunResult
 from mtljax.tasks import Task
 from mtljax.tasks.base import TaskMetrics
+from mtljax.utils.files import write_text
 from mtljax.utils.text import number
 from mtljax.utils.tree import flatten_json
 
@@ -94,6 +96,28 @@ def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:
     environment.globals["data_uri"] = _data_uri
     environment.globals["wide"] = WIDE
     return environment.get_template(name)
+
+
+def write_plotted_page(
+    workdir: Path,
+    package: str,
+    template: str,
+    plots: Sequence[Plot],
+    captions: Mapping[str, str],
+    **values: Any,
+) -> None:
+    """Writes a self-contained page with plots, `report.html`, and `plots/*.png`.
+
+    Args:
+      workdir: An existing folder.
+      package: Package of the template.
+      captions: Caption of each plot, by its name without the number of plots of one kind.
+      values: Other values of the template.
+    """
+    caption = lambda plot: captions[plot.name.rstrip("_0123456789")]
+    page = load_template(template, package).render(plots=plots, caption=caption, **values)
+    write_plots(workdir, plots)
+    write_text(workdir / "report.html", page)
 
 
 def settings_text(experiment: Experiment) -> list[tuple[str, str]]:

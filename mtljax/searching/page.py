@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtljax.comparison.members import Failure
-from mtljax.report.figures import figure_style, write_plots
-from mtljax.report.page import load_template, settings_text
+from mtljax.report.figures import figure_style
+from mtljax.report.page import settings_text, write_plotted_page
 from mtljax.searching.conclusions import conclusions, headers, rows
 from mtljax.searching.figures import search_plots
 from mtljax.searching.outcome import DEFAULT, SearchOutcome
 from mtljax.tuning.trials import SEED_OFFSET
-from mtljax.utils.files import write_text
 from mtljax.utils.text import count, number
 
 _CAPTIONS = {
@@ -27,7 +26,12 @@ def write_page(workdir: Path, outcome: SearchOutcome, failures: Sequence[Failure
     """Writes the self-contained page `report.html`, and `plots/*.png`, to an existing folder."""
     with figure_style():
         plots = search_plots(outcome)
-    page = load_template("search.html.jinja", "mtljax.searching").render(
+    write_plotted_page(
+        workdir,
+        "mtljax.searching",
+        "search.html.jinja",
+        plots,
+        _CAPTIONS,
         title=outcome.experiment.name,
         subtitle=f"search of settings, {count(len(outcome.trials), 'trial')}",
         conclusions=conclusions(outcome),
@@ -38,9 +42,5 @@ def write_page(workdir: Path, outcome: SearchOutcome, failures: Sequence[Failure
         rows=rows(outcome),
         number=number,
         trial_seed=outcome.experiment.seed + SEED_OFFSET,
-        plots=plots,
-        caption=lambda plot: _CAPTIONS[plot.name.rstrip("_0123456789")],
         settings=settings_text(outcome.best.candidate.experiment),
     )
-    write_plots(workdir, plots)
-    write_text(workdir / "report.html", page)
