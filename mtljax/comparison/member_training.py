@@ -16,7 +16,7 @@ from mtljax.runs.load import load_run
 from mtljax.training.loop import train_group
 from mtljax.training.merged_run import merge_runs
 from mtljax.training.programs import Programs
-from mtljax.training.setup import set_up
+from mtljax.training.setup import data_key, set_up
 from mtljax.training.stopping import Stopped
 
 Sources = dict[tuple[Fold | None, str], Source]
@@ -59,8 +59,7 @@ def _programs(
     """Makes the programs of a candidate; candidates with the same data share its source."""
     experiment = member.experiment
     full = validation.with_all_tasks(experiment) if validation else experiment
-    data = dataclasses.replace(full.data, batch_size=1, augment=(), workers=0)
-    key = member.fold, repr((data, full.tasks))
+    key = member.fold, data_key(full)
     if validation is not None:
         for other in [key for key in sources if key[0] != member.fold]:
             del sources[other]

@@ -9,7 +9,7 @@ from rich.progress import Progress as Bar
 
 from mtljax.comparison.members import Failure, Member
 from mtljax.utils.terminal import can_show_bar, console, print_line
-from mtljax.utils.text import count
+from mtljax.utils.text import count, one_line
 
 
 class Progress(Protocol):
@@ -30,7 +30,7 @@ class Progress(Protocol):
 
 def failure(member: Member, error: BaseException) -> Failure:
     """Returns the report of a run that failed, in one line."""
-    return Failure(member.name, " ".join(str(error).split()) or type(error).__name__)
+    return Failure(member.name, one_line(error))
 
 
 class ComparisonProgress:

@@ -13,6 +13,7 @@ from mtljax.data.pipeline import READER_THREADS
 from mtljax.data.pool import ExampleId, Pool, image_digest, pool_of
 from mtljax.screening.findings import Finding
 from mtljax.tasks import Task
+from mtljax.utils.text import one_line
 
 THUMBNAIL_SIDE = 16
 """Height and width to which larger images are reduced for comparison."""
@@ -90,7 +91,7 @@ def summarize_example(pool: Pool, index: int, tasks: Sequence[Task]) -> ImageSum
                 label = jax.tree.map(lambda x: np.asarray(x)[None], example["labels"][task.name])
                 task.check(label)
     except Exception as error:  # sources may raise any exception
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         return Finding(place, "unreadable", reason)
     image = np.asarray(example["image"])
     if not np.isfinite(image).all():

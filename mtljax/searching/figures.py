@@ -39,7 +39,7 @@ def plot_history(outcome: SearchOutcome) -> Plot | None:
         if failed:
             top = [axis.get_ylim()[1]] * len(failed)
             axis.plot(failed, top, "x", color=ORANGE, clip_on=False, label="failed")
-        scores = [math.inf if t.score is None else t.score for t in outcome.trials]
+        scores = [trial.rank_score for trial in outcome.trials]
         so_far = np.minimum.accumulate(scores)
         so_far[np.isinf(so_far)] = np.nan
         axis.step(np.arange(len(scores)) + 1, so_far, where="post", color=INK, lw=1.2, label="best")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from mtljax.comparison import statistics
 from mtljax.comparison.plan import Candidate
 from mtljax.comparison.results import (
+    SeedResults,
     compared_metrics,
     merge_environments,
     read_results,
@@ -19,7 +20,6 @@ from mtljax.comparison.results import (
 )
 from mtljax.comparison.statistics import Estimate, Metric, estimate
 from mtljax.config import Experiment
-from mtljax.runs.result import RunResult
 from mtljax.runs.selection import LOSS
 from mtljax.tasks import MetricSpec
 from mtljax.tuning.records import TrialRecord
@@ -77,7 +77,7 @@ class SearchOutcome:
     @property
     def best(self) -> Setting:
         """Setting with the lowest mean validation score; the default among equal ones."""
-        return min(self.settings, key=lambda setting: setting.score)
+        return best_of(self.settings)
 
     @property
     def is_improved(self) -> bool:
@@ -94,8 +94,7 @@ class SearchOutcome:
 
     def spec(self, metric: Metric) -> MetricSpec:
         """Label and number format of a metric."""
-        tasks = {task.name: task for task in self.experiment.tasks}
-        return tasks[metric.task].metric_spec(metric.name)
+        return metric.spec(self.experiment.tasks)
 
     def count(self, state: str) -> int:
         """Number of trials in a state."""
@@ -105,6 +104,11 @@ class SearchOutcome:
         """Test metric of the best setting minus that of the default, and the p value over seeds."""
         best, default = self.best.test[:, k], self.default.test[:, k]
         return estimate(best - default), statistics.paired_t_test(best, default)
+
+
+def best_of(settings: Sequence[Setting]) -> Setting:
+    """Returns the setting with the lowest mean validation score, the first of equal ones."""
+    return min(settings, key=lambda setting: setting.score)
 
 
 def collect(
@@ -125,36 +129,35 @@ def collect(
       ValueError: A result is damaged.
     """
     metrics = compared_metrics(experiment)
-    read: list[RunResult] = []
+    unread = np.full((len(seeds), len(metrics)), np.nan)
+    results = [read_results(candidate, seeds, workdir) for candidate in candidates]
 
-    def setting(candidate: Candidate) -> Setting:
-        results = read_results(candidate, seeds, workdir)
-        read.extend(results.values())
+    def setting(candidate: Candidate, results: SeedResults) -> Setting:
         scores = dict(zip(results, validation_scores(candidate, results), strict=True))
-        return Setting(
-            candidate=candidate,
-            validation=np.array([scores.get(seed, np.nan) for seed in seeds], float),
-            test=np.full((len(seeds), len(metrics)), np.nan),
-        )
+        validation = np.array([scores.get(seed, np.nan) for seed in seeds], float)
+        return Setting(candidate=candidate, validation=validation, test=unread)
 
-    def with_test(setting: Setting) -> Setting:
-        for seed, result in read_results(setting.candidate, seeds, workdir).items():
-            values = [test_metric(metric, result) for metric in metrics]
-            setting.test[list(seeds).index(seed)] = values
-        return setting
+    def with_test(setting: Setting, results: SeedResults) -> Setting:
+        rows = [
+            [test_metric(metric, results[seed]) for metric in metrics] if seed in results else nan
+            for seed, nan in zip(seeds, unread, strict=True)
+        ]
+        return dataclasses.replace(setting, test=np.array(rows, float))
 
-    default, *finalists = map(setting, candidates)
-    outcome = SearchOutcome(
+    settings = list(map(setting, candidates, results))
+    chosen = settings[0], best_of(settings)
+    settings = [
+        with_test(setting, of_seeds) if any(setting is c for c in chosen) else setting
+        for setting, of_seeds in zip(settings, results, strict=True)
+    ]
+    return SearchOutcome(
         experiment=experiment,
         space=space,
         trials=tuple(trials),
         importances=importances,
         metrics=metrics,
         seeds=tuple(seeds),
-        default=default,
-        finalists=tuple(finalists),
-        environment=merge_environments(read),
+        default=settings[0],
+        finalists=tuple(settings[1:]),
+        environment=merge_environments([x for of_seeds in results for x in of_seeds.values()]),
     )
-    for chosen in {id(s): s for s in (outcome.default, outcome.best)}.values():
-        with_test(chosen)
-    return outcome

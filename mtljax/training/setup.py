@@ -121,6 +121,12 @@ class Setup:
         )
 
 
+def data_key(experiment: Experiment) -> str:
+    """Returns text that is equal for experiments that read the same examples."""
+    data = dataclasses.replace(experiment.data, batch_size=1, augment=(), workers=0)
+    return repr((data, experiment.tasks))
+
+
 def set_up(
     experiment: Experiment, *, devices: int | None = None, source: Source | None = None
 ) -> Setup:

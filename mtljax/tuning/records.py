@@ -1,6 +1,7 @@
 """Trials of a study as plain data."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,9 +31,19 @@ class TrialRecord:
     """Reason why it failed, or of its state."""
 
     @property
+    def rank_score(self) -> float:
+        """The score; infinite for a trial without one."""
+        return math.inf if self.score is None else self.score
+
+    @property
     def settings(self) -> str:
         """Setting as text: `learning_rate=0.01, balancer=uw`."""
         return ", ".join(f"{field}={value}" for field, value in self.overrides)
+
+
+def read_overrides(attributes: Mapping[str, Any]) -> tuple[Override, ...]:
+    """Returns the setting in the attributes of a trial of Optuna, which are JSON."""
+    return tuple((field, value) for field, value in attributes.get("overrides", ()))
 
 
 def read_record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
@@ -42,7 +53,7 @@ def read_record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=state,
-        overrides=tuple((field, value) for field, value in trial.user_attrs.get("overrides", ())),
+        overrides=read_overrides(trial.user_attrs),
         parameters=trial.params,
         scores=trial.intermediate_values,
         score=trial.value if state == "complete" else None,

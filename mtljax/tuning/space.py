@@ -139,7 +139,7 @@ class Space:
 
     def parameters_of(self, experiment: Experiment) -> dict[str, Any] | None:
         """Returns the parameters at which the setting is that of the experiment, if there are."""
-        found = {}
+        parameters = {}
         for field, template in self.fields.items():
             value: Any = experiment
             for name in field.split("."):
@@ -150,8 +150,8 @@ class Space:
             parameter = part.value_of("none" if value is None else str(value))
             if parameter is None:
                 return None
-            found[part.name] = parameter
-        return found
+            parameters[part.name] = parameter
+        return parameters
 
 
 def parse_space(texts: Sequence[str], experiment: Experiment) -> Space:

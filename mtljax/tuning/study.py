@@ -22,7 +22,7 @@ from mtljax.utils.files import null_for_nan, write_text
 from mtljax.utils.locks import acquire_lock, release_lock
 from mtljax.utils.optional import require
 from mtljax.utils.terminal import print_line
-from mtljax.utils.text import first_line, shortened
+from mtljax.utils.text import first_line, one_line, shortened
 from mtljax.utils.tree import flatten_json
 
 if TYPE_CHECKING:
@@ -179,11 +179,11 @@ class Study:
         trial has its setting in `user_attrs`.
         """
         with self.exclusive():
-            found = self._claim(total)
-        if found is None:
+            claimed = self._claim(total)
+        if claimed is None:
             yield None
             return
-        trial, lock = found
+        trial, lock = claimed
         try:
             yield trial
         finally:
@@ -240,7 +240,7 @@ class Study:
 
     def fail(self, trial: "optuna.Trial", error: Exception) -> None:
         """Ends a trial that has no score."""
-        trial.set_user_attr("reason", " ".join(str(error).split()) or type(error).__name__)
+        trial.set_user_attr("reason", one_line(error))
         trial.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
 
     def is_running(self) -> bool:

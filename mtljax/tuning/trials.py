@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import shutil
 import sys
 import time
@@ -16,10 +15,10 @@ from mtljax.data import Source
 from mtljax.runs.checkpoints import FOLDER as CHECKPOINTS
 from mtljax.runs.records import ValidationRecord
 from mtljax.training.programs import Programs
-from mtljax.training.setup import Setup, set_up
+from mtljax.training.setup import Setup, data_key, set_up
 from mtljax.training.stopping import Stopped
 from mtljax.training.validation import train_on_validation
-from mtljax.tuning.records import TrialRecord
+from mtljax.tuning.records import TrialRecord, read_overrides
 from mtljax.tuning.space import FLAG
 from mtljax.tuning.study import TRIALS, Study
 from mtljax.utils.terminal import announcements, print_line
@@ -48,7 +47,7 @@ class Trainer:
     """Number of devices to use; None: all."""
     quiet: bool = False
     sources: dict[str, Source] = dataclasses.field(default_factory=dict)
-    """Data that was read, by the fields that determine it."""
+    """Data that was read, by `data_key`."""
 
     def check(self, experiment: Experiment) -> None:
         """Reads the data and the initial weights of an experiment before a study is created.
@@ -59,8 +58,7 @@ class Trainer:
         self._set_up(experiment).initial  # noqa: B018
 
     def _set_up(self, experiment: Experiment) -> Setup:
-        data = dataclasses.replace(experiment.data, batch_size=1, augment=())
-        key = repr((data, experiment.tasks))
+        key = data_key(experiment)
         with announcements(not self.quiet and not self.sources):
             setup = set_up(experiment, devices=self.devices, source=self.sources.get(key))
         self.sources[key] = setup.source
@@ -100,7 +98,7 @@ class Trainer:
 
     def _run_trial(self, study: Study, trial: "optuna.Trial", experiment: Experiment) -> None:
         """Trains the setting of a trial and tells the study its score."""
-        overrides = tuple((field, value) for field, value in trial.user_attrs["overrides"])
+        overrides = read_overrides(trial.user_attrs)
         for other in best_trials(study.records()):
             if other.overrides == overrides and other.score is not None:
                 study.complete(trial, other.score, f"same setting as trial {other.number + 1}")
@@ -145,13 +143,9 @@ def best_trials(records: Sequence[TrialRecord], most: int | None = None) -> list
     """Returns the complete trials with the lowest scores, at most one for each setting."""
     complete = [record for record in records if record.state == "complete"]
     by_setting: dict[str, TrialRecord] = {}
-    for record in sorted(complete, key=_score):
+    for record in sorted(complete, key=lambda record: record.rank_score):
         by_setting.setdefault(record.settings, record)
     return list(by_setting.values())[:most]
-
-
-def _score(record: TrialRecord) -> float:
-    return math.inf if record.score is None else record.score
 
 
 def _observer(trial: "optuna.Trial", steps: int) -> Callable[[Sequence[ValidationRecord]], None]:
@@ -177,7 +171,7 @@ def _line(records: Sequence[TrialRecord], index: int, total: int) -> str:
         return f"{text}  FAILED: {record.reason}"
     if record.state == "pruned":
         return f"{text}  ended after {count(len(record.scores), 'evaluation')}"
-    best = min(map(_score, records))
+    best = min(record.rank_score for record in records)
     is_best = "best" if record.score == best else f"best {number(best, 4)}"
     reason = f" ({record.reason})" if record.reason else ""
     return f"{text}  score {number(record.score, 4)}, {is_best}{reason}"

@@ -76,6 +76,11 @@ def first_line(error: BaseException) -> str:
     return shortened((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
 
 
+def one_line(error: BaseException) -> str:
+    """Returns the message of an exception in one line, or its type if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def count(amount: int, noun: str) -> str:
     """Formats a count: `1 image`, `2 images`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
