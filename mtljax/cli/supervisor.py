@@ -82,8 +82,8 @@ def _lost_line(text: str, index: str | None, count: str | None) -> str:
     if "RegisterTask" in text:
         return f"the other processes did not start within --timeout-minutes; {REMEDY}"
     lost = "another process"
-    if found := UNHEALTHY.search(text):
-        lost = f"process {', '.join(re.findall('[0-9]+', found[1]))}{of_count}"
+    if match := UNHEALTHY.search(text):
+        lost = f"process {', '.join(re.findall('[0-9]+', match[1]))}{of_count}"
     elif index not in (None, "0") and any(sign in text for sign in WITHOUT_SERVICE):
         lost = f"process 0{of_count}"
     return f"{lost} ended or cannot be reached; {REMEDY}"

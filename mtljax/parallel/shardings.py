@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -130,12 +131,7 @@ def sharded_axes(
 
     Returns them unchanged if no axis can be divided or the array is smaller than `min_size`.
     """
-    count = 1
-    for name in over:
-        count *= sizes[name]
-    size = 1
-    for length in shape:
-        size *= length
+    count, size = math.prod(sizes[name] for name in over), math.prod(shape)
     possible = [i for i, length in enumerate(shape) if axes[i] is None and length % count == 0]
     if count == 1 or size < min_size or not possible:
         return axes

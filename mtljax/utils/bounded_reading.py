@@ -71,14 +71,14 @@ def read_npy(path: Path) -> np.ndarray:
         with path.open("rb") as file, np.errstate(over="ignore"):  # sizes that overflow are refused
             file.peek()  # so that no thread waits for the disk while others wait for its header
             shape, fortran, dtype = _read_header(file)
-            if not dtype.hasobject:
-                order: Literal["F", "C"] = "F" if fortran else "C"
-                return np.memmap(path, dtype, "r", file.tell(), shape, order)
+            if dtype.hasobject:
+                raise ValueError("pickles are not loaded")
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            return np.memmap(path, dtype, "r", file.tell(), shape, order)
     except OSError:
         raise
     except Exception:  # NumPy raises anything on damaged headers, and quotes their content
-        pass
-    raise ValueError("no npy file of numbers, or a damaged one")
+        raise ValueError("no npy file of numbers, or a damaged one") from None
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -2,7 +2,8 @@
 
 A collective operation waits for all processes, on some platforms for ever. Therefore a thread of
 each process publishes a heartbeat and the progress of its main thread in the coordination service
-of JAX, reads those of the others, and ends its process with one line if the run cannot continue.
+of JAX, reads those of the other processes, and ends its process with one line if the run cannot
+continue.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ def mark() -> None:
 
 
 @dataclasses.dataclass
-class _Seen:
+class _Process:
     """Last message of a process: when its heartbeat and its progress changed."""
 
     beat: int = -1
@@ -64,7 +65,7 @@ class Watch:
         self._timeout, self._silence = timeout, min(timeout, HEARTBEAT)
         self._period = min(max(timeout / 20, 0.25), 2.0) + count / 500
         now = time.monotonic()
-        self._seen = [_Seen(beat_at=now, marks_at=now) for _ in range(count)]
+        self._processes = [_Process(beat_at=now, marks_at=now) for _ in range(count)]
         self._verdict: tuple[int, str] | None = None
         self._ended, self._lock = threading.Event(), threading.Lock()
 
@@ -95,12 +96,12 @@ class Watch:
             try:
                 mine = json.dumps([beat, _marks])
                 self._client.key_value_set(f"{FOLDER}{self._index}", mine, allow_overwrite=True)
-                found = self._client.key_value_dir_get(FOLDER)
+                entries = self._client.key_value_dir_get(FOLDER)
             except Exception:  # the process with the service has ended
                 if not self._ended.wait(self._period):
                     self._conclude(LOST, f"{self._name([0])} cannot be reached")
                 return
-            for key, text in found:
+            for key, text in entries:
                 self._read(key.rpartition("/")[2], json.loads(text))
             if self._ended.wait(self._period):
                 return
@@ -110,11 +111,11 @@ class Watch:
         if name == VERDICT:
             self._verdict = value
             return
-        seen, (beat, marks) = self._seen[int(name)], value
-        if beat != seen.beat:
-            seen.beat, seen.beat_at = beat, now
-        if marks != seen.marks:
-            seen.marks, seen.marks_at = marks, now
+        process, (beat, marks) = self._processes[int(name)], value
+        if beat != process.beat:
+            process.beat, process.beat_at = beat, now
+        if marks != process.marks:
+            process.marks, process.marks_at = marks, now
 
     def _judge(self) -> None:
         parent, before = os.environ.get(PARENT), time.monotonic()
@@ -123,27 +124,29 @@ class Watch:
             if parent is not None and str(os.getppid()) != parent:
                 os._exit(LOST)
             if now - before > self._silence / 2:  # this process was stopped meanwhile
-                for seen in self._seen:
-                    seen.beat_at = seen.marks_at = now
+                for process in self._processes:
+                    process.beat_at = process.marks_at = now
             before = now
             if self._verdict is not None:
                 self._end(*self._verdict)
             self._check(now)
 
     def _check(self, now: float) -> None:
-        others = [i for i in range(self._count) if i != self._index]
-        if now - self._seen[self._index].beat_at > self._silence:  # the service does not answer
-            others = [0] if self._index else []
-        silent = [i for i in others if now - self._seen[i].beat_at > self._silence]
+        watched = [i for i in range(self._count) if i != self._index]
+        if (
+            now - self._processes[self._index].beat_at > self._silence
+        ):  # the service does not answer
+            watched = [0] if self._index else []
+        silent = [i for i in watched if now - self._processes[i].beat_at > self._silence]
         if silent:
-            seconds = now - min(self._seen[i].beat_at for i in silent)
+            seconds = now - min(self._processes[i].beat_at for i in silent)
             self._conclude(
                 LOST,
                 f"{self._name(silent)} did not respond for {seconds:.0f} s: killed, stopped or cut "
                 "off",
             )
-        marks = [seen.marks for seen in self._seen]
-        since = now - max(seen.marks_at for seen in self._seen)
+        marks = [process.marks for process in self._processes]
+        since = now - max(process.marks_at for process in self._processes)
         if min(marks) < max(marks) and since > self._timeout:
             late = [i for i, mark in enumerate(marks) if mark == min(marks)]
             self._conclude(
