@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from support import problem
 from support.combinators import FORMS, IDENTITIES, REFUSED
-from support.problem import make, make_balancer, make_batch, relative_difference
+from support.problem import make, make_batch, relative_difference
 from support.tiers import slow_except
 
 from mtljax import parallel
@@ -37,20 +38,14 @@ README = {
     ("every", "nash_mtl"),
     ("grouped", "mgda"),
 }
-CALM = {
-    "pbi": {"theta": 0.5},
-    "go4align": {"step_size": 0.1},
-    "sdmgrad": {"step_size": 0.5},
-    "moml": {"learning_rate": 3e-5},
-    "gradnorm": {"learning_rate": 1e-5},
-}
-"""Settings with which a balancer does not amplify rounding; see test_parallel. GradNorm takes the
-sign of differences that are all 0 in the first step on normalized gradients."""
+CALM = {**problem.CALM, "gradnorm": {"learning_rate": 1e-5}}
+"""GradNorm takes the sign of differences that are all 0 in the first step on normalized
+gradients."""
 PAIRS = [(form, name) for form in FORMS for name in sorted(set(BALANCERS) - REFUSED[form])]
 
 
 def calm(name):
-    return BALANCERS[name](**CALM[name]) if name in CALM else make_balancer(name)
+    return problem.calm(name, CALM)
 
 
 def run(state, step, steps=range(STEPS)):

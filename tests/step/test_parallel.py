@@ -5,7 +5,7 @@ import functools
 import jax
 import pytest
 from jax.sharding import PartitionSpec
-from support.problem import make, make_balancer, make_batch, relative_difference
+from support.problem import calm, make, make_balancer, make_batch, relative_difference
 
 from mtljax import parallel
 from mtljax.balancing import BALANCERS
@@ -47,20 +47,6 @@ CASES = [
     for way in WAYS
     for level in LEVELS
 ]
-CALM = {
-    "sdmgrad": {"step_size": 0.5},
-    "moml": {"learning_rate": 3e-5},
-    "pbi": {"theta": 0.5},
-    "go4align": {"step_size": 0.1},
-}
-"""With their defaults these amplify rounding: SDMGrad by 20 long steps with momentum on its weights
-(from 1e-7 to 1e-2 in 20 steps), MOML by Adam's first step on a gradient near 0, PBI by weights of
-both signs around 4, GO4Align by weights that grow as a loss falls (from 1e-7 to 2e-5). Everything
-else about them is as ever."""
-
-
-def calm(name):
-    return BALANCERS[name](**CALM[name]) if name in CALM else make_balancer(name)
 
 
 @functools.cache

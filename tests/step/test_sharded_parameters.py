@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 from support.models import SMALL_FUSIONS, SMALL_TRUNKS
-from support.problem import TASKS, make_balancer, make_batch, relative_difference
+from support.problem import TASKS, calm, make_balancer, make_batch, relative_difference
 from support.tiers import full_except
 
 from mtljax import parallel
@@ -22,13 +22,6 @@ from mtljax.step.state import TrainState, create_state
 from mtljax.step.train_step import make_train_step
 
 DEVICES, STEPS = 8, 20
-CALM = {
-    "sdmgrad": {"step_size": 0.5},
-    "moml": {"learning_rate": 3e-5},
-    "pbi": {"theta": 0.5},
-    "go4align": {"step_size": 0.1},
-}
-"""Settings with which a balancer does not amplify rounding; see test_parallel."""
 KEEP = optax.trace(decay=0.0)
 DESCENT = optax.chain(KEEP, optax.scale(-0.05), KEEP)
 """Gradient descent whose state is the last gradient and the last update."""
@@ -101,7 +94,7 @@ def parameter_shapes(program):
 
 @pytest.mark.parametrize(("name", "level"), list(cases()))
 def test_fsdp_equals_replicated(name, level):
-    balancer = BALANCERS[name](**CALM[name]) if name in CALM else make_balancer(name)
+    balancer = calm(name)
     replicated = Program(balancer, "replicated", level=level)
     sharded = Program(balancer, "fsdp:min_size=1", level=level)
     kernel = sharded.state.params["fusion"]["trunk_0"]["Dense_0"]["kernel"]

@@ -27,6 +27,13 @@ ENGINES = {
 """Two workers at a time, and the start of their command line."""
 
 
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    """Name of the package of each engine that is installed."""
+    pytest.importorskip(request.param)
+    return request.param
+
+
 def flags(balancers, seeds, steps):
     at = FLAGS.index("--balancers") + 1
     return (*FLAGS[:at], *balancers, "--seeds", seeds, "--steps", steps, *FLAGS[at:])
@@ -63,9 +70,7 @@ def small(tmp_path_factory):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
-    pytest.importorskip(engine)
     text, name = ENGINES[engine]
     arguments = (*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", tmp_path)
     process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
@@ -79,9 +84,7 @@ def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
 
 @pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_signal_saves_all_runs_and_the_same_command_resumes(engine, number, tmp_path):
-    pytest.importorskip(engine)
     text, name = ENGINES[engine]
     arguments = (*flags(["pcgrad"], 1, 200_000), "--engine", text, "--workdir", tmp_path)
     process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
@@ -107,9 +110,7 @@ SIGNALS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
 def test_18_runs_while_workers_are_killed_at_random(engine, tmp_path):
-    pytest.importorskip(engine)
     text, name = ENGINES[engine]
     cache, chance, kills = os.environ["MTLJAX_CACHE"], np.random.default_rng(0), 0
     arguments = flags(["ew", "uw", "pcgrad", "cagrad:c=0.4"], 3, 200)
