@@ -1,7 +1,6 @@
 """Start and end of one process of a distributed run."""
 
 import re
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -75,7 +74,5 @@ def _end(watch: peers.Watch, error: Exception) -> NoReturn:
     explained = explain(error)
     if explained is not None:
         message, status = explained
-        print(f"mtljax: {message}", file=sys.stderr, flush=True)
-        watch.fail(status, message)
-    traceback.print_exception(error)
-    watch.fail(1, first_line(error))
+        watch.fail(status, message, output=f"mtljax: {message}\n")
+    watch.fail(1, first_line(error), output="".join(traceback.format_exception(error)))

@@ -81,15 +81,25 @@ class Watch:
     def expect_loss(self) -> None:
         """Waits, after an error in communication, until the process that caused it is known."""
         self._silence = min(self._silence, 4 * self._period + 1)
-        time.sleep(self._silence + 4 * self._period)
+        time.sleep(2 * self._silence + 4 * self._period)
 
-    def fail(self, status: int, message: str) -> NoReturn:
-        """Ends this process, which has failed, and the others with the same status."""
-        self.stop()
-        line = f"process {self._index} of {self._count} failed: {message}"
-        with contextlib.suppress(Exception):
-            self._publish(status, line)
-        self._leave(status)
+    def fail(self, status: int, message: str, *, output: str = "") -> NoReturn:
+        """Ends this process, which has failed, and the others with the same status.
+
+        If the watch is already ending this process because another one is lost, nothing is
+        printed here: that one is the cause.
+
+        Args:
+          status: Exit status.
+          message: Cause, for the other processes.
+          output: Text for the standard error of this process.
+        """
+        with self._lock:
+            self.stop()
+            sys.stderr.write(output)
+            line = f"process {self._index} of {self._count} failed: {message}"
+            self._publish(status, line, patience=self._silence)
+            self._leave(status)
 
     def _exchange(self) -> None:
         for beat in itertools.count():
@@ -162,22 +172,23 @@ class Watch:
     def _conclude(self, status: int, message: str) -> NoReturn:
         """Ends all processes; the first conclusion counts."""
         message += f"; {REMEDY}"
-        ended = threading.Event()
+        self._publish(status, message, patience=self._period)
+        self._end(status, message)
+
+    def _publish(self, status: int, message: str, *, patience: float) -> None:
+        """Tells the other processes, within `patience` seconds: the service may not answer."""
+        verdict = json.dumps([status, message])
 
         def publish() -> None:
             with contextlib.suppress(Exception):
-                self._publish(status, message)
-            ended.set()
+                self._client.key_value_set(FOLDER + VERDICT, verdict)
 
-        threading.Thread(target=publish, daemon=True).start()  # the service may not answer
-        ended.wait(self._period)
-        self._end(status, message)
-
-    def _publish(self, status: int, message: str) -> None:
-        self._client.key_value_set(FOLDER + VERDICT, json.dumps([status, message]))
+        thread = threading.Thread(target=publish, daemon=True)
+        thread.start()
+        thread.join(patience)
 
     def _end(self, status: int, message: str) -> NoReturn:
-        with self._lock:  # one line
+        with self._lock:  # kept until the process ends: one line
             print(f"mtljax: {message}", file=sys.stderr, flush=True)
             self._leave(status)
 

@@ -121,10 +121,24 @@ def test_the_failure_of_one_process_ends_all_with_its_status(started, ends, caps
     started(store)
     failing = peers.Watch(store, 2, 3, timeout=TIMEOUT)
     with pytest.raises(SystemExit):
-        failing.fail(2, "disk is full")
+        failing.fail(2, "disk is full", output="mtljax: disk is full\n")
     assert ends.pop() == 2
     assert wait_for(ends) == 2
-    assert capsys.readouterr().err == "mtljax: process 2 of 3 failed: disk is full\n"
+    own, others = capsys.readouterr().err.splitlines()
+    assert own == "mtljax: disk is full"
+    assert others == "mtljax: process 2 of 3 failed: disk is full"
+
+
+def test_an_error_that_the_loss_of_a_process_causes_is_not_printed_as_well(started, ends, capsys):
+    watch = started(Store(), alive=(0,))
+    assert wait_for(ends) == peers.LOST
+    late = threading.Thread(target=watch.fail, args=(1, "gloo"), kwargs={"output": "gloo\n"})
+    late.daemon = True
+    late.start()
+    late.join(TIMEOUT)
+    assert late.is_alive()
+    assert ends == [peers.LOST]
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_the_first_verdict_counts(ends):
