@@ -18,11 +18,12 @@ from mtljax.config import Experiment, to_json
 from mtljax.runs.lock import writing_to
 from mtljax.tuning.records import TrialRecord, read_record
 from mtljax.tuning.space import Space
+from mtljax.tuning.storage import open_storage, storage_errors
 from mtljax.utils.files import null_for_nan, write_text
 from mtljax.utils.locks import acquire_lock, release_lock
 from mtljax.utils.optional import require
 from mtljax.utils.terminal import print_line
-from mtljax.utils.text import first_line, one_line, shortened
+from mtljax.utils.text import one_line, shortened
 from mtljax.utils.tree import flatten_json
 
 if TYPE_CHECKING:
@@ -83,22 +84,19 @@ class Study:
         self._default = space.parameters_of(experiment)
         with writing_to(folder):
             (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        with self.exclusive():
-            try:
-                self._storage = self._open(storage or f"sqlite:///{folder / DATABASE}")
-                self._name = f"{experiment.name}-{self._identity()}"
-                study = self._load(0, create=True)
-            except (OSError, ValueError):
-                raise
-            except Exception as error:  # of a driver or of a server
-                raise ValueError(
-                    f"the storage {storage} of the study cannot be opened: {first_line(error)}"
-                ) from error
+        self._url = storage or f"sqlite:///{folder / DATABASE}"
+        with self.exclusive(), self._errors():
+            self._storage = open_storage(self._optuna, self._url)
+            self._name = f"{experiment.name}-{self._identity()}"
+            study = self._load(0, create=True)
             for key, value in (("space", list(space.texts)), ("experiment", to_json(experiment))):
                 if key in study.user_attrs:
                     self._require_same(key, study.user_attrs[key], value)
                 else:
                     study.set_user_attr(key, value)
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return storage_errors(self._url)
 
     def _identity(self) -> str:
         """Returns the identity of the folder, whose runs belong to the study."""
@@ -119,14 +117,6 @@ class Study:
                     f"{shortened(str(now), 120)}; choose another --workdir, or restore the flag to "
                     "resume it"
                 )
-
-    def _open(self, storage: str) -> "optuna.storages.BaseStorage":
-        storages = self._optuna.storages
-        if "://" not in storage:
-            backend = storages.journal.JournalFileBackend(str(storage))
-            return storages.JournalStorage(backend)
-        wait = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-        return storages.RDBStorage(storage, engine_kwargs=wait)
 
     def _load(self, number: int, *, create: bool = False) -> "optuna.Study":
         """Returns the study with a sampler for the trial of a number.
@@ -178,7 +168,7 @@ class Study:
         It is one of a process that was killed, or a new one while there are fewer than `total`. The
         trial has its setting in `user_attrs`.
         """
-        with self.exclusive():
+        with self.exclusive(), self._errors():
             claimed = self._claim(total)
         if claimed is None:
             yield None
@@ -231,17 +221,35 @@ class Study:
 
     def complete(self, trial: "optuna.Trial", score: float, reason: str = "") -> None:
         """Ends a trial with its score; lower is better."""
-        trial.set_user_attr("reason", reason)
-        trial.study.tell(trial, score)
+        with self._errors():
+            trial.set_user_attr("reason", reason)
+            trial.study.tell(trial, score)
 
     def prune(self, trial: "optuna.Trial") -> None:
         """Ends a trial early because of its scores so far."""
-        trial.study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+        with self._errors():
+            trial.study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
 
     def fail(self, trial: "optuna.Trial", error: Exception) -> None:
         """Ends a trial that has no score."""
-        trial.set_user_attr("reason", one_line(error))
-        trial.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        with self._errors():
+            trial.set_user_attr("reason", one_line(error))
+            trial.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+    def reported(self, trial: "optuna.Trial") -> int:
+        """Returns the number of evaluations that were reported, by earlier processes as well."""
+        with self._errors():
+            return len(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def report(self, trial: "optuna.Trial", evaluation: int, score: float) -> None:
+        """Reports the best score so far after an evaluation, counted from 1."""
+        with self._errors():
+            trial.report(score, evaluation)
+
+    def should_prune(self, trial: "optuna.Trial") -> bool:
+        """Returns True if other trials were better at the same evaluation."""
+        with self._errors():
+            return trial.should_prune()
 
     def is_running(self) -> bool:
         """Returns True if a process trains a trial of the study."""
@@ -249,7 +257,8 @@ class Study:
 
     def records(self) -> list[TrialRecord]:
         """Returns all trials so far by number."""
-        trials = self._load(0).get_trials(deepcopy=False)
+        with self._errors():
+            trials = self._load(0).get_trials(deepcopy=False)
         return [read_record(t) for t in sorted(trials, key=lambda t: t.number)]
 
     def importances(self) -> dict[str, float]:
@@ -263,7 +272,7 @@ class Study:
             return {}
         importance = self._optuna.importance
         evaluator = importance.PedAnovaImportanceEvaluator()
-        with warnings.catch_warnings():
+        with self._errors(), warnings.catch_warnings():
             warnings.simplefilter("error")  # scores that are equal say nothing
             try:
                 return importance.get_param_importances(self._load(0), evaluator=evaluator)

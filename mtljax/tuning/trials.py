@@ -20,6 +20,7 @@ from mtljax.training.stopping import Stopped
 from mtljax.training.validation import train_on_validation
 from mtljax.tuning.records import TrialRecord, read_overrides
 from mtljax.tuning.space import FLAG
+from mtljax.tuning.storage import StorageError, is_unwritable
 from mtljax.tuning.study import TRIALS, Study
 from mtljax.utils.terminal import announcements, print_line
 from mtljax.utils.text import count, number
@@ -105,12 +106,14 @@ class Trainer:
                 return
         workdir = study.folder / TRIALS / f"{trial.number + 1:04d}"
         try:
-            score = self._train(trial, workdir, experiment, overrides)
+            score = self._train(study, trial, workdir, experiment, overrides)
         except Pruned:
             study.prune(trial)
-        except Stopped:
+        except (Stopped, StorageError):
             raise
         except Exception as error:
+            if is_unwritable(error):  # the reason is not the setting: it is trained later
+                raise
             study.fail(trial, error)
         else:
             if isinstance(score, Stopped):
@@ -122,6 +125,7 @@ class Trainer:
 
     def _train(
         self,
+        study: Study,
         trial: "optuna.Trial",
         workdir: Path,
         experiment: Experiment,
@@ -131,7 +135,7 @@ class Trainer:
         changed = with_overrides(experiment, overrides, FLAG)
         seed = experiment.seed + SEED_OFFSET
         changed = dataclasses.replace(changed, seed=seed, telemetry_every=0)
-        programs, observe = Programs(self._set_up(changed)), _observer(trial, changed.steps)
+        programs, observe = Programs(self._set_up(changed)), _observer(study, trial, changed.steps)
         evaluations = train_on_validation(changed, workdir, programs, observe=observe)
         if isinstance(evaluations, Stopped):
             return evaluations
@@ -148,16 +152,18 @@ def best_trials(records: Sequence[TrialRecord], most: int | None = None) -> list
     return list(by_setting.values())[:most]
 
 
-def _observer(trial: "optuna.Trial", steps: int) -> Callable[[Sequence[ValidationRecord]], None]:
+def _observer(
+    study: Study, trial: "optuna.Trial", steps: int
+) -> Callable[[Sequence[ValidationRecord]], None]:
     """Returns a function that reports evaluations to the study and raises `Pruned`."""
-    reported = len(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+    reported = study.reported(trial)
 
     def observe(evaluations: Sequence[ValidationRecord]) -> None:
         nonlocal reported
         for i in range(reported, len(evaluations)):
-            trial.report(min(record.score for record in evaluations[: i + 1]), i + 1)
+            study.report(trial, i + 1, min(record.score for record in evaluations[: i + 1]))
         is_new, reported = reported < len(evaluations), len(evaluations)
-        if is_new and evaluations[-1].step < steps and trial.should_prune():
+        if is_new and evaluations[-1].step < steps and study.should_prune(trial):
             raise Pruned
 
     return observe

@@ -30,7 +30,7 @@ def trained(monkeypatch):
     """Methods of the trials, in their order; the best learning rate of each is in `OPTIMUM`."""
     found = []
 
-    def train(self, trial, workdir, experiment, overrides):
+    def train(self, study, trial, workdir, experiment, overrides):
         found.append(method_of(experiment))
         rate = float(dict(overrides)["learning_rate"])
         if method_of(experiment) == "pcgrad":

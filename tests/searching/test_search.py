@@ -32,7 +32,7 @@ def planted():
     """
     losses = dict(LOSSES)
 
-    def train(self, trial, workdir, experiment, overrides):
+    def train(self, study, trial, workdir, experiment, overrides):
         return abs(float(dict(overrides)["learning_rate"]) - 0.01)
 
     def run_members(methods, seeds, workdir, **_):

@@ -16,7 +16,7 @@ from mtljax.tuning.trials import Trainer, best_trials  # noqa: E402
 class Formula(Trainer):
     """Trainer with a score that is lowest at learning_rate=0.01."""
 
-    def _train(self, trial, workdir, experiment, overrides):
+    def _train(self, study, trial, workdir, experiment, overrides):
         rate = float(dict(overrides)["learning_rate"])
         if rate > 0.09:
             return Stopped("the loss of task 'value' is nan")
@@ -94,7 +94,7 @@ def test_setting_that_was_trained_is_not_trained_again(tmp_path):
     calls = []
 
     class Counting(Trainer):
-        def _train(self, trial, workdir, experiment, overrides):
+        def _train(self, study, trial, workdir, experiment, overrides):
             calls.append(overrides)
             return len(calls) / 10
 
@@ -130,7 +130,7 @@ def test_storage_holds_the_studies_of_several_folders(tmp_path):
 
 
 def test_storage_that_cannot_be_opened_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="the storage nonsense://x of the study cannot be opened"):
+    with pytest.raises(ValueError, match="the storage nonsense://x of the study cannot be used"):
         open_study(tmp_path, storage="nonsense://x")
 
 
@@ -145,7 +145,7 @@ def test_trial_that_kills_its_processes_fails_instead_of_stopping_the_search(tmp
 
 def test_importances_are_unknown_where_scores_are_equal_or_few(tmp_path):
     class Constant(Trainer):
-        def _train(self, trial, workdir, experiment, overrides):
+        def _train(self, study, trial, workdir, experiment, overrides):
             return 1.0
 
     study = open_study(tmp_path)
