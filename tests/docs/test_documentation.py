@@ -15,11 +15,12 @@ from mtljax.balancing import BALANCERS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+LIBRARY = (ROOT / "docs" / "library.md").read_text()
 MODULES = [m.name for m in pkgutil.walk_packages(mtljax.__path__, "mtljax.")]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
 
 
 def test_the_first_two_bash_blocks_are_the_main_job_and_the_tests():
@@ -29,9 +30,27 @@ def test_the_first_two_bash_blocks_are_the_main_job_and_the_tests():
     assert all("venv" in block for block in (main_job, tests))
 
 
-def test_the_python_of_the_readme_runs_in_order_and_trains():
+@pytest.mark.full
+def test_the_python_of_the_readme_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     namespace = {}
-    library, alone, devices = blocks("python")
+    (block,) = blocks("python")
+    exec(block, namespace)
+    assert namespace["result"].test["digit"]["accuracy"] > 0.5
+    assert (tmp_path / "runs" / "cagrad" / "report.html").is_file()
+
+
+def test_the_readme_is_one_screen_without_its_first_two_commands_and_the_closed_table():
+    shown, closed, _ = README.partition("<details>")
+    assert closed
+    assert README.endswith("</details>\n")
+    lines = [line for line in shown.splitlines() if line.strip()]
+    assert len(lines) - 2 * 4 <= 45
+
+
+def test_the_python_of_the_library_page_runs_in_order_and_trains():
+    namespace = {}
+    library, alone, devices = blocks("python", LIBRARY)
     exec(library, namespace)
     assert float(namespace["logs"]["loss"]["digit"]) < 2.3  # log 10: it has learned something
     exec(alone, namespace)
@@ -39,13 +58,13 @@ def test_the_python_of_the_readme_runs_in_order_and_trains():
     exec(devices, namespace)
 
 
-def test_the_library_example_is_as_short_as_it_says():
-    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+def test_the_library_example_has_at_most_17_lines():
+    lines = [line for line in blocks("python", LIBRARY)[0].splitlines() if line.strip()]
     assert len(lines) <= 17
     assert "class Net(nn.Module)" in lines[1]
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+@pytest.mark.parametrize("link", re.findall(r"(?:\]\(|src=\")([^)#:\"]+)", README))
 def test_what_the_readme_links_to_is_there(link):
     assert (ROOT / link).is_file()
 
