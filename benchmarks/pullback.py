@@ -3,7 +3,7 @@
     python benchmarks/pullback.py [--tasks 3 10 40] [--trunks mlp cnn resnet18 vit_ti] [--rounds 3]
 
 Prints the time of a complete `pcgrad` step for each value of `pullback`, relative to the fastest
-value in the row; a row is measured in one run. `mtljax.step.objective.rows_per_pullback` implements
+value in the row; a row is measured in one run. `rows_per_pullback` in mtljax implements
 `auto` according to this table for each backend. With --check the exit status is 1 if `auto` takes
 more than 1.15 times the fastest.
 """

@@ -54,10 +54,15 @@ class Parts:
     """Objects that an experiment names."""
 
     model: MultiTask
+    """Multi-task network."""
     balancer: Balancer
+    """Balancer with its arguments and combinators."""
     optimizer: optax.GradientTransformation
+    """Optimizer with learning rate schedule, clipping and weight decay."""
     augment: Augment | None
+    """Augmentations in their order; None without any."""
     attack: Attack | None
+    """Attack of adversarial training; None without one."""
     distill: DistillationLoss
     """Distillation loss; used only with teachers."""
 
@@ -68,8 +73,7 @@ def load_source(experiment: Experiment, source: Source | None = None) -> Source:
     Without data in memory, `source`, opens the experiment's `data.source`.
 
     Raises:
-      ValueError: The source is unknown, has no labels for a task, or has labels that are invalid
-        for their task.
+      ValueError: The source is unknown, or a task has no labels or invalid ones.
     """
     opened = open_source(experiment, source, caches=True)
     return load_resident(experiment, usable(experiment, opened))
@@ -120,8 +124,7 @@ def open_source(
 
     Args:
       needed: Splits that must have examples.
-      caches: Add the examples to the cache if `data.cache` is set, which reads all of them; they
-        are read from it in any case if they are there.
+      caches: Read all examples and add them to `data.cache`, if it is set, not only use it.
 
     Raises:
       ValueError: The source is unknown or has no labels for a task.
@@ -282,7 +285,9 @@ class FreezeOptions(TypedDict):
     """Freezing arguments of `make_train_step`."""
 
     freeze: Sequence[str]
+    """Modules whose parameters are frozen."""
     freeze_statistics: bool
+    """True for batch normalization in evaluation mode."""
 
 
 def freeze_options(experiment: Experiment) -> FreezeOptions:

@@ -14,8 +14,10 @@ from jaxtyping import PyTree
 from mtljax.utils.files import user_cache
 
 Use = Literal["train", "convolution", "once"]
+"""Use of a program: train step, convolution in it, or a program that runs once."""
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
+"""Name of the option on operations that XLA hands to a library."""
 OPTIONS: dict[str, dict[Use, dict[str, str | int]]] = {
     "cpu": {
         "train": {

@@ -26,6 +26,7 @@ examples:
 
 Errors are one line; set MTLJAX_TRACEBACK=1 for the traceback.
 """
+"""Text of `--help` without a verb."""
 
 
 def usage() -> str:

@@ -116,9 +116,11 @@ class Description(NamedTuple):
     """Description of a balancer."""
 
     summary: str
+    """First line of its docstring."""
     papers: str
     """Authors, year and arXiv number; empty for the plain baselines."""
     needs: Needs
+    """Gradient information that it reads."""
     combinators: tuple[str, ...]
     """Names of the combinators that take the balancer; see `COMBINATORS`."""
     cost: float | None

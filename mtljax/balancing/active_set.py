@@ -16,6 +16,7 @@ RIDGE = 3e-7
 """Ridge divided by T, added to the unit diagonal against division by zero for parallel gradients.
 `refine` removes its effect from the solution."""
 REFINEMENTS = 6
+"""Number of steps of iterative refinement."""
 
 
 def matvec(matrix: Float[Array, "T T"], vector: Float[Array, "T ..."]) -> Float[Array, "T ..."]:

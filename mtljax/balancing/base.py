@@ -93,6 +93,7 @@ class HeadAlignment(NamedTuple):
     """
 
     strength: float
+    """Factor of the inner product."""
     limit: float
     """Largest norm of this gradient, relative to the norm of the gradient of the task's loss."""
 
@@ -107,7 +108,9 @@ class Perturbation(NamedTuple):
     """
 
     rho: float
+    """Distance of the point."""
     beta: float
+    """Weight of the task's own direction, from 0 to 1."""
     epsilon: float
     """Step of the finite differences, along standard normal numbers."""
 

@@ -9,6 +9,7 @@ from mtljax.balancing import base
 from mtljax.balancing.uncertainty import learn, learnable_state
 
 NORMALIZATIONS = ("none", "rescaled", "log")
+"""Values of `normalize`."""
 
 
 @base.with_spec

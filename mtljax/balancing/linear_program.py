@@ -26,6 +26,7 @@ class Solution(NamedTuple):
     """Solution of a linear program."""
 
     x: Float[Array, " N"]
+    """Minimizer; arbitrary if `solved` is False."""
     solved: Bool[Array, ""]
     """False if the constraints contradict each other or the objective has no bound."""
 

@@ -62,9 +62,11 @@ class LossWindow(NamedTuple):
     state: dict[str, Array]
     """sum [T], count [T] and steps; all 0 if the window is full."""
     mean: Float[Array, " T"]
+    """Mean loss of each task over the window so far."""
     has_loss: Bool[Array, " T"]
     """True for tasks with a label in the window."""
     is_full: Bool[Array, ""]
+    """True if this step is the last of the window."""
 
 
 def add_to_window(state: Mapping[str, Array], signals: base.Signals, window: int) -> LossWindow:

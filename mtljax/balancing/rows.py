@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from mtljax.balancing import base
 
 Rows: TypeAlias = PyTree[Float[Array, "T ..."]]
+"""One row of gradients per task, for each array of the shared parameters."""
 
 
 def zero_rows(num_tasks: int, shared: PyTree) -> Rows:

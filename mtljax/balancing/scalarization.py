@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 from mtljax.balancing import base, solvers
 
 Preference = Sequence[float] | None
+"""One number per task; None: equal weights, or a reference of 0."""
 
 
 @base.with_spec

@@ -30,13 +30,16 @@ from mtljax.tasks import TASKS
 from mtljax.utils.registry import nearest
 
 SECTION = re.compile(r"^(Args|Attributes|Examples?|Raises|References|Returns|Yields):+\s*$", re.M)
+"""Heading of a section of a docstring."""
 
 
 class Kind(NamedTuple):
     """Dict of choices and the arguments that are not set by the user."""
 
     choices: Mapping[str, Callable]
+    """Name -> function or class."""
     hidden: tuple[str, ...] = ()
+    """Names of the arguments that are not set by the user."""
 
 
 DICTS = {
@@ -57,25 +60,33 @@ DICTS = {
     "merges": Kind(MERGES),
     "engines": Kind(ENGINES),
 }
+"""Kind of component -> its registry."""
 KINDS = ("experiments", *DICTS)
+"""What `list` shows."""
 
 
 class Argument(NamedTuple):
     """Argument of an entry."""
 
     name: str
+    """Name in text such as `cagrad:c=0.4`."""
     type: str
+    """Type as written in the source code."""
     default: str
     """Empty if the argument is required."""
     help: str
+    """Description in the docstring."""
 
 
 class Entry(NamedTuple):
     """One choice."""
 
     name: str
+    """Name by which it is chosen."""
     description: str
+    """Docstring without its sections."""
     papers: str
+    """Section "References" of the docstring."""
     reads: str = ""
     """For balancers: losses, gramian or jacobian."""
     combinators: tuple[str, ...] = ()
@@ -85,6 +96,7 @@ class Entry(NamedTuple):
     family: str = ""
     """For balancers: the family."""
     arguments: tuple[Argument, ...] = ()
+    """Arguments that a user can set."""
 
     @property
     def summary(self) -> str:

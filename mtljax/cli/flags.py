@@ -16,6 +16,7 @@ T = TypeVar("T")
 RULE = "╭╮╰╯─+-"
 """Characters of the horizontal lines of tyro's error box, with and without Unicode."""
 PROGRAM = "python -m mtljax.main"
+"""Command that runs the program."""
 
 OTHER_NAMES = {
     "--early-stopping": "--patience N",

@@ -22,7 +22,9 @@ FATAL = re.compile(
 )
 """Start of the last output of a process that JAX aborts because it lost another one."""
 UNHEALTHY = re.compile(r"unhealthy \(stopped sending heartbeats\):\s*(\d[\d\s,]*)")
+"""Message of JAX on processes that were lost."""
 WITHOUT_SERVICE = ("Socket closed", "Failed to send RPC", "Connection reset", "Stream removed")
+"""Signs in messages of JAX that the first process was lost."""
 EXPECTED = (0, 2, LOST, 128 + signal.SIGTERM, 130)
 """Statuses after which what FATAL held back is no news."""
 

@@ -43,12 +43,16 @@ def compare(
     """Trains single-task baselines and methods with several seeds, and compares them.
 
     Finished runs in `workdir` are not repeated: an interrupted comparison resumes, and another
-    method or seed trains only the additional runs. `mtljax.comparison.plan.plan` describes
-    `balancers` to `merges`; the first three are text or objects, as in `Experiment`.
+    method or seed trains only the additional runs.
 
     Args:
       experiment: Base experiment; its seed is the first.
       workdir: Folder for the tables, the page, and a run folder per member.
+      balancers, fusions, trunks: Names or objects, as in `Experiment`, in all combinations; empty:
+        that of the experiment.
+      vary: `field=value,value` per field; all combinations are separate methods.
+      grid: `field=value,value` per field; validation chooses for each method and baseline.
+      merges: Merging methods, applied to the single-task runs of each seed.
       seeds: Number of consecutive seeds; None: 5, or 1 with folds.
       folds: Number of folds of a cross-validation; 0: the splits of the data.
       tune: Number of trials by which each method and each baseline is tuned on validation; 0: none.

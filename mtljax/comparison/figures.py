@@ -19,7 +19,9 @@ MOST_PAIRS = 3
 """Maximum number of pairs of tasks with a scatter plot of their first metrics."""
 _ROW = 0.3
 MARKERS = "os^Dv<>P"
+"""Markers of Matplotlib, in the order of the methods."""
 DASHED = (0, (4, 3))
+"""Line style of Matplotlib."""
 
 
 def comparison_plots(comparison: Comparison) -> list[Plot]:

@@ -11,16 +11,22 @@ from mtljax.data.folds import Fold
 from mtljax.runs.folder import check_folder, read_result
 
 Together = Literal["auto", "yes", "no"]
+"""Whether seeds train in one program; auto: where that is faster."""
 
 
 class Member(NamedTuple):
     """One run of a comparison."""
 
     method: Method
+    """Method that is compared."""
     candidate: Candidate
+    """Setting of the method."""
     seed: int
+    """Random seed."""
     folder: Path
+    """Run folder."""
     fold: Fold | None = None
+    """Fold of a cross-validation; None: the splits of the data."""
     parts: tuple[Path, ...] = ()
     """Folders of the single-task runs to merge; empty for a run that is trained."""
 
@@ -46,7 +52,9 @@ class Failure(NamedTuple):
     """Run that did not finish."""
 
     member: str
+    """Name of the run."""
     reason: str
+    """Error message, in one line."""
 
 
 def members_of(

@@ -20,7 +20,9 @@ class ComparisonRow:
     """Results of a method, or of the single-task baselines of all tasks together."""
 
     name: str
+    """Name of the method; STL for baselines."""
     kind: Kind
+    """`method`, or `stl` for baselines."""
     settings: str
     """Setting chosen on validation; empty without a grid and a tuning."""
     values: Float[np.ndarray, "S K"]
@@ -58,10 +60,13 @@ class PairedTest:
     """Paired t test over seeds or folds between two rows."""
 
     first: str
+    """Name of a row."""
     second: str
+    """Name of the row that it is compared with."""
     difference: Estimate
     """First minus second: delta_m in percentage points, or a metric in its unit."""
     p: float
+    """p value of the test."""
     adjusted_p: float = float("nan")
     """p value after Holm's correction over all tests of delta_m, or all tests of metrics."""
     metric: Metric | None = None
@@ -83,8 +88,11 @@ class Comparison:
     """Outcome of a comparison."""
 
     experiment: Experiment
+    """Compared experiment, before methods and settings are applied."""
     metrics: tuple[Metric, ...]
+    """Compared metrics, in the order of the columns."""
     seeds: tuple[int, ...]
+    """Random seeds of the runs."""
     rows: tuple[ComparisonRow, ...]
     """Baselines, then methods."""
     tests: tuple[PairedTest, ...]

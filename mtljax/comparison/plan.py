@@ -27,6 +27,7 @@ from mtljax.runs.selection import check_select, select_of_task
 from mtljax.training.merged_run import make_merger
 
 FOLDER = "members"
+"""Folder of the runs of a comparison."""
 ADDED_FIELDS = frozenset(
     {
         *("learning_rate_scales", "patience", "fold", "on_error", "decoder", "cache"),
@@ -41,6 +42,7 @@ ADDED_FIELDS = frozenset(
 STL = "STL"
 """Name of the row of single-task baselines."""
 Kind = Literal["stl", "method"]
+"""Single-task baseline or compared method."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ class Candidate:
     settings: str
     """Grid point as text, `learning_rate=0.001`; empty without a grid."""
     experiment: Experiment
+    """Experiment with the setting; its seed is replaced by that of each run."""
     merge: str = ""
     """Merging method of a run that is merged from others, not trained; else empty."""
     parts: tuple["Candidate", ...] = ()
@@ -114,10 +117,13 @@ class Method:
     """Compared method with its candidates."""
 
     name: str
+    """Name in tables and of the folder."""
     kind: Kind
+    """`method`, or `stl` for single-task networks."""
     baseline: str
     """Name of the row of single-task networks with the same settings."""
     candidates: tuple[Candidate, ...]
+    """Settings, of which validation chooses one."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -21,8 +21,11 @@ class Metric(NamedTuple):
     """Metric of a task that counts in a comparison."""
 
     task: str
+    """Name of the task."""
     name: str
+    """Name of the metric."""
     higher_is_better: bool
+    """True if larger values are better."""
 
     @property
     def sign(self) -> float:
@@ -39,7 +42,9 @@ class Estimate(NamedTuple):
     """Mean over samples and half width of its 95 % interval, NaN for fewer than two samples."""
 
     mean: float
+    """Mean over the samples."""
     half_width: float
+    """Half the width of the interval."""
     seeds: int
     """Number of samples: seeds, or folds of a cross-validation."""
 
@@ -55,6 +60,7 @@ class Estimate(NamedTuple):
 
 
 UNKNOWN = Estimate(np.nan, np.nan, 0)
+"""Estimate from no samples."""
 
 
 def estimate(samples: Float[np.ndarray, " S"], folds: int = 0) -> Estimate:

@@ -22,12 +22,15 @@ class Column(NamedTuple):
     """Column of numbers, one per row of the comparison."""
 
     header: str
+    """Heading of the column."""
     better: str
     """Arrow in the direction of better values, or empty."""
     key: str
     """Name of the column in CSV."""
     value: Callable[[ComparisonRow], Estimate]
+    """Value of a row."""
     text: Callable[[ComparisonRow], str]
+    """Value of a row as text."""
 
     def csv_value(self, row: ComparisonRow) -> str:
         """Returns the mean with full precision, empty if it is unknown."""
@@ -179,6 +182,7 @@ LATEX = {
     "Δ": r"$\Delta$",
     "²": r"$^2$",
 }
+"""Character -> its escaped form in LaTeX."""
 
 
 def to_latex(comparison: Comparison) -> str:

@@ -105,6 +105,7 @@ class Experiment:
     tasks: tuple[Task, ...]
     """Tasks to learn, each named like its labels in the data source."""
     data: Data
+    """Data, with batches and augmentations."""
 
     trunk: AsText[Trunk] = cast(Any, "cnn")
     """Shared network with its arguments; see `list trunks`."""

@@ -26,6 +26,7 @@ from mtljax.utils.tree import as_tuples
 from mtljax.utils.trust import VARIABLE, trust
 
 KINDS = {cls: kind for kind, cls in TASKS.items()}
+"""Class of a task -> its name in JSON."""
 CODE = "code"
 """Field of config.json: {task: SHA-256 of the user's file that defines its class}."""
 
@@ -182,7 +183,10 @@ def experiment_names() -> list[str]:
 
 
 def find_experiment(name: str) -> Experiment:
-    """Returns an experiment by name, or of the path of a .py file or of a run's `config.json`.
+    """Returns an experiment.
+
+    Args:
+      name: One of `list experiments`, or the path of a .py file or of a run's `config.json`.
 
     Raises:
       ValueError: It does not exist, or the file does not define `experiment = Experiment(...)`.

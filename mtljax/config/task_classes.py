@@ -26,8 +26,11 @@ from mtljax.utils.text import first_line, quoted, shortened
 from mtljax.utils.trust import VARIABLE, digest, find_trusted
 
 FILE = "file:"
+"""Prefix of the path of a file with a task's class."""
 NOTEBOOK = "__main__"
+"""Module of classes that were defined in a notebook or a script."""
 CHANGED = "has changed since this run was trained with it"
+"""Message on a file with another hash than at the time of training."""
 PREFIX = "mtljax_experiment_"
 """Start of the module names of executed files."""
 _executed: dict[str, types.ModuleType] = {}

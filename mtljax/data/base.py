@@ -24,6 +24,7 @@ class LabelRequest(NamedTuple):
     """Label that a source must provide for a task."""
 
     task: Task
+    """Task that reads the label."""
     key: str
     """Name of the label in the source: a label, a column, a feature or a folder."""
 
@@ -74,7 +75,9 @@ class Arrays:
     image: Any
     """Array of images, or a pytree of arrays for models with several inputs."""
     labels: Mapping[str, Any]
+    """Task -> array of labels, or a pytree of arrays."""
     present: Mapping[str, np.ndarray]
+    """Task -> mask [N] of the examples with a label."""
     origin: Split | None = None
     """Split that the arrays were read from."""
     members: tuple[Membership, ...] = ()
@@ -108,6 +111,9 @@ class Source:
     """Data set with disjoint training, validation and test splits.
 
     Attributes:
+      train: Training split.
+      validation: Validation split.
+      test: Test split.
       mean: Mean of the *training* images over all examples and positions, in the images' unit.
       std: Standard deviation of the training images, likewise.
       low, high: Values of black and white in that unit.
@@ -144,6 +150,7 @@ class ChangedSplit:
     """Base class of splits whose row i is row i of another split, changed."""
 
     split: Split
+    """Split that is changed."""
 
     def __len__(self) -> int:
         return len(self.split)

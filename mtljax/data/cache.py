@@ -34,6 +34,7 @@ from mtljax.utils.locks import acquire_lock, release_lock
 from mtljax.utils.terminal import announce, phase
 
 GB = 10**9
+"""Bytes of a gigabyte."""
 PART = ".part-"
 """Prefix of folders that are being written."""
 

@@ -26,6 +26,7 @@ class DropEntry(NamedTuple):
     """Example, or label of an example, that training leaves out."""
 
     place: ExampleId
+    """Split and row of the example."""
     task: str | None
     """Task whose label is left out; None: the entire example."""
     digest: str | None

@@ -37,6 +37,7 @@ class RawExample(NamedTuple):
     """Example as stored by a source."""
 
     image: Num[np.ndarray, "H W C"]
+    """Pixels as stored, before they are resized."""
     labels: Mapping[str, Any]
     """Task -> argument of `Task.parse`, in pixels of this image; None for a missing label."""
     place: str
@@ -69,6 +70,7 @@ class LazySplit:
     """Split of raw examples, read on access.
 
     Attributes:
+      tasks: Tasks that parse the labels.
       size: Height and width to resize images and labels to; None if all images have one size.
       changes: What `Task.clean` changed in the labels that were read from files or arrays so far,
         by row and task.

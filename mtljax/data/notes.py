@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 Kind = Literal["dropped", "clipped", "converted", "unmatched", "missing", "warning"]
+"""What was done with values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,9 +12,11 @@ class Note:
     """Number of values that a source did not use as they are stored."""
 
     kind: Kind
+    """What was done with the values."""
     what: str
     """Values and reason, in the plural, such as "crowd regions (iscrowd = 1)"."""
     count: int
+    """Number of values."""
     first: str
     """File and row of the first one; "" if unknown."""
 

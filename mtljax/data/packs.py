@@ -21,6 +21,7 @@ from mtljax.utils.bounded_reading import read_json, read_npy
 from mtljax.utils.files import write_json
 
 FORMAT_VERSION = 1
+"""Version of the format; packs of other versions are written again."""
 CONTENT = "content.json"
 """File of a pack with its number of rows, the rows that it lacks, and notes; written last."""
 IMAGE = ""
@@ -32,11 +33,13 @@ class Pack:
     """Arrays of all rows of a split, read on access."""
 
     folder: Path
+    """Folder of the arrays."""
     missing: frozenset[int]
     """Rows that are not in the arrays."""
     notes: tuple[tuple[int, str, str, int], ...]
     """Changes of labels: (row, kind, what, count); see `mtljax.tasks.base.Changes`."""
     num_arrays: int
+    """Number of arrays of an example."""
 
     @functools.cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:

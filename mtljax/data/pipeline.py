@@ -27,6 +27,7 @@ class BatchSampler:
     """Indices of the examples in the batch of each step."""
 
     seed: int
+    """Seed of the random order."""
     size: int
     """Number of examples in the split."""
     batch_size: int

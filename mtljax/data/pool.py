@@ -15,7 +15,9 @@ class ExampleId(NamedTuple):
     """Split and row of an example."""
 
     split: str
+    """Name of the split."""
     row: int
+    """Index in the split."""
 
     def __str__(self) -> str:
         return f"{self.split} {self.row}"
@@ -26,7 +28,9 @@ class Pool:
     """Split composed of selected examples of several splits."""
 
     splits: Mapping[str, Split]
+    """Name -> split."""
     places: Sequence[ExampleId]
+    """Selected examples, in order."""
 
     def __len__(self) -> int:
         return len(self.places)

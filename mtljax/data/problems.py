@@ -16,9 +16,11 @@ class Problem(NamedTuple):
     """Example that cannot be used, and why."""
 
     place: ExampleId
+    """Split and row of the example."""
     where: str
     """Its file and row; "" if unknown."""
     cause: str
+    """Reason why it cannot be used."""
 
     @property
     def message(self) -> str:

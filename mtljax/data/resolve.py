@@ -15,6 +15,7 @@ from mtljax.utils.text import number, shortened
 MAX_EXAMPLES = 1000
 """Maximum number of examples that are read for the labels of a split that is not in memory."""
 MAX_LISTED = 12
+"""Number of values that are listed."""
 
 
 def complete(task: Task, values: Mapping[str, Any]) -> Task:

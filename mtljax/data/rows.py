@@ -16,6 +16,7 @@ class Row(NamedTuple):
     cells: dict[str, Any]
     """Column -> value; None for an empty cell."""
     file: Path = Path()
+    """File of the table."""
     fault: str = ""
     """Reason for which the row cannot be used; "" if it can."""
 
@@ -29,6 +30,7 @@ class Table:
     """Rows of one file, or of several files in their order.
 
     Attributes:
+      rows: Rows in their order.
       path: File, or the folder of several files.
       columns: Names of the columns.
       class_names: Column of classes -> names in the order of the indices, as recorded by Hugging

@@ -17,6 +17,7 @@ from mtljax.data.notes import NoteCounter
 from mtljax.utils.text import joined, shortened
 
 SPLITS = ("train", "validation", "test")
+"""Names of the splits."""
 
 
 def split_rows(

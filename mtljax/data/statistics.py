@@ -12,6 +12,7 @@ from mtljax.data.problems import read_examples
 from mtljax.tasks import Task
 
 MAX_CLASSES_SHOWN = 6
+"""Number of classes that are listed."""
 
 
 @dataclasses.dataclass

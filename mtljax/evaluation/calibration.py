@@ -17,6 +17,7 @@ from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import write_json
 
 BINS = 15
+"""Number of bins of confidence."""
 MAX_LOG = 3.0
 """Largest logarithm of a temperature or of its inverse."""
 
@@ -25,6 +26,7 @@ class Logits(NamedTuple):
     """Logits and labels of the labelled examples of one task."""
 
     output: Float[np.ndarray, "N C"]
+    """Logits of the classes."""
     label: Int[np.ndarray, "N *C"]
     """Classes [N], or 0 and 1 of each class [N, C]."""
 
@@ -47,6 +49,8 @@ class Calibration:
     """Temperature of a task: its logits are divided by it.
 
     Attributes:
+      temperature: Divisor of the logits, above 0.
+      count: Number of labelled examples that it was fitted on.
       before, after: Quality on the validation split with temperature 1 and with this one.
       held_out: The same on a split that was not used to fit, if one was evaluated.
     """

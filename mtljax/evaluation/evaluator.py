@@ -208,7 +208,18 @@ def make_evaluator(
 
 
 def compute_metrics(tasks: Sequence[Task], states: Iterable[PyTree]) -> SplitMetrics:
-    """Merges the results of the evaluation step, one per batch, in 64 bits; computes metrics."""
+    """Merges the results of the evaluation step in 64 bits, and computes metrics.
+
+    Args:
+      tasks: Tasks of the model.
+      states: Result of `make_eval_step`'s function for each batch.
+
+    Returns:
+      Task -> mean loss and metrics.
+
+    Raises:
+      ValueError: There are no batches.
+    """
     total: PyTree = None
     for state in states:
         state = jax.tree.map(_to_64_bits, jax.device_get(state))

@@ -29,6 +29,7 @@ from mtljax.utils.registry import nearest
 from mtljax.utils.text import error_prefix
 
 JOINED = "join:"
+"""Prefix of a source of several data sets."""
 ALL = "all"
 """All splits together, for data that was not used in training."""
 

@@ -30,12 +30,14 @@ MAX_SHOWN = 20
 MAX_INLINE = 1000
 """Maximum number of values of an array in the JSON."""
 PROGRESS_SECONDS = 10.0
+"""Seconds between two lines of progress."""
 
 
 class FilePrediction(NamedTuple):
     """Predictions for one file; none if it cannot be read."""
 
     file: Input
+    """Predicted file."""
     predictions: dict[str, PyTree[np.ndarray]]
     """{task: prediction in the form of a label, in the pixels of the file}."""
     probabilities: dict[str, Float[np.ndarray, " C"]]
@@ -46,6 +48,7 @@ class Summary(NamedTuple):
     """Result of `predict_files`."""
 
     total: int
+    """Number of files, including unreadable ones."""
     entries: list[dict[str, Any]]
     """First entries of the JSON, without unreadable files."""
     failed: list[str]

@@ -20,6 +20,7 @@ class Predictions(NamedTuple):
     labels: Mapping[str, PyTree[np.ndarray]]
     """{task: [N, ...]}; arbitrary where `present` is False."""
     present: Mapping[str, Bool[np.ndarray, " N"]]
+    """{task: [N]}, True for examples with a label."""
     places: Sequence[str] = ()
     """File and row of each example, "" if unknown; empty if all are unknown."""
     split_labels: Mapping[str, int] | None = None

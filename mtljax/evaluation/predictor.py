@@ -64,6 +64,7 @@ class Input(NamedTuple):
     """Image file."""
 
     path: Path
+    """Path of the file."""
     size: Pixels
     """Height and width; (0, 0) if it cannot be read."""
     error: str

@@ -17,6 +17,7 @@ class Exported(NamedTuple):
     """Exported files."""
 
     files: list[Path]
+    """Written files."""
     description: dict[str, Any]
     """JSON of `mtljax.exporters.model.describe`."""
 

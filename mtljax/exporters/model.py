@@ -25,6 +25,7 @@ class Model(NamedTuple):
     """Trained model without its experiment."""
 
     name: str
+    """Name of the experiment."""
     outputs: Callable[[Num[Array, "b H W C"]], dict[str, Array]]
     """Function of images that returns {"TASK/output": ..., "TASK/prediction": ...}, batch first."""
     image: jax.ShapeDtypeStruct

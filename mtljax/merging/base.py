@@ -30,8 +30,11 @@ class Network(NamedTuple):
     """Single-task network of a run."""
 
     task: Task
+    """Task of the run."""
     model: Any
+    """Single-task model."""
     variables: Mapping[str, PyTree]
+    """Variables of the model at the best checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,11 @@ class Problem:
     tuned: Sequence[Parameters]
     """Shared parameters of each run."""
     seed: int = 0
+    """Seed of random choices."""
     networks: Sequence[Network] = ()
+    """Single-task networks, in the order of the tasks."""
     batches: Batches | None = None
+    """Training images in batches; None for methods that read none."""
     forward: Callable[[Mapping[str, Any], PyTree], dict[str, PyTree]] | None = None
     """(shared parameters, images) -> {task: output} of the multi-task network with the heads of the
     runs, in evaluation mode, but with batch normalization by the statistics of these images."""
@@ -61,6 +67,7 @@ class Candidate(NamedTuple):
     settings: Mapping[str, Any]
     """Chosen or learned values, as JSON: the scale, coefficients."""
     shared: Parameters
+    """Merged parameters by path."""
 
 
 @dataclasses.dataclass(frozen=True)

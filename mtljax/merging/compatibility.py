@@ -25,7 +25,9 @@ FIELDS = {
 }
 """Fields of an experiment that runs to merge share, and what differs otherwise."""
 DATA_FIELDS = ("source", "fold", "decoder")
+"""Fields of `data` that must be equal in all runs."""
 IMAGE_FIELDS = ("shape", "dtype", "low", "high", "folds")
+"""Properties of the images that must be equal in all runs."""
 
 
 def check_compatible(runs: Mapping[Path, TrainedModel]) -> None:

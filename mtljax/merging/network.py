@@ -15,7 +15,9 @@ from mtljax.models.partition import join, partition, task_of
 from mtljax.utils.tree import flatten, unflatten
 
 CONSTANTS, STATISTICS = "constants", "batch_stats"
+"""Names of collections."""
 Variables = Mapping[str, PyTree]
+"""Collection -> variables."""
 
 
 class MergedNetwork:

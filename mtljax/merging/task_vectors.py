@@ -10,6 +10,7 @@ from mtljax.merging.base import Candidate, Merger, Parameters, Problem, along, m
 from mtljax.utils.registry import choose
 
 Vectors = Sequence[Mapping[str, np.ndarray]]
+"""Task vector of each run, by path."""
 SCALES = tuple(round(0.1 * i, 1) for i in range(1, 11))
 """Scales of sums of task vectors between which validation chooses: 0.1, 0.2 ... 1."""
 MEAN_SCALES = (0.2, 0.4, 0.6, *(round(0.1 * i, 1) for i in range(8, 26)))

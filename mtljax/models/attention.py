@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from mtljax.models.cpu_ops import standard_ops
 
 Tokens = Float[Array, "B N heads F"]
+"""Queries, keys or values of each head."""
 
 forward_mode = jax.make_user_context(False)
 """`with forward_mode(True):` traces operations that `jax.jvp` can differentiate. The value is part

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 Pair = tuple[int, ...]
 """A value for height and one for width."""
 OPTIONS = ("strides", "padding", "input_dilation", "kernel_dilation", "precision")
+"""Options of the convolution, which are constants of the compiled program."""
 
 
 def conv(
@@ -199,6 +200,7 @@ def _channels_first_shape(x: Any) -> Any:
 
 
 channels_first_p = Primitive("mtljax_channels_first")
+"""Primitive that moves the channels of images to the front."""
 channels_first_p.def_impl(_transpose)
 channels_first_p.def_abstract_eval(_channels_first_shape)
 ad.deflinear2(channels_first_p, lambda out, x: [channels_first_p.bind(out)])
@@ -206,6 +208,7 @@ batching.primitive_batchers[channels_first_p] = _batch_channels_first
 mlir.register_lowering(channels_first_p, mlir.lower_fun(_channels_first, multiple_results=False))
 
 conv_p = Primitive("mtljax_conv")
+"""Primitive of a convolution that is fast on CPU."""
 conv_p.def_impl(jax.jit(_conv, static_argnames=OPTIONS))
 conv_p.def_abstract_eval(_shape)
 ad.defbilinear(conv_p, _input_gradient, _kernel_gradient)
@@ -215,3 +218,4 @@ mlir.register_lowering(conv_p, mlir.lower_fun(_conv, multiple_results=False))
 SLOW_IN_LOOPS = {jax.lax.conv_general_dilated_p.name}
 """Primitives that are many times slower inside a loop on CPU."""
 CONVOLUTIONS = SLOW_IN_LOOPS | {conv_p.name}
+"""Names of primitives that are slow on CPU inside of loops."""

@@ -16,9 +16,11 @@ from jaxtyping import Array, Float
 from mtljax.models.convolution import conv
 
 Padding = str | Sequence[tuple[int, int]]
+"""`SAME`, `VALID`, or (before, after) for each axis."""
 Pads = tuple[tuple[int, ...], ...]
 """(low, high) for height and width."""
 Pair = tuple[int, int]
+"""Values for rows and columns."""
 
 standard_ops = jax.make_user_context(False)
 """`with standard_ops(True):` traces each layer as one standard operation (convolution, max pooling)

@@ -10,6 +10,7 @@ StageOf = Callable[[str], int | None]
 """Maps a module of the fusion to its trunk stage, or None; see `Fusion.stage_of`."""
 
 BLOCK = re.compile(r"(?:block|Conv|Dense|Norm)_(\d+)(?:_(\d+))?")
+"""Name of a module that is a block of a stage."""
 AFTER_BLOCKS = ("norm", "head")
 """Modules after the last block of a trunk: final normalization, final convolution."""
 

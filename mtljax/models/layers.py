@@ -11,6 +11,7 @@ from mtljax.models import cpu_ops
 from mtljax.models.normalization import BatchNorm, GroupNorm
 
 NormKind = Literal["batch", "group", "layer", "none"]
+"""Kind of normalization."""
 MOMENTUM = 0.9
 """Default decay of the running statistics of batch normalization."""
 

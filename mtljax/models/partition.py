@@ -13,7 +13,9 @@ Flat = dict[str, Array]
 TASK_PREFIX = "task_"
 """Prefix of the names of task-specific modules."""
 PERTURBATIONS = "perturbations"
+"""Collection of the perturbations of the representation."""
 REPRESENTATION = "representation"
+"""Collection of the representation."""
 TRANSIENT_COLLECTIONS = (PERTURBATIONS, REPRESENTATION)
 """Collections for `level="features"`. They belong to one batch: `model.init` returns them, and the
 train state does not contain them."""

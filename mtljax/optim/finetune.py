@@ -82,6 +82,7 @@ class UnfreezeState(NamedTuple):
     """Number of updates so far."""
 
     updates: Int[Array, ""]
+    """Number of updates so far."""
 
 
 def gradual_unfreezing(every: int, stage_of: StageOf) -> optax.GradientTransformation:
@@ -119,6 +120,7 @@ class AnchorState(NamedTuple):
     """Initial parameters."""
 
     start: PyTree
+    """Initial parameters."""
 
 
 def add_l2_sp(strength: float) -> optax.GradientTransformation:

@@ -43,6 +43,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adagrad": optax.adagrad,
     "muon": optax.contrib.muon,
 }
+"""Name -> function of the learning rate that returns an optimizer."""
 
 DECAY_MASKS = ("mask", "weight_decay_mask")
 """Arguments of optax optimizers that select the parameters with weight decay."""

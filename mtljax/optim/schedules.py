@@ -30,9 +30,13 @@ class Plateau:
     """Schedule that depends on the validation scores; see `plateau`."""
 
     rate: optax.Schedule
+    """Schedule before reductions."""
     factor: float
+    """Factor of the learning rate at each reduction."""
     patience: int
+    """Number of evaluations without a better score before a reduction."""
     end: float
+    """Lower bound of the factor."""
 
     def __call__(self, count: ArrayLike) -> Float[Array, ""]:
         """Returns the learning rate without reductions."""
@@ -166,6 +170,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "step": step,
     "plateau": plateau,
 }
+"""Name -> function of the peak and the number of steps that returns a schedule."""
 
 
 def make_schedule(schedule: str, learning_rate: float, steps: int) -> optax.Schedule:

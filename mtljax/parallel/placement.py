@@ -30,7 +30,9 @@ class Placement:
     """Device mesh, with the shardings of states and batches on it."""
 
     mesh: Mesh
+    """Devices and the names of their axes."""
     sharding: ParameterSharding = Replicated()
+    """Rule by which parameters are sharded."""
 
     @property
     def is_replicated(self) -> bool:

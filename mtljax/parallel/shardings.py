@@ -17,6 +17,7 @@ from mtljax.utils.tree import flatten
 BATCH_AXIS, MODEL_AXIS = "batch", "model"
 """Names of the mesh axes: batches are sharded over the first."""
 Shape = tuple[int, ...]
+"""Shape of a parameter."""
 Axes = tuple[str | tuple[str, ...] | None, ...]
 """Mesh axes, if any, over which each axis of an array is sharded."""
 
@@ -40,11 +41,14 @@ class Replicated:
     """Parameters and optimizer state are on every device; only batches are sharded."""
 
     model: int = dataclasses.field(default=1, init=False)
+    """Devices that compute one example: 1."""
 
     def stored(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        """Returns (): on every device."""
         return ()
 
     def used(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        """Returns (): on every device."""
         return ()
 
 
@@ -56,6 +60,7 @@ class FSDP:
     where a forward or backward pass uses it.
 
     Attributes:
+      model: Devices that compute one example: 1.
       min_size: Smallest number of elements of an array that is sharded; others are replicated.
 
     References:
@@ -69,9 +74,11 @@ class FSDP:
         require_positive("fsdp", "min_size", self.min_size)
 
     def stored(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        """Returns the batch axis at the largest axis that it divides."""
         return sharded_axes(shape, (None,) * len(shape), (BATCH_AXIS,), sizes, self.min_size)
 
     def used(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        """Returns (): gathered on every device."""
         return ()
 
 
@@ -99,6 +106,7 @@ class FSDPTensor:
         require_positive("fsdp_tensor", "min_size", self.min_size)
 
     def stored(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        """Returns the axes of tensor parallelism, or else all mesh axes at the largest axis."""
         axes = self.used(path, shape, sizes)
         if any(axes):
             return sharded_axes(shape, axes, (BATCH_AXIS,), sizes, self.min_size)
@@ -106,6 +114,7 @@ class FSDPTensor:
         return sharded_axes(shape, (None,) * len(shape), over, sizes, self.min_size)
 
     def used(self, path: str, shape: Shape, sizes: Mapping[str, int]) -> Axes:
+        """Returns the model axis for the kernels of `TENSOR_AXES`, else no axis."""
         axis = next((axis for name, axis in TENSOR_AXES.items() if re.search(name, path)), None)
         if self.model == 1 or axis is None or shape[axis] % self.model:
             return (None,) * len(shape)

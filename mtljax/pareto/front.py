@@ -40,13 +40,18 @@ def front(
     """Trains the rays of Pareto fronts, linear scalarization and single-task baselines.
 
     Finished runs in `workdir` are not repeated: an interrupted call resumes, and another method,
-    ray or seed trains only the additional runs. `mtljax.pareto.plan.plan` describes `method`
-    to `grid`; `rays` is its `count`.
+    ray or seed trains only the additional runs.
 
     Args:
       experiment: Base experiment; its seed is the first.
       workdir: Folder for the tables, the page, and a run folder per network.
+      method: Balancers that read a preference, as names or objects.
+      rays: Number of preferences.
       seeds: Number of consecutive seeds.
+      conditions: Conditionings of a network on the preference, one network for all rays each.
+      linear_steps: Number of steps of linear scalarization; None: that of the experiment.
+      conditioned_steps: Number of steps of a conditioned network; None: that of the experiment.
+      grid: `field=value,value` per field; validation chooses for each ray and baseline.
       devices: Number of devices to use; None: all.
       together: Train all rays of a seed in one program; auto: where that is faster.
       engine: Place where the networks are trained, as in `mtljax.compare`.

@@ -22,6 +22,7 @@ class Front:
     """
 
     name: str
+    """Name of the method."""
     is_linear: bool = False
     """True for linear scalarization, which the methods are compared with."""
     rays: Float[np.ndarray, "R T"]
@@ -59,9 +60,11 @@ class FrontOutcome:
     """
 
     experiment: Experiment
+    """Experiment before methods and settings are applied."""
     metrics: tuple[Metric, ...]
     """Main metric of each task."""
     seeds: tuple[int, ...]
+    """Random seeds of the runs."""
     single: Float[np.ndarray, "S T"]
     """Test metrics of the single-task networks."""
     constant: Float[np.ndarray, " T"]

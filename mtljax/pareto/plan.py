@@ -29,10 +29,13 @@ class PlannedFront:
     """Front to train."""
 
     name: str
+    """Name of the method."""
     is_linear: bool = False
+    """True for linear scalarization."""
     is_conditioned: bool = False
     """True for one network that has the preference as an input."""
     rays: Float[np.ndarray, "R T"]
+    """Preferences over tasks, with mean 1."""
     methods: tuple[Method, ...]
     """One per ray, or one for all if the network is conditioned."""
 
@@ -42,6 +45,7 @@ class FrontPlan:
     """Fronts, and the single-task baselines."""
 
     baselines: tuple[Method, ...]
+    """Single-task networks."""
     fronts: tuple[PlannedFront, ...]
     """Methods, conditioned networks, then linear scalarization."""
 

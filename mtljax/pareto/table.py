@@ -25,30 +25,45 @@ HEADERS = (
     "training, s",
     "parameters",
 )
+"""Headings of the table of hypervolumes."""
 
 
 class VolumeRow(NamedTuple):
     """Row of the table of hypervolumes, as text."""
 
     name: str
+    """Front."""
     volume: str
+    """Hypervolume with its interval."""
     difference: str
+    """Hypervolume minus that of linear scalarization."""
     p: str
+    """p value of this difference, after Holm's correction."""
     optimal: str
+    """Number of rays whose networks no other network dominates."""
     networks: str
+    """Number of networks."""
     steps: str
+    """Steps of each network."""
     seconds: str
+    """Training time in seconds."""
     parameters: str
+    """Number of parameters of all networks together."""
 
 
 class PointRow(NamedTuple):
     """Row of the table of rays, as text."""
 
     front: str
+    """Front."""
     ray: str
+    """Preference over tasks."""
     metrics: tuple[str, ...]
+    """Test metric of each task, with its interval."""
     dominated: str
+    """`dominated`, or empty for a Pareto-optimal point."""
     settings: str
+    """Setting chosen on validation; empty without a grid."""
 
 
 def volume_rows(outcome: FrontOutcome) -> list[VolumeRow]:

@@ -15,6 +15,7 @@ from mtljax.balancing.base import combine_rows
 from mtljax.balancing.matrix import plain_signals
 
 Shape = Literal["convex", "concave"]
+"""Shape of the front."""
 GRID = 2001
 """Points of the front among which the nearest one is searched, before it is refined."""
 
@@ -35,6 +36,7 @@ class Toy:
     """
 
     shape: Shape = "concave"
+    """Shape of the front."""
     size: int = 10
     """Number of parameters."""
 

@@ -24,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
 BLUE, ORANGE, GRAY, INK = "#2457c5", "#d9480f", "#5b6470", "#14171c"
+"""Colors of figures."""
 COLORS = (BLUE, ORANGE, "#15803d", "#9333ea", "#1f2937", "#0e7490", "#be185d", "#4d5b1f")
 """Colors of labeled lines, distinguishable with any color vision."""
 
@@ -52,9 +53,11 @@ _STYLE: dict[Any, Any] = {
 }
 _DPI = 150
 TITLE_SIZE = 10.5
+"""Size of titles, in points."""
 _LINE = 1.3 * TITLE_SIZE / 72
 _MARGIN = 0.1
 CURVE_MARGINS = (0.85, 0.5, 0.15, 0.08)
+"""Margins of curves, in inches; see `make_plot`."""
 
 Draw = Callable[[Axes], str | None]
 """Draws on an axis and returns the title, a statement; None if there are no data to draw."""
@@ -66,8 +69,11 @@ class Plot(NamedTuple):
     name: str
     """File name without suffix."""
     title: str
+    """Title of the figure."""
     image: Image.Image
+    """Pixels."""
     png: bytes
+    """PNG file."""
 
     @classmethod
     def encode(cls, name: str, title: str, image: Image.Image) -> "Plot":

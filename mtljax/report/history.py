@@ -16,7 +16,9 @@ class Series(NamedTuple):
     """Values at steps; they may be NaN or infinite."""
 
     steps: Float[np.ndarray, " N"]
+    """Steps, in increasing order."""
     values: Float[np.ndarray, " N"]
+    """Value at each step."""
 
     def finite(self) -> "Series":
         """Returns the finite values."""

@@ -14,12 +14,16 @@ from PIL import Image, ImageDraw, ImageFont
 from mtljax.report.figures import GRAY, INK, TITLE_SIZE, Plot, wrap_title
 
 Pixels = UInt8[np.ndarray, "h w 3"]
+"""RGB image."""
 Legend = Sequence[tuple[str, UInt8[np.ndarray, "3"]]]
 """Meaning of colors: (text, RGB)."""
 
 FONT = 8.5
+"""Size of captions, in points."""
 LINE = 1.25 * FONT / 72
+"""Height of a line, in inches."""
 GAP = 0.08
+"""Distance between images, in inches."""
 ROW_LABEL = 0.95
 """Inches, except the font size in points."""
 MAX_LINES = 12
@@ -33,8 +37,11 @@ class Caption(NamedTuple):
     """Caption of an image: `name: label → prediction`; empty and missing parts are left out."""
 
     name: str
+    """Name of the task."""
     label: str
+    """Label as text."""
     prediction: str | None = None
+    """Prediction as text."""
     is_wrong: bool = False
     """True to highlight the prediction of another class."""
 
@@ -58,6 +65,7 @@ class GridCell(NamedTuple):
     image: Pixels | None
     """None: empty."""
     captions: Sequence[Caption] = ()
+    """Lines below the image."""
 
 
 _LegendItem = tuple[float, str, UInt8[np.ndarray, "3"]]
@@ -77,16 +85,21 @@ class ImageGrid:
     cells: Sequence[GridCell]
     """Row by row."""
     columns: int
+    """Number of columns."""
     width: float
+    """Width of the grid."""
     row_labels: Sequence[str] = ()
     """Labels left of the rows."""
     part_labels: Sequence[str] = ()
     """Labels above the first row, for equal parts of each image."""
     legend: Legend = ()
+    """Colors and their meanings, below the images."""
     subtitle: str = ""
+    """Line below the title."""
     title_size: float = TITLE_SIZE
     """Points."""
     dpi: int = 150
+    """Pixels per inch."""
 
     def render(self, name: str, title: str) -> Plot:
         """Renders the grid below its title; `name` is the file name without suffix."""

@@ -42,10 +42,15 @@ class TaskSection(NamedTuple):
     """Figures of a task; None if there are no data to draw."""
 
     task: Task
+    """The task."""
     loss: Plot | None
+    """Curves of the loss."""
     test: Plot | None
+    """Test results, such as a confusion matrix."""
     worst: Plot | None
+    """Examples with the largest errors."""
     confused: "Sequence[ConfusedPair]" = ()
+    """Most frequent confusions, of a task with many classes."""
 
     @property
     def plots(self) -> list[Plot]:
@@ -57,8 +62,11 @@ class ConfusedPair(NamedTuple):
     """Two classes of which one is predicted for the other."""
 
     true: str
+    """Class of the label."""
     predicted: str
+    """Predicted class."""
     images: str
+    """Number of images."""
     share: str
     """Of the images of the true class."""
 
@@ -67,10 +75,13 @@ class MetricRow(NamedTuple):
     """Row of the table of metrics."""
 
     metric: str
+    """Name of the metric."""
     direction: str
     """Direction of better values of the task's main metric; empty for other metrics."""
     validation: str
+    """Value on the validation split."""
     test: str
+    """Value on the test split."""
     constant_predictor: str
     """Test metric of the constant-predictor baseline; empty if unknown."""
 
@@ -79,8 +90,11 @@ class Fact(NamedTuple):
     """Key number of a run."""
 
     name: str
+    """Heading."""
     value: str
+    """The number."""
     details: str
+    """Line below the number."""
 
 
 def load_template(name: str, package: str = "mtljax.report") -> jinja2.Template:

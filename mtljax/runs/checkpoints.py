@@ -17,8 +17,11 @@ from mtljax.utils.tree import flatten, unflatten
 T = TypeVar("T")
 
 FOLDER = "checkpoints"
+"""Folder of checkpoints in a run folder."""
 SEPARATOR = ":"
+"""Separator of the parts of a name of an array."""
 Store = OrbaxStore | AgeStore
+"""Store of plain or encrypted checkpoints."""
 
 
 class Checkpoints:

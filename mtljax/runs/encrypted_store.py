@@ -22,6 +22,7 @@ from mtljax.utils.files import PART, write_bytes
 from mtljax.utils.safetensors import pack, unpack
 
 ENDING = ".age"
+"""Extension of encrypted files."""
 SCORE = "score"
 """Name of the score among the arrays, whose names start with a field of the state."""
 
@@ -84,6 +85,7 @@ class AgeStore:
         return sorted(self._steps)
 
     def latest(self) -> int | None:
+        """Returns the last step with a checkpoint; None without any."""
         return max(self._steps, default=None)
 
     def best(self) -> int | None:
@@ -113,6 +115,7 @@ class AgeStore:
         return OpenCheckpoint(arrays, load)
 
     def delete(self, step: int) -> None:
+        """Deletes a checkpoint."""
         self._steps.discard(step)
         if jax.process_index() == 0:
             self.path(step).unlink(missing_ok=True)
@@ -131,6 +134,7 @@ class AgeStore:
             self._written = None
 
     def close(self) -> None:
+        """Waits until pending checkpoints are written, and ends the writer."""
         self._finish_writing()
         self._writer.shutdown()
 

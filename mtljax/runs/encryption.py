@@ -17,10 +17,12 @@ FILE, KEY, PASSPHRASE = "MTLJAX_KEY_FILE", "MTLJAX_KEY", "MTLJAX_PASSPHRASE"
 MAX_CHARACTERS = 2**20
 """Characters of a key file that are read."""
 SECRET, PUBLIC = "AGE-SECRET-KEY-", "age1"
+"""Prefixes of secret and public keys of age."""
 REMEDY = (
     f"set {FILE} to a file made by age-keygen (or a file of public keys, to write only), {KEY} to "
     f"the contents of such a file, or {PASSPHRASE}"
 )
+"""How to set a key, for messages."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -56,7 +56,9 @@ from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import as_tuples, flatten_json
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+"""Names of files in a run folder."""
 REPORT = "report.html"
+"""Name of the page of a run."""
 CONTINUED = ("steps", "schedule")
 """Fields that may change if a finished run is continued."""
 CALIBRATION = "calibration.json"

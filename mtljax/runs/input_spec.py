@@ -10,7 +10,9 @@ from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import write_json
 
 INPUT = "input.json"
+"""Name of the file with the `ImageSpec`."""
 REMEDY = "delete it and train again with the same --workdir"
+"""What to do with a run folder without it, for messages."""
 
 
 class ImageSpec(NamedTuple):
@@ -19,6 +21,7 @@ class ImageSpec(NamedTuple):
     shape: tuple[int, int, int]
     """Height, width, channels."""
     dtype: str
+    """NumPy type of the pixels."""
     low: float
     """Value of black."""
     high: float

@@ -29,7 +29,9 @@ from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.files import PART, write_json
 
 FOLDER, SEEDS = "joint", "seeds.json"
+"""Names of the folder of stacked checkpoints, and of the file with the runs in it."""
 LAST, BEST, SCORES = "last ", "best ", "scores"
+"""Prefixes of the arrays of the last and best states, and the name of their scores."""
 
 
 class SingleCheckpoints:
@@ -41,10 +43,12 @@ class SingleCheckpoints:
     def save(
         self, step: int, state: TrainState, scores: Sequence[float], stopped: Sequence[bool]
     ) -> None:
+        """Saves in the background, unless the run has failed; see `JointCheckpoints.save`."""
         if not np.isnan(scores[0]) and not stopped[0]:
             self._checkpoints.save(state, scores[0])
 
     def distribute(self, checkpoints: Sequence[Checkpoints]) -> None:
+        """Waits until pending checkpoints are written."""
         self._checkpoints.wait()
 
 

@@ -27,8 +27,11 @@ class TrainedModel(NamedTuple):
     """Model of a run at its best checkpoint, for inference."""
 
     experiment: Experiment
+    """Experiment of the run."""
     model: Any
+    """Multi-task network."""
     state: TrainState
+    """Parameters and other variables; without an optimizer."""
     step: int
     """Step of the checkpoint, the best on validation."""
     shape: tuple[int, int, int]
@@ -36,8 +39,9 @@ class TrainedModel(NamedTuple):
     dtype: str
     """Dtype of the training images."""
     low: float
+    """Value of black."""
     high: float
-    """Values of black and white."""
+    """Value of white."""
     folds: str = ""
     """Hash of the division of the data into folds, in a cross-validation."""
 
@@ -119,7 +123,9 @@ class Weights(NamedTuple):
     """Variables of a run at its best checkpoint."""
 
     variables: dict[str, PyTree]
+    """Collection -> variables."""
     images: ImageSpec
+    """Training images."""
 
 
 def load_weights(path: Path | str) -> Weights:

@@ -106,9 +106,11 @@ class OrbaxStore:
         return list(self._manager.all_steps())
 
     def latest(self) -> int | None:
+        """Returns the last step with a checkpoint; None without any."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
+        """Returns the step with the lowest score; None without checkpoints."""
         return self._manager.best_step()
 
     def open(self, step: int) -> OpenCheckpoint:
@@ -131,6 +133,7 @@ class OrbaxStore:
         return OpenCheckpoint(arrays, load)
 
     def delete(self, step: int) -> None:
+        """Deletes a checkpoint."""
         self._manager.delete(step)
 
     def wait(self) -> None:
@@ -142,6 +145,7 @@ class OrbaxStore:
         self._replaced = None
 
     def close(self) -> None:
+        """Waits until pending checkpoints are written, and ends the writer."""
         self.wait()
         with _writing(self._folder):
             self._manager.close()

@@ -18,15 +18,19 @@ class TrainRecord:
     """Means over the steps since the record before."""
 
     step: int
+    """Number of steps taken."""
     epoch: float
+    """Number of passes over the training split so far."""
     loss: dict[str, float]
     """Task -> training loss."""
     weight: dict[str, float] | None = None
     """Task -> weight; None if the balancer gives a direction instead of weights."""
     grad_norm: float
+    """Norm of the gradient, before clipping."""
     skipped: int
     """Number of updates that were not finite and therefore skipped."""
     examples_per_second: float
+    """Training examples per second since the record before."""
     seconds: float
     """Wall time since the start of the process that took the steps."""
     earlier_seconds: float = 0.0
@@ -47,7 +51,9 @@ class ValidationRecord:
     """Metrics of the validation split."""
 
     step: int
+    """Number of steps taken."""
     validation: SplitMetrics
+    """Task -> metrics on the validation split."""
     score: float
     """Score that checkpoints are compared by; lower is better."""
 
@@ -57,6 +63,7 @@ class ValidationRecord:
 
 
 LogRecord = TrainRecord | ValidationRecord
+"""Line of metrics.jsonl."""
 
 
 def record_from_json(line: Mapping[str, Any]) -> LogRecord:

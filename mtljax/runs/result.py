@@ -13,10 +13,13 @@ class ParameterCounts:
     """Numbers of parameters. Parameters that only distillation uses are not counted."""
 
     total: int
+    """Number of all parameters."""
     shared: int
+    """Parameters that all tasks share."""
     task_specific: dict[str, int]
     """Task -> parameters of this task only."""
     frozen: int = 0
+    """Parameters that training does not change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class RunResult:
     experiment: str
     """Name of the experiment."""
     seed: int = 0
+    """Random seed."""
     steps: int = 0
     """Length of the training, in updates, as configured."""
     stopped_step: int | None = None
@@ -36,10 +40,13 @@ class RunResult:
     best_step: int
     """Step of the checkpoint with the best validation score."""
     validation: SplitMetrics
+    """Task -> metrics on the validation split."""
     test: SplitMetrics
+    """Task -> metrics on the test split."""
     constant_predictor: SplitMetrics = dataclasses.field(default_factory=dict)
     """Test metrics of the constant-predictor baseline; `trivial` in JSON."""
     parameters: ParameterCounts | None = None
+    """Numbers of parameters."""
     test_looks: int = 1
     """Number of results of this run on the test split: above 1 if a finished run was continued."""
     preference: dict[str, float] | None = None
@@ -49,10 +56,13 @@ class RunResult:
     seconds: float | None = None
     """Wall time of all processes that trained the run, up to the result."""
     train_seconds: float | None = None
+    """Time of all steps, compilation included, evaluation not."""
     ms_per_step: float | None = None
-    """Time per step after compilation; `examples_per_second` likewise."""
+    """Time per step after compilation, in milliseconds."""
     examples_per_second: float | None = None
+    """Training examples per second, after compilation."""
     compile_seconds: float | None = None
+    """Compilation time of the train step."""
     memory_bytes: int | None = None
     """Peak device memory of the compiled step, in bytes, data on the device included."""
     together: int = 1
@@ -62,6 +72,7 @@ class RunResult:
     skipped: int = 0
     """Updates that were not finite and therefore skipped."""
     device: str = ""
+    """Kind of device."""
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     """Versions of the packages that the numbers depend on."""
 

@@ -20,6 +20,7 @@ from mtljax.utils.optional import require
 from mtljax.utils.text import first_line
 
 ENDING, IN_A_FOLDER = ".sig", "model.sig"
+"""Extension of the signature of a file, and name of the signature in a folder."""
 SIGNED = (CONFIG, INPUT, RESULT, CALIBRATION, FOLDER)
 """Signed files of a run folder: those that loading reads. Others may be added later."""
 PASSWORD = "MTLJAX_SIGNING_PASSWORD"

@@ -11,10 +11,12 @@ ERRORS = {
     "out of range": "has pixels outside black..white, or far outside the range of the other images",
     "leak": "is, except for noise, an image of another split",
 }
+"""Kind of an error -> its description."""
 WARNINGS = {
     "duplicate": "is another image of the same split, with the same pixels or other labels",
     "label": "has a label that networks trained on the other examples consider improbable",
 }
+"""Kind of a warning -> its description."""
 NOTES = {
     "similar": "is, except for noise, another image of the same split, and has the same labels",
     "dark": "is darker than usual photos",
@@ -24,6 +26,7 @@ NOTES = {
     "odd size": "has an unusual size",
     "odd aspect ratio": "has an unusual aspect ratio",
 }
+"""Kind of a note -> its description."""
 KINDS = {**ERRORS, **WARNINGS, **NOTES}
 """Kind -> description of such an example; errors must not occur in any data, and examples with
 notes are not left out."""
@@ -33,9 +36,11 @@ class Finding(NamedTuple):
     """Finding about one example."""
 
     place: ExampleId
+    """The example."""
     kind: str
     """One of `KINDS`."""
     detail: str
+    """Numbers or values that the finding is based on."""
     like: ExampleId | None = None
     """The other example of a duplicate or leak."""
     task: str | None = None

@@ -43,6 +43,7 @@ class ImageSummary(NamedTuple):
     """Properties of a valid example that later checks need."""
 
     place: ExampleId
+    """The example."""
     thumbnail: Float[np.ndarray, " n"]
     """Reduced image, centered, of norm 1; zeros for a constant image."""
     mean: float
@@ -50,9 +51,13 @@ class ImageSummary(NamedTuple):
     norm: float
     """Norm of the centered reduced image."""
     low: float
+    """Smallest pixel."""
     high: float
+    """Largest pixel."""
     digest: str
+    """Hash of the pixels."""
     size: tuple[int, ...]
+    """Shape of the image."""
     is_integer: bool
     """True if pixels are integers, which cannot be outside black..white."""
     labels: Mapping[str, np.ndarray]

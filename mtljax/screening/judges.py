@@ -25,6 +25,7 @@ Records = dict[str, np.ndarray]
 """Label and prediction of the examples, in as few numbers as a judge needs: [N, ...] arrays."""
 
 TEMPERATURES = np.geomspace(0.1, 20, 40)
+"""Temperatures between which the likelihood of the labels chooses."""
 NOISE = (1e-5, *np.geomspace(1e-3, 0.3, 25))
 """Fractions of random labels that are tried."""
 CALIBRATION_LABELS = 10_000

@@ -39,7 +39,9 @@ class Evidence(NamedTuple):
     """Out-of-fold predictions of one task's labels."""
 
     task: Task
+    """The task."""
     places: Sequence[ExampleId]
+    """Predicted examples."""
     records: Records
     """One row per place; empty for tasks without a judge."""
 

@@ -37,6 +37,7 @@ class Survey(NamedTuple):
     statistics: dict[str, dict[str, LabelStatistics]]
     """{split: {task: statistics}}."""
     notes: tuple[Note, ...]
+    """Values that were dropped, clipped, converted or not matched."""
     problems: list[Problem]
     """Examples that cannot be used."""
 

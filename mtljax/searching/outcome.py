@@ -34,6 +34,7 @@ class Setting:
     """Setting that was trained with all seeds."""
 
     candidate: Candidate
+    """The setting."""
     validation: Float[np.ndarray, " S"]
     """Score of each seed on validation; NaN for a run that failed."""
     test: Float[np.ndarray, "S K"]
@@ -58,12 +59,17 @@ class SearchOutcome:
     experiment: Experiment
     """Experiment with the default setting."""
     space: Space
+    """Space that was searched."""
     trials: tuple[TrialRecord, ...]
+    """Trials, by number."""
     importances: Mapping[str, float]
     """Fraction of the variance of the scores by parameter; empty if it is unknown."""
     metrics: tuple[Metric, ...]
+    """Metrics of the table."""
     seeds: tuple[int, ...]
+    """Random seeds of the settings."""
     default: Setting
+    """Default setting."""
     finalists: tuple[Setting, ...]
     """Other settings that were trained with all seeds, in the order of their trials' scores."""
     environment: Mapping[str, str]

@@ -16,6 +16,7 @@ class Axis:
     """
 
     name: str | None = None
+    """Name of the axis."""
 
     def psum(self, tree: PyTree) -> PyTree:
         """Sums over the devices."""

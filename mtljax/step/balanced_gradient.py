@@ -27,21 +27,14 @@ from mtljax.step.axis import Axis, any_of_vmap
 from mtljax.step.batch_signals import BatchSignals, reciprocal
 from mtljax.step.heads import align_heads, scale_heads
 from mtljax.step.microbatches import merge_rows, scan, split_batch
-from mtljax.step.objective import (
-    Forward,
-    Inputs,
-    Level,
-    ModelState,
-    Objective,
-    Params,
-    Pullback,
-    task_gradients,
-)
+from mtljax.step.objective import Forward, Inputs, Level, ModelState, Objective, Params, Pullback
 from mtljax.step.perturbed import perturbed_signals
 from mtljax.step.state import Batch, StepKeys, TrainState
+from mtljax.step.task_gradients import task_gradients
 from mtljax.step.trial_step import Lookahead, make_lookahead
 
 Heads = Literal["own", "weighted", "given"]
+"""Gradient of the task-specific parameters; see `make_train_step`."""
 PERTURBATION_KEY = 2
 """Folded into the balancer's key for random directions, of which `combine` must not know."""
 
@@ -51,12 +44,15 @@ class GradientOptions:
     """Options of the gradient; for the fields see `make_train_step`."""
 
     level: Level
+    """Level of the gradients that the balancer reads."""
     heads: Heads
+    """Gradient of the task-specific parameters."""
     microbatches: int
+    """Number of parts of a batch."""
     pullback: Pullback
+    """Computation of the Jacobian."""
     keep_rows: bool
-    """Keep the Jacobian of the parameters until the balancer has combined it, which saves a
-    pullback; or only its Gramian, which saves memory."""
+    """True to keep the Jacobian, which saves a pullback; False: the Gramian, which saves memory."""
 
 
 class BalancerOutput(NamedTuple):
@@ -71,8 +67,11 @@ class BalancerOutput(NamedTuple):
     row_share: Float[Array, " R"]
     """Fraction of the task's count in each row; 1 for one sample."""
     weights: Float[Array, " R"] | None
+    """Weight of each row; None for a direction."""
     direction: PyTree | None
+    """Gradient for the shared parameters or the representation; None for weights."""
     state: PyTree
+    """New state of the balancer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +79,11 @@ class BalancedGradient:
     """Function from parameters and a batch to one gradient."""
 
     objective: Objective
+    """Losses of the tasks."""
     balancer: Balancer
+    """Balancer of the gradients."""
     options: GradientOptions
+    """Options of the gradient."""
 
     def with_constants(self, frozen: Flat, teachers: Sequence[PyTree]) -> "BalancedGradient":
         """See `Objective.with_constants`."""
@@ -90,10 +92,12 @@ class BalancedGradient:
 
     @property
     def axis(self) -> Axis:
+        """Axis over which the batch is sharded."""
         return self.objective.axis
 
     @property
     def of_parameters(self) -> bool:
+        """True if the balancer reads gradients of the shared parameters."""
         return self.options.level == "parameters"
 
     def __call__(

@@ -12,7 +12,9 @@ class BatchSignals(NamedTuple):
     """Signals of one batch, summed over its microbatches and not yet divided by counts."""
 
     sums: Float[Array, " R"]
+    """Sum of the losses of each row."""
     counts: Float[Array, " R"]
+    """Number of labels of each row."""
     rows: PyTree[Float[Array, "R ..."]] | None = None
     """Gradient of each sum with respect to the shared parameters or the representation."""
     gramian: Float[Array, "R R"] | None = None

@@ -27,11 +27,13 @@ class TaskOutput(NamedTuple):
     """Output and features of a network for one task."""
 
     output: PyTree
+    """Output of the task's head."""
     features: Float[Array, "B ... C"] | None
     """Last features that the task's head reads; None if the model does not record them."""
 
 
 TaskOutputs = Mapping[str, TaskOutput]
+"""Task -> output and features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +126,10 @@ class Features(DistillationLoss):
         return square.reshape(square.shape[0], -1).mean(-1)
 
 
-DISTILLATIONS: dict[str, Callable[..., DistillationLoss]]
-DISTILLATIONS = {"outputs": Outputs, "features": Features}
+DISTILLATIONS: dict[str, Callable[..., DistillationLoss]] = {
+    "outputs": Outputs,
+    "features": Features,
+}
 """Distillation distances by name."""
 
 
@@ -133,7 +137,9 @@ class Teacher(NamedTuple):
     """Trained network and the tasks that it teaches."""
 
     model: nn.Module
+    """Network of the teacher."""
     tasks: tuple[str, ...]
+    """Names of the tasks."""
     name: str = "a teacher"
     """Name in error messages."""
 

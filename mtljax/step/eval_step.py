@@ -19,6 +19,7 @@ class TaskMeasurement(TypedDict):
     loss: SumAndCount
     """(sum of losses, number of labels)."""
     metrics: PyTree
+    """Metric state; see `Task.metrics`."""
 
 
 def make_eval_step(
@@ -28,7 +29,12 @@ def make_eval_step(
 
     `mtljax.evaluation.evaluator.compute_metrics` merges the measurements of all batches into
     exact metrics. The averaged parameters are used if the state has them. Padding examples have
-    `present` False for every task. `axis_name` is the axis of the enclosing `pmap` or `shard_map`.
+    `present` False for every task.
+
+    Args:
+      model: Multi-task network.
+      tasks: Tasks to evaluate.
+      axis_name: Axis of the enclosing `pmap` or `shard_map`; None without one.
     """
     axis = Axis(axis_name)
 

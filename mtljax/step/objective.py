@@ -1,7 +1,7 @@
 """Losses of the tasks on one batch, and their gradients.
 
-`Objective.forward` (one forward pass) -> `task_gradients` (a gradient per task, with respect to the
-shared parameters or to the representation) -> the balancer, in `balanced_gradient` -> a pullback.
+`Objective.forward` (one forward pass) -> `task_gradients` (a gradient per task) -> the balancer, in
+`balanced_gradient` -> a pullback.
 """
 
 import contextlib
@@ -34,16 +34,19 @@ ModelState = Mapping[str, PyTree]
 Params = tuple[Flat, Flat]
 """(shared, task-specific) trainable parameters, or their gradient."""
 Level = Literal["parameters", "features"]
+"""Level of the gradients that a balancer reads; see `make_train_step`."""
 Pullback = Literal["auto", "vmap", "loop"] | int
 """Computation of the rows of the Jacobian: all at once by `vmap`, in a `loop`, or in chunks of this
-size; `auto` was fastest in measurements (see `rows_per_pullback`)."""
+size; `auto` was fastest in measurements (see `mtljax.step.task_gradients`)."""
 
 
 class Inputs(NamedTuple):
     """Inputs of the losses other than parameters."""
 
     model_state: ModelState
+    """Collections of the model other than parameters."""
     batch: Batch
+    """Images, labels and masks of the labelled examples."""
     key: jax.Array
     """Key for dropout."""
 
@@ -52,8 +55,11 @@ class Gradients(NamedTuple):
     """Result of a pullback."""
 
     shared: Flat
+    """Gradient of the shared parameters, by path."""
     specific: Flat
+    """Gradient of the task-specific parameters, by path."""
     representation: PyTree
+    """Gradient of the representation; empty for `level="parameters"`."""
 
     def placed(self, place: Callable[[Flat], Flat]) -> "Gradients":
         """Returns a copy with the gradients of parameters placed by a function."""
@@ -66,8 +72,11 @@ class TaskLosses(NamedTuple):
     sums: list[Float[Array, ""]]
     """One scalar per row, so that the pullback of a row does not visit other heads."""
     counts: Float[Array, " R"]
+    """Number of labels of each row."""
     representation: PyTree
+    """Features that all losses depend on; empty if none are marked."""
     model_state: ModelState
+    """Collections of the model after the forward pass."""
 
 
 class Forward(NamedTuple):
@@ -82,6 +91,7 @@ class Forward(NamedTuple):
     counts: Float[Array, " R"]
     """Number of labels of each row."""
     model_state: ModelState
+    """Collections of the model after the forward pass."""
     pullback: Callable[..., Gradients]
     """`(cotangents [R], representation=None)`: gradient of sum_r cotangents[r] * sums[r], with
     `representation` added to the cotangent of the representation; linear in both."""
@@ -97,6 +107,8 @@ class Objective:
     """Losses of all tasks as a function of parameters and batch, in training mode.
 
     Attributes:
+      model: Multi-task network.
+      tasks: Tasks in the order of the rows.
       level: `features` also takes gradients with respect to the representation.
       samples: S, independent samples that the batch is split into; example i is in sample i mod S.
       dtype: Compute dtype of the model; parameters and losses stay float32. None: unchanged.
@@ -248,35 +260,6 @@ class Objective:
                 pairs.append((total, count))
         sums, counts = zip(*pairs, strict=True)
         return [x.astype(jnp.float32) for x in sums], jnp.stack(counts).astype(jnp.float32)
-
-
-def task_gradients(
-    forward: Forward, level: Level, pullback: Pullback = "auto"
-) -> PyTree[Float[Array, "R ..."]]:
-    """Returns the gradient of the *sum* of the losses of each row, not yet divided by counts."""
-    count = forward.sums.shape[0]
-    if isinstance(pullback, int):
-        size = pullback
-    else:
-        size = {"auto": rows_per_pullback(count, level, forward.devices), "vmap": count, "loop": 1}[
-            pullback
-        ]
-    starts = range(0, count, size)
-    chunks = [forward.pullback_rows(start, min(start + size, count)) for start in starts]
-    rows = [x.shared if level == "parameters" else x.representation for x in chunks]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
-
-
-def rows_per_pullback(rows: int, level: Level, devices: int = 1) -> int:
-    """Returns the number of rows of the Jacobian to compute at once.
-
-    One row of gradients of the representation visits its own head only. For parameters, one row at
-    a time is fastest on CPU (see `benchmarks/pullback.py`): its arrays fit into the cache. A single
-    accelerator computes all rows at once. On several, this would make XLA gather the gradients of
-    all maps of convolutions, since it cannot partition the grouped convolutions of several rows.
-    """
-    is_single = level == "features" or jax.default_backend() == "cpu" or devices > 1
-    return 1 if is_single else rows
 
 
 def label_counts(

@@ -13,6 +13,7 @@ STREAM = 1000
 """Number folded into the key of a step for the preference; its other keys come from a split."""
 Logs = TypeVar("Logs")
 Step = Callable[[TrainState, Batch], tuple[TrainState, Logs]]
+"""Train step."""
 
 
 def require_prefers(balancer: Balancer) -> None:

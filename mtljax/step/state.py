@@ -30,10 +30,13 @@ class TrainState(flax.struct.PyTreeNode):
     step: Int[Array, ""]
     """Number of steps taken, including skipped updates."""
     params: PyTree
+    """Parameters of the model."""
     model_state: PyTree
     """Other collections of the model: batch statistics, constants."""
     opt_state: PyTree
+    """State of the optimizer."""
     balancer_state: PyTree
+    """State of the balancer."""
     ema: PyTree
     """Exponential moving average of `params`, or None."""
     key: jax.Array
@@ -169,6 +172,7 @@ class StepKeys(NamedTuple):
     model: jax.Array
     """For dropout."""
     balancer: jax.Array
+    """For the balancer."""
 
 
 def step_keys(state: TrainState) -> StepKeys:

@@ -22,8 +22,9 @@ from mtljax.models.freezing import split_frozen
 from mtljax.models.partition import Flat, partition
 from mtljax.parallel import Constraints
 from mtljax.step.distillation import Distillation
-from mtljax.step.objective import Forward, Inputs, Objective, task_gradients
+from mtljax.step.objective import Forward, Inputs, Objective
 from mtljax.step.state import Batch, TrainState, example_keys, step_keys
+from mtljax.step.task_gradients import task_gradients
 from mtljax.step.train_step import Augment
 from mtljax.tasks.base import Task
 from mtljax.utils.tree import flatten
@@ -56,6 +57,7 @@ class ProbePoint(NamedTuple):
 
 
 Probe: TypeAlias = Callable[[TrainState, Batch], ProbePoint]
+"""Function from a state and a batch to the point of a measurement."""
 
 
 def make_probe(

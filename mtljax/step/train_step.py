@@ -37,6 +37,7 @@ from mtljax.tasks.base import Task
 Augment = Callable[[jax.Array, Batch], Batch]
 """`(keys [B], batch) -> batch`."""
 Jacobian = Literal["rows", "gramian"]
+"""Storage of the task gradients; see `make_train_step`."""
 
 
 class StepLogs(TypedDict):
@@ -47,6 +48,7 @@ class StepLogs(TypedDict):
     weight: NotRequired[dict[str, Float[Array, ""]]]
     """Weight of each task; missing if the balancer returns a direction."""
     grad_norm: Float[Array, ""]
+    """Norm of the gradient, before clipping."""
     skipped: Int[Array, ""]
     """1 if the update was skipped: it was not finite, or its squared norm overflowed float32."""
     skipped_in_row: Int[Array, ""]

@@ -18,6 +18,7 @@ from mtljax.tasks.warps import Pixels, Warp
 from mtljax.utils.tree import as_tuples
 
 ChangeKind = Literal["dropped", "clipped", "converted", "missing", "warning"]
+"""What was done with values of a label."""
 Changes = Mapping[tuple[ChangeKind, str], int]
 """Numbers of changed values of a label, by kind and description in the plural."""
 SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]

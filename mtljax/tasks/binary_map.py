@@ -17,6 +17,7 @@ from mtljax.tasks.scaled import rounded
 from mtljax.tasks.warps import Pixels, Resize, Warp
 
 PositiveWeight = float | Literal["balanced"]
+"""Weight of positive pixels, or `balanced`; see `BinaryMap`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

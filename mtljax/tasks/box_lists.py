@@ -13,8 +13,11 @@ from mtljax.tasks.warps import Pixels
 from mtljax.utils.text import listed
 
 Order = Literal["yxyx", "xyxy", "xywh"]
+"""Order of the numbers of a box: corners, or corner, width and height."""
 ORDERS: tuple[Order, ...] = get_args(Order)
+"""All orders."""
 BOXES = ("boxes", "bbox", "bboxes")
+"""Names of the boxes in a dictionary."""
 CLASSES = ("classes", "class", "category", "categories", "category_id", "label", "labels")
 """Names of the parts of a label in tables, such as those of Hugging Face."""
 STORED = "size"

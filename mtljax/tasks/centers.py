@@ -17,9 +17,11 @@ class Targets(NamedTuple):
     heat: Float[Array, "B h w C"]
     """1 at the centre of an object, less around it."""
     center: Bool[Array, "B h w C"]
+    """True at the centre of an object."""
     y: Int[Array, "B N"]
+    """Row of each box's centre."""
     x: Int[Array, "B N"]
-    """Position of each box's centre."""
+    """Column of each box's centre."""
     shape: Float[Array, "B N 4"]
     """ln height, ln width, y and x offset from the position's corner; in positions."""
     known: Bool[Array, "B N"]

@@ -11,6 +11,7 @@ from mtljax.utils.registry import nearest
 from mtljax.utils.text import listed, shortened
 
 SEPARATORS = ";|,"
+"""Separators of the classes in a cell."""
 FLAGS = re.compile(r"|-1|0|1|nan|true|false", re.IGNORECASE)
 """Text of a cell for one class; empty or nan if it is not known."""
 

@@ -113,8 +113,11 @@ class ClassLoss:
     """Settings of `softmax_losses` and `sigmoid_losses`; by default plain cross entropy."""
 
     weights: Sequence[float] = ()
+    """Weight of each class, of its positive labels in `sigmoid_losses`; empty: 1."""
     focal: float = 0.0
+    """Exponent of the focal loss; 0: none."""
     smoothing: float = 0.0
+    """Fraction of the target that is spread over the classes; not for sigmoids."""
 
 
 def softmax_losses(

@@ -33,6 +33,7 @@ class ClassTask(Task):
 
     former = {"mirror": "keep"}
     fewest_classes: ClassVar[int] = 1
+    """Smallest allowed number of classes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

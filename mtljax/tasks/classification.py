@@ -20,6 +20,7 @@ from mtljax.tasks.streaming import ConfusionMatrix, fill_absent, log_frequencies
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B C"]
+"""Logits of the classes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from mtljax.tasks.metric import Present
 from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, of_rank
 
 Decoder = Literal["linear", "fpn", "aspp"]
+"""Kind of decoder; see `DenseTask`."""
 PixelLosses = tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]
 """Loss of each pixel and the mask of labelled pixels."""
 

@@ -19,8 +19,11 @@ from mtljax.tasks.streaming import of_rank, precise_add, precise_sum
 from mtljax.tasks.warps import Pixels, Warp
 
 Kind = Literal["l1", "berhu", "silog"]
+"""Kind of loss; see `Depth`."""
 Depths = Float[Array, "B H W"]
+"""Depth of each pixel."""
 Mask = Bool[Array, "B H W"]
+"""True for pixels with a label."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

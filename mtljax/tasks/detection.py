@@ -27,6 +27,7 @@ MIN_SCORE = 0.3
 Boxes = Mapping[str, Shaped[Array, "..."]]
 """{"boxes": [..., N, 4], "classes": [..., N]}: see `Detection`."""
 Maps = Float[Array, "B h w c"]
+"""Logits of the classes and shapes at each position."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

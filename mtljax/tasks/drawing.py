@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
 RGB = UInt8[np.ndarray, "H W 3"]
+"""RGB image."""
 Color = UInt8[np.ndarray, "3"]
+"""RGB color."""
 
 MAX_NAMES = 60
 """Maximum number of classes with names in a chart."""

@@ -20,7 +20,9 @@ from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, precise
 from mtljax.tasks.warps import Pixels, Warp
 
 Maps = Float[Array, "B h w K"]
+"""Logits of the points at each position."""
 Points = Float[Array, "B K 3"]
+"""y, x and visibility of each point."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Keypoints(DenseTask):
     """
 
     num_keypoints: int
+    """Number of points per image."""
     stride: int = 1
     """Pixels per position of the heat map, along each side."""
     sigma: float = 1.5

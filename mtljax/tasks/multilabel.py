@@ -29,7 +29,9 @@ from mtljax.tasks.streaming import PerExample, fill_absent, masked_mean, masked_
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B C"]
+"""Logits of the classes."""
 Uncertain = Literal["error", "missing", "negative", "positive"]
+"""Meaning of uncertain labels; see `MultiLabel`."""
 UNCERTAIN = -2
 """State of an uncertain class in a parsed label."""
 STATES: dict[str, tuple[int, ChangeKind, str]] = {

@@ -17,9 +17,11 @@ from mtljax.tasks.warps import Pixels, Warp
 from mtljax.utils.text import form
 
 Vectors = Float[Array, "B H W 3"]
+"""Normal of each pixel."""
 LIMITS = (11.25, 22.5, 30.0)
 """Angles in degrees below which a normal counts as right."""
 BINS_PER_DEGREE = 100
+"""Resolution of the histogram of angles."""
 MIN_LENGTH = 0.1
 """Length of a vector in a picture below which it is the zero vector, up to rounding."""
 

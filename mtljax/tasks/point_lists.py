@@ -11,7 +11,9 @@ from mtljax.tasks import parsing
 from mtljax.tasks.warps import Pixels
 
 Order = Literal["yx", "xy"]
+"""Order of the coordinates."""
 OTHER: dict[Order, Order] = {"yx": "xy", "xy": "yx"}
+"""Order -> the other order."""
 FAR = 0.1
 """Distance from the image, as a fraction of its side, from which a point may have exchanged
 coordinates."""

@@ -16,7 +16,9 @@ from mtljax.tasks.streaming import PerExample
 from mtljax.tasks.warps import Pixels, Warp
 
 Kind = Literal["l1", "l2"]
+"""Kind of loss; see `Reconstruction`."""
 Images = Float[Array, "B H W C"]
+"""Batch of images."""
 MAX_PSNR = 100.0
 """PSNR in decibels of images without any error, for which the formula gives infinity."""
 _OFFSETS = np.arange(-5, 6)
@@ -42,6 +44,7 @@ class Reconstruction(PixelTask):
     """
 
     channels: int = 3
+    """Number of channels of the image."""
     peak: float = 1.0
     """Maximum value of a pixel."""
     kind: Kind = "l1"

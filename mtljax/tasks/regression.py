@@ -19,7 +19,9 @@ from mtljax.tasks.streaming import fill_absent, masked_sum, precise_add, precise
 from mtljax.tasks.warps import Pixels, Warp
 
 Kind = Literal["l2", "l1", "huber"]
+"""Kind of loss; see `Regression`."""
 Rule = Literal["keep", "negate"]
+"""Change of a value in a mirror image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from mtljax.tasks.metric import Metrics, MetricSpec, TaskMetrics
 from mtljax.tasks.streaming import PerExample
 
 BETA_SQUARED = 0.3
+"""Weight of precision relative to recall in the F measure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from mtljax.tasks.streaming import (
 from mtljax.tasks.warps import Pixels, Warp
 
 Logits = Float[Array, "B H W C"]
+"""Logits of the classes of each pixel."""
 MAX_CLASSES = 65536
 """Number of classes that masks of 16 bits can have."""
 

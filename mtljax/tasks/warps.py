@@ -20,6 +20,7 @@ Pixels = tuple[int, int]
 """Height and width."""
 # Positions of pixels need more than the ten bits that accelerators give to products by default.
 einsum = functools.partial(jnp.einsum, precision="highest")
+"""`jax.numpy.einsum` in full precision."""
 
 
 class Warp(abc.ABC):
@@ -59,6 +60,7 @@ class Resize(Warp):
     """Change of resolution, on the host."""
 
     old: Pixels
+    """Size of the old image."""
     size: Pixels
     xp = np
 
@@ -119,6 +121,7 @@ class Mirror(Warp):
 
     size: Pixels
     axis: int = 1
+    """Axis that is reversed."""
     mirrored = True
 
     def points(self, points: Float[Array, "*n 2"]) -> Float[Array, "*n 2"]:
@@ -145,6 +148,7 @@ class Window(Warp):
 
     size: Pixels
     corner: Float[Array, "2"]
+    """y and x of the corner, in pixels."""
     zoom: Float[Array, ""]
 
     def points(self, points: Float[Array, "*n 2"]) -> Float[Array, "*n 2"]:
@@ -184,8 +188,10 @@ class Turn(Warp):
 
     size: Pixels
     angle: Float[Array, ""]
+    """Angle in radians."""
     zoom: Float[Array, ""]
     shift: Float[Array, "2"]
+    """Shift along y and x, in pixels."""
 
     @property
     def _matrix(self) -> Float[Array, "2 2"]:

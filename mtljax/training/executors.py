@@ -28,14 +28,18 @@ from mtljax.utils.terminal import phase
 StepResult = tuple[TrainState, PyTree]
 """State after a step, and its logs."""
 Step = Callable[[TrainState, Any], StepResult]
+"""Function of a state and data that takes a step."""
 Rows = Int[Array, "chunk *S B"]
+"""Indices of the examples of each step of a chunk."""
 Index = Int[Array, ""]
+"""Number of a step."""
 
 
 class Cost(NamedTuple):
     """Compilation time and memory of a step; None if unknown."""
 
     compile_seconds: float | None = None
+    """Compilation time."""
     memory_bytes: int | None = None
     """Peak memory of the program, data on the device included."""
 
@@ -179,6 +183,7 @@ class DeviceDataProgram:
 
 
 NEVER = StopSignal()
+"""Signal that never comes."""
 
 
 class DeviceDataExecutor:

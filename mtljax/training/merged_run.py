@@ -39,6 +39,7 @@ from mtljax.utils.terminal import announcements, console, phase, print_line
 from mtljax.utils.text import number
 
 Runs = Mapping[Path, TrainedModel]
+"""Run folder -> its model."""
 EXAMPLES = 1024
 """Training images for the batch statistics of a merged network."""
 

@@ -26,8 +26,11 @@ class Speed(NamedTuple):
     """Speed of a run; None if it took no step."""
 
     train_seconds: float | None = None
+    """Time of all steps, compilation included, evaluation not."""
     ms_per_step: float | None = None
+    """Time per step after compilation, in milliseconds."""
     examples_per_second: float | None = None
+    """Training examples per second after compilation."""
 
 
 class _Pending(NamedTuple):

@@ -35,10 +35,13 @@ class Setup:
     experiment: Experiment
     """The experiment with resolved tasks; the seed is ignored."""
     source: Source
+    """Loaded data."""
     placement: parallel.Placement
     """Placement of one run, with its batches spread over the devices."""
     parts: Parts
+    """Model, balancer, optimizer and augmentations."""
     distillation: Distillation | None
+    """Teachers; None without any."""
     derived: tuple[str, ...]
     """Lines on fields of tasks that were derived from the data."""
 

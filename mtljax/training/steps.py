@@ -29,9 +29,11 @@ class Chunk:
     state: TrainState
     """State after them, valid until the next chunk, which starts from it; it may be replaced."""
     logs: Logs
+    """Logs of each step."""
     measurement: PyTree | None
     """Measurement at the first step, if one was due."""
     cost: Cost
+    """Compilation time and memory of the program."""
 
 
 def take_steps(

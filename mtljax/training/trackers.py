@@ -94,6 +94,7 @@ class MLflow:
     """
 
     RUN_ID = "mlflow"
+    """File in the run folder that contains the id."""
     BATCH = 100
     """Largest number of parameters that MLflow takes at once."""
 

@@ -27,6 +27,7 @@ from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import flatten
 
 PACKAGE = "package:"
+"""Prefix of a file in a Python package."""
 WRAPPERS = ("state_dict", "model")
 """Keys of the weights in checkpoints of training scripts."""
 PARALLEL = "module."

@@ -18,8 +18,11 @@ from mtljax.transfer.weights import StoredWeights, Weights, module_of, to_mtljax
 from mtljax.utils.tree import flatten, unflatten
 
 Part = Literal["trunk", "fusion", "all"]
+"""Part of a network to initialize; see `match`."""
 PARTS = {"trunk": "the trunk", "fusion": "trunk and fusion", "all": "the network"}
+"""Part -> its name in messages."""
 MEAN, STD = "constants/mean", "constants/std"
+"""Paths of the statistics of the training images."""
 CONSTANTS = (MEAN, STD, f"constants/{PREFERENCE}")
 """Variables that are not learned."""
 SHOWN = 3
@@ -104,7 +107,9 @@ class Matching:
     """Stored weights and the model to initialize."""
 
     weights: Weights
+    """Stored weights with the names of mtljax."""
     fusion: Fusion | None
+    """Fusion of the model; None for a model of another kind."""
     leaves: Mapping[str, Any]
     """Variables of the model by path, or their shapes."""
     heads: frozenset[str]

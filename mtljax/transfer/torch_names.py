@@ -24,6 +24,7 @@ class Family(NamedTuple):
     """Naming scheme of one library for one kind of trunk."""
 
     library: str
+    """Name of the library, for messages."""
     trunks: str
     """Names of the trunks, for messages."""
     signature: str
@@ -31,7 +32,9 @@ class Family(NamedTuple):
     names: Callable[[Sequence], Names]
     """Trunk stages -> names."""
     mean: tuple[float, ...]
+    """Mean of the training images, by channel."""
     std: tuple[float, ...]
+    """Standard deviation of the training images, by channel."""
     white: float = 1.0
     """White in the unit of `mean` and `std`; black is 0."""
 
@@ -127,10 +130,13 @@ class LiteBlock(NamedTuple):
     """Position of an inverted bottleneck."""
 
     path: str
+    """Path of its parameters in an mtljax model."""
     group: int
     """Index over all stages."""
     in_group: int
+    """Index in its group."""
     expansion: int
+    """Factor of the number of channels inside of the block."""
 
 
 def lite_blocks(stages: Sequence[LiteStage]) -> Iterator[LiteBlock]:
@@ -147,13 +153,16 @@ def conv_norm(path: str, conv: str, norm: str) -> Names:
 
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet, with white 1."""
 HALF = (0.5,) * 3, (0.5,) * 3
 """Statistics of timm's default (`augreg`) weights of `vit_...`; DeiT has the same names, but uses
 those of ImageNet."""
 BYTES = (127.0,) * 3, (128.0,) * 3, 255.0
 """Statistics of the original TensorFlow weights."""
 RESNETS, VITS = "resnet18, resnet34, resnet50 or resnet101", "vit_ti, vit_s or vit_b"
+"""Names of trunks, for messages."""
 NEXT, LITE = "convnext_t", "efficientnet_lite0"
+"""Names of trunks, for messages."""
 
 FAMILIES: dict[type[nn.Module], tuple[Family, ...]] = {
     ResNetStage: (

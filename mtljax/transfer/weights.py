@@ -10,8 +10,10 @@ from mtljax.transfer.torch_names import CLASSIFIER, FAMILIES, Family
 
 NATIVE = "params/"
 """Prefix of the names of mtljax."""
-LEAVES = {"weight": ("params", "kernel"), "bias": ("params", "bias")}
-LEAVES |= {"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")}
+LEAVES = {
+    **{"weight": ("params", "kernel"), "bias": ("params", "bias")},
+    **{"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")},
+}
 """Array of a PyTorch layer -> collection and name in Flax; a weight vector is named `scale`."""
 COUNTER = "num_batches_tracked"
 """Step counter of PyTorch's batch normalization, which evaluation does not read."""
@@ -25,9 +27,11 @@ class StoredWeights(NamedTuple):
     source: str
     """Path, for messages."""
     arrays: Mapping[str, np.ndarray]
+    """Original name -> array."""
     low: float | None = None
+    """Value of black in the training images; None: unknown."""
     high: float | None = None
-    """Black and white of the training images; None: unknown."""
+    """Value of white in the training images; None: unknown."""
 
 
 class Weights(NamedTuple):
@@ -38,12 +42,15 @@ class Weights(NamedTuple):
     library: str
     """Library that defines the original names."""
     arrays: dict[str, np.ndarray]
+    """Name -> array."""
     original: dict[str, str]
     """Name -> name in the file."""
     unknown: tuple[str, ...]
     """Names in the file without an equivalent."""
     low: float | None
+    """Value of black in the training images; None: unknown."""
     high: float | None
+    """Value of white in the training images; None: unknown."""
 
 
 def to_mtljax_names(stored: StoredWeights, trunk: Sequence[nn.Module]) -> Weights:

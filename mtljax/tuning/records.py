@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import optuna
 
 State = Literal["complete", "pruned", "failed", "running"]
+"""State of a trial."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,9 @@ class TrialRecord:
     """Trial of a study."""
 
     number: int
+    """Number of the trial, from 0."""
     state: State
+    """State of the trial."""
     overrides: tuple[Override, ...]
     """Setting; empty if the process was killed before it was drawn."""
     parameters: Mapping[str, Any]

@@ -18,23 +18,30 @@ from mtljax.utils.registry import did_you_mean, split_arguments
 from mtljax.utils.text import first_line, quoted
 
 FLAG = "--space"
+"""Flag of the command line, for messages."""
 INCOMPARABLE = ("select", "data.source", "data.labels", "data.drop", "data.fold", "data.on_error")
 """Fields that change what the validation score means, so that its values cannot be compared."""
 NUMBERS = {"uniform": float, "loguniform": float, "int": int}
 """Distribution of numbers -> their type."""
 FORMS = "uniform(a,b), loguniform(a,b), int(a,b) or choice(a,b,...)"
+"""Forms of distributions, for messages."""
 CALL = re.compile(r"(?<![\w.])(uniform|loguniform|int|choice)\(")
+"""Start of a distribution in text."""
 ARGUMENT = re.compile(r"(\w+)['\"]?\s*[=:]\s*$")
+"""Name of the argument before a distribution."""
 
 
 class Suggester(Protocol):
     """Source of values, such as a trial of Optuna."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float:
+        """Returns a number in low..high; with `log`, its logarithm is uniform."""
 
-    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Returns an integer in low..high, both included."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Returns one of the choices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +53,9 @@ class Number:
     kind: str
     """Key of `NUMBERS`."""
     low: float
+    """Lower end of the range."""
     high: float
+    """Upper end of the range."""
 
     def draw(self, suggest: Suggester) -> str:
         """Returns a value, as text with four significant digits."""
@@ -75,9 +84,11 @@ class Choice:
     """Distribution of a choice between texts, which may contain distributions."""
 
     name: str
+    """Name of the parameter."""
     options: tuple[str, ...]
     """Options as they were given, the values of the parameter."""
     templates: tuple["Template", ...]
+    """Options in parsed form."""
 
     def draw(self, suggest: Suggester) -> str:
         """Returns an option."""
@@ -98,6 +109,7 @@ class Template:
     """Text with distributions in it."""
 
     parts: tuple[str | Number | Choice, ...]
+    """Literal text and distributions, in order."""
 
     def draw(self, suggest: Suggester) -> str:
         """Returns the text with drawn values."""

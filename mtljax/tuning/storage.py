@@ -21,6 +21,7 @@ FULL = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT)), "disk is full")
 UNWRITABLE = (*FULL, *map(os.strerror, (errno.EROFS, errno.EIO)))
 """Parts of the messages of a disk that nothing can be written to."""
 RESUME = "run the same command to resume; no finished trial is lost"
+"""What to do after the storage was repaired, for messages."""
 
 
 class StorageError(ValueError):

@@ -34,6 +34,7 @@ DATABASE = "study.db"
 TRIALS = "trials"
 """Folder of the run folders of the trials, by number."""
 Pruning = Literal["asha", "none"]
+"""How bad trials are stopped; asha: successive halving."""
 ATTEMPTS = 5
 """Number of processes that a trial may end, say for lack of memory, without a new evaluation."""
 MIN_TRIALS = 4

@@ -47,6 +47,7 @@ class Trainer:
     devices: int | None = None
     """Number of devices to use; None: all."""
     quiet: bool = False
+    """True to print nothing but failures."""
     sources: dict[str, Source] = dataclasses.field(default_factory=dict)
     """Data that was read, by `data_key`."""
 

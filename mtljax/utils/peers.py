@@ -25,7 +25,9 @@ SLACK = 30
 PARENT = "MTLJAX_SUPERVISOR"
 """Environment variable with the id of the parent process without which this one ends."""
 REMEDY = "start all processes again with the same --workdir to resume from the last checkpoint"
+"""What to do after a process was lost, for messages."""
 FOLDER, VERDICT = "mtljax/peers/", "verdict"
+"""Keys of entries in the store of `jax.distributed`."""
 
 _progress = itertools.count(1)
 _marks = 0

@@ -28,7 +28,9 @@ class Choice(NamedTuple, Generic[T]):
     """Entry of a registry and the arguments for it."""
 
     name: str
+    """Name in the registry."""
     arguments: dict[str, Any]
+    """Arguments given in the text."""
     factory: Callable[..., T]
     """Value in the registry."""
     text: str

@@ -27,7 +27,9 @@ class Spec(NamedTuple):
     """The simplest `Recorded`."""
 
     name: str
+    """Name of the function."""
     arguments: Mapping[str, Any]
+    """Arguments of the call."""
 
 
 def to_text(spec: Recorded) -> str:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from rich.console import Console
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+"""Terminal that all output goes to."""
 
 FIRST_REMINDER = 30.0
 """Seconds until `phase` prints again; the time between two lines then doubles."""

@@ -17,8 +17,8 @@ from support.tiers import full_except
 from mtljax import parallel
 from mtljax.balancing import BALANCERS
 from mtljax.models import FUSIONS, TRUNKS, build
-from mtljax.step.objective import rows_per_pullback
 from mtljax.step.state import TrainState, create_state
+from mtljax.step.task_gradients import rows_per_pullback
 from mtljax.step.train_step import make_train_step
 
 DEVICES, STEPS = 8, 20

@@ -10,6 +10,7 @@ from mtljax.balancing import base
 from mtljax.balancing.combinators.wrapping import around, refuse_balancer
 
 GROUPS = ("all", "stage", "module", "parameter")
+"""Values of `by`: parts of the network with weights of their own."""
 
 
 @base.with_spec

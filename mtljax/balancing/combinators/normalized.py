@@ -10,6 +10,7 @@ from mtljax.balancing.combinators.wrapping import around, refuse_balancer, weigh
 from mtljax.balancing.rows import row_norms
 
 SCALES = ("none", "norm", "loss", "initial_loss", "average_norm", "average_loss")
+"""Values of `by`: divisors of the gradients."""
 
 
 @base.with_spec

@@ -34,6 +34,7 @@ VERBS = {
     "verify": Verb("security", "Verify the signature of a run folder or a file."),
     "list": Verb("listing", "List experiments, balancers, trunks and other choices."),
 }
+"""Name of a verb -> its module and summary."""
 
 
 def run_verb(name: str, arguments: list[str]) -> int:

@@ -23,18 +23,26 @@ class Work(NamedTuple):
     groups: list[list[Member]]
     """Members by program and fold, in order."""
     workdir: Path
+    """Folder of the comparison."""
     validation: CrossValidation | None
+    """Cross-validation whose folds are trained; None: the splits of the data."""
     devices: int | None
+    """Number of devices to use; None: all."""
     together: Together
+    """Whether seeds train in one program."""
     progress: ComparisonProgress
+    """Display of the progress."""
     quiet: bool
+    """True to print nothing but failures."""
 
 
 class Resources(NamedTuple):
     """Resources of a machine that a task may use."""
 
     cpus: int
+    """Number of CPUs."""
     gpus: int
+    """Number of GPUs."""
 
     @property
     def text(self) -> str:

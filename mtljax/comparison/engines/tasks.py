@@ -42,7 +42,9 @@ class MemberTask:
     """Members that train in one program; each task is equal to itself only."""
 
     members: tuple[Member, ...]
+    """Runs to train, in order."""
     together: Together
+    """Whether their seeds train in one program."""
 
     @property
     def folders(self) -> set[Path]:

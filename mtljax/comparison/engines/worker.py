@@ -27,6 +27,7 @@ class Report(NamedTuple):
     """Outcome of a task; results are in the run folders."""
 
     host: str
+    """Name of the machine."""
     reasons: tuple[str | None, ...]
     """Per member the reason why it failed; None if it is finished."""
     stopped: bool

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from mtljax.config import Experiment, to_json
-from mtljax.step.objective import task_gradients
 from mtljax.step.state import TrainState
+from mtljax.step.task_gradients import task_gradients
 from mtljax.step.telemetry import ProbePoint
 from mtljax.training.programs import CompiledMeasure, Measure, Programs
 from mtljax.training.steps import take_steps, telemetry_interval

@@ -22,6 +22,7 @@ from mtljax.utils.terminal import announcements, console, print_line
 from mtljax.utils.text import count, joined
 
 FOLDER = "affinity"
+"""Folder of the measurements."""
 
 
 def group(

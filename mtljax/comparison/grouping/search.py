@@ -19,9 +19,11 @@ class Grouping(NamedTuple):
     """Recommended partition and its evidence."""
 
     groups: Groups
+    """Groups of tasks."""
     affinity: Float[np.ndarray, "T T"]
     """Mean over all measurements: relative decrease of the column's loss by a step on the row."""
     score: float
+    """Sum of the scores of the groups; higher is better."""
     joint_score: float
     """Score of one group of all tasks. The score of T groups of one task is 0."""
     support: float

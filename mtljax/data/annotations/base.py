@@ -17,7 +17,9 @@ class AnnotatedImage(NamedTuple):
     """Size and objects of an image."""
 
     size: Pixels
+    """Height and width in pixels."""
     annotations: tuple[Annotation, ...]
+    """Objects in the image."""
     place: str
     """File, and image in it, for messages."""
 

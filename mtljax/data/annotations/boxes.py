@@ -21,9 +21,11 @@ class Boxes(TypedDict):
     """Boxes of one image, their classes, and the image's height and width."""
 
     boxes: Float[np.ndarray, "n 4"]
+    """Corners (y0, x0, y1, x1) in pixels."""
     classes: list[Any]
     """Name of each box's class, or its index in formats without names."""
     size: Pixels
+    """Height and width of the image in pixels."""
 
 
 class BoxList:

@@ -36,6 +36,7 @@ class StoredMask(StoredLabel):
     """Mask that is painted when it is read.
 
     Attributes:
+      regions: Regions, painted in this order.
       background: Class of pixels in no region.
       unknown: Value of pixels without a class: those of `UNKNOWN` regions, and those in regions of
         different classes, as in torchvision's training on COCO.

@@ -14,13 +14,16 @@ from mtljax.utils.bounded_reading import read_bytes
 from mtljax.utils.text import normalized
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+"""Elements of a bounding box."""
 
 
 class VocObjects(NamedTuple):
     """Objects of an image, with their names as categories, and the size in the file, if any."""
 
     size: Pixels | None
+    """Height and width in pixels; None if the file has none."""
     annotations: tuple[Annotation, ...]
+    """Objects in the image."""
 
 
 def read_voc_file(path: Path, first: int, difficult: bool, notes: NoteCounter) -> VocObjects:

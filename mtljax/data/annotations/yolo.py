@@ -24,7 +24,9 @@ class Points(NamedTuple):
     """Keypoints of each object: how many, and 2 or 3 numbers for each."""
 
     number: int
+    """Number of points per object."""
     width: int
+    """Numbers per point: 2 for x and y, 3 with visibility."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,8 @@ class YoloFile:
     """Content of a data.yaml; by default, of none.
 
     Attributes:
+      path: Path of the file.
+      base: Folder of the images as given; empty: that of the file.
       names: Names of the classes by index; empty if they have none.
       splits: Split -> folders or lists of images as given, relative to `base` or the file.
       points: Keypoints of each object, if there are any.

@@ -11,6 +11,7 @@ from mtljax.data.base import Batch
 from mtljax.tasks import Task
 
 Image = Num[Array, "H W C"]
+"""Image of one example."""
 Augment = Callable[[jax.Array, Batch], Batch]
 """Function (keys [B], batch) -> batch, with one key per example."""
 

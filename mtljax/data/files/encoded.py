@@ -25,6 +25,7 @@ class EncodedImage:
     """
 
     table: Path
+    """Parquet file."""
     column: str
     """Path of the bytes: "mask", or "image.bytes" for a struct."""
     group: int
@@ -41,6 +42,7 @@ class EncodedImage:
 
 
 ImageFile = Path | EncodedImage
+"""Image in a file, or in a cell of a table."""
 
 
 class GroupCache:

@@ -39,6 +39,7 @@ class ImageContent(NamedTuple):
     """Pixels of a file, uint8 or float32."""
 
     values: Num[np.ndarray, "H W C"]
+    """Pixels, upright."""
     is_scaled: bool
     """True if white is 255; False for floating-point values, which are used as they are."""
     size: Pixels

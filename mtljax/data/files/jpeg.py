@@ -17,6 +17,7 @@ Decoder = Literal["turbo", "turbo_scaled", "pillow"]
 turbo_scaled: also reduces images by 2, 4 or 8 while decoding them, down to the requested size.
 pillow: Pillow."""
 EXTENSIONS = (".jpg", ".jpeg")
+"""Extensions of JPEG files."""
 COLORS = {"L": "GRAY", "RGB": "RGB"}
 """Mode of Pillow -> color space of simplejpeg."""
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from mtljax.utils import bounded_reading
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Formats of images that are read, by the names that Pillow uses."""
 MOST_PIXELS = 80_000_000
 """Maximum number of pixels; Pillow treats larger images as decompression bombs."""
 RAW_MODES = {

@@ -31,6 +31,7 @@ class Bands(NamedTuple):
     """All bands of a TIFF."""
 
     values: Num[np.ndarray, "H W C"]
+    """Pixels of all bands."""
     bits: int
     """Bits per value."""
     has_alpha: bool
@@ -71,6 +72,7 @@ class Info(NamedTuple):
     size: Pixels
     """Height and width in the right orientation."""
     dtype: str
+    """NumPy type of the pixels."""
 
 
 def inspect(path: Path | BinaryIO, most: int) -> Info:

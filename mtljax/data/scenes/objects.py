@@ -13,15 +13,21 @@ from mtljax.data.scenes.solids import KINDS, Solids
 MAX_PER_KIND = 2
 """Maximum number of objects of each kind."""
 OBJECTS = MAX_PER_KIND * len(KINDS)
+"""Maximum number of objects."""
 KIND_OF_OBJECT = np.repeat(np.arange(len(KINDS)), MAX_PER_KIND)
+"""Index into `KINDS` of each object."""
 TABLE_PARTS = 5
 """A top and four legs: boxes, the last of the solids."""
 SOLIDS = OBJECTS + TABLE_PARTS
+"""Maximum number of solids."""
 COUNTS = tuple(MAX_PER_KIND + TABLE_PARTS * (kind == KINDS[-1]) for kind in KINDS)
 """Number of solids of each kind."""
 KIND_OF_SOLID = np.append(KIND_OF_OBJECT, np.full(TABLE_PARTS, len(KINDS) - 1))
+"""Index into `KINDS` of each solid."""
 SURFACES = SOLIDS + PLANES
+"""Number of surfaces: those of solids, then of planes."""
 PATTERNS = 5
+"""Number of patterns of a surface."""
 _PLACEMENT_ORDER = np.arange(OBJECTS).reshape(len(KINDS), MAX_PER_KIND)[::-1].T.ravel()
 """Order in which objects are placed: one of each kind, then the second of each."""
 _CANDIDATES = 12
@@ -34,11 +40,15 @@ class Table(NamedTuple):
     """Table top on four legs."""
 
     exists: Bool[Array, ""]
+    """True if the room has a table."""
     center: Float[Array, "2"]
+    """x and y of the center, in meters."""
     yaw: Float[Array, ""]
+    """Rotation around the vertical axis, in radians."""
     half: Float[Array, "2"]
     """Half the length and the width."""
     height: Float[Array, ""]
+    """Height of the top's upper side, in meters."""
 
     @property
     def turn(self) -> Float[Array, "2 2"]:
@@ -51,7 +61,9 @@ class Shapes(NamedTuple):
     """Shapes and orientations of objects, without positions."""
 
     size: Float[Array, "N 3"]
+    """Length of the unit shape's 1 along each axis, in meters."""
     axes: Float[Array, "N 3 3"]
+    """Rows: directions of the unit shape's x, y and z in the world."""
     rise: Float[Array, " N"]
     """Height of the center above the supporting surface."""
     reach: Float[Array, " N"]

@@ -12,8 +12,11 @@ from jaxtyping import Array, Bool, Float, Int
 from mtljax.data.scenes.solids import Solids
 
 ROOM_TYPES = ("chamber", "corridor", "hall", "attic")
+"""Kinds of rooms."""
 CHAMBER, CORRIDOR, HALL, ATTIC = range(len(ROOM_TYPES))
+"""Index into `ROOM_TYPES`."""
 FLOOR, CEILING, LEFT, RIGHT, FRONT, BACK = range(6)
+"""Index of a plane of a room."""
 PLANES = 8
 """Planes of a room: those six, and two slopes under the roof."""
 AHEAD = 3.0
@@ -28,6 +31,7 @@ class Room(NamedTuple):
     normal: Float[Array, "8 3"]
     """Outward normal of each plane."""
     offset: Float[Array, " 8"]
+    """Distance b of each plane, in meters."""
     size: Float[Array, "3"]
     """Width, depth, height; x is in -width / 2 .. width / 2, y in 0 .. depth."""
     ridge: Float[Array, ""]
@@ -40,6 +44,7 @@ class Window(NamedTuple):
     wall: Int[Array, ""]
     """LEFT, RIGHT or BACK."""
     center: Float[Array, "3"]
+    """Center in the world, in meters."""
     half: Float[Array, "2"]
     """Half the width and half the height."""
 
@@ -48,6 +53,7 @@ class Camera(NamedTuple):
     """Pinhole camera with square pixels."""
 
     position: Float[Array, "3"]
+    """Position in the world, in meters."""
     axes: Float[Array, "3 3"]
     """Rows: directions of the camera's x, y and z in the world."""
     slope: Float[Array, ""]
@@ -60,9 +66,11 @@ class Lights(NamedTuple):
     """Lamp below the ceiling, and light from the window."""
 
     position: Float[Array, "2 3"]
+    """Positions of the lamp and of the window, in meters."""
     color: Float[Array, "2 3"]
     """The light at distance d is color / (1 + d^2)."""
     ambient: Float[Array, "3"]
+    """Light of each channel that reaches every surface."""
 
 
 class Materials(NamedTuple):
@@ -77,6 +85,7 @@ class Materials(NamedTuple):
     frequency: Float[Array, " M"]
     """Periods of the pattern per meter."""
     phase: Float[Array, "M 3"]
+    """Shift of the pattern along each axis."""
     gloss: Float[Array, " M"]
     """Strength of highlights."""
     sharpness: Float[Array, " M"]
@@ -91,22 +100,30 @@ class Sensor(NamedTuple):
     balance: Float[Array, "3"]
     """Gain of each channel."""
     noise: Float[Array, ""]
+    """Strength of the noise, which grows with the square root of the light."""
 
 
 class Scene(NamedTuple):
     """Complete scene; an image also depends on its size."""
 
     room: Room
+    """Walls, floor and ceiling."""
     window: Window
+    """Window in a wall."""
     camera: Camera
+    """Camera."""
     lights: Lights
+    """Lamp and light from the window."""
     solids: Solids
+    """Objects, then the parts of the table."""
     materials: Materials
     """Materials of the solids, in their order, then of the planes."""
     sensor: Sensor
+    """Sensor of the camera."""
 
 
 Numbers = float | Float[Array, "..."]
+"""One number, or an array of them."""
 
 
 def lerp(low: Numbers, high: Numbers, u: Float[Array, "..."]) -> Float[Array, "..."]:

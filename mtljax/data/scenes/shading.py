@@ -11,6 +11,7 @@ from mtljax.data.scenes.scene import Scene, in_window
 from mtljax.data.scenes.solids import distances, dot, normalize, pairwise_dot
 
 PATTERNS = ("checks", "stripes", "marble", "dots", "tiles")
+"""Patterns of surfaces."""
 _BIAS = 2e-3
 """Share of the distance to a light within which a surface casts no shadow on itself."""
 _FRAME = 0.05

@@ -31,11 +31,13 @@ class Solids(NamedTuple):
     """S solids, in the order of `KINDS`."""
 
     center: Float[Array, "S 3"]
+    """Center in the world, in meters."""
     axes: Float[Array, "S 3 3"]
     """Rows: directions of the unit shape's x, y and z, of length 1."""
     size: Float[Array, "S 3"]
     """Length of the unit shape's 1 along each axis."""
     exists: Bool[Array, " S"]
+    """False for solids that are not in the scene."""
 
     @property
     def to_unit(self) -> Float[Array, "S 3 3"]:

@@ -18,6 +18,7 @@ from mtljax.utils.registry import did_you_mean
 from mtljax.utils.text import listed, normalized, shortened
 
 EXPECTED = "CLASS/*.jpg, or train/CLASS/*.jpg, val/CLASS/*.jpg and test/CLASS/*.jpg"
+"""Layout of the folder, for messages."""
 
 
 def class_folders(

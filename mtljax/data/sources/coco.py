@@ -21,6 +21,7 @@ from mtljax.utils.text import listed, shortened
 PREFERRED = ("instances", "annotations coco")
 """Names of annotation files with boxes and masks, without split and year, of COCO and Roboflow."""
 PREFERRED_KEYPOINTS = ("person keypoints", *PREFERRED)
+"""Kinds of annotation files for keypoints, the preferred ones first."""
 SAMPLE = 100
 """Number of images that are searched to find the folder of the images."""
 

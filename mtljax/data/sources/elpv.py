@@ -12,6 +12,7 @@ from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.text import first_line
 
 PACKAGE = "elpv_dataset"
+"""Python package with the images."""
 TYPES = {"mono": 0.0, "poly": 1.0}
 """Classes of monocrystalline and polycrystalline silicon."""
 TEST, VALIDATION = 0.25, 0.1

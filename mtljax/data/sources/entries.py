@@ -44,12 +44,19 @@ class Opening:
     """Arguments that sources of image files share; see `class_folders`."""
 
     size: tuple[int, ...] | None
+    """Height and width to resize images to; None: as stored."""
     channels: int
+    """Number of channels to convert images to."""
     validation: float
+    """Fraction of validation examples in data without this split."""
     test: float
+    """Fraction of test examples in data without this split."""
     seed: int
+    """Seed of the division into splits."""
     group: str | None = None
+    """Pattern of the groups that splits do not divide; None: no groups."""
     decoder: Decoder = "turbo"
+    """Decoder of JPEGs."""
 
     def require_channels(self, place: str) -> None:
         """Raises ValueError, which names `place`, if images would have no channel."""

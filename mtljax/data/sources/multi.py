@@ -12,6 +12,7 @@ from mtljax.data.pipeline import read_split
 from mtljax.data.sources.arrays import source_of_arrays
 
 SIDES = ("left", "right")
+"""Positions of the two images."""
 
 
 def multi(

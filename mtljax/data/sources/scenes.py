@@ -20,6 +20,7 @@ from mtljax.data.scenes import render
 from mtljax.utils.terminal import can_show_bar
 
 SMALLEST, LARGEST = 32, 512
+"""Limits of the height and width."""
 MEAN, STD = (129.6, 126.1, 120.0), (44.4, 43.3, 41.8)
 """Red, green and blue, measured over many images; equal for all sizes and seeds."""
 _CPU_PIXELS, _ACCELERATOR_PIXELS = 4 * 64**2, 128 * 64**2
@@ -89,6 +90,7 @@ class RenderedSplit:
     """Split of scenes rendered on access; nothing is stored."""
 
     seed: int
+    """Seed of the scenes."""
     part: int
     """Index of the split."""
     count: int

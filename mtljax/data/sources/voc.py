@@ -40,11 +40,13 @@ FOLDERS = frozenset(
 )
 """Names of folders, in lower case, by which images and labels with equal paths are separated."""
 MASKS = "segmentationclass"
+"""Folder of the masks, in lower case."""
 ALL_MASKS = {MASKS, "segmentationobject", "segmentationclassaug"}
 """Names of folders of masks, in lower case; of the first, masks are read."""
 LISTS = ("train.txt", "val.txt", "test.txt", "trainval.txt")
 """Lists in ImageSets; trainval is read only without train and val."""
 EXPECTED = "JPEGImages/1.jpg with Annotations/1.xml, or 1.jpg with 1.xml"
+"""Layout of the folder, for messages."""
 
 
 def voc(

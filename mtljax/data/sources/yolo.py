@@ -30,7 +30,9 @@ FOLDERS = frozenset({"images", "labels", "jpegimages"})
 OTHER_TEXTS = {"license.txt", "requirements.txt", "notes.txt", *(f"{name}.txt" for name in SPLITS)}
 """Names of text files that are no label files, as well as README*.txt."""
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
+"""Names of files that list the classes, in lower case."""
 EXPECTED = "images/train/1.jpg with labels/train/1.txt, train/images with train/labels, or 1.txt"
+"""Layout of the folder, for messages."""
 
 
 def yolo(

@@ -15,9 +15,11 @@ from mtljax.data.rows import Row
 from mtljax.utils.text import normalized, shortened
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
+"""Start of a URL."""
 WHOLE_NUMBER = re.compile(r"\d+\.0", re.ASCII)
 """Id in a column that also has empty cells."""
 DRIVE = re.compile(r"[A-Za-z]:/")
+"""Start of an absolute path on Windows."""
 
 
 class FileFinder:

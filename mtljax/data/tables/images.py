@@ -17,6 +17,7 @@ class Images(NamedTuple):
     """Image of each row."""
 
     files: tuple[ImageFile, ...]
+    """File, or bytes in a table, of each row."""
     names: tuple[str, ...]
     """Text by whose hash rows are assigned to splits."""
 

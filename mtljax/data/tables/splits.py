@@ -14,6 +14,7 @@ from mtljax.utils.text import count, shortened
 FLAG = re.compile(r"(is|in)?[ _-]?(train|training|val|valid|validation|test|testing)[ _-]?(set)?")
 """Name of a column that states for each row whether it is in one split."""
 BOOLEANS = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no"}
+"""Values of a column that marks the examples of a split, in lower case."""
 
 
 def read_splits(

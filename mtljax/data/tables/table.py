@@ -17,6 +17,7 @@ from mtljax.utils.text import first_line, normalized, shortened
 __all__ = ["Row", "Table", "find_tables", "normalized", "read_table", "read_tables"]
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""Extensions of the files of tables."""
 OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".txt", ".gz", ".zip")
 """Extensions of files that may be tables, but are not read."""
 FOLDERS = ("", "data", "default")

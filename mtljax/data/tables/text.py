@@ -24,6 +24,7 @@ MARKS = {
 CANDIDATES = ("cp1252", "cp1251", "shift_jis")
 """Encodings that a message about a file in an unknown one proposes."""
 DELIMITERS = ",;\t|"
+"""Delimiters of columns, the most common first."""
 SAMPLE_ROWS = 50
 """Number of rows by which the delimiter is detected."""
 

@@ -31,6 +31,7 @@ class Stitch(nn.Module):
     """Row of a cross-stitch unit, for one task."""
 
     start: tuple[float, ...]
+    """Initial weights of the tasks."""
 
     @nn.compact
     def __call__(self, features: list[Array], train: bool) -> Array:

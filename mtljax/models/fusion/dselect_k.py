@@ -46,9 +46,13 @@ class SelectorGate(nn.Module):
     """Gate of one task: its selectors and their weights."""
 
     experts: int
+    """Number of experts, a power of two."""
     k: int
+    """Number of selectors."""
     gamma: float
+    """Width of the smooth step."""
     per_example: bool
+    """As in `DSelectK`."""
 
     @nn.compact
     def __call__(self, summary: Float[Array, "B F"]) -> Float[Array, "*B N"]:

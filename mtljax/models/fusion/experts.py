@@ -18,6 +18,7 @@ class SoftmaxGate(nn.Module):
     """softmax(W x): weight of each expert, per example."""
 
     count: int
+    """Number of experts."""
 
     @nn.compact
     def __call__(self, summary: Float[Array, "B F"]) -> Float[Array, "B N"]:
@@ -156,9 +157,13 @@ class TaskExperts(nn.Module):
     """Last level of one task: the gate before it, its experts, and the gate after it."""
 
     stage: nn.Module
+    """Stage of the trunk that is copied."""
     experts: int
+    """Number of copies."""
     is_image: bool
+    """True if the experts read the image."""
     remat: bool
+    """True to recompute activations in the backward pass."""
 
     @nn.compact
     def __call__(self, inputs: GateInputs, shared: list[Activations], train: bool) -> Features:

@@ -66,7 +66,9 @@ class CrossTaskBlock(nn.Module):
     """Transformer block over the positions of the maps of all tasks."""
 
     heads: int
+    """Number of attention heads."""
     grid: tuple[int, ...]
+    """Height and width of the maps that keys and values are computed from."""
 
     @nn.compact
     def __call__(

@@ -75,8 +75,11 @@ class Choice(nn.Module):
     """Choice of one of `options` for each of `choosers`, as weights that sum to 1."""
 
     choosers: int
+    """Number of choices."""
     options: int
+    """Number of options of each choice."""
     temperature: float
+    """Temperature of the softmax in training."""
 
     @nn.compact
     def __call__(self, train: bool) -> Float[Array, "choosers options"]:

@@ -57,7 +57,9 @@ class Masks(nn.Module):
     """Masks of one task: a pair of 1x1 convolutions per stage."""
 
     norm: NormKind
+    """Normalization of each convolution."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
 
     @nn.compact
     def __call__(self, index: int, x: Array, previous: Array | None, train: bool) -> Array:

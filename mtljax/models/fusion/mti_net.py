@@ -72,6 +72,7 @@ class Propagation(nn.Module):
     """
 
     tasks: tuple[str, ...]
+    """Names of the tasks."""
 
     @nn.compact
     def __call__(self, features: dict[str, Array]) -> dict[str, Array]:

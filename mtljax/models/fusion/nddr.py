@@ -38,8 +38,11 @@ class Reduce(nn.Module):
     """Reduction of the features of all tasks, for one task."""
 
     start: tuple[float, ...]
+    """Initial weights of the tasks."""
     norm: NormKind
+    """Normalization after the reduction."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
 
     @nn.compact
     def __call__(self, features: list[Array], train: bool) -> Array:

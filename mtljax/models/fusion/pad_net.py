@@ -51,8 +51,11 @@ class InitialFeatures(nn.Module):
     """3x3 convolution, normalization and ReLU: the initial features of a task."""
 
     width: int
+    """Number of channels."""
     norm: NormKind
+    """Normalization after the convolution."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W F"]:

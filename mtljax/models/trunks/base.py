@@ -25,7 +25,9 @@ class Carry(NamedTuple):
     """
 
     features: Float[Array, "B ..."]
+    """Features of the stage."""
     rest: PyTree[Float[Array, "B ..."]]
+    """Further values; their form depends on the trunk."""
 
 
 Activations = Array | Carry

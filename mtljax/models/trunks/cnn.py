@@ -51,11 +51,17 @@ class ConvStage(nn.Module):
     """
 
     width: int
+    """Number of channels."""
     blocks: int
+    """Number of convolutions."""
     norm: NormKind
+    """Normalization after each convolution."""
     halve: bool
+    """True to halve height and width."""
     stride: int
+    """Stride of the first convolution."""
     momentum: float
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

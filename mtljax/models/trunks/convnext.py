@@ -59,13 +59,21 @@ class ConvNeXtStage(nn.Module):
     """Non-overlapping convolution that reduces the resolution, then blocks."""
 
     first: bool
+    """True for the first stage, which normalizes after its first convolution, not before it."""
     last: bool
+    """True for the last stage, which ends with a normalization."""
     patch: int
+    """Kernel size and stride of the first convolution."""
     width: int
+    """Number of channels."""
     rates: tuple[float, ...]
+    """Rate of stochastic depth of each block."""
     norm: NormKind
+    """Kind of normalization."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
     momentum: float
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -84,7 +92,9 @@ class ConvNeXtBlock(nn.Module):
     """x + scale * (7x7 depthwise convolution, normalization, 4x wider, GELU, narrow)."""
 
     rate: float
+    """Rate of stochastic depth."""
     norm: Callable[..., nn.Module]
+    """Function that makes a normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

@@ -69,12 +69,19 @@ class LiteStage(nn.Module):
     """Groups of inverted bottlenecks; the first stage has the stem, the last one the head."""
 
     stem: int | None
+    """Channels of the stem; None without one."""
     groups: tuple[tuple[int, int, int, int, int], ...]
+    """Groups of blocks: (number, kernel size, stride, expansion, channels)."""
     head: int | None
+    """Channels of the head; None without one."""
     rates: tuple[float, ...]
+    """Rate of stochastic depth of each block."""
     norm: NormKind
+    """Normalization after each convolution."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
     momentum: float
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -104,11 +111,17 @@ class InvertedBottleneck(nn.Module):
     """1x1 expansion, depthwise convolution, 1x1 projection; residual where shapes agree."""
 
     width: int
+    """Number of output channels."""
     size: int
+    """Kernel size of the depthwise convolution."""
     stride: int
+    """Stride of the depthwise convolution."""
     expansion: int
+    """Factor of the number of channels inside of the block."""
     rate: float
+    """Rate of stochastic depth."""
     layer: Callable[..., nn.Module]
+    """Function that makes a `ConvNorm`."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -128,12 +141,19 @@ class ConvNorm(nn.Module):
     """Convolution and normalization with the constants of EfficientNet."""
 
     width: int
+    """Number of channels."""
     size: int
+    """Kernel size."""
     stride: int = 1
+    """Stride of the convolution."""
     groups: int = 1
+    """Number of groups of channels that are convolved separately."""
     norm: NormKind = "batch"
+    """Kind of normalization."""
     axis_name: str | None = None
+    """Axis of batch normalization; see `Norm`."""
     momentum: float = 0.99
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

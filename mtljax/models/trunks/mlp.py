@@ -9,6 +9,7 @@ from mtljax.models.layers import MOMENTUM, Norm, NormKind
 from mtljax.models.trunks.base import Stages, with_spec
 
 Activation = Literal["relu", "gelu", "tanh"]
+"""Activation function."""
 
 
 @with_spec
@@ -41,10 +42,15 @@ class DenseStage(nn.Module):
     """Linear layer, normalization, activation and dropout."""
 
     width: int
+    """Number of units."""
     norm: NormKind
+    """Normalization after the linear layer."""
     dropout: float
+    """Dropout rate."""
     activation: Activation
+    """Activation function."""
     momentum: float
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B ..."], train: bool) -> Float[Array, "B F"]:

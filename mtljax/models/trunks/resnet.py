@@ -12,6 +12,7 @@ from mtljax.models.layers import MOMENTUM, Norm, NormKind, conv
 from mtljax.models.trunks.base import Stages, preset
 
 Stem = Literal["imagenet", "small"]
+"""Kind of stem; see `resnet`."""
 
 
 def resnet(
@@ -99,15 +100,25 @@ class ResNetStage(nn.Module):
     """Stem, in the first stage, and blocks of one width."""
 
     stem: Stem | None
+    """Kind of stem; None without one."""
     depth: int
+    """Number of blocks."""
     bottleneck: bool
+    """True for blocks of 1x1, 3x3 and 1x1 convolutions."""
     width: int
+    """Channels of the 3x3 convolutions."""
     stride: int
+    """Stride of the first block."""
     first_dilation: int
+    """Dilation of the first block."""
     dilation: int
+    """Dilation of the other blocks."""
     norm: NormKind
+    """Normalization after each convolution."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
     momentum: float
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -137,11 +148,17 @@ class ResNetBlock(nn.Module):
     """x + convolutions(x), with a projection of x where shapes differ."""
 
     width: int
+    """Channels of the 3x3 convolutions."""
     bottleneck: bool
+    """True for 1x1, 3x3 and 1x1 convolutions; False for two 3x3 convolutions."""
     stride: int
+    """Stride of the first 3x3 convolution."""
     dilation: int
+    """Dilation of the first 3x3 convolution."""
     norm: Callable[..., Any]
+    """Function that makes a normalization."""
     use_bias: bool
+    """True for convolutions with biases."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

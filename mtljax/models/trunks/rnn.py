@@ -31,8 +31,11 @@ class GRUStage(nn.Module):
     """Two GRUs over the second axis, one per direction."""
 
     width: int
+    """Units per direction."""
     last: bool
+    """True to return the two final states only."""
     dropout: float
+    """Dropout rate of the states."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H ..."], train: bool) -> Float[Array, "B ..."]:
@@ -49,7 +52,9 @@ class RNN(nn.Module):
     """GRU over the rows, from the last one if `reverse`; returns its states in their order."""
 
     width: int
+    """Number of units."""
     reverse: bool = False
+    """True to start at the last row."""
 
     @nn.compact
     def __call__(self, rows: Float[Array, "B H F"]) -> list[Float[Array, "B G"]]:

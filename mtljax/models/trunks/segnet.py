@@ -58,10 +58,15 @@ class SegNetStage(nn.Module):
     """
 
     way: Literal["down", "up"]
+    """Direction of the resolution."""
     widths: tuple[int, ...]
+    """Channels of each convolution."""
     norm: NormKind
+    """Normalization after each convolution."""
     axis_name: str | None
+    """Axis of batch normalization; see `Norm`."""
     momentum: float
+    """Decay of the running statistics of batch normalization."""
 
     @nn.compact
     def __call__(self, x: Activations, train: bool) -> Carry:

@@ -79,13 +79,21 @@ class ViTStage(nn.Module):
     """Patch embedding in the first stage, blocks, and layer normalization in the last stage."""
 
     first: bool
+    """True for the first stage."""
     last: bool
+    """True for the last stage."""
     width: int
+    """Channels of a token."""
     heads: int
+    """Number of attention heads."""
     patch: int
+    """Height and width of a patch in pixels."""
     grid: int
+    """Height and width of the position embeddings, in patches."""
     dropout: float
+    """Dropout rate of the outputs of a block."""
     rates: tuple[float, ...]
+    """Rate of stochastic depth of each block."""
 
     @nn.compact
     def __call__(self, x: Activations, train: bool) -> Carry:
@@ -124,8 +132,11 @@ class ViTBlock(nn.Module):
     """Pre-normalized residual self-attention, then a pre-normalized two-layer perceptron."""
 
     heads: int
+    """Number of attention heads."""
     dropout: float
+    """Dropout rate of the attention's and the perceptron's output."""
     rate: float
+    """Rate of stochastic depth."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N F"], train: bool) -> Float[Array, "B N F"]:
@@ -142,6 +153,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention with the softmax in float32."""
 
     heads: int
+    """Number of attention heads."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N F"]) -> Float[Array, "B N F"]:
