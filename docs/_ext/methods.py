@@ -59,6 +59,8 @@ class Method(NamedTuple):
     entry: Entry
     kind: str
     formula: str
+    where: str
+    """Symbols of the formula that neither the text nor the index page explains."""
     text: str
     convention: str
     """Paragraphs in Markdown, the second those on the convention followed."""
@@ -92,6 +94,7 @@ def method(kind: str, entry: Entry, targets: Mapping[str, str]) -> Method:
         entry=entry,
         kind=kind,
         formula=FORMULAS.get(kind, {}).get(entry.name, ""),
+        where=FORMULAS["where"].get(kind, {}).get(entry.name, ""),
         text=markdown(before, {n: t for n, t in targets.items() if n != entry.name}),
         convention=markdown(after, targets),
         command=command(kind, entry.name),

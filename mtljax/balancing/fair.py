@@ -186,9 +186,9 @@ def consmtl(strength: float = 1.0, limit: float = 0.1) -> base.Balancer:
 def dibs_mtl(steps: int = 1, radius: float = 1.0) -> base.Balancer:
     """DiBS-MTL: bargaining solution that reads only the directions of the gradients.
 
-    Task t prefers the point p_t = -radius u_t, u_t = g_t / |g_t|. From d = 0, each step moves d by
-    -(radius / steps) sum_t |d - p_t| u_t: the further from its point, the stronger a task pulls.
-    The steps end if |d| > radius. The update descends along -d = sum_t w_t g_t.
+    Task t prefers the point p_t = -radius u_t, u_t = g_t / |g_t|. From x = 0, each step moves x by
+    -(radius / steps) sum_t |x - p_t| u_t: the further from its point, the stronger a task pulls.
+    The steps end if |x| > radius. The update descends along -x = sum_t w_t g_t.
 
     Convention: a strictly increasing function of a task's loss changes neither the direction nor
     the heads' gradients, as they receive the weighted loss. The defaults are the authors' one-step
@@ -210,7 +210,7 @@ def dibs_mtl(steps: int = 1, radius: float = 1.0) -> base.Balancer:
         cosines, norms, inside = solvers.unit(signals.gramian, signals.present)
         rates = base.preference(signals) * radius / steps
 
-        def move(_: Array, pulls: Array) -> Array:  # d = -sum_t pulls[t] u_t
+        def move(_: Array, pulls: Array) -> Array:  # x = -sum_t pulls[t] u_t
             inner = solvers.matvec(cosines, pulls)
             square = solvers.dot(pulls, inner)
             apart = jnp.sqrt(jnp.maximum(square - 2 * radius * inner + radius**2, 0.0))

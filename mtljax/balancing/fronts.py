@@ -18,7 +18,7 @@ MARGIN = 1e-6
 def pmtl(rays: int = 5, warmup: int = 1000, normalize: bool = False) -> base.Balancer:
     """PMTL: descent within the part of the loss space that is nearest to the preference's ray.
 
-    With u_k the unit vectors of the rays, proportional to 1 / w_k, the losses belong to the ray
+    With u_k the unit vectors of the rays, proportional to 1 / p_k, the losses belong to the ray
     with the largest <u_k, L>. Where this is not the ray u of the preference, the constraint
     <u_k - u, L> <= 0 is active. The weights are those of `mgda` for the gradients of the losses and
     of the active constraints. Before the losses belong to the ray for the first time, but for at

@@ -121,7 +121,7 @@ def db_mtl(beta: float = 0.9, beta_decay: float = 0.0) -> base.Balancer:
 def excess_mtl(step_size: float = 1e-2, warmup: int = 0) -> base.Balancer:
     """ExcessMTL: larger weights for tasks that are further from their optimum.
 
-    A task's excess risk is estimated as e_t = sum_d g_td^2 / sqrt(sum of past g_td^2 + 1e-7),
+    A task's excess risk is estimated as e_t = sum_i g_ti^2 / sqrt(sum of past g_ti^2 + 1e-7),
     relative to its first value. The weights are updated by w_t <- w_t exp(step_size e_t) and
     normalized to sum to T; the first step only records e.
 

@@ -1,7 +1,7 @@
 """Methods that descend to the point of a Pareto front that a preference names.
 
-A preference w has weights w_t, larger for tasks that matter more. Its ray is the set of losses with
-equal w_t L_t, and its point is that where the ray meets the front; linear scalarization reaches
+A preference p has weights p_t, larger for tasks that matter more. Its ray is the set of losses with
+equal p_t L_t, and its point is that where the ray meets the front; linear scalarization reaches
 other points, and none where the front is concave.
 """
 
@@ -21,12 +21,13 @@ LEAST_PREFERENCE = 1e-6
 def epo(tolerance: float = 1e-4) -> base.Balancer:
     """EPO: descent to the Pareto-optimal point with equal weighted losses.
 
-    With s_t = w_t L_t / sum_i w_i L_i, the non-uniformity is m = sum_t s_t log(T s_t), and its
-    gradient is a multiple of sum_t a_t g_t with a_t = w_t (log(T s_t) - m). If m exceeds the
-    tolerance, the weights on the simplex maximize <g_a, g_x>, where <g_t, g_x> may be negative only
-    for tasks with <g_t, g_a> > 0, not for the task with the largest s_t, and otherwise is at least
-    <g_t, g_a>. If it does not, they maximize sum_t <g_t, g_x> with all <g_t, g_x> >= 0. Both are
-    linear programs, solved exactly; without a solution the weights are proportional to w.
+    With s_t = p_t L_t / sum_i p_i L_i, the non-uniformity is m = sum_t s_t log(T s_t), and its
+    gradient is a multiple of sum_t a_t g_t with a_t = p_t (log(T s_t) - m). If m exceeds the
+    tolerance, the x on the simplex is that with the largest <g_a, g_x>, where <g_t, g_x> may be
+    negative only for tasks with <g_t, g_a> > 0, not for the task with the largest s_t, and
+    otherwise is at least <g_t, g_a>. If it does not, x has the largest sum_t <g_t, g_x> with all
+    <g_t, g_x> >= 0. Both are linear programs, solved exactly; without a solution x is proportional
+    to p. The weights are T x.
 
     Convention: the paper's code, with weights of mean 1; shares below 1e-3 count as 1e-3 in the
     logarithm (LibMOON). The heads receive the weighted loss.
@@ -78,7 +79,7 @@ def epo(tolerance: float = 1e-4) -> base.Balancer:
 def pmgda(tolerance: float = 1e-2, share: float = 0.8) -> base.Balancer:
     """PMGDA: MGDA on the ray of the preference; elsewhere a direction that approaches the ray, too.
 
-    With u the unit vector of the ray, proportional to 1 / w, the distance of the losses from it is
+    With u the unit vector of the ray, proportional to 1 / p, the distance of the losses from it is
     h = |L - <L, u> u|. If h is below the tolerance, the weights are those of `mgda`. If not, the
     direction is the combination, with weights on the simplex, of the unit gradients of the losses
     and of h that maximizes min_t <g_t, d> with <grad h, d> >= share |grad h|: a linear program,
@@ -138,7 +139,7 @@ def pmgda(tolerance: float = 1e-2, share: float = 0.8) -> base.Balancer:
 def ferero(pull: float = 0.5) -> base.Balancer:
     """FERERO: descent of all losses that approaches the ray of the preference at a given rate.
 
-    With u the unit vector of the ray, proportional to 1 / w, the direction maximizes
+    With u the unit vector of the ray, proportional to 1 / p, the direction maximizes
     min_t <g_t, d> - |d|^2 / 2 such that the part of the losses across u decreases at the rate
     `pull` times itself. So the losses decrease by pull L_t + m u_t with an m, which is negative if
     the ray can only be reached at the cost of all tasks.
@@ -204,7 +205,7 @@ def ferero(pull: float = 0.5) -> base.Balancer:
 def direction_of_ray(
     preference: Float[Array, " T"], present: Bool[Array, " T"]
 ) -> Float[Array, " T"]:
-    """Unit vector of the losses with equal w_t L_t; 0 for absent tasks."""
+    """Unit vector of the losses with equal p_t L_t; 0 for absent tasks."""
     ray = jnp.where(present, 1 / jnp.maximum(preference, LEAST_PREFERENCE), 0.0)
     return ray / jnp.maximum(jnp.linalg.norm(ray), base.TINY)
 

@@ -78,12 +78,12 @@ def gls() -> base.Balancer:
 def chebyshev(weights: Preference = None, reference: Preference = None) -> base.Balancer:
     """Chebyshev scalarization: maximum of the weighted losses.
 
-    The objective is max_t w_t (L_t - z_t). Tasks that tie for the maximum share it equally.
+    The objective is max_t p_t (L_t - z_t). Tasks that tie for the maximum share it equally.
 
     Convention: the heads receive the weighted loss, so only the head of the maximum learns.
 
     Args:
-      weights: [T] preferences w, not normalized; 1 / T each if None.
+      weights: [T] preferences p, not normalized; 1 / T each if None.
       reference: [T] ideal losses z; 0 if None.
 
     References:
@@ -106,7 +106,7 @@ def pbi(
 ) -> base.Balancer:
     """Penalty-based boundary intersection (PBI): descent along a ray with a penalty for leaving it.
 
-    With v = L - z and u = w / |w|, the objective is d1 + theta * d2, where d1 = <v, u> is the
+    With v = L - z and u = p / |p|, the objective is d1 + theta * d2, where d1 = <v, u> is the
     distance along the ray and d2 = |v - d1 u| the distance from it. Weights are
     u_t + theta (v - d1 u)_t / d2 and can be negative. On the ray the penalty has no gradient.
 
@@ -118,7 +118,7 @@ def pbi(
 
     Args:
       theta: Strength of the penalty.
-      weights: [T] preferences w >= 0; equal if None.
+      weights: [T] preferences p >= 0; equal if None.
       reference: [T] ideal losses z; 0 if None.
 
     References:
@@ -144,14 +144,14 @@ def pbi(
 def cosmos(penalty: float = 1.0, weights: Preference = None) -> base.Balancer:
     """COSMOS: weighted sum with a penalty on the angle between losses and preference.
 
-    The objective is <w, L> - penalty * cos(w, L).
+    The objective is <p, L> - penalty * cos(p, L).
 
-    Convention: w is fixed. In the paper it is drawn for every batch and is an input of the network,
+    Convention: p is fixed. In the paper it is drawn for every batch and is an input of the network,
     which then covers the entire Pareto front. The heads receive the weighted loss.
 
     Args:
       penalty: The paper's lambda; 0.01 to 8 in its experiments.
-      weights: [T] preferences w; 1 / T each if None.
+      weights: [T] preferences p; 1 / T each if None.
 
     References:
       Ruchte and Grabocka, 2021, arXiv:2103.13392
@@ -178,7 +178,7 @@ def stch(
 ) -> base.Balancer:
     """Smooth Chebyshev scalarization (STCH): soft maximum of the weighted losses.
 
-    The objective is mu * log sum_t exp(w_t (L_t - z_t) / mu), so a task's weight is w_t times its
+    The objective is mu * log sum_t exp(p_t (L_t - z_t) / mu), so a task's weight is p_t times its
     softmax probability. With `warmup`, as in the paper's multi-task code and LibMTL, the objective
     is sum_t log L_t for that many steps, then T mu log sum_t exp(log(L_t / m_t) / mu), with m_t the
     mean loss of the warm-up (LibMTL: of its last epoch), without `weights` and `reference`.
@@ -187,7 +187,7 @@ def stch(
 
     Args:
       mu: Smoothness; smaller is closer to the maximum.
-      weights: [T] preferences w; 1 / T each if None.
+      weights: [T] preferences p; 1 / T each if None.
       reference: [T] ideal losses z; 0 if None.
       warmup: Number of warm-up steps; 0 for the plain objective.
 

@@ -1,16 +1,25 @@
 """The generated pages of methods."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from mtljax.balancing import BALANCERS
+from mtljax.cli import catalog
 from mtljax.cli.catalog import DICTS
 from mtljax.models import FUSIONS
 
 EXT = Path(__file__).parents[2] / "docs" / "_ext"
 FORMULAS = tomllib.loads((EXT / "formulas.toml").read_text())
+WHERE = FORMULAS.pop("where")
+LETTERS = {
+    *("alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "iota"),
+    *("kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "varphi", "chi"),
+    *("psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi"),
+}
+VARIANTS = {"varepsilon": "epsilon", "varphi": "phi"}
 
 
 @pytest.fixture
@@ -32,6 +41,55 @@ def test_every_balancer_and_fusion_has_a_formula_and_no_formula_lacks_a_method()
         assert formulas.keys() <= DICTS[kind].choices.keys()
 
 
+def symbols(tex):
+    """Letters of a formula, without words, operators and the base of exponentials."""
+    tex = re.sub(r"\\(text|operatorname\*?|mathcal|begin|end)\{[^{}]*\}", " ", tex)
+    commands = re.findall(r"\\([A-Za-z]+)", tex)
+    letters = set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+|e\^", " ", tex)))
+    return letters | {VARIANTS.get(name, name) for name in commands if name in LETTERS}
+
+
+def defined(formula):
+    """Symbols that a formula defines: those at the left of = or an arrow, but for arguments."""
+    clauses = re.split(r"\\q?quad", formula)
+    sides = (re.split(r"=|\\leftarrow|\\sim", clause) for clause in clauses)
+    return {name for side in sides if side[1:] for name in symbols(re.sub(r"[_^(].*", "", side[0]))}
+
+
+def test_symbols_of_a_formula_and_those_that_it_defines():
+    formula = r"h_i \leftarrow h_i - \min(a, e^{b}), \qquad \text{if } \varphi(c) = \mathcal{N}"
+    assert symbols(formula) == {"h", "i", "a", "b", "phi", "c"}
+    assert defined(formula) == {"h", "phi"}
+
+
+@pytest.mark.parametrize("kind", FORMULAS)
+def test_every_symbol_of_a_formula_is_explained(kind):
+    legend = re.findall(r"^\| \$.*", (EXT / "templates" / "index.md").read_text(), re.M)
+    known = set().union(*map(symbols, re.findall(r"\$(.*?)\$", " ".join(legend))))
+    unknown = {}
+    for entry in catalog.entries(kind):
+        if entry.name not in FORMULAS[kind]:
+            continue
+        formula = FORMULAS[kind][entry.name]
+        where = WHERE.get(kind, {}).get(entry.name, "")
+        explained = set().union(*map(symbols, re.findall(r"\$(.*?)\$", where)))
+        help_texts = (f"{argument.name} {argument.help}" for argument in entry.arguments)
+        text = " ".join([entry.description, *help_texts])
+        in_text = lambda name, text=text: re.search(rf"(?<![A-Za-z]){name}(?![A-Za-z])", text)
+        rest = symbols(formula) - known - defined(formula) - explained
+        if rest := sorted(name for name in rest if not in_text(name)):
+            unknown[entry.name] = rest
+    assert not unknown
+
+
+def test_explanations_of_symbols_belong_to_a_formula_that_has_them():
+    for kind, texts in WHERE.items():
+        for name, text in texts.items():
+            shown = symbols(FORMULAS[kind][name])
+            for tex in re.findall(r"\$(.*?)\$", text):
+                assert symbols(tex) & shown or not symbols(tex), (kind, name, tex)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_every_formula_can_be_drawn(kind, extension):
@@ -39,6 +97,9 @@ def test_every_formula_can_be_drawn(kind, extension):
     mathml = extension("mathml")
     for formula in FORMULAS[kind].values():
         assert "<math" in mathml.to_mathml(formula, as_block=True)
+    for text in WHERE.get(kind, {}).values():
+        for formula in re.findall(r"\$(.*?)\$", text):
+            assert "<math" in mathml.to_mathml(formula)
 
 
 def test_text_that_is_no_formula_is_escaped_and_known_names_are_links(extension):
