@@ -1,9 +1,12 @@
 """Early end of training: on SIGTERM, with the state saved, or because training has failed."""
 
 import contextlib
+import gc
 import math
 import signal
+import threading
 from collections.abc import Iterator, Mapping
+from types import FrameType
 
 import jax
 import numpy as np
@@ -12,6 +15,8 @@ from mtljax.utils.peers import mark
 
 LARGE_WEIGHT = 1e10
 """A weight of this size makes the gradient overflow."""
+LATER = 0.05
+"""Seconds after which an interruption is tried again."""
 
 
 class Stopped(Exception):
@@ -76,12 +81,24 @@ class StopSignal:
     def __init__(self) -> None:
         self.was_received, self._may_interrupt = False, False
 
-    def receive(self) -> None:
-        """Records the signal; raises `Interrupted` inside a block that is `interruptible`."""
+    def receive(self, frame: FrameType | None = None) -> None:
+        """Records the signal; raises `Interrupted` inside a block that is `interruptible`.
+
+        Args:
+          frame: Frame that the signal interrupts, if any.
+        """
         self.was_received = True
+        if not self._may_interrupt:
+            return
+        if _ignores_exceptions(frame):
+            threading.Timer(LATER, self._receive_again).start()
+            return
+        self._may_interrupt = False  # once: what the exception unwinds is completed
+        raise Interrupted
+
+    def _receive_again(self) -> None:
         if self._may_interrupt:
-            self._may_interrupt = False  # once: what the exception unwinds is completed
-            raise Interrupted
+            signal.raise_signal(signal.SIGTERM)
 
     def is_pending(self) -> bool:
         """Returns True if the signal was received, in a program of one process."""
@@ -114,6 +131,19 @@ class StopSignal:
             self._may_interrupt = False
 
 
+def _ignores_exceptions(frame: FrameType | None) -> bool:
+    """Returns True in a callback of the garbage collector, such as JAX's, and in a finalizer.
+
+    Python prints their exceptions and goes on.
+    """
+    callbacks = [getattr(callback, "__code__", None) for callback in gc.callbacks]
+    while frame is not None:
+        if frame.f_code in callbacks or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
 _outer: StopSignal | None = None
 """Record of the `stop_signal` that is active, if any."""
 
@@ -131,7 +161,7 @@ def stop_signal() -> Iterator[StopSignal]:
     stop = StopSignal()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
-            previous = signal.signal(signal.SIGTERM, lambda number, frame: stop.receive())
+            previous = signal.signal(signal.SIGTERM, lambda _, frame: stop.receive(frame))
             stack.callback(signal.signal, signal.SIGTERM, previous)
         _outer = stop
         try:

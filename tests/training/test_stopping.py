@@ -1,5 +1,6 @@
 """SIGTERM: acted on at the next step, in compilation, and in evaluation."""
 
+import gc
 import os
 import signal
 import threading
@@ -122,6 +123,39 @@ def test_a_block_is_interrupted_at_once_and_only_inside():
         os.kill(os.getpid(), signal.SIGTERM)  # outside: recorded
         with pytest.raises(Interrupted), stop.interruptible():
             pass
+
+
+class Finalized:
+    """Object that calls a function in its finalizer."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __del__(self):
+        self.function()
+
+
+@pytest.mark.parametrize("place", ["callback", "finalizer"])
+def test_a_signal_where_python_ignores_exceptions_interrupts_afterwards(place):
+    handled = []
+
+    def send(*_):
+        if not handled:
+            os.kill(os.getpid(), signal.SIGTERM)
+            handled.append(place)  # not reached if the handler has raised
+
+    def send_and_wait():
+        if place == "callback":
+            gc.callbacks.append(send)
+            gc.collect()
+            gc.callbacks.remove(send)
+        else:
+            Finalized(send)
+        time.sleep(60)
+
+    with stop_signal() as stop, pytest.raises(Interrupted), stop.interruptible():
+        send_and_wait()
+    assert handled == [place]
 
 
 def test_a_signal_before_the_inner_context_is_recorded_in_it():
