@@ -65,7 +65,7 @@ def _public_names(package: str) -> list[str]:
 
 
 def to_rst(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Makes a docstring valid reStructuredText: formulas are escaped, names are links."""
+    """Converts a docstring to valid reStructuredText: formulas are escaped, names are links."""
     blocks = re.split(r"\n\s*\n", "\n".join(lines))
     lines[:] = "\n\n".join(map(_block, blocks)).splitlines()
 
@@ -99,7 +99,7 @@ def _name(code: str) -> str:
     """A name may be a link; other code is literal."""
     text = " ".join(code.strip("`").split())
     result = f":py:obj:`{text}`" if NAME.fullmatch(text) else f"``{text}``"
-    return f"\0{result}\x01"  # marked, as a letter beside the markup has to be separated from it
+    return f"\0{result}\x01"  # marked, as a letter next to the markup has to be separated from it
 
 
 def write_pages(app: Sphinx) -> None:

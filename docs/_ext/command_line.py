@@ -110,8 +110,8 @@ def pages() -> dict[str, str]:
     lines = [INTRODUCTION]
     for verb, description in VERBS.items():
         parser, flag_names = parser_of(verb)
-        own_rows = [row for row in rows(parser) if not is_field(row, flag_names)]
-        lines += [f"(verb-{verb})=", f"## {verb}", "", description.summary, "", *_table(own_rows)]
+        verb_rows = [row for row in rows(parser) if not is_field(row, flag_names)]
+        lines += [f"(verb-{verb})=", f"## {verb}", "", description.summary, "", *_table(verb_rows)]
     parser, flag_names = parser_of("train")
     experiment = [
         FIELDS,

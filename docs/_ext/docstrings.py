@@ -88,7 +88,7 @@ def cell(text: str, targets: Mapping[str, str] | None = None) -> str:
 
 
 def papers(text: str) -> str:
-    """Makes links of the identifiers of papers, and of the links of reStructuredText."""
+    """Converts identifiers of papers and links of reStructuredText to links."""
     result = re.sub(r"`([^`<]+?)\s*<([^>`]+)>`_*", r"[\1](\2)", text)
     if result != text:
         return re.sub(r"\]\((?!https?:)", "](https://", result)

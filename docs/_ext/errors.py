@@ -47,7 +47,7 @@ Invalid input ends the program with one line and exit status 2; `MTLJAX_TRACEBAC
 traceback, too. In a library, the messages are those of `ValueError`. The tables list them from the
 source code, with inserted values in angle brackets, and the cause that the docstring of the
 function gives. Mistakes in data are shown with examples on the pages
-[Your own data](../../my_data.md#typical-mistakes) and following.
+[Your data](../../my_data.md#typical-mistakes) and following.
 """
 HEADER = "| message | cause, or what the function does | raised by |", "|---|---|---|"
 

@@ -26,7 +26,7 @@ COMMANDS = {
     "trunks": "--experiment digits --trunk",
     "fusions": "--experiment digits --fusion",
     "conditionings": "--experiment digits --condition",
-    "augmentations": "--experiment digits --augment",
+    "augmentations": "--experiment digits --data.augment",
     "optimizers": "--experiment digits --optimizer",
     "schedules": "--experiment digits --schedule",
     "merges": "merge --runs runs/digit runs/value --method",

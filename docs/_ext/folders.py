@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_folder(folder: Path, pages: Mapping[str, str]) -> None:
-    """Makes a folder contain exactly these pages.
+    """Writes these pages to a folder and removes all other files in it.
 
     A page whose text is the same is not written: Sphinx reads a page again when its time changed.
 

@@ -43,7 +43,7 @@ def write_copies(app: Sphinx) -> None:
 
 
 def adapt_page(app: Sphinx, docname: str, text: list[str]) -> None:
-    """Makes links to copied files lead to the copy."""
+    """Replaces links to copied files by links to the copies."""
     page = Path(app.env.doc2path(docname))
     if not page.is_relative_to(FOLDER) and "](../" in text[0]:
         text[0] = adapt_links(text[0], page, page)

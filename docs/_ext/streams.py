@@ -1,4 +1,4 @@
-"""Text that cells print, joined as it was printed: myst-nb begins a new line for each piece."""
+"""Text that cells print, joined as it was printed: myst-nb starts a new line for each piece."""
 
 from typing import Any
 
