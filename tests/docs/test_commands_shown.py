@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -15,6 +16,7 @@ from support import pages, site_pages
 from support.cli import run
 
 import mtljax.cli.verbs
+from mtljax.cli.catalog import DICTS
 from mtljax.cli.flags import parse
 from mtljax.cli.verbs import VERBS
 from mtljax.main import main
@@ -35,8 +37,14 @@ def commands(text):
     return [line for line in lines if line]
 
 
+def of_methods():
+    """The command on the generated pages for a method of each kind."""
+    sample = runpy.run_path(str(DOCS / "_ext" / "examples.py"))
+    return [sample["command"](kind, next(iter(DICTS[kind].choices))) for kind in sample["COMMANDS"]]
+
+
 def everywhere():
-    texts = [page.read_text() for page in PAGES]
+    texts = [page.read_text() for page in PAGES] + of_methods()
     texts += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in EXPERIMENTS]
     return sorted({line for text in texts for line in commands(text)})
 
