@@ -14,10 +14,11 @@ from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.results import collect
 from mtljax.comparison.running import run_members
 from mtljax.comparison.tuning import plan_tuning
+from mtljax.comparison.workdir import locked_workdir
 from mtljax.config import Experiment
 from mtljax.config.experiment import FusionFactory, as_text
 from mtljax.models.trunks import Trunk
-from mtljax.utils.files import PART, require_local, write_text
+from mtljax.utils.files import write_text
 from mtljax.utils.terminal import console, print_line
 
 
@@ -85,24 +86,24 @@ def compare(
         merges=merges,
     )
     tuning = plan_tuning(experiment, tune, space, vary=vary, grid=grid, folds=folds)
-    check_workdir(workdir, FOLDER, "comparison")
-    failures: list[Failure] = []
-    if tuning is not None:
-        methods, failures = tuning.run(methods, workdir, devices=devices, quiet=quiet)
-    validation = cross_validation(experiment, folds, methods) if folds else None
     numbers = range(experiment.seed, experiment.seed + seeds)
-    failures += run_members(
-        methods,
-        numbers,
-        workdir,
-        validation=validation,
-        devices=devices,
-        together=together,
-        engine=place,
-        quiet=quiet,
-    )
-    comparison = collect(experiment, methods, numbers, workdir, folds, tuning)
-    write(comparison, failures, workdir)
+    with locked_workdir(workdir, FOLDER, "comparison"):
+        failures: list[Failure] = []
+        if tuning is not None:
+            methods, failures = tuning.run(methods, workdir, devices=devices, quiet=quiet)
+        validation = cross_validation(experiment, folds, methods) if folds else None
+        failures += run_members(
+            methods,
+            numbers,
+            workdir,
+            validation=validation,
+            devices=devices,
+            together=together,
+            engine=place,
+            quiet=quiet,
+        )
+        comparison = collect(experiment, methods, numbers, workdir, folds, tuning)
+        write(comparison, failures, workdir)
     return comparison, failures
 
 
@@ -112,27 +113,6 @@ def show(comparison: Comparison) -> None:
         console.print(part)
     for sentence in conclusions(comparison):
         print_line(sentence)
-
-
-TABLES = {"comparison": "results.csv", "front": "hypervolume.csv", "search": "trials.csv"}
-"""Kind of folder -> table in it; all have run folders in the same place."""
-
-
-def check_workdir(path: Path, marker: str, kind: str) -> None:
-    """Raises ValueError unless a local folder is missing, empty, or has the subfolder `marker`.
-
-    `kind` names, for the message, the kind of folder that contains the marker.
-    """
-    require_local(path)
-    for other, table_of_other in TABLES.items():
-        if other != kind and (path / table_of_other).exists():
-            raise ValueError(f"{path} is a {other} folder, not a {kind}; choose another --workdir")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file, not a folder; choose another --workdir")
-    if not path.is_dir() or (path / marker).is_dir():
-        return
-    if any(not inside.name.endswith(PART) for inside in path.iterdir()):
-        raise ValueError(f"{path} is not empty and not a {kind} folder; choose another --workdir")
 
 
 def write(comparison: Comparison, failures: Sequence[Failure], workdir: Path) -> None:

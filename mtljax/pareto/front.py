@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtljax.balancing import Balancer
-from mtljax.comparison.compare import check_workdir
 from mtljax.comparison.engines import make_engine
 from mtljax.comparison.members import Failure, Together
 from mtljax.comparison.plan import FOLDER
 from mtljax.comparison.running import run_members
+from mtljax.comparison.workdir import locked_workdir
 from mtljax.config import Experiment
 from mtljax.config.balancers import balancer_from_text
 from mtljax.config.experiment import as_text
@@ -82,19 +82,19 @@ def front(
         linear_steps=linear_steps,
         conditioned_steps=conditioned_steps,
     )
-    check_workdir(workdir, FOLDER, "front")
     numbers = range(experiment.seed, experiment.seed + seeds)
-    failures = run_members(
-        planned.methods,
-        numbers,
-        workdir,
-        devices=devices,
-        together=together,
-        engine=place,
-        quiet=quiet,
-    )
-    outcome = collect(experiment, planned, numbers, workdir)
-    write(outcome, failures, workdir)
+    with locked_workdir(workdir, FOLDER, "front"):
+        failures = run_members(
+            planned.methods,
+            numbers,
+            workdir,
+            devices=devices,
+            together=together,
+            engine=place,
+            quiet=quiet,
+        )
+        outcome = collect(experiment, planned, numbers, workdir)
+        write(outcome, failures, workdir)
     return outcome, failures
 
 

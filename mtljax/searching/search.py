@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtljax.comparison.compare import check_workdir
 from mtljax.comparison.members import Failure, Together
 from mtljax.comparison.plan import Candidate, Method
 from mtljax.comparison.running import run_members
+from mtljax.comparison.workdir import check_workdir
 from mtljax.config import Experiment
 from mtljax.config.files import run_config
 from mtljax.config.overrides import with_overrides

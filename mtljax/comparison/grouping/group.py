@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
-from mtljax.comparison.compare import check_workdir
 from mtljax.comparison.grouping.affinity import make_affinity, measure_affinity
 from mtljax.comparison.grouping.search import Grouping, recommend
+from mtljax.comparison.workdir import locked_workdir
 from mtljax.config import Experiment
 from mtljax.training.programs import Programs
 from mtljax.training.setup import set_up
@@ -51,21 +51,23 @@ def group(
         raise ValueError("group needs an experiment with at least two tasks")
     if seeds < 1 or (groups is not None and groups < 1):
         raise ValueError("--seeds and --groups must be >= 1")
-    check_workdir(workdir, FOLDER, "grouping")
-    with announcements(not quiet):
-        setup, measured = set_up(experiment, devices=devices), []
-    programs = Programs(setup)
-    measure = programs.compile_measure(make_affinity(setup.probe, experiment.learning_rate))
-    if not quiet:
-        for line in setup.initial.report:
-            print_line(line)
-    for number in range(experiment.seed, experiment.seed + seeds):
-        member = dataclasses.replace(experiment, seed=number)
-        measured.append(measure_affinity(member, workdir / FOLDER, programs, measure))
+    with locked_workdir(workdir, FOLDER, "grouping"):
+        with announcements(not quiet):
+            setup, measured = set_up(experiment, devices=devices), []
+        programs = Programs(setup)
+        measure = programs.compile_measure(make_affinity(setup.probe, experiment.learning_rate))
         if not quiet:
-            print_line(f"[{len(measured)}/{seeds}] seed {number}: {len(measured[-1])} measurements")
-    grouping = recommend(measured, groups)
-    write(experiment, grouping, workdir)
+            for line in setup.initial.report:
+                print_line(line)
+        for number in range(experiment.seed, experiment.seed + seeds):
+            member = dataclasses.replace(experiment, seed=number)
+            measured.append(measure_affinity(member, workdir / FOLDER, programs, measure))
+            if not quiet:
+                print_line(
+                    f"[{len(measured)}/{seeds}] seed {number}: {len(measured[-1])} measurements"
+                )
+        grouping = recommend(measured, groups)
+        write(experiment, grouping, workdir)
     if not quiet:
         names = [task.name for task in experiment.tasks]
         console.print(affinity_table(names, grouping.affinity, console.width))
