@@ -15,7 +15,7 @@ compute and float32 parameters, of the same networks in all libraries:
 Then the train loop on JPEG files compared with its own step, five seeds compared with one, the
 conformance tests on this backend, and the Jacobian row by row. Each library runs in its own
 process. Whatever does not fit into the time budget is listed as not measured, as are variants that
-fail. MFU: model-FLOP utilisation,
+fail. MFU: model-FLOP utilization,
 images/s times the operations of a step that computes the sum of the losses (three times those of
 the forward pass), over the peak rate of the device. TorchJD is left out for nyuv2: its
 `mtl_backward` accepts no representation of which one part depends on another.

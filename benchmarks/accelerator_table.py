@@ -66,8 +66,8 @@ def criteria(rows):
         yield f"{text:46}{value:9.2f}   {sign} {target:<6g} {verdict}"
 
 
-def utilisation(row, flops, peak):
-    """Returns the model-FLOP utilisation of a row, None if FLOPs or peak are unknown."""
+def utilization(row, flops, peak):
+    """Returns the model-FLOP utilization of a row, None if FLOPs or peak are unknown."""
     peak = peak or peak_tflops(row["device"])
     operations = flops.get(row["workload"])
     if not peak or not operations or "tasks=" in row["variant"]:
@@ -80,7 +80,7 @@ def line(row, flops, peak):
     if "milliseconds" not in row:
         measured = ", ".join(f"{k} {v:.5g}" for k, v in row["measured"].items())
         return f"{row['workload']:12}{row['side']:8}{row['variant']:24}{measured}"
-    used = utilisation(row, flops, peak)
+    used = utilization(row, flops, peak)
     low, high = row["spread"]
     memory = f"{row['peak_bytes'] / 2**30:.1f}" if row["peak_bytes"] else "-"
     return (

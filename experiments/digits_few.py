@@ -1,7 +1,7 @@
-"""Handwritten digits, ten labelled images per class, with a trunk pretrained on digit pairs.
+"""Handwritten digits, ten labeled images per class, with a trunk pretrained on digit pairs.
 
 The tasks, validation split and test split are those of `digits`, but the training split has 100
-images. The trunk is loaded from a run of `multi_digits`, whose images are composed of all labelled
+images. The trunk is loaded from a run of `multi_digits`, whose images are composed of all labeled
 training digits; no digit of the validation or test split is in its training images. To train both:
 
 python -m mtljax.main --experiment multi_digits --workdir runs/multi_digits

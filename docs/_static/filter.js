@@ -3,7 +3,7 @@
 
 const NUMBERS = { year: "from", step: "at most", time: "at most", parameters: "at most" };
 
-/** Adds a labelled control and returns it. */
+/** Adds a labeled control and returns it. */
 function addControl(box, text, control, update) {
   const label = document.createElement("label");
   label.append(text, control);

@@ -38,7 +38,7 @@ def clean_arrays(source: Source, tasks: Sequence[Task]) -> Source:
 def _clean(
     task: Task, split: Arrays, labels: Any, present: np.ndarray, notes: NoteCounter
 ) -> tuple[Any, np.ndarray]:
-    """Returns the labels of one task and the mask of labelled examples; copies if they change."""
+    """Returns the labels of one task and the mask of labeled examples; copies if they change."""
     size, is_copy = split.image.shape[1:3], False
     example = jax.tree.map(lambda x: x[0], labels)
     if not _is_alike(example, task.placeholder(size)):

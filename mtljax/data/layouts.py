@@ -44,7 +44,7 @@ def folder_split(root: Path, file: Path) -> str | None:
 
 
 def relative_name(root: Path, file: Path) -> str:
-    """Returns the normalised path of a file in a folder, or its entire path outside of it.
+    """Returns the normalized path of a file in a folder, or its entire path outside of it.
 
     Bytes that are not UTF-8 become escape sequences; see `is_utf8`.
     """
@@ -163,7 +163,7 @@ class Pairs(NamedTuple):
 
 
 def path_key(root: Path, file: Path, ignored: Collection[str]) -> tuple[str, ...]:
-    """Returns the folders and the name of a file, normalised, without extension and some folders.
+    """Returns the folders and the name of a file, normalized, without extension and some folders.
 
     Args:
       ignored: Names of folders that are left out, in lower case.

@@ -23,7 +23,7 @@ MAX_LOG = 3.0
 
 
 class Logits(NamedTuple):
-    """Logits and labels of the labelled examples of one task."""
+    """Logits and labels of the labeled examples of one task."""
 
     output: Float[np.ndarray, "N C"]
     """Logits of the classes."""
@@ -50,7 +50,7 @@ class Calibration:
 
     Attributes:
       temperature: Divisor of the logits, above 0.
-      count: Number of labelled examples that it was fitted on.
+      count: Number of labeled examples that it was fitted on.
       before, after: Quality on the validation split with temperature 1 and with this one.
       held_out: The same on a split that was not used to fit, if one was evaluated.
     """

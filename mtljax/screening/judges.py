@@ -183,7 +183,7 @@ class MaskJudge(Judge):
 
     def detail(self, task: Task, records: Records, row: int) -> str:
         return (
-            f"{100 * records['wrong'][row]:.0f} % of the labelled pixels differ from the prediction"
+            f"{100 * records['wrong'][row]:.0f} % of the labeled pixels differ from the prediction"
         )
 
 

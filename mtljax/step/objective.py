@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
     model_state: ModelState
     """Collections of the model other than parameters."""
     batch: Batch
-    """Images, labels and masks of the labelled examples."""
+    """Images, labels and masks of the labeled examples."""
     key: jax.Array
     """Key for dropout."""
 
@@ -253,10 +253,10 @@ class Objective:
                 present = batch["present"][task.name]
                 if self.samples > 1:
                     present = present & (sample_of == sample)
-                labelled = outputs[task.name], batch["labels"][task.name], present
-                total, count = task.loss(*labelled)
+                labeled = outputs[task.name], batch["labels"][task.name], present
+                total, count = task.loss(*labeled)
                 if task.name in distances:
-                    total += (label_counts(task, *labelled) * distances[task.name]).sum()
+                    total += (label_counts(task, *labeled) * distances[task.name]).sum()
                 pairs.append((total, count))
         sums, counts = zip(*pairs, strict=True)
         return [x.astype(jnp.float32) for x in sums], jnp.stack(counts).astype(jnp.float32)

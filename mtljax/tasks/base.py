@@ -117,7 +117,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, output: Any, label: Any, present: Present) -> SumAndCount:
-        """Returns the sum of the losses of the labelled examples, or pixels, and their number."""
+        """Returns the sum of the losses of the labeled examples, or pixels, and their number."""
 
     def distance(self, output: Any, target: Any, temperature: float) -> Float[Array, " B"]:
         """Returns the distillation loss of each image; by default the loss with target as label.

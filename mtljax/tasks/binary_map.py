@@ -85,7 +85,7 @@ class BinaryMap(PixelTask):
         """Probability thresholds of the metrics, in ascending order."""
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W"]:
-        """Fraction of positive pixels, weighted as in the loss, which minimises the loss.
+        """Fraction of positive pixels, weighted as in the loss, which minimizes the loss.
 
         It is at least the lowest threshold: by all metrics of these tasks, a map that is positive
         everywhere is better than one that is negative everywhere.

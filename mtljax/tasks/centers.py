@@ -1,4 +1,4 @@
-"""Objects as points: heat-map targets of box centres, their loss, and decoding into boxes."""
+"""Objects as points: heat-map targets of box centers, their loss, and decoding into boxes."""
 
 from typing import NamedTuple
 
@@ -15,13 +15,13 @@ class Targets(NamedTuple):
     """Targets of a batch of images with up to N boxes each."""
 
     heat: Float[Array, "B h w C"]
-    """1 at the centre of an object, less around it."""
+    """1 at the center of an object, less around it."""
     center: Bool[Array, "B h w C"]
-    """True at the centre of an object."""
+    """True at the center of an object."""
     y: Int[Array, "B N"]
-    """Row of each box's centre."""
+    """Row of each box's center."""
     x: Int[Array, "B N"]
-    """Column of each box's centre."""
+    """Column of each box's center."""
     shape: Float[Array, "B N 4"]
     """ln height, ln width, y and x offset from the position's corner; in positions."""
     known: Bool[Array, "B N"]

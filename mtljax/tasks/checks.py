@@ -80,7 +80,7 @@ def require_class_indices(
 
 
 def require_pixel(name: str, valid: Bool[np.ndarray, " N"], what: str) -> None:
-    """Raises ValueError if no example is `valid`: none has a labelled pixel."""
+    """Raises ValueError if no example is `valid`: none has a labeled pixel."""
     if len(valid) and not valid.any():
         raise ValueError(f"task {name!r}: no label has a pixel with {what}")
 

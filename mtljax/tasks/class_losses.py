@@ -158,9 +158,9 @@ def dice_losses(
     target: Float[Array, "B *size C"],
     mask: Bool[Array, "B *size"],
 ) -> Float[Array, " B"]:
-    """Returns the Dice loss of each image, 0 without labelled pixels.
+    """Returns the Dice loss of each image, 0 without labeled pixels.
 
-    1 - 2 sum p t / (sum p^2 + sum t^2) over the labelled pixels of an image, its mean over the
+    1 - 2 sum p t / (sum p^2 + sum t^2) over the labeled pixels of an image, its mean over the
     classes that occur in them: a class that does not occur has no gradient.
     """
     flat = lambda x: jnp.where(mask[..., None], x, 0.0).reshape(x.shape[0], -1, x.shape[-1])

@@ -18,7 +18,7 @@ from mtljax.tasks.streaming import fill_absent, masked_mean, masked_sum, of_rank
 Decoder = Literal["linear", "fpn", "aspp"]
 """Kind of decoder; see `DenseTask`."""
 PixelLosses = tuple[Float[Array, "B H W"], Bool[Array, "B H W"]]
-"""Loss of each pixel and the mask of labelled pixels."""
+"""Loss of each pixel and the mask of labeled pixels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class DenseTask(Task):
 
 
 class PixelTask(DenseTask):
-    """Task whose loss is the mean over the labelled pixels of all images."""
+    """Task whose loss is the mean over the labeled pixels of all images."""
 
     @abc.abstractmethod
     def pixel_losses(self, output: Array, label: Array) -> PixelLosses:

@@ -61,8 +61,8 @@ class Depth(ScaledTask, PixelTask):
     floor: float = 0.01
     """Lower limit of predictions in metrics, for which logarithms are finite."""
     unit: float = 1.0
-    """Depth of the value 1 in files, in the unit of labels: 0.001 for a PNG in millimetres and
-    labels in metres, 0.00390625 (1 / 256) for KITTI."""
+    """Depth of the value 1 in files, in the unit of labels: 0.001 for a PNG in millimeters and
+    labels in meters, 0.00390625 (1 / 256) for KITTI."""
     ignore: tuple[float, ...] = ()
     """Values in files for "not measured", such as 65535; 0, negative and NaN always are."""
     max_value: float | None = None

@@ -32,17 +32,17 @@ Maps = Float[Array, "B h w c"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detection(ClassTask, DenseTask):
-    """Boxes and their classes, without anchors: every object is the point at its centre.
+    """Boxes and their classes, without anchors: every object is the point at its center.
 
     Labels: `{"boxes": [B, N, 4], "classes": [B, N]}`, boxes as (y0, x0, y1, x1) in pixels (row
     i covers i..i + 1), classes 0..C - 1, or -1 for padding. Output: [B, h, w, C + 4], h and w the
-    image's height and width over `stride`, rounded up: logits of a class's centre being at a
-    position, then ln height and ln width in positions, then y and x of the centre from the
+    image's height and width over `stride`, rounded up: logits of a class's center being at a
+    position, then ln height and ln width in positions, then y and x of the center from the
     position's upper left corner.
 
     Loss of an image, divided by its number of boxes (at least 1): penalty-reduced focal loss of the
-    heat map, plus at the centres |e| of ln height and width and |e| of the offsets. Two boxes
-    with their centre at the same position both contribute, with conflicting targets.
+    heat map, plus at the centers |e| of ln height and width and |e| of the offsets. Two boxes
+    with their center at the same position both contribute, with conflicting targets.
     `decode` returns the `most` largest logits that are local maxima.
 
     Metrics, by pycocotools: `map`, the mean of average precision over classes and IoU thresholds
@@ -76,7 +76,7 @@ class Detection(ClassTask, DenseTask):
         checks.require_choice(self, "order", box_lists.Order)
 
     def head(self) -> nn.Module:
-        # The initial probability of a centre is 10 % everywhere, as in the paper: with more, the
+        # The initial probability of a center is 10 % everywhere, as in the paper: with more, the
         # many positions without one dominate the loss. Initial sizes are four positions.
         rare, size, middle = float(np.log(0.1 / 0.9)), float(np.log(4.0)), 0.5
         center = (*[rare] * self.num_classes, size, size, middle, middle)

@@ -31,7 +31,7 @@ def as_rgb(image: Num[np.ndarray, "H W C"]) -> RGB:
 
 
 def class_colors(count: int) -> UInt8[np.ndarray, "N 3"]:
-    """Returns a colour per class; the hues of consecutive classes differ strongly."""
+    """Returns a color per class; the hues of consecutive classes differ strongly."""
     from matplotlib.colors import hsv_to_rgb
 
     index = np.arange(count)
@@ -53,7 +53,7 @@ def paint_classes(classes: Int[np.ndarray, "H W"], count: int) -> RGB:
 
 
 def paint_values(values: Float[np.ndarray, "H W"], low: float, high: float, colors: str) -> RGB:
-    """Renders values by a matplotlib colour map from `low` to `high`; black where not finite."""
+    """Renders values by a matplotlib color map from `low` to `high`; black where not finite."""
     from matplotlib import colormaps
 
     values = np.asarray(values, np.float64)

@@ -28,7 +28,7 @@ class Edges(BinaryMap):
     References:
       Martin et al., 2004, "Learning to Detect Natural Image Boundaries"; Arbelaez et al., 2011,
       "Contour Detection and Hierarchical Image Segmentation", for ODS and OIS. They use a
-      matching of least cost, whose number of matches is maximised here.
+      matching of least cost, whose number of matches is maximized here.
     """
 
     positive_weight: PositiveWeight = 0.95

@@ -32,9 +32,9 @@ class Keypoints(DenseTask):
     Labels: [B, K, 3]: y and x in pixels, and 1 if the point is visible, else 0. The pixel in row i
     covers i..i + 1, its middle is i + 0.5. h and w are the image's size over `stride`, rounded up.
 
-    Loss of a visible point: the Kullback-Leibler divergence from a Gaussian around it, normalised
+    Loss of a visible point: the Kullback-Leibler divergence from a Gaussian around it, normalized
     over the map, to the softmax over the map; 0 at best. Prediction: the largest logit's position,
-    moved to the vertex of the parabolas through it and its neighbours along each axis, by at
+    moved to the vertex of the parabolas through it and its neighbors along each axis, by at
     most half a position (exact for a Gaussian).
 
     Metrics over all visible points of the data set, with distances as fractions of the image's
@@ -70,7 +70,7 @@ class Keypoints(DenseTask):
     former = {"mirror": "keep"}
     main_metric = "nme"
     metric_specs = {
-        "nme": MetricSpec("normalised mean error", higher_is_better=False),
+        "nme": MetricSpec("normalized mean error", higher_is_better=False),
         "pck": MetricSpec("share of points found", higher_is_better=True),
         "auc": MetricSpec("area under the curve of points found", higher_is_better=True),
     }
@@ -114,7 +114,7 @@ class Keypoints(DenseTask):
         return (jnp.exp(target) * (target - log)).sum(1), label[..., 2] > 0
 
     def _gaussian(self, size: tuple[int, ...], label: Points) -> Maps:
-        """Returns the logarithm of the Gaussians, not normalised."""
+        """Returns the logarithm of the Gaussians, not normalized."""
 
         def axis(count: int, center: Float[Array, "B K"]) -> Float[Array, "B n K"]:
             middles = jnp.arange(count, dtype=center.dtype).reshape(1, -1, 1) + 0.5

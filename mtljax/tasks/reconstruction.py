@@ -87,7 +87,7 @@ class Reconstruction(PixelTask):
         checks.require(self.name, valid, labels, f"must be in 0..{self.peak:g}")
 
     def constant_output(self, labels: np.ndarray, size: Pixels) -> Float[np.ndarray, "H W C"]:
-        """Mean colour."""
+        """Mean color."""
         mean = labels.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
         return np.broadcast_to(mean, (*size, self.channels))
 

@@ -35,11 +35,11 @@ MAX_CLASSES = 65536
 class Segmentation(SoftmaxTask, PixelTask):
     """One of `num_classes` per pixel. Output: logits [B, H, W, C]. Labels: integers [B, H, W].
 
-    Loss: cross entropy, its mean over all labelled pixels, with the options of
+    Loss: cross entropy, its mean over all labeled pixels, with the options of
     `mtljax.tasks.class_losses`. Metrics, from one confusion matrix over all pixels of the data set:
     IoU of a class = true and predicted / (true or predicted), `miou` its mean over the classes that
     are true or predicted anywhere (other classes have no IoU, NaN in `iou`), and `pixel_accuracy`,
-    the fraction of labelled pixels in the right class.
+    the fraction of labeled pixels in the right class.
     """
 
     ignore: int | None = 255
@@ -55,7 +55,7 @@ class Segmentation(SoftmaxTask, PixelTask):
     dice: float = 0.0
     """Weight of the Dice loss, such as 1, which is added to the cross entropy: the mean over images
     and their classes of 1 - 2 sum p t / (sum p^2 + sum t^2). Images count in proportion to their
-    labelled pixels (with `class_weights`, to their sum of weights)."""
+    labeled pixels (with `class_weights`, to their sum of weights)."""
 
     fewest_classes = 2
     one_file_type = False

@@ -186,7 +186,7 @@ def require_unseen_fold(experiment: Experiment) -> None:
 
 
 def _statistics(experiment: Experiment, source: Source) -> tuple[Any, Any]:
-    """Returns mean and standard deviation for normalisation.
+    """Returns mean and standard deviation for normalization.
 
     They have one value per channel where initial weights may replace them.
     """

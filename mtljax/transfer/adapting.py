@@ -31,7 +31,7 @@ def fit_channels(kernel: np.ndarray, std: np.ndarray, channels: int) -> np.ndarr
 
     The kernel of a channel that replaces several is their sum; that of a channel replaced by
     several is divided among them; both are corrected for the change of the standard deviation. A
-    grey image then gives the same result as when it was repeated in every channel. This is exact if
+    gray image then gives the same result as when it was repeated in every channel. This is exact if
     all channels had the same mean; otherwise (those of ImageNet differ by 0.08 of the range from
     black to white) the image is slightly tinted.
 

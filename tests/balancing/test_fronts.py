@@ -110,7 +110,7 @@ def test_weightings_lie_inside_the_simplex_and_differ(tasks):
     assert (weights > 0).all()
     np.testing.assert_allclose(weights.mean(1), 1, rtol=1e-12)
     assert len(np.unique(weights.round(6), axis=0)) == 8
-    # Spread evenly: no task is favoured on the whole; Halton's points are even to some 1 / N.
+    # Spread evenly: no task is favored on the whole; Halton's points are even to some 1 / N.
     np.testing.assert_allclose(rays(tasks, 200).mean(0), 1, atol=0.05)
 
 

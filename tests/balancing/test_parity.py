@@ -30,7 +30,7 @@ PAIRS = [
     ("pcd", {"tau": 0.5}, "PCD", {"tau": 0.5}, SAME),
 ]
 
-# MGDA's Frank-Wolfe and UPGrad's regularised quadratic program stop at these distances from the
+# MGDA's Frank-Wolfe and UPGrad's regularized quadratic program stop at these distances from the
 # exact solutions that ours are tested against elsewhere.
 TOLERANCE = {"mgda": 1e-2, "upgrad": 1e-2, "dualproj": 1e-2, "cagrad": 1e-2, "fairgrad": 1e-3}
 

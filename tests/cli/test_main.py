@@ -226,7 +226,7 @@ def test_a_run_without_a_checkpoint(refused, trained_run, tmp_path):
     assert "has no checkpoint yet" in refused("evaluate", "--run", run)
 
 
-def labelled(digit=0, value=0.0, size=32):
+def labeled(digit=0, value=0.0, size=32):
     """A source whose labels may be wrong in the training part."""
 
     def split(digit, value):
@@ -263,7 +263,7 @@ def test_labels_that_cannot_be_learned(source, reason, refused, monkeypatch):
         empty = Arrays(np.zeros((0, 8, 8, 1), np.float32), {}, {})
         made = Source(train=empty, validation=empty, test=empty, mean=0, std=1, low=0, high=1)
     else:
-        made = labelled(**source)
+        made = labeled(**source)
     monkeypatch.setitem(SOURCES, "digits", lambda: made)
     line = refused(*QUICK, "--workdir", "run")
     assert reason in line
@@ -536,9 +536,9 @@ def test_predict_reads_all_kinds_of_images(capsys, trained_run, tmp_path):
 def test_transparent_images_lie_on_white_and_shrink_by_means(trained_run, tmp_path):
     trained = load_run(trained_run)
     read = lambda name: read_image(tmp_path / name, trained)[..., 0]
-    grey, alpha = np.full((8, 8), 51, np.uint8), np.zeros((8, 8), np.uint8)
+    gray, alpha = np.full((8, 8), 51, np.uint8), np.zeros((8, 8), np.uint8)
     alpha[:, :4] = 255
-    Image.merge("LA", [Image.fromarray(x) for x in (grey, alpha)]).save(tmp_path / "half.png")
+    Image.merge("LA", [Image.fromarray(x) for x in (gray, alpha)]).save(tmp_path / "half.png")
     palette = Image.fromarray(alpha).convert("P")
     palette.save(tmp_path / "palette.png", transparency=palette.getpixel((7, 0)))
     np.testing.assert_allclose(read("half.png"), np.where(alpha, 16 * 51 / 255, 16), rtol=1e-6)

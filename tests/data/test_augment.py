@@ -59,7 +59,7 @@ def test_an_example_depends_on_its_key_and_nothing_else(text):
     whole = augment(KEYS, batch())["image"]
     np.testing.assert_array_equal(whole, augment(KEYS, batch())["image"])
     backwards = augment(KEYS[::-1], batch(IMAGES[::-1]))["image"]
-    # Another order of the batch vectorises differently: the same to rounding.
+    # Another order of the batch vectorizes differently: the same to rounding.
     np.testing.assert_allclose(backwards[::-1], whole, atol=1e-5)
     other = augment(jax.random.split(jax.random.key(1), B), batch())["image"]
     assert np.abs(other - whole).max() > 0.1

@@ -206,7 +206,7 @@ def labels_of(tmp_path, task, content):
         ([{"keypoints": [1, 2, 2]}, {"keypoints": [5, 6, 2]}], "several objects"),
         ([{"keypoints": [1, 2, 2]}, {"bbox": [1, 2, 3, 4]}], "several objects"),
         ([{"keypoints": [1, 2, 2], "iscrowd": 1}], "several objects"),
-        ([{"keypoints": [0, 0, 0]}], "objects without a labelled point"),
+        ([{"keypoints": [0, 0, 0]}], "objects without a labeled point"),
         ([{"bbox": [1, 2, 3, 4]}], "no object"),
         ([], "no object"),
     ],

@@ -294,7 +294,7 @@ MISTAKES = {
         picture("mask/005.png", wrong_mask(9)),
         ROW5 + "task 'mask': the values 9 are not classes; must be 0",
     ),
-    "coloured mask": (
+    "colored mask": (
         picture("mask/005.png", np.eye(3, dtype=np.uint8)[wrong_mask(1)]),
         ROW5 + "task 'mask': a picture with colors",
     ),

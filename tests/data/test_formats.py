@@ -77,8 +77,8 @@ def check(source, names, *, size=None, has_splits=True, has_missing=True):
                     assert jax.tree.all(
                         jax.tree.map(same_type, example["labels"][name], expected)
                     ), place
-    labelled = [c["name"] for c in CONTENTS if c["objects"]]
-    assert sorted(seen) == sorted(labelled if names == ("kind",) else (c["name"] for c in CONTENTS))
+    labeled = [c["name"] for c in CONTENTS if c["objects"]]
+    assert sorted(seen) == sorted(labeled if names == ("kind",) else (c["name"] for c in CONTENTS))
 
 
 @pytest.mark.parametrize("make", FORMATS)

@@ -35,8 +35,8 @@ def write_png(path, values):
 def test_transparent_images_lie_on_white(mode, channels, tmp_path):
     alpha = np.zeros((6, 8), np.uint8)
     alpha[:, :4] = 255
-    grey = Image.fromarray(np.full((6, 8), 51, np.uint8))
-    image = Image.merge("LA", [grey, Image.fromarray(alpha)])
+    gray = Image.fromarray(np.full((6, 8), 51, np.uint8))
+    image = Image.merge("LA", [gray, Image.fromarray(alpha)])
     if mode == "P":
         image = Image.fromarray(np.where(alpha, 51, 0).astype(np.uint8)).convert("P")
         image.info["transparency"] = image.getpixel((7, 0))

@@ -221,7 +221,7 @@ def test_labels_have_the_pixels_of_the_file_even_if_it_is_decoded_smaller(ending
 
 
 def test_masks_that_store_objects_as_the_ignored_value_are_counted(tmp_path):
-    """Among masks of 0 and 1, one of 0 and 255 has no labelled object."""
+    """Among masks of 0 and 1, one of 0 and 255 has no labeled object."""
     for stored, count in (((1, 255, 1), 1), ((255, 1, 255), 2), ((1, 1, 1), 0)):
         mask = np.zeros((12, 4, 4), np.uint8)
         mask[:, :2] = np.resize(stored, 12)[:, None, None]

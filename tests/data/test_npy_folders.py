@@ -48,7 +48,7 @@ def test_files_are_read_as_they_are(benchmark, root):
 
 
 def segmentation_reference(logits, label, classes):
-    """MTAN's cross entropy over labelled pixels, mean IoU and pixel accuracy."""
+    """MTAN's cross entropy over labeled pixels, mean IoU and pixel accuracy."""
     logits = logits.astype(np.float64)
     log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     known = label >= 0

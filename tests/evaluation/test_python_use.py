@@ -54,9 +54,9 @@ def test_predictions_of_arrays_have_the_form_of_labels(trained, trained_run, ima
 def test_predictions_of_files_are_those_of_their_pixels(trained, images, tmp_path):
     np.save(tmp_path / "a.npy", images[0])
     span = trained.high - trained.low
-    grey = np.round((images[1, ..., 0] - trained.low) / span * 255).astype(np.uint8)
-    Image.fromarray(grey).save(tmp_path / "b.png")
-    pixels = np.stack([images[0], trained.low + grey[..., None] / 255 * span])
+    gray = np.round((images[1, ..., 0] - trained.low) / span * 255).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "b.png")
+    pixels = np.stack([images[0], trained.low + gray[..., None] / 255 * span])
     expected = mtljax.predict(trained, pixels.astype(np.float32))
     found = mtljax.predict(trained, [tmp_path / "a.npy", str(tmp_path / "b.png")])
     for task, values in found.items():

@@ -1,4 +1,4 @@
-"""What is frozen by which name, and batch normalisation by its running statistics."""
+"""What is frozen by which name, and batch normalization by its running statistics."""
 
 import flax.linen as nn
 import jax
@@ -77,7 +77,7 @@ def test_names_of_nothing_and_of_everything_are_refused(names, message):
     assert "\n" not in str(error.value)
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """One layer is told its mode when it is made, one when it is called."""
 
     @nn.compact
@@ -87,7 +87,7 @@ class Normalised(nn.Module):
 
 
 def test_frozen_statistics_are_used_as_in_evaluation_and_stay_while_dropout_goes_on():
-    model, x = Normalised(), jnp.arange(12.0).reshape(4, 3)
+    model, x = Normalized(), jnp.arange(12.0).reshape(4, 3)
     variables = model.init(jax.random.key(0), x, train=False)
     variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.5, variables["batch_stats"])
     options = {"train": True, "mutable": "batch_stats", "rngs": {"dropout": jax.random.key(1)}}

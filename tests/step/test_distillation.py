@@ -188,7 +188,7 @@ def test_parts_of_a_batch_add_up_to_the_whole_though_images_have_more_and_fewer_
     whole = run(batch)
     parts = [run(jax.tree.map(lambda x, i=i: x[i::2], batch)) for i in range(2)]
     np.testing.assert_allclose(whole[0], parts[0][0] + parts[1][0], rtol=1e-5)
-    # And it is the mean over labelled pixels of how far their image is.
+    # And it is the mean over labeled pixels of how far their image is.
     plain = losses(None, state, batch, model=model, tasks=tasks)
     ours, theirs = (
         np.asarray(see(model, v, batch["image"])[0]["mask"], np.float64)

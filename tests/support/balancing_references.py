@@ -209,12 +209,12 @@ def shortest_to(units, gaps):
     return None if rest[-1] > -1e-12 else -rest[:-1] / rest[-1]
 
 
-def worst_served_best(jacobian, centre, radius):
-    """argmax min <g_t, d> over |d - centre| <= radius, by bisection on the value."""
-    size, served = norms(jacobian), jacobian @ centre
+def worst_served_best(jacobian, center, radius):
+    """argmax min <g_t, d> over |d - center| <= radius, by bisection on the value."""
+    size, served = norms(jacobian), jacobian @ center
     units = jacobian / size[:, None]
     low, high = served.min(), served.min() + size.max() * radius
-    best = np.zeros_like(centre)
+    best = np.zeros_like(center)
     for _ in range(200):
         middle = (low + high) / 2
         lift = shortest_to(units, (middle - served) / size / radius)
@@ -224,7 +224,7 @@ def worst_served_best(jacobian, centre, radius):
             low, best = middle, lift
         if np.linalg.norm(best) > 1 - 1e-7:
             break
-    return centre + radius * best
+    return center + radius * best
 
 
 def cagrad(jacobian, losses):
@@ -314,8 +314,8 @@ def harmless(jacobian, gradient):
 def krum(jacobian, losses):
     count = len(jacobian)
     distances = ((jacobian[:, None] - jacobian[None]) ** 2).sum(-1)
-    neighbours = min(max(count - 2, 1), count - 1)
-    scores = [np.sort(np.delete(row, t))[:neighbours].sum() for t, row in enumerate(distances)]
+    neighbors = min(max(count - 2, 1), count - 1)
+    scores = [np.sort(np.delete(row, t))[:neighbors].sum() for t, row in enumerate(distances)]
     return jacobian[np.argmin(scores)]
 
 

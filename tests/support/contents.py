@@ -82,7 +82,7 @@ CONTENTS = make_contents()
 
 
 def points_of(x0, y0, x1, y1):
-    """Two points (x, y, visibility as in COCO) of an object, the second one not always labelled."""
+    """Two points (x, y, visibility as in COCO) of an object, the second one not always labeled."""
     return [x0 + 0.5, y0 + 0.25, 2, *((x1 - 0.5, y1 - 0.75, 1) if y0 < 6 else (0, 0, 0))]
 
 

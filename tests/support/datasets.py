@@ -13,7 +13,7 @@ CELLS = [(defect, kind) for kind in ("mono", "poly") for defect in (0.0, 1 / 3, 
 
 
 def make_elpv(folder):
-    """A package like elpv-dataset, of tiny images: cell i is grey i, with one white pixel."""
+    """A package like elpv-dataset, of tiny images: cell i is gray i, with one white pixel."""
     data = folder / "elpv_dataset" / "data"
     (data / "images").mkdir(parents=True)
     (data.parent / "__init__.py").touch()

@@ -8,7 +8,7 @@ from mtljax.data.scenes.solids import KINDS
 
 
 def rays(camera, size: int) -> np.ndarray:
-    """[size * size, 3] directions through the pixels' middles, one metre deep."""
+    """[size * size, 3] directions through the pixels' middles, one meter deep."""
     middle = np.arange(size) + 0.5
     y, x = np.meshgrid(1 - 2 * middle / size, 2 * middle / size - 1, indexing="ij")
     slope = float(camera.slope)

@@ -243,7 +243,7 @@ class ConvNeXt(nn.Module):
             x = part(x)
             if i % 2:
                 stages.append(x)
-        # Ours normalises each position, then averages; the paper's the other way round.
+        # Ours normalizes each position, then averages; the paper's the other way round.
         stages[-1] = self.classifier["0"](x)
         return stages, self.classifier["2"](stages[-1].mean((2, 3)))
 

@@ -125,7 +125,7 @@ def test_partly_labelled_data_costs_what_its_labelled_part_costs(kind, settings)
     outputs, labels = rows((s.outputs, s.labels), present)
     (alone, alone_count), part = losses(task)(outputs, labels, np.ones(len(outputs), bool))
     assert among_count == alone_count > 0
-    # 1e-5: sums in 32 bits, over other neighbours.
+    # 1e-5: sums in 32 bits, over other neighbors.
     np.testing.assert_allclose(among, alone, rtol=1e-5)
     np.testing.assert_allclose(full[present], part, rtol=1e-5, atol=1e-7)
     assert np.any(part)

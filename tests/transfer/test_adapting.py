@@ -31,9 +31,9 @@ def test_an_image_that_repeats_its_channels_gives_the_same(channels):
 
 def test_a_grey_network_sees_a_colour_image_as_the_mean_of_its_channels():
     kernel, image = DRAW.normal(size=(3, 3, 1, 5)), DRAW.normal(size=(3, 3, 3))
-    grey = image.mean(-1, keepdims=True)
+    gray = image.mean(-1, keepdims=True)
     found = seen(fit_channels(kernel, np.array(0.3), 3), image, 0.4, 0.3)
-    np.testing.assert_allclose(found, seen(kernel, grey, 0.4, 0.3), rtol=1e-12)
+    np.testing.assert_allclose(found, seen(kernel, gray, 0.4, 0.3), rtol=1e-12)
 
 
 def test_where_means_differ_a_grey_image_is_tinted_by_their_difference_and_no_more():

@@ -40,7 +40,7 @@ def ours(init, trunk, classes, images, high):
     return run(initial.variables, images)
 
 
-def normalised(images, mean, std):
+def normalized(images, mean, std):
     """As their weights want them, in PyTorch's order of axes."""
     given = (images.astype(np.float32) - np.float32(mean)) / np.float32(std)
     return torch.from_numpy(given).movedim(-1, 1)
@@ -54,7 +54,7 @@ def test_efficientnet_lite0_with_the_weights_of_the_package_is_that_of_the_packa
     model = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(file))
     images = photos(224)
     with torch.no_grad():
-        expected = model.eval()(normalised(images, 127.0, 128.0)).numpy()
+        expected = model.eval()(normalized(images, 127.0, 128.0)).numpy()
     assert expected.std() > 0.5
     found = ours(LITE0, "efficientnet_lite0", 1000, images, 255.0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -74,7 +74,7 @@ def test_a_file_with_their_names_gives_their_logits(trunk, mean, std, legacy, tm
     torch.manual_seed(0)
     model = MODELS[trunk](**({"image_size": 224} if trunk == "vit_s" else {}))
     images = photos(224)
-    given = normalised(images, np.multiply(mean, 255), np.multiply(std, 255))
+    given = normalized(images, np.multiply(mean, 255), np.multiply(std, 255))
     state = scrambled(model, given).state_dict()
     torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     with torch.no_grad():

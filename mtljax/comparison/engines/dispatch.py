@@ -17,7 +17,7 @@ from mtljax.utils.text import count
 INTERVAL = 0.5
 """Seconds between two looks at the signals."""
 GRACE = 60.0
-"""Seconds for cancelled tasks to save."""
+"""Seconds for canceled tasks to save."""
 VISIBLE_SECONDS = 60.0
 """Seconds after which a result that a worker has written must be visible here."""
 
@@ -61,7 +61,7 @@ def dispatch(cluster: Cluster, work: Work) -> list[Failure]:
 
     Raises:
       ValueError: The cluster refuses the first task.
-      Stopped: SIGTERM was received; the jobs were cancelled, which saves their states.
+      Stopped: SIGTERM was received; the jobs were canceled, which saves their states.
       KeyboardInterrupt: Likewise after Ctrl-C.
     """
     (work.workdir / FOLDER).mkdir(parents=True, exist_ok=True)  # marks a comparison folder

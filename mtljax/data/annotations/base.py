@@ -51,7 +51,7 @@ class AnnotationSet:
 
     @property
     def has_objects(self) -> bool:
-        """True if an image has annotations; else its images are not labelled."""
+        """True if an image has annotations; else its images are not labeled."""
         return any(image.annotations for image in self.images.values())
 
 

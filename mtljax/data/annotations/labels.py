@@ -236,10 +236,10 @@ class _Reader:
             points = np.asarray(finite(values)).reshape(-1, 3)
         except ValueError as error:
             raise ValueError(f"{self._which(annotation)}: keypoints {error}") from None
-        # 0 is not labelled; 1, labelled but occluded, and 2, visible, are both labelled.
+        # 0 is not labeled; 1, labeled but occluded, and 2, visible, are both labeled.
         points[:, 2] = points[:, 2] > 0
         if not points[:, 2].any():
-            self.notes.add("missing", "labels: objects without a labelled point", image.place)
+            self.notes.add("missing", "labels: objects without a labeled point", image.place)
             return None
         order = [0, 1, 2] if getattr(self.task, "order", "yx") == "xy" else [1, 0, 2]
         return points[:, order].ravel().tolist()

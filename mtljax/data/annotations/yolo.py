@@ -185,7 +185,7 @@ def _require_fractions(values: Sequence[float]) -> None:
 
 
 def _keypoints(points: np.ndarray, scale: np.ndarray) -> list[float]:
-    """Returns x, y, v of each point; a point without v is labelled unless it is 0 or negative."""
+    """Returns x, y, v of each point; a point without v is labeled unless it is 0 or negative."""
     if points.shape[1] == 2:
         known = np.logical_and(points.min(1) >= 0, points.max(1) > 0)
         points = np.column_stack([points, known])

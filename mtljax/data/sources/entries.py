@@ -246,14 +246,14 @@ def annotated_entries(
 def without_labels(
     root: Path,
     splits: Mapping[Path, str | None],
-    labelled: Collection[Path],
+    labeled: Collection[Path],
     expected: str,
     notes: NoteCounter,
 ) -> tuple[dict[Path, str | None], dict[str, str]]:
     """Returns the images, without splits in which no image has a file with its labels.
 
     Args:
-      labelled: Images with such a file.
+      labeled: Images with such a file.
       expected: Description of these files, for messages.
 
     Returns:
@@ -263,7 +263,7 @@ def without_labels(
       ValueError: No image has such a file.
     """
     sizes = collections.Counter(splits.values())
-    known = {split for image, split in splits.items() if image in labelled}
+    known = {split for image, split in splits.items() if image in labeled}
     fault = f"{root}: no training image has a file with its labels: {expected}"
     if not known - {None} and (any(sizes) or not known):
         raise ValueError(fault)

@@ -104,10 +104,8 @@ def voc(
         "a mask": pair(root, present, masks if any(are_masks) else [], FOLDERS, notes),
         "an XML file": pair(root, present, [] if all(are_masks) else _xml(files), FOLDERS, notes),
     }
-    labelled = {
-        image for found in pairs.values() for image, inside in found.files.items() if inside
-    }
-    splits, unusable = without_labels(root, splits, labelled, f"expected {EXPECTED}", notes)
+    labeled = {image for found in pairs.values() for image, inside in found.files.items() if inside}
+    splits, unusable = without_labels(root, splits, labeled, f"expected {EXPECTED}", notes)
     for what, is_read in (("a mask", any(are_masks)), ("an XML file", not all(are_masks))):
         _note_unpaired(pairs[what], splits, what if is_read else "", notes)
     objects = _read(root, pairs["an XML file"], list(splits), (first, difficult), notes)

@@ -78,11 +78,11 @@ def yolo(
     splits = find_splits(root, images, config, notes)
     if not splits:
         splits = {image: folder_split(root, image) for image in images}
-    annotations, labelled = _read(root, files, list(splits), config, notes)
+    annotations, labeled = _read(root, files, list(splits), config, notes)
     expected = f"expected {EXPECTED} beside 1.jpg"
-    splits, unusable = without_labels(root, splits, labelled, expected, notes)
+    splits, unusable = without_labels(root, splits, labeled, expected, notes)
     for image in splits:
-        if image not in labelled:
+        if image not in labeled:
             what = "images without a label file to images without objects"
             notes.add("converted", what, str(image))
     tasks = [request.task for request in requests]
@@ -164,8 +164,8 @@ def _read(
         return read_label_file(labels[0], size, config.points, notes)
 
     annotated, faults = annotated_images(root, images, pairs, read)
-    labelled = {image for image, labels in pairs.files.items() if labels}
-    return AnnotationSet(root, annotated, {}, faults=faults, noun="line"), labelled
+    labeled = {image for image, labels in pairs.files.items() if labels}
+    return AnnotationSet(root, annotated, {}, faults=faults, noun="line"), labeled
 
 
 def _may_be_labels(file: Path) -> bool:

@@ -44,7 +44,7 @@ class FakeCluster:
     def __init__(self, events=None, slots=None, retries=3):
         self.slots, self.retries = slots, retries
         self.events = {folder: list(given) for folder, given in (events or {}).items()}
-        self.started, self.cancelled, self.most = [], [], 0
+        self.started, self.canceled, self.most = [], [], 0
         self.running = {}
 
     def submit(self, message):
@@ -80,7 +80,7 @@ class FakeCluster:
         return Report("host", tuple(reasons), stopped=False)
 
     def cancel(self, job):
-        self.cancelled.append(job)
+        self.canceled.append(job)
         self.running.pop(job)
 
 
@@ -163,7 +163,7 @@ def test_sigterm_cancels_all_jobs(tmp_path):
     with pytest.raises(Stopped) as stopped:
         dispatch(cluster, work)
     assert stopped.value.status == 128 + signal.SIGTERM
-    assert len(cluster.cancelled) == 2
+    assert len(cluster.canceled) == 2
     assert signal.getsignal(signal.SIGTERM) == before
 
 
