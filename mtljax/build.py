@@ -134,7 +134,7 @@ def open_source(
     if source is None:
         parts = SPLITS if data.fold is not None else needed
         source = make_source(data.source, requests, parts, data.decoder)
-        if isinstance(source.train, Arrays):  # others have one image, which may be unreadable
+        if isinstance(source.train, Arrays):  # other sources have one, maybe unreadable
             require_one_image(source)
         if data.cache is not None:
             if caches and data.on_error == "fail" and data.drop is None:
@@ -186,7 +186,7 @@ def require_learnable(tasks: Sequence[Task], split: Split) -> None:
 
 
 def keeps_on_device(experiment: Experiment, split: Split) -> bool:
-    """Returns True if a split stays in device memory."""
+    """Returns True if a split is retained in device memory."""
     if experiment.data.keep_on_device == "auto":
         return pipeline.size_in_bytes(split) <= RESIDENT_LIMIT
     return experiment.data.keep_on_device == "yes"
@@ -259,7 +259,7 @@ def train_step(
     distill: Distillation | None = None,
     constraints: Constraints = Constraints(),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepLogs]]:
-    """Makes the experiment's train step; see `make_train_step`."""
+    """Creates the experiment's train step; see `make_train_step`."""
     return make_train_step(
         parts.model,
         experiment.tasks,

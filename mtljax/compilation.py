@@ -55,7 +55,7 @@ def compiler_options(backend: str | None = None, *, use: Use = "train") -> dict[
     Args:
       backend: Platform the program is compiled for (`cpu`, `gpu`, `tpu`); None: the default one.
       use: `train` for programs that run many times, `convolution` for those among them whose time
-        goes to convolutions; `once` for programs that run a few times, which are compiled sooner
+        applies to convolutions; `once` for programs that run a few times, which are compiled sooner
         and run slower.
 
     Example:

@@ -77,7 +77,7 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
 COMBINATORS: dict[str, Callable[..., Balancer]] = {
     make.__name__: make for make in (chain, preferred, normalized, every, grouped, samo, cr_mogm)
 }
-"""Name -> function of balancers, `chain`, or of one balancer and arguments, all others."""
+"""Name -> function of balancers, `chain`, or of one balancer and arguments."""
 
 
 def from_spec(spec: BalancerSpec) -> Balancer:
@@ -131,7 +131,7 @@ class Description(NamedTuple):
 
 
 def describe(name: str) -> Description:
-    """Returns what `list balancers` and the README say about the balancer `name`.
+    """Returns the description of balancer `name` in `list balancers` and the README.
 
     Example:
       >>> describe("pcgrad").papers

@@ -133,7 +133,7 @@ def follow(
         event = jnp.where(slope < 0, jnp.maximum(fixed / -slope, m), jnp.inf)
         k = jnp.argmin(event)
         stop = ceiling(jnp.where(active, fixed, 0.0), jnp.where(active, slope, 0.0), m)
-        # The ridge bounds pivots from below, unless rounding makes A indefinite.
+        # The ridge bounds pivots from below, unless A is indefinite by rounding.
         done = (stop <= event[k]) | (tableau[k, k] < RIDGE / 10)
         unless_done = lambda old, new: jnp.where(done, old, new)
         return (

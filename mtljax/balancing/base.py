@@ -110,7 +110,7 @@ class Perturbation(NamedTuple):
     rho: float
     """Distance of the point."""
     beta: float
-    """Weight of the task's own direction, from 0 to 1."""
+    """Weight of the direction of the task itself, from 0 to 1."""
     epsilon: float
     """Step of the finite differences, along standard normal numbers."""
 
@@ -138,7 +138,7 @@ class Balancer:
         batch belongs to sample i mod `samples`.
       lookahead: True if `combine` calls `signals.lookahead`.
       parameters_only: True if the gradients must be those of parameters, because the state contains
-        some, or layers are told apart: gradients of the representation belong to the examples of
+        some, or layers are distinguished: gradients of the representation belong to the examples of
         one batch.
       prefers: True if `combine` reads the preference.
       couples: True if `combine` reads the losses of all networks of a front, which train side by

@@ -1,4 +1,4 @@
-"""Methods for a Pareto front in which each network takes account of the others."""
+"""Methods for a Pareto front in which each network depends on all networks."""
 
 from collections.abc import Sequence
 
@@ -73,7 +73,7 @@ def hypervolume(
 
     The losses of all networks are sorted into fronts of mutually nondominated points. The weights
     are the derivatives of the volume of the network's front by its losses, negated and scaled to
-    norm 1. All rays train side by side; a network that trains alone is a front of one, with weights
+    norm 1. All rays train side by side; a separate network is a front of one, with weights
     proportional to the product of the other tasks' gains.
 
     Convention: sorting and scaling as in the paper (HIGA-MO). The reference point is at least 1.1
@@ -104,7 +104,7 @@ def hypervolume(
     def combine(signals: base.Signals, state: base.State, key: Array) -> base.Combined:
         present, preference = signals.present, base.preference(signals)
         points, index = front.of_all_rays(jnp.where(present, signals.losses, 0.0))
-        if rays not in (None, len(points)) and len(points) > 1:  # one is traced alone for its cost
+        if rays not in (None, len(points)) and len(points) > 1:  # one: traced for its cost
             raise ValueError(
                 f"hypervolume:rays={rays} trains {rays} networks side by side, not {len(points)}; "
                 "train the front anew in another --workdir"
@@ -114,7 +114,7 @@ def hypervolume(
         known = state["reference"]
         known = jnp.where(present & (known == 0) & (point is None), now, known)
         limit = jnp.where(present, jnp.maximum(jnp.maximum(known, now), base.LEAST_LOSS), 1.0)
-        # A network whose losses are not finite dominates nothing, and does not harm the others.
+        # A network whose losses are not finite dominates no volume, and does not affect the rest.
         slopes = _volume_slopes(jnp.where(is_finite, points, limit), index, limit)
         weights = jnp.where(signals.step < warmup, preference, -slopes)
         weights = jnp.where(present, weights, 0.0)

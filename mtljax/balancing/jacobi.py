@@ -2,7 +2,7 @@
 
 The Gramian of gradients with norms from 1e-2 to 1e2 has eigenvalues that differ by 1e8, of which
 `eigh` in float32 loses the smaller half. One-sided Jacobi rotations find each singular value to the
-precision of float32 if the cosines of the gradients are well conditioned, whatever the norms are
+precision of float32 if the cosines of the gradients are well conditioned, for any norms
 (Demmel and Veselic, 1992, doi:10.1137/0613074).
 """
 

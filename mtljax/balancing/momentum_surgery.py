@@ -86,7 +86,7 @@ def mocograd(calibration: float = 0.1, momentum: float = 0.9) -> base.Balancer:
     The update is the sum of the calibrated gradients. The first update is the plain sum.
 
     Convention: as in the authors' code, where M is the first moment of the optimizer, Adam. Here it
-    is kept by the balancer, so that any optimizer can follow. The paper's text was not available.
+    is stored by the balancer, so that any optimizer can follow. The paper's text was not available.
 
     Args:
       calibration: The code's lambda. The code has no default; 0.1 is not the authors' choice.

@@ -1,4 +1,4 @@
-"""Methods with one primary task that the others constrain."""
+"""Methods with one primary task that the remaining tasks constrain."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ PRECISION = 10 * float(jnp.finfo(jnp.float32).eps)
 def pcd(
     tau: float = 0.02, beta: float = 0.999, epsilon: float = 1e-8, primary: int = 0
 ) -> base.Balancer:
-    """PCD: direction nearest to the primary gradient that makes progress on every other task.
+    """PCD: direction nearest to the primary gradient with progress on every other task.
 
     Gradients are scaled by 1 / sqrt(v_t + epsilon), v_t the bias-corrected running mean of |g_t|^2.
     For the scaled gradients f, d is the nearest point to f_primary with <f_t, d> >= tau |f_t|^2
@@ -27,7 +27,7 @@ def pcd(
     does not separate the two. It has no preference over tasks other than `primary`.
 
     Args:
-      tau: Part of the progress along its own gradient that each other task gets, in [0, 1].
+      tau: Part of the progress along its gradient that each other task gets, in [0, 1].
       beta: Decay of the running means, in [0, 1).
       epsilon: Added to the running means.
       primary: Index of the primary task.

@@ -35,7 +35,7 @@ def hypervolume(points: Any, reference: Any, xp: Any = np) -> Any:
     is the region of the points below it, in one dimension less. Exact, with K^T operations.
 
     Args:
-      points: [..., K, T]; coordinates beyond the reference contribute no volume.
+      points: [..., K, T]; coordinates above the reference contribute no volume.
       reference: [T].
       xp: `numpy`, or `jax.numpy`, whose result is differentiable.
 
@@ -67,7 +67,7 @@ def hypervolume(points: Any, reference: Any, xp: Any = np) -> Any:
 def of_all_rays(value: Array) -> tuple[Array, Int[Array, ""] | int]:
     """Values of all networks of the front, [K, ...], and the index of this one.
 
-    A network that trains alone is a front of one.
+    A network that trains separately is a front of one.
     """
     try:
         return jax.lax.all_gather(value, AXIS), jax.lax.axis_index(AXIS)

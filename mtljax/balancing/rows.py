@@ -1,4 +1,4 @@
-"""Operations on task gradients that are kept as a pytree with leaves [T, ...]."""
+"""Operations on task gradients that are stored as a pytree with leaves [T, ...]."""
 
 from typing import TypeAlias
 

@@ -14,7 +14,7 @@ COMMUNICATION = re.compile(
 )
 """Word in an error of JAX that another process may have caused; their types differ."""
 DAY = 24 * 3600 * 1000
-"""Milliseconds; whoever waits longer than `--timeout-minutes` is ended by the watch."""
+"""Milliseconds; a process that waits longer than `--timeout-minutes` is ended by the watch."""
 
 
 def run_joined(
@@ -28,7 +28,7 @@ def run_joined(
     """Calls `run` as one process of a distributed run, if any, and returns its exit status.
 
     If another process is lost, this one ends with status `peers.LOST`. If this one fails, it ends
-    at once, without waiting for the others as JAX would, and the others end with its status.
+    at once, without waiting for them as JAX would, and all end with its status.
     SIGTERM is recorded from the beginning, so that all processes stop at the same step.
 
     Raises:
@@ -68,7 +68,7 @@ def run_joined(
 
 
 def _end(watch: peers.Watch, error: Exception) -> NoReturn:
-    """Ends this process because of an error, and the others with the same status."""
+    """Ends all processes with the same status because of an error in this one."""
     if COMMUNICATION.search(str(error)):
         watch.expect_loss()  # ends the process if another one is lost
     explained = explain(error)

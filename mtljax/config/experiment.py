@@ -67,7 +67,7 @@ class Data:
     workers: int = 0
     """Processes that read data outside device memory. 0: threads of the main process."""
     former: ClassVar[Mapping[str, str]] = {"decoder": "pillow"}
-    """Values of fields that a configuration written before they existed stands for."""
+    """Values of fields for a configuration that was written before they existed."""
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, str):  # a single one, given without a comma

@@ -86,7 +86,7 @@ def require_not_executing() -> None:
 
 @contextlib.contextmanager
 def _importable(*modules: types.ModuleType) -> Iterator[None]:
-    """Context in which modules are in `sys.modules`, where dataclasses look annotations up."""
+    """Context in which modules are in `sys.modules`, where dataclasses resolve annotations."""
     names = {module.__name__: module for module in modules}
     sys.modules.update(names)
     try:
@@ -111,7 +111,7 @@ def class_of(cls: type[Task]) -> UserClass:
     """Returns the name of a task class that is not in `TASKS`.
 
     Raises:
-      ValueError: The class is not at the top level of a module, so it cannot be found by name.
+      ValueError: The class is not at the top level of a module, so it cannot be imported by name.
     """
     name, qualname = cls.__module__, cls.__qualname__
     module = _executed.get(name) or sys.modules.get(name)
@@ -218,7 +218,7 @@ def _trusted(path: Path, sha256: str | None, qualname: str) -> Path:
 def _import(name: str, sha256: str | None, qualname: str, exact: bool) -> types.ModuleType:
     """Imports a module of an installed package, or of trusted files."""
     package, *rest = name.split(".")
-    spec = importlib.util.find_spec(package)  # executes nothing
+    spec = importlib.util.find_spec(package)  # executes no code
     folders = [] if spec is None else spec.submodule_search_locations or []
     stems = [Path(folder).resolve().joinpath(*rest) for folder in folders]
     files = [file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py")]

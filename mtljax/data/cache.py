@@ -1,7 +1,7 @@
 """Cache of decoded, resized examples in packs, shared by all runs of a user.
 
 A pack is named by the hash of all that its content depends on, so that a changed file or setting
-has another pack. It is written to a folder of its own, which is then renamed: readers see complete
+has another pack. It is written to a separate folder, which is then renamed: readers see complete
 packs only. Of two runs that need the same pack, one waits for the other.
 """
 

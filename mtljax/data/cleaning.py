@@ -42,7 +42,7 @@ def _clean(
     size, is_copy = split.image.shape[1:3], False
     example = jax.tree.map(lambda x: x[0], labels)
     if not _is_alike(example, task.placeholder(size)):
-        return labels, present  # `Task.check` says what is wrong
+        return labels, present  # `Task.check` describes the problem
     for row in np.flatnonzero(present):
         try:
             label, changed = task.clean(jax.tree.map(lambda x, row=row: x[row], labels), size)

@@ -206,7 +206,7 @@ def _read_value(task: Task, value: Any, size: Pixels) -> Any:
 
 
 def _require_size(value: Any, size: Pixels) -> None:
-    """Raises ValueError if a label was made for an image of another size."""
+    """Raises ValueError if a label belongs to an image of another size."""
     stated = value.get("size") if isinstance(value, Mapping) else getattr(value, "size", None)
     if isinstance(stated, tuple) and stated != size:
         expected, actual = (" x ".join(map(str, pair)) for pair in (stated, size))

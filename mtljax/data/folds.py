@@ -66,7 +66,7 @@ class PoolBatches(Pool):
 
 
 def fold_rows(pool: Pool, count: int) -> list[Int[np.ndarray, " n"]]:
-    """Returns the rows of each fold of a pool, with whole groups and with strata in proportion.
+    """Returns the rows of each fold of a pool, with undivided groups and with strata in proportion.
 
     Raises:
       ValueError: The pool has fewer groups, or rows, than needed.
@@ -120,7 +120,7 @@ def require_same_folds(place: str, stored: str, current: str) -> None:
 
 
 def fold_source(source: Source, fold: Fold) -> Source:
-    """Returns the source with new splits: test is one fold, the others are training and validation.
+    """Returns the source with new splits: test is one fold, the rest are training and validation.
 
     The examples of all splits take part. The share of validation is that of the source without its
     test split, and the statistics are those of the new training split.

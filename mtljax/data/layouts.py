@@ -25,7 +25,7 @@ SPLITS = {
 }
 """Split of each name that tables, folders and files have for it, in lower case."""
 FILLERS = {"set", "split", "data", "images", "image", "imgs", "img", "labels"}
-"""Words that may stand beside the name of a split in the name of a folder: `training_set`."""
+"""Words that may be next to the name of a split in the name of a folder: `training_set`."""
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 """Names, in lower case, of files and folders that operating systems add."""
 
@@ -182,7 +182,7 @@ def pair(
 ) -> Pairs:
     """Matches files with images by their paths in `root`, without extension.
 
-    Files whose paths match no image are matched by their names alone if these are unique, also
+    Files whose paths match no image are matched by their names if these are unique, also
     among images, and noted.
 
     Args:

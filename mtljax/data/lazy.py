@@ -28,7 +28,7 @@ from mtljax.tasks.warps import Pixels, Resize, resize_image
 from mtljax.utils.text import error_prefix
 
 MAX_CELLS = 10_000
-"""Maximum number of different table cells of a split whose labels are kept."""
+"""Maximum number of different table cells of a split whose labels are retained."""
 MAX_MOMENT_IMAGES = 1000
 """Maximum number of images over which mean and standard deviation are estimated."""
 

@@ -19,7 +19,7 @@ class Membership(NamedTuple):
     """Group and stratum of a row, for splits."""
 
     group: str = ""
-    """Rows of one group are in one split: a patient, a video; "": the row alone."""
+    """Rows of one group are in one split: a patient, a video; "": the row only."""
     stratum: str = ""
     """Rows of one stratum are in all splits in proportion: a class."""
 
@@ -29,7 +29,7 @@ def members_of_table(
 ) -> list[Membership]:
     """Returns the group and the stratum of each row from columns of its table.
 
-    An empty cell of the column `stratify` is a stratum of its own: the rows without a label.
+    An empty cell of the column `stratify` is a separate stratum: the rows without a label.
 
     Args:
       place: Table, for error messages.

@@ -1,7 +1,7 @@
 """Packs: decoded, resized images, or the labels of a task, in memory-mapped files.
 
 A pack is a folder with one `.npy` file per array, whose row i belongs to row i of a split, and a
-file that says which rows are in none: those that cannot be read, and those of another shape.
+file that lists the rows that are in none: those that cannot be read, and those of another shape.
 """
 
 import dataclasses

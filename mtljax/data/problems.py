@@ -1,4 +1,4 @@
-"""Examples that cannot be used: found, reported, and left out."""
+"""Examples that cannot be used: detected, reported, and left out."""
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
     @property
     def message(self) -> str:
-        """One line that says all."""
+        """All of it in one line."""
         return f"{self.where}: {self.cause}" if self.where else self.cause
 
 

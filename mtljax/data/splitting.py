@@ -1,4 +1,4 @@
-"""Division of rows into splits or folds: whole groups, strata in proportion, by hashes of names.
+"""Division of rows into splits or folds, by hashes of names; groups are not divided.
 
 scikit-learn's splitters divide into equal folds, or reject classes with one row; splits need
 unequal shares, and rare classes are ordinary. Rows are ordered by hashes, so that additional rows
@@ -30,9 +30,9 @@ def split_rows(
 ) -> dict[str, list[int]]:
     """Returns the rows of each split.
 
-    Without strata, each group, or each row that has none, is assigned by a hash of its name alone:
-    it stays in its split when others are added. With strata, rows are counted off in proportion,
-    so that additional rows may move others.
+    Without strata, each group, or each row that has none, is assigned by a hash of its name only:
+    it remains in its split when rows are added. With strata, rows are counted off in proportion,
+    so that additional rows may move existing ones.
 
     Args:
       names: Name of each row.
@@ -58,7 +58,7 @@ def split_by_hash(
     seed: int,
     notes: NoteCounter | None = None,
 ) -> dict[str, list[int]]:
-    """Returns the rows of each split, by a hash of each row's name alone; equal names together.
+    """Returns the rows of each split, by a hash of each row's name; equal names together.
 
     Among few names, the hashes may leave a split empty: it then receives the next name.
     """
@@ -131,7 +131,7 @@ def _counts(
 ) -> Int[np.ndarray, "S P"]:
     """Returns the number of rows of each stratum in each part: the exact share, rounded.
 
-    Rounding up goes to the parts that have received least so far, so that the parts have their
+    The parts that have received least so far are rounded up, so that the parts have their
     shares also of many small strata.
     """
     exact = np.outer(sizes, shares)

@@ -121,7 +121,7 @@ def quality(logits: Logits, temperature: float) -> Quality:
         log = scipy.special.log_softmax(output, -1)
         likelihood = np.take_along_axis(log, label[:, None], -1)[:, 0]
         confidence, correct = np.exp(log.max(-1)), log.argmax(-1) == label
-    else:  # each class is a decision of its own
+    else:  # each class is a separate decision
         known = (label == 0) | (label == 1)
         sign = np.where(label == 1, output, -output)[known]
         likelihood = -np.logaddexp(0, -sign)

@@ -1,4 +1,4 @@
-"""Predictions for image files, in the files' own pixels, written as JSON, arrays and pictures."""
+"""Predictions for image files, in the pixels of the files, written as JSON, arrays and pictures."""
 
 import contextlib
 import dataclasses
@@ -76,7 +76,7 @@ def find_images(names: Sequence[Path]) -> list[Path]:
     Hidden files in folders, such as `._1.jpg`, are left out, as in training.
 
     Raises:
-      ValueError: A folder has no image, or nothing matches a pattern.
+      ValueError: A folder has no image, or no file matches a pattern.
     """
     images: list[Path] = []
     for name in names:
@@ -103,7 +103,7 @@ def predict_each(
     """Iterates over the predictions for image files, in batches of bounded size."""
     predictor = Predictor(trained)
     for start in range(0, len(paths), predictor.batch_size):
-        # In a function of its own, so that no arrays are left when the next batch is read.
+        # In a separate function, so that no arrays are left when the next batch is read.
         yield from _predict_batch(
             predictor, paths[start : start + predictor.batch_size], temperatures or {}
         )
@@ -138,7 +138,7 @@ def _predict_batch(
 def restored(task: Task, value: PyTree, old: Pixels, size: Pixels) -> PyTree:
     """Returns a prediction in an image of another size."""
     if old != size:
-        with contextlib.suppress(ValueError):  # a task without `warp` predicts in its own pixels
+        with contextlib.suppress(ValueError):  # without `warp`, predictions are not in its pixels
             value = jax.tree.map(np.asarray, task.restore(value, Resize(old=old, size=size)))
     return value
 
@@ -167,7 +167,7 @@ def predict_files(
     unreadable file has the key `error` instead.
 
     Raises:
-      ValueError: No file can be read; then nothing is written.
+      ValueError: No file can be read; then no file is written.
     """
     options = options or Options()
     summary, printed = Summary(len(paths), [], []), time.monotonic()

@@ -36,7 +36,7 @@ def adamerging(
     of binary entropies in multi-label classification, which the paper does not have. Outputs
     without probabilities (regression, depth, normals, boxes, points) have no entropy, and the
     method refuses them; `others=imitate` uses instead the task's loss against the predictions of
-    its own run, which is not part of the paper.
+    its run, which is not part of the paper.
 
     Args:
       level: Coefficients for each array of parameters (layer), or for each task only.

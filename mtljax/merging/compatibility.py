@@ -31,7 +31,7 @@ IMAGE_FIELDS = ("shape", "dtype", "low", "high", "folds")
 
 
 def check_compatible(runs: Mapping[Path, TrainedModel]) -> None:
-    """Checks what the configurations and checkpoints of runs say.
+    """Checks the configurations and checkpoints of runs.
 
     Raises:
       ValueError: There are fewer than two runs, or one has several tasks, a task that another has,
@@ -149,7 +149,7 @@ def network_experiment(experiment: Experiment) -> Experiment:
 
 
 def _merged_select(experiments: Sequence[Experiment]) -> str:
-    """Criterion by which validation chooses: that of the runs, or the sum of theirs."""
+    """Criterion by which validation chooses: that of the runs, or the sum of those of the runs."""
     texts = [experiment.select for experiment in experiments]
     if len(set(texts)) == 1:
         return texts[0]

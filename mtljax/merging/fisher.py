@@ -30,7 +30,7 @@ def fisher(examples: int = 256, normalize: bool = True, floor: float = 1e-6) -> 
     is the diagonal of the Fisher information of run t, the mean over training images x of
     E_y (d log p(y | x) / d theta)^2 with y ~ p(y | x), and c_t is 1, or 1 / (|F_t| + floor).
 
-    Convention: y is one sample of the network's own probabilities per image, or per pixel, for
+    Convention: y is one sample of the network's probabilities per image, or per pixel, for
     class, multi-label and binary tasks (official code: the exact expectation over classes). Other
     losses are not those of probabilities, so that y is the label and log p is minus the loss, as
     in FusionBench for regression: the empirical Fisher information.
@@ -108,7 +108,7 @@ def fisher_diagonal(
 def sampled_log_probability(
     task: Any, output: Array, batch: Mapping[str, Any], key: Array
 ) -> Float[Array, ""]:
-    """Log probability of labels drawn from the network's own probabilities.
+    """Log probability of labels drawn from the network's probabilities.
 
     Minus the loss of the labels of the batch for a task without probabilities.
     """

@@ -23,7 +23,7 @@ Variables = Mapping[str, PyTree]
 class MergedNetwork:
     """Multi-task network whose shared parameters are given, and the rest is that of the runs.
 
-    Batch statistics are estimated anew: merged parameters have other activations than the networks
+    Batch statistics are estimated again: merged parameters have other activations than the networks
     they come from, so that averages of those networks' statistics do not fit them.
 
     References:
@@ -92,7 +92,7 @@ class MergedNetwork:
 
 
 def _joined(parts: Sequence[PyTree], template: PyTree) -> PyTree:
-    """Collection of the multi-task network: variables of a head from its run, others averaged."""
+    """Collection of the multi-task network: variables of a head from its run, the rest averaged."""
     leaves = [flatten(part) for part in parts]
 
     def value(path: str) -> Any:

@@ -56,7 +56,7 @@ def regmean(examples: int = 256, alpha: float = 0.9) -> Merger:
 def regression_mean(
     tuned: Sequence[Parameters], grams: Sequence[Grams], alpha: float
 ) -> dict[str, np.ndarray]:
-    """Merges the kernels that have Gram matrices by regression, and averages the others.
+    """Merges the kernels that have Gram matrices by regression, and averages the rest.
 
     Solves for the difference from the average, in float64.
     """

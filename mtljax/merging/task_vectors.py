@@ -56,8 +56,8 @@ def ties(
 ) -> Merger:
     """TIES: task vectors without small and contradictory entries.
 
-    Of each task vector, the fraction `density` of the entries with the largest magnitude is kept
-    and the others are set to 0 (trim). The sign of each entry is that of its sum over tasks, or
+    Of each task vector, the fraction `density` of the entries of largest magnitude is retained
+    and the rest are set to 0 (trim). The sign of each entry is that of its sum over tasks, or
     the more frequent one if the sum is 0 (elect). The entries with this sign are averaged over the
     tasks that have them (merge). The result times `scale` is added to the start.
 
@@ -65,7 +65,7 @@ def ties(
     code (which keeps one entry more).
 
     Args:
-      density: Fraction of the entries of a task vector that is kept, in (0, 1].
+      density: Fraction of the entries of a task vector that is retained, in (0, 1].
       scale: Scale of the merged vector; none: the best on validation of 0.2, 0.4, 0.6 and 0.8, 0.9
         ... 2.5 (official code: from 0.8 on), or of 0.1, 0.2 ... 1 for `combine=sum`.
       combine: mean, as in the paper, or sum, as in FusionBench (there with scale 0.5).
@@ -87,7 +87,7 @@ def ties(
 def dare(drop: float = 0.1, method: str = "task_arithmetic") -> Merger:
     """DARE: drops entries of the task vectors at random before another method.
 
-    Each entry of a task vector is set to 0 with probability `drop`; the others are divided by
+    Each entry of a task vector is set to 0 with probability `drop`; the rest are divided by
     1 - drop, so that the expectation is unchanged. The entries are fixed by the runs' seed.
 
     Args:
@@ -113,7 +113,7 @@ def dare(drop: float = 0.1, method: str = "task_arithmetic") -> Merger:
 
 
 def drop_entries(vectors: Vectors, drop: float, seed: int) -> list[dict[str, np.ndarray]]:
-    """Drops entries of each vector at random, and divides the others by 1 - drop."""
+    """Drops entries of each vector at random, and divides the rest by 1 - drop."""
     random = np.random.default_rng(seed)
     keep = lambda x: random.random(x.shape, np.float32) >= drop
     return [{k: (x * keep(x) / (1 - drop)).astype(x.dtype) for k, x in v.items()} for v in vectors]

@@ -89,7 +89,7 @@ def _mapped_alike(*arrays: Array) -> tuple[Array, ...]:
     """Identity; under `jax.vmap`, all results are mapped along axis 0 if any argument is mapped.
 
     JAX's batching rules for the kernel need that, and the rows of a Jacobian are cotangents mapped
-    over residuals that are not. Each row then has its own copy of these.
+    over residuals that are not. Each row then has a copy of these.
     """
     return arrays
 

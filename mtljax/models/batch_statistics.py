@@ -54,7 +54,7 @@ def cumulative_statistics(batches: Int[Array, ""] | int) -> Iterator[None]:
     """Context in which batch normalization uses the statistics of the batch, also in evaluation.
 
     The running statistics become their mean over all batches, if the collection is mutable. This
-    estimates them anew for a network whose parameters were not trained, such as an average.
+    estimates them again for a network whose parameters were not trained, such as an average.
 
     Args:
       batches: Number of batches before this one.

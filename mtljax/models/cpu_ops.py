@@ -46,7 +46,7 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated` for NHWC maps.
 
     On CPU a 1x1 convolution is a matrix product, a depthwise one is shifted multiply-adds, and
-    others are `mtljax.models.convolution.conv`, one per group.
+    the rest are `mtljax.models.convolution.conv`, one per group.
     """
     is_plain = tuple(lhs_dilation) == (1, 1) and options.get("preferred_element_type") is None
     if not (use_cpu_ops() and is_plain):
@@ -115,7 +115,7 @@ def overlapping_max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
 
 
 def _maximum(a: Array, b: Array) -> Array:
-    """Elementwise maximum, NaN if either is; the gradient goes to the selected element only.
+    """Elementwise maximum, NaN if either is; only the selected element has a gradient.
 
     The gradients of `jnp.max` and `jnp.maximum` compare each element with the maximum. If XLA
     recomputes the element with a different rounding, none is equal and the gradient is 0 / 0.

@@ -174,7 +174,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 def make_schedule(schedule: str, learning_rate: float, steps: int) -> optax.Schedule:
-    """Makes a schedule from text such as `cosine:warmup=100`.
+    """Creates a schedule from text such as `cosine:warmup=100`.
 
     Raises:
       ValueError: The name or an argument is unknown or invalid.

@@ -61,7 +61,7 @@ class FSDP:
 
     Attributes:
       model: Devices that compute one example: 1.
-      min_size: Smallest number of elements of an array that is sharded; others are replicated.
+      min_size: Smallest number of elements of a sharded array; smaller arrays are replicated.
 
     References:
       Rajbhandari et al., 2019, arXiv:1910.02054 (ZeRO, stage 3)
@@ -175,7 +175,7 @@ class Constraints(NamedTuple):
     """Placement of parameters inside a jitted step, as functions from a pytree to a pytree.
 
     Leaves are parameters, or rows of gradients, under the paths of the parameters. The functions
-    change where arrays are, not their values; by default they do nothing.
+    change where arrays are, not their values; by default they have no effect.
     """
 
     gather: Callable[[PyTree], PyTree] = lambda params: params

@@ -75,7 +75,7 @@ def _front(
 def conditioned_values(
     planned: PlannedFront, seeds: Sequence[int], workdir: Path, metrics: Sequence[Metric]
 ) -> Float[np.ndarray, "S R T"]:
-    """Test metrics of conditioned networks at each ray, kept in the run folders."""
+    """Test metrics of conditioned networks at each ray, stored in the run folders."""
     values = np.full((len(seeds), len(planned.rays), len(metrics)), np.nan)
     for s, seed in enumerate(seeds):
         folder = planned.methods[0].candidates[0].folder(workdir, seed)

@@ -102,7 +102,7 @@ def probability_of_noise(
     """Returns the probability that each label was drawn at random.
 
     The model is p(label) = (1 - noise) softmax(logits / temperature)[label] + noise / K, with the
-    two parameters of maximum likelihood. Without noise, a temperature alone would explain wrong
+    two parameters of maximum likelihood. Without noise, a temperature by itself would explain wrong
     labels by networks that are uncertain about everything.
     """
     count = logits.shape[1]
@@ -188,7 +188,7 @@ class MaskJudge(Judge):
 
 
 def _beyond_fence(errors: Float[np.ndarray, " N"], fence: float) -> Float[np.ndarray, " N"]:
-    """Returns the errors beyond the fence, and 0 for the others."""
+    """Returns the errors above the fence, and 0 for the rest."""
     q1, q3 = np.quantile(errors, (0.25, 0.75))
     return np.where(errors > q3 + fence * (q3 - q1), errors / max(q3, 1e-12), 0)
 

@@ -1,6 +1,6 @@
 """Detection of probably wrong labels by cross-validation.
 
-The experiment's own network is trained several times, each time without one fold of the examples,
+The experiment's network is trained several times, each time without one fold of the examples,
 which it then predicts. See `mtljax.screening.judges`.
 """
 

@@ -48,7 +48,7 @@ class Axis:
 def any_of_vmap(condition: Bool[Array, ""]) -> Bool[Array, ""]:
     """The condition; under `vmap`, one value for the batch: True if it is for any element.
 
-    A `cond` on it stays one under `vmap`, where one on a batched condition computes both branches.
+    A `cond` on it remains one under `vmap`; on a batched condition it computes both branches.
     """
     return condition
 

@@ -18,7 +18,7 @@ class BatchSignals(NamedTuple):
     rows: PyTree[Float[Array, "R ..."]] | None = None
     """Gradient of each sum with respect to the shared parameters or the representation."""
     gramian: Float[Array, "R R"] | None = None
-    """Gramian of the rows, if they are not kept."""
+    """Gramian of the rows, if they are not stored."""
     specific: Flat | None = None
     """Gradient of the sum over all rows with respect to the task-specific parameters, if the rows
     are those of parameters."""

@@ -25,7 +25,7 @@ class TaskMeasurement(TypedDict):
 def make_eval_step(
     model: nn.Module, tasks: Sequence[Task], *, axis_name: str | None = None
 ) -> Callable[[TrainState, Batch], dict[str, TaskMeasurement]]:
-    """Makes `eval_step(state, batch) -> {task: measurement of this batch}`, a pure function.
+    """Creates `eval_step(state, batch) -> {task: measurement of this batch}`, a pure function.
 
     `mtljax.evaluation.evaluator.compute_metrics` merges the measurements of all batches into
     exact metrics. The averaged parameters are used if the state has them. Padding examples have

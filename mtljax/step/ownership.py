@@ -1,4 +1,4 @@
-"""Check that parameters in modules `task_<name>` belong to that task alone.
+"""Check that parameters in modules `task_<name>` belong to that task only.
 
 Balancers act on shared parameters; a task-specific one follows the loss of its task. Parameters
 that are task-specific by name only would get a wrong gradient, or none.

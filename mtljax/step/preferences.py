@@ -10,7 +10,7 @@ from mtljax.balancing.base import Balancer
 from mtljax.step.state import Batch, TrainState
 
 STREAM = 1000
-"""Number folded into the key of a step for the preference; its other keys come from a split."""
+"""Number folded into the key of a step for the preference; its other keys are those of a split."""
 Logs = TypeVar("Logs")
 Step = Callable[[TrainState, Batch], tuple[TrainState, Logs]]
 """Train step."""
@@ -27,7 +27,7 @@ def require_prefers(balancer: Balancer) -> None:
 
 
 def at_drawn_preferences(step: Step, draw: Callable[[jax.Array, int], Float[Array, " T"]]) -> Step:
-    """Makes a step of a conditioned model that takes a new preference for each batch.
+    """Creates a step of a conditioned model that takes a new preference for each batch.
 
     `draw(key, num_tasks)` gets a key that depends on the key and number of the step only, so the
     preference is the same on all devices and in a resumed run. The new state has the preference of

@@ -95,7 +95,7 @@ def create_state(
     Raises:
       ValueError: The batch lacks labels or the model an output of a task; a task is not resolved;
         a module `task_<name>` is of no task, or another task depends on it; a variable of `initial`
-        or a name in `freeze` is unknown; there is nothing to balance; or a teacher does not fit.
+        or a name in `freeze` is unknown; no parameter is balanced; or a teacher does not fit.
     """
     _check_batch(tasks, example_batch)
     init_key, key = jax.random.split(key)

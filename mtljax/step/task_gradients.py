@@ -27,7 +27,7 @@ def task_gradients(
 def rows_per_pullback(rows: int, level: Level, devices: int = 1) -> int:
     """Returns the number of rows of the Jacobian to compute at once.
 
-    One row of gradients of the representation visits its own head only. For parameters, one row at
+    One row of gradients of the representation visits its head only. For parameters, one row at
     a time is fastest on CPU (see `benchmarks/pullback.py`): its arrays fit into the cache. A single
     accelerator computes all rows at once. On several, this would make XLA gather the gradients of
     all maps of convolutions, since it cannot partition the grouped convolutions of several rows.

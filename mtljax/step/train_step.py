@@ -76,7 +76,7 @@ def make_train_step(
     distill: Distillation | None = None,
     constraints: Constraints = Constraints(),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepLogs]]:
-    """Makes `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
+    """Creates `step(state, batch) -> (state, logs)`: pure, to be jitted, vmapped or pmapped.
 
     Args:
       model: See `mtljax.models`. If it has a `conditioning`, each batch has a preference over tasks

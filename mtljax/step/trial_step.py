@@ -1,4 +1,4 @@
-"""Trial steps of balancers that look at the losses after an update; see `Signals.lookahead`."""
+"""Trial steps of balancers that read the losses after an update; see `Signals.lookahead`."""
 
 from collections.abc import Callable
 

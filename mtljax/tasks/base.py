@@ -29,7 +29,7 @@ SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
 class Task(abc.ABC):
     """Base class of the tasks in `TASKS` and of user-defined tasks.
 
-    Training needs `name` and `loss`; other methods have defaults that report and draw nothing.
+    Training needs `name` and `loss`; other methods have defaults that neither report nor draw.
     """
 
     name: str
@@ -191,7 +191,7 @@ class Task(abc.ABC):
           label: Result of `parse`, in the pixels of the image file.
 
         Returns:
-          The label, None if nothing of it is left and it is missing, and what was changed.
+          The label, None if no part of it is left and it is missing, and what was changed.
         """
         return label, {}
 

@@ -76,7 +76,7 @@ def names_in(value: Any) -> Iterable[str]:
     try:
         parts, is_separated = _parts(value, ())
     except ValueError:
-        return ()  # a fault of this row alone
+        return ()  # a fault of this row only
     if all(FLAGS.fullmatch(_text(part)) for part in parts):
         return ()
     if is_separated and len(parts) == 1 and "," in parts[0]:

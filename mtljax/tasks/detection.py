@@ -145,7 +145,7 @@ class Detection(ClassTask, DenseTask):
     def parse(self, value: Any) -> dict[str, np.ndarray]:
         """Parses {"boxes": [n, 4], "classes": [n]} or [{"box": ..., "class": ...}, ...].
 
-        Or boxes alone, if there is only one class.
+        Or only boxes, if there is one class.
         """
         boxes, classes = box_lists.parse(value, self.order)
         if classes is None:

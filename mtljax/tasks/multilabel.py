@@ -95,7 +95,7 @@ class MultiLabel(ClassTask):
         return () if self._is_no_class(value) else class_lists.names_in(value)
 
     def _is_no_class(self, value: Any) -> bool:
-        """True for a word in `no_class`, alone or in a list of one."""
+        """True for a word in `no_class`, also in a list of one."""
         only = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
         return isinstance(only, str) and only.strip() in self.no_class
 

@@ -20,7 +20,7 @@ MOST_SHOWN = 4
 WITHOUT_COMMAS = re.compile(r"\s*\[\s*([^\s\[\],]+(?:\s+[^\s\[\],]+)+)\s*\]\s*")
 """Text of numbers as NumPy writes them: [1. 2.5 3.]."""
 WHOLE_NUMBER = re.compile(r"-?\d+\.0+", re.ASCII)
-"""Text of a whole number as tables write it if the column also has empty cells."""
+"""Text of an integer as tables write it if the column also has empty cells."""
 
 
 def number(value: Any) -> float:
@@ -208,7 +208,7 @@ def classes_from(
 def classes_of_values(
     stored: Num[np.ndarray, "H W"], values: Sequence[int], unlabelled: int | None, ignored: int
 ) -> Int[np.ndarray, "H W"]:
-    """Returns the class of each value; others than `values` and `unlabelled` are an error."""
+    """Returns the class of each value; all but `values` and `unlabelled` are an error."""
     classes, known = np.full(stored.shape, ignored, np.int32), _equals(stored, unlabelled)
     for index, value in enumerate(values):
         matches = stored == value

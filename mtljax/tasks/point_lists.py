@@ -40,7 +40,7 @@ def check_columns(columns: Sequence[str], count: int, order: Order) -> None:
 
 
 def axis_of_column(column: str) -> str:
-    """Returns x, y, w or h if the name of a column says so, such as x1, nose_x, noseX or xmin.
+    """Returns x, y, w or h if the name of a column contains it, such as x1, nose_x, noseX or xmin.
 
     Returns "?" for other names.
     """

@@ -92,7 +92,7 @@ class Reconstruction(PixelTask):
         return np.broadcast_to(mean, (*size, self.channels))
 
     def parse(self, value: Any) -> Float[np.ndarray, "H W C"]:
-        """Whole numbers of 8 and 16 bits are scaled from black..white to 0..`peak`."""
+        """Integers of 8 and 16 bits are scaled from black..white to 0..`peak`."""
         values = np.asarray(value)
         white = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(values.dtype)
         scale = self.peak / white if white else 1.0

@@ -9,7 +9,7 @@ from mtljax.runs.records import ValidationRecord
 def stopping_step(
     evaluations: Iterable[ValidationRecord], patience: int | None, *, after: int = 0
 ) -> int | None:
-    """Returns the step of the evaluation at which training stops, None if it goes on.
+    """Returns the step of the evaluation at which training stops, None if it continues.
 
     Args:
       evaluations: Evaluations of the run so far.

@@ -183,7 +183,7 @@ class DeviceDataProgram:
 
 
 NEVER = StopSignal()
-"""Signal that never comes."""
+"""Signal that is never set."""
 
 
 class DeviceDataExecutor:

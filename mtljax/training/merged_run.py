@@ -57,7 +57,7 @@ def merge(
     """Merges single-task runs that started from the same weights into one multi-task run.
 
     The shared parameters are merged by the method, the heads are those of the runs. Batch
-    statistics are estimated anew on training images. Validation chooses between the candidates of
+    statistics are estimated again on training images. Validation chooses between the candidates of
     a method, such as scales, by the runs' `select`; the test split is evaluated once, at the end.
     The folder is one of a run: `predict`, `evaluate`, `load_run` and `export` accept it.
 
@@ -100,7 +100,7 @@ def merge(
 
 
 def make_merger(method: str) -> Merger:
-    """Makes a merging method; raises ValueError for an unknown name or argument."""
+    """Creates a merging method; raises ValueError for an unknown name or argument."""
     return choose("merging method", method, MERGES).build()
 
 
@@ -110,7 +110,7 @@ def finished_merge(
     """Returns the result of a merged run, None if the folder has none.
 
     Raises:
-      ValueError: The folder cannot be used, or holds a run that was made in another way.
+      ValueError: The folder cannot be used, or holds a run that was created in another way.
     """
     check_folder(workdir, experiment)
     result = read_result(workdir)
@@ -213,7 +213,7 @@ def _best(candidates: Iterable[_Evaluated], *, quiet: bool) -> _Evaluated:
 def make_problem(
     runs: Runs, experiment: Experiment, source: Source, network: MergedNetwork, batches: Batches
 ) -> Problem:
-    """Makes the problem that a merging method reads, from runs with the same start.
+    """Creates the problem that a merging method reads, from runs with the same start.
 
     Raises:
       ValueError: The runs started from different weights.
@@ -222,7 +222,7 @@ def make_problem(
     check_start(list(runs), starts)
     networks = []
     for run in runs.values():
-        # Without rematerialization, whose traces methods cannot look into.
+        # Without rematerialization, whose traces methods cannot read.
         model = build(dataclasses.replace(run.experiment, remat=False)).model
         networks.append(Network(run.experiment.tasks[0], model, run.state.variables))
     tuned = [to_numpy(shared_parameters(run.state.variables["params"])) for run in runs.values()]
@@ -246,7 +246,7 @@ def initial_parameters(experiment: Experiment, source: Source) -> dict:
 
 
 def batches_of(source: Source, seed: int) -> Batches:
-    """Makes a reader of shuffled, unaugmented batches."""
+    """Creates a reader of shuffled, unaugmented batches."""
 
     def read(split: str, size: int, count: int) -> Iterator[Mapping[str, PyTree]]:
         examples = source.splits()[split]

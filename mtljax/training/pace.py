@@ -18,7 +18,7 @@ class Part:
     Attributes:
       logs: Their logs: of one step, or with a leading axis of at least `count` steps.
       count: Their number.
-      finished: Time at which they were found to be computed, if they were waited for.
+      finished: Time at which it was known that they are computed, if they were waited for.
     """
 
     logs: PyTree
@@ -29,7 +29,7 @@ class Part:
 class Pace:
     """Limit of the work that is dispatched ahead, so that a signal to stop is soon acted on.
 
-    Steps that take longer than `AHEAD` are waited for one by one, which costs nothing measurable;
+    Steps that take longer than `AHEAD` are waited for one by one, which has no measurable cost;
     of short ones, as many as take `AHEAD` are in flight.
     """
 

@@ -224,7 +224,7 @@ class Programs:
 
 
 def _shapes(tree: PyTree, shardings: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
-    """Returns shapes with shardings, without which a trace is not found again."""
+    """Returns shapes with shardings, without which a trace is not reused."""
     shape = lambda x, place: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=place)
     return jax.tree.map(shape, tree, jax.tree.broadcast(shardings, tree))
 

@@ -123,7 +123,7 @@ class Run:
         self._stop_early()
 
     def _stop_early(self) -> None:
-        """Sets `stopped_step` if the evaluations so far say so."""
+        """Sets `stopped_step` if the evaluations so far require it."""
         start = max((result.last_step for result in self._earlier_results), default=0)
         patience = self.experiment.patience
         step = stopping_step(self._recorder.evaluations, patience, after=start)

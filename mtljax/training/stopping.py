@@ -14,7 +14,7 @@ import numpy as np
 from mtljax.utils.peers import mark
 
 LARGE_WEIGHT = 1e10
-"""A weight of this size makes the gradient overflow."""
+"""With a weight of this size the gradient overflows."""
 LATER = 0.05
 """Seconds after which an interruption is tried again."""
 
@@ -72,7 +72,7 @@ class Interrupted(BaseException):
 
 
 class StopSignal:
-    """Record of SIGTERM; without a handler (see `stop_signal`), of a signal that never comes.
+    """Record of SIGTERM; without a handler (see `stop_signal`), of a signal that is never set.
 
     Attributes:
       was_received: True once this process has received the signal; reading it uses no device.
@@ -134,7 +134,7 @@ class StopSignal:
 def _ignores_exceptions(frame: FrameType | None) -> bool:
     """Returns True in a callback of the garbage collector, such as JAX's, and in a finalizer.
 
-    Python prints their exceptions and goes on.
+    Python prints their exceptions and continues.
     """
     callbacks = [getattr(callback, "__code__", None) for callback in gc.callbacks]
     while frame is not None:

@@ -22,7 +22,7 @@ def train_on_validation(
 ) -> list[ValidationRecord] | Stopped:
     """Trains a run, or resumes it, without evaluating the test split, and without output.
 
-    The run stays unfinished: `train` in the same folder takes no further step and evaluates the
+    The run is not finished: `train` in the same folder takes no further step and evaluates the
     test split. For the arguments that are not listed, see `train_group`.
 
     Args:
@@ -31,7 +31,7 @@ def train_on_validation(
 
     Returns:
       The evaluations on validation, or the reason why the run failed: too many consecutive updates
-      were not finite. The checkpoint with the lowest score is kept.
+      were not finite. The checkpoint with the lowest score is retained.
 
     Raises:
       ValueError: The folder cannot be used.

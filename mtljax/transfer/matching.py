@@ -65,7 +65,7 @@ def match(
       low, high: Black and white in the unit of the model's images.
 
     Raises:
-      ValueError: Nothing matches, or a shape differs.
+      ValueError: No module matches, or a shape differs.
 
     Example:
       >>> import jax
@@ -94,7 +94,7 @@ def match(
             f"{weights.source} has no weights for {PARTS[part]}: it has {modules}; the model has "
             f"{listed(map(module_of, selected))}; choose the trunk and fusion of the weights"
         )
-    # Kernels first: an error about a kernel says more than one about a bias.
+    # Kernels first: an error about a kernel is clearer than one about a bias.
     by_axes = sorted(sources, key=lambda path: -len(leaves[path].shape))
     values = {path: matching.fit(path, sources[path]) for path in by_axes}
     if {MEAN, STD} <= weights.arrays.keys() & leaves.keys():

@@ -69,7 +69,7 @@ def read_npy(path: Path) -> np.ndarray:
     check_bytes(path.stat().st_size, stored_bytes(path))
     try:
         with path.open("rb") as file, np.errstate(over="ignore"):  # sizes that overflow are refused
-            file.peek()  # so that no thread waits for the disk while others wait for its header
+            file.peek()  # so that no thread waits for the disk while another waits for its header
             shape, fortran, dtype = _read_header(file)
             if dtype.hasobject:
                 raise ValueError("pickles are not loaded")

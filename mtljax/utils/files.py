@@ -101,7 +101,7 @@ def nan_for_null(value: Any) -> Any:
 
 
 def _map(function: Callable[[Any], Any], value: Any) -> Any:
-    """Applies a function to the items of a container; a tuple becomes a list, a leaf stays."""
+    """Applies a function to the items of a container; tuples become lists, leaves are unchanged."""
     if isinstance(value, dict):
         return {key: function(inner) for key, inner in value.items()}
     return [function(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -21,7 +21,7 @@ ALLOCATOR = ":".join(
 )
 """Settings of the allocator of glibc, for the environment variable `GLIBC_TUNABLES`."""
 SYSTEM_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-"""File in which Linux says whether it offers large pages: never, on request, or always."""
+"""File in which Linux states whether it offers large pages: never, on request, or always."""
 
 
 def restart_with_allocator(module: str) -> None:

@@ -61,7 +61,7 @@ class Watch:
         Args:
           client: Client of JAX's coordination service.
           index, count: Index of this process, and number of processes.
-          timeout: Seconds without progress after which a process that others wait for is lost.
+          timeout: Seconds without progress after which a process that is waited for is lost.
         """
         self._client, self._index, self._count = client, index, count
         self._timeout, self._silence = timeout, min(timeout, HEARTBEAT)
@@ -190,7 +190,7 @@ class Watch:
         thread.join(patience)
 
     def _end(self, status: int, message: str) -> NoReturn:
-        with self._lock:  # kept until the process ends: one line
+        with self._lock:  # retained until the process ends: one line
             print(f"mtljax: {message}", file=sys.stderr, flush=True)
             self._leave(status)
 

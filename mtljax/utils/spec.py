@@ -59,7 +59,7 @@ def _chained(value: Any) -> Sequence[Recorded]:
 
 
 def _operand(spec: Recorded) -> str:
-    """Text of a spec beside `+` or `@`, in parentheses if it is a chain."""
+    """Text of a spec next to `+` or `@`, in parentheses if it is a chain."""
     return f"({to_text(spec)})" if any(map(_chained, spec.arguments.values())) else to_text(spec)
 
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from rich.console import Console
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-"""Terminal that all output goes to."""
+"""Terminal of all output."""
 
 FIRST_REMINDER = 30.0
 """Seconds until `phase` prints again; the time between two lines then doubles."""
@@ -56,7 +56,7 @@ def announce(message: str) -> None:
 def phase(message: str, *, announced: bool = True) -> Iterator[None]:
     """Announces what the block does, unless `announced` is False, and reminds of it while it lasts.
 
-    Reminders come after 30, 60, 120, ... seconds, so that long phases do not flood a log file.
+    Reminders follow after 30, 60, 120, ... seconds, so that long phases do not flood a log file.
     """
     if not _announces.get():
         yield

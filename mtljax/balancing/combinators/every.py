@@ -17,7 +17,7 @@ def every(balancer: base.Balancer, period: int) -> base.Balancer:
     losses saves its trial steps, if it takes any.
 
     Convention: that of the balancer. The first update, at step 0, computes weights. A task that is
-    absent where they are computed keeps its earlier weight, at first the mean of the others; so
+    absent where they are computed keeps its earlier weight, at first the mean of the rest; so
     do all tasks if that update is skipped because it is not finite. Under `vmap` all elements
     compute weights where one of them is due, which is the same update for states of one step. With
     `@samo@every` the updates in between are at the parameters themselves, with `@every@samo` at

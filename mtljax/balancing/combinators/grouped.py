@@ -10,17 +10,17 @@ from mtljax.balancing import base
 from mtljax.balancing.combinators.wrapping import around, refuse_balancer
 
 GROUPS = ("all", "stage", "module", "parameter")
-"""Values of `by`: parts of the network with weights of their own."""
+"""Values of `by`: parts of the network with separate weights."""
 
 
 @base.with_spec
 def grouped(balancer: base.Balancer, by: str = "stage") -> base.Balancer:
     """A balancer with one Gramian and one state per group of shared parameters.
 
-    Each group gets its own weights, and its part of the update is the sum of its parts of the task
+    Each group gets separate weights, and its part of the update is the sum of its parts of the task
     gradients with these weights.
 
-    Convention: the heads receive the gradient of their own loss.
+    Convention: each head receives the gradient of its loss.
 
     Args:
       balancer: A balancer that reads the Gramian of one sample.

@@ -38,7 +38,7 @@ class CompareFlags(ExperimentFlags):
     """Number of seeds, starting at --seed; if omitted, 5, or 1 with --folds."""
     folds: int = 0
     """Number of folds of a cross-validation, in which each example of all splits is tested once;
-    groups remain whole and strata in proportion. 0: the splits of the data."""
+    groups are not divided, strata are in proportion. 0: the splits of the data."""
     workdir: Path | None = None
     """Output folder; if omitted, runs/compare-NAME. Finished runs in it are reused."""
     devices: int | None = None

@@ -26,7 +26,7 @@ class SignFlags(_SignedPath):
     """Signs a run folder or a file in the OpenSSF model-signing format."""
 
     key: Path
-    """PEM file of an elliptic-curve private key; its password, if any, comes from
+    """PEM file of an elliptic-curve private key; its password, if any, is read from
     MTLJAX_SIGNING_PASSWORD."""
 
 

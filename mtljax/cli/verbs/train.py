@@ -38,7 +38,7 @@ class TrainFlags(ExperimentFlags):
     process_id: int | None = None
     """Index of this process, from 0."""
     timeout_minutes: float = 10.0
-    """Minutes after which processes end if another one does not answer or makes no progress."""
+    """Minutes after which processes end if another one does not answer or does not progress."""
 
 
 def train_verb(arguments: list[str]) -> int:

@@ -41,7 +41,7 @@ class EvaluateFlags(_RunFlags):
     """Other data source to evaluate, such as folder:other; see `list sources`. none: that of the
     run. Image sizes must be those of the training images: add size=(HEIGHT,WIDTH)."""
     tasks: tuple[str, ...] = ()
-    """Tasks to evaluate, separated by commas, such as a,b, if the source lacks labels of others. If
+    """Tasks to evaluate, separated by commas, such as a,b, if the source lacks some labels. If
     omitted, all."""
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     """Task -> name of its labels in the source, if that differs from the run's."""
@@ -85,7 +85,7 @@ class ExportFlags(_RunFlags):
     output: Path | None = None
     """File to write; if omitted, RUN/NAME.FORMAT. If encrypted, .age is appended."""
     encrypt: bool = False
-    """Encrypt in the age format; exports of encrypted runs are always encrypted. The key comes from
+    """Encrypt in the age format; exports of encrypted runs are always encrypted. The key is in
     MTLJAX_KEY_FILE, MTLJAX_KEY or MTLJAX_PASSPHRASE."""
 
 

@@ -21,7 +21,7 @@ def is_outside(name: str) -> bool:
 def longest_end(folder: Path, name: str) -> Path | None:
     """Returns the file in a folder that has the longest end of a path of another computer.
 
-    None if there is no such file in a subfolder: base names alone are not unique.
+    None if there is no such file in a subfolder: base names are not unique.
     """
     parts = [part for part in name.split("/") if part not in ("", ".", "..") and ":" not in part]
     ends = (folder.joinpath(*parts[k:]) for k in range(len(parts) - 1))

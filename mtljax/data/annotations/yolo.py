@@ -17,7 +17,7 @@ from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.text import normalized, shortened
 
 FARTHEST = 1.0
-"""Distance from the image, in images, beyond which a number cannot be a fraction of its size."""
+"""Distance from the image, in images, above which a number cannot be a fraction of its size."""
 
 
 class Points(NamedTuple):
@@ -105,7 +105,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
     """Returns the lines of a text file with names, without empty ones at the end.
 
     Raises:
-      ValueError: The file cannot be read as text, or has an empty line between others.
+      ValueError: The file cannot be read as text, or has an empty line between lines.
     """
     lines = [normalized(line) for line in text_lines(path)]
     while lines and not lines[-1]:

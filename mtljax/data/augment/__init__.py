@@ -40,7 +40,7 @@ set by the user, it also transforms labels, by methods of each task."""
 
 
 def require_mirror_rules(texts: Sequence[str], tasks: Sequence[Task]) -> None:
-    """Raises ValueError if images are mirrored and a task does not say how its labels change."""
+    """Raises ValueError if images are mirrored and a task does not state how its labels change."""
     for text in texts:
         choice = choose("augmentation", text, AUGMENTATIONS, hidden=("tasks",))
         if choice.factory is flip and choice.arguments.get("share", 1):

@@ -1,4 +1,4 @@
-"""Augmentations of the image alone: color, sharpness and occlusion."""
+"""Augmentations of the image only: color, sharpness and occlusion."""
 
 import jax
 import jax.numpy as jnp

@@ -30,7 +30,7 @@ def warp_augment(draw: Callable[[jax.Array, Pixels], Warp], tasks: Sequence[Task
 def flip(share: float = 0.5, vertical: bool = False, *, tasks: Sequence[Task] = ()) -> Augment:
     """Mirrors some of the images left to right; normals and paired keypoints are mirrored too.
 
-    Tasks whose labels may change in a mirror image must say how: see `mirror` of `Regression`,
+    Tasks whose labels may change in a mirror image must state how: see `mirror` of `Regression`,
     `Keypoints` and classes named left or right. That is checked before training.
 
     Args:

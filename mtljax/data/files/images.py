@@ -1,4 +1,4 @@
-"""Readers of image files and array files, and of their sizes and types alone."""
+"""Readers of image files and array files, and of only their sizes and types."""
 
 import contextlib
 import functools
@@ -49,7 +49,7 @@ class ImageContent(NamedTuple):
 def read_image(
     path: Path | BinaryIO, channels: int, size: Pixels | None = None, decoder: Decoder = "turbo"
 ) -> Num[np.ndarray, "H W C"]:
-    """Reads an image in 0..255, with EXIF orientation: uint8, or float32 beyond 8 bits.
+    """Reads an image in 0..255, with EXIF orientation: uint8, or float32 above 8 bits.
 
     The file has a format of `mtljax.data.files.pictures.FORMATS`, or is npy [H, W] or [H, W, C].
     Values of b bits are divided by (2^b - 1) / 255, so that 8 and 16 bits can be mixed;
@@ -65,7 +65,7 @@ def read_image(
       decoder: Decoder of JPEG files.
 
     Raises:
-      ValueError: The file is damaged, has another number of bands, several pages, or whole numbers
+      ValueError: The file is damaged, has another number of bands, several pages, or integers
         of an unknown scale.
     """
     return read_content(path, channels, size, decoder).values
@@ -241,7 +241,7 @@ def storage_format(path: Path | BinaryIO) -> str:
 
 
 def read_image_array(path: Path) -> Num[np.ndarray, "H W C"]:
-    """Reads an image in an array file, in its own type."""
+    """Reads an image in an array file, in the type of the file."""
     return np.array(_as_image(_map_npy(path)))
 
 

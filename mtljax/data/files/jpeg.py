@@ -23,7 +23,7 @@ COLORS = {"L": "GRAY", "RGB": "RGB"}
 
 
 def require_decoder(decoder: Decoder) -> ModuleType | None:
-    """Imports and returns the package of a decoder, None if it is Pillow alone.
+    """Imports and returns the package of a decoder, None if it is Pillow.
 
     Raises:
       ValueError: The package is not installed.

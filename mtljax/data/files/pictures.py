@@ -25,7 +25,7 @@ Two channels of 16 bits are read as four of 8."""
 def open_image(path: Path | BinaryIO) -> ImageFile.ImageFile:
     """Opens an image file without decoding its pixels.
 
-    Only formats with a decoder in this process are allowed: for others, such as PostScript, Pillow
+    Only formats with a decoder in this process are allowed: for formats such as PostScript, Pillow
     starts programs that execute the content of the file. Pillow raises many types of exception for
     a damaged file or one that is not an image.
     """

@@ -20,7 +20,7 @@ MAX_PAGES = 10000
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF and of a BigTIFF, in both byte orders."""
 ALPHA = (1, 2)
-"""Values of ExtraSamples for transparency; others are bands of any meaning."""
+"""Values of ExtraSamples for transparency; other values are bands of any meaning."""
 INVERTED, GRAY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 """Values of PhotometricInterpretation."""
 NONE, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 8, 32773, 32946

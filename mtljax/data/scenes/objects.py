@@ -89,7 +89,7 @@ def draw_shapes(u: Float[Array, "N 6"]) -> Shapes:
     y = jnp.where(is_box, scale * lerp(0.5, 0.95, u[:, 3]), x)
     z = jnp.where(is_sphere, x, scale * long)
     lying = (u[:, 4] < _LYING) & (is_cylinder | is_cone)
-    # A cone lies on its side, its axis tilted by the angle between the two.
+    # A cone is on its side, its axis tilted by the angle between the two.
     slant_cos, slant_sin = jnp.stack([2 * z, x]) * (4 * z**2 + x**2) ** -0.5
     cos = jnp.where(lying, jnp.where(is_cone, -slant_sin, 0.0), 1.0)
     sin = jnp.where(lying, jnp.where(is_cone, slant_cos, 1.0), 0.0)

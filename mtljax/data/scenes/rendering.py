@@ -49,7 +49,7 @@ def uniform_numbers(key: jax.Array, *shapes: tuple[int, ...]) -> list[Array]:
 def render(keys: Key[Array, " B"], size: int) -> dict[str, PyTree]:
     """Renders images and labels: {"image": [B, size, size, 3], "labels": {name: [B, ...]}}.
 
-    A scene depends on its key alone; `size` is only the resolution. Each stage is compiled
+    A scene depends on its key only; `size` is only the resolution. Each stage is compiled
     separately: in one program, XLA would compute much of it several times and compile longer.
     """
     scenes = _draw(keys)

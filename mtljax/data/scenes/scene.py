@@ -146,7 +146,7 @@ def draw_room(u: Float[Array, "6"]) -> Room:
     attic = kind == ATTIC
     knee = lerp(0.7, 1.3, u[4])
     ridge = jnp.where(attic, lerp(0.2, 0.8, u[5]), half)
-    # A slope goes through (half, knee) and (ridge, height); without one, it is out of the way.
+    # A slope contains (half, knee) and (ridge, height); without one, it is out of the way.
     rise, run = height - knee, jnp.where(attic, half - ridge, 1.0)
     across, up = jnp.stack([rise, run]) * (rise**2 + run**2) ** -0.5
     slope = jnp.where(attic, across * half + up * knee, 1e3)

@@ -75,7 +75,7 @@ def from_arrays(
     Args:
       image: Images [N, H, W, C] or clips [N, T, H, W, C]. Black is 0; white is the largest value of
         an unsigned integer type, and the largest training value of another type. Or a dict (or
-        NamedTuple) of arrays [N, ...], for a model of your own that takes one: statistics, black
+        NamedTuple) of arrays [N, ...], for a custom model that takes one: statistics, black
         and white are then those of each array.
       labels: Name -> labels with the examples along the first axis: numbers, or names of classes.
         None is a missing label.

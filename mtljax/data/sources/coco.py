@@ -189,7 +189,7 @@ def _find_images(
     """Returns the path of each image: by its name in the folder that contains most of them.
 
     Of names that lead out of the folder, as absolute ones do, the longest end that is a file in it
-    is used; the base name alone only if it is unique.
+    is used; the base name only if it is unique.
 
     Raises:
       ValueError: No image exists, or two names are one file.

@@ -51,7 +51,7 @@ def digits(per_class: int | None = None, seed: int = 0) -> Source:
 def _read_table() -> Int[np.ndarray, "n 65"]:
     """Returns pixels and class of each image, as `sklearn.datasets.load_digits` does.
 
-    The import of scikit-learn takes 0.6 s, so its file is read without it where it is found.
+    The import of scikit-learn takes 0.6 s, so its file is read without it where it exists.
     """
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or ():

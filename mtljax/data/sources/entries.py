@@ -27,7 +27,7 @@ class Entry:
     Attributes:
       image: Image file.
       values: Raw label of each task; None for a missing one.
-      split: "train", "validation" or "test"; None if the data set does not say.
+      split: "train", "validation" or "test"; None if the data set does not define it.
       fault: Reason why the labels cannot be used; "" if they can.
       member: Group and stratum of the image.
     """
@@ -193,7 +193,7 @@ def annotated_images(
     pairs: Pairs,
     read: Callable[[Path, Sequence[Path]], AnnotatedImage | None],
 ) -> tuple[dict[str, AnnotatedImage], dict[str, str]]:
-    """Reads the annotations of images that have label files of their own.
+    """Reads the annotations of images that have one label file each.
 
     Args:
       pairs: Label files of the images that exist.

@@ -1,4 +1,4 @@
-"""Source of the user's own data: a folder of images and a table of their labels."""
+"""Source of a user's data: a folder of images and a table of their labels."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -164,7 +164,7 @@ def _members(
     markers: MissingMarkers,
     faults: Mapping[int, str],
 ) -> list[Membership]:
-    """Returns group and stratum of each row; a row with a fault is a group of its own."""
+    """Returns group and stratum of each row; a row with a fault is a separate group."""
     usable = [i for i in range(len(table.rows)) if i not in faults]
     rows = [markers.without(table.rows[i], (group, stratify)) for i in usable]
     members = [Membership(f"\0{i}" if group else "") for i in range(len(table.rows))]

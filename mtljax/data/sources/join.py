@@ -79,7 +79,7 @@ def _require_training(
     shared: Sequence[LabelRequest],
     decoder: Decoder,
 ) -> None:
-    """Raises ValueError if training data lacks something other than a class that a domain has.
+    """Raises ValueError if training data lacks anything but a class that a domain has.
 
     Args:
       shared: Requests of labels of all domains, whose classes may be in one of them only.

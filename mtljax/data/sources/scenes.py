@@ -38,7 +38,7 @@ def scenes(
 
     Rooms, cameras, lights and noise, and the pose, size, color and pattern of every object are
     random; appearance carries no information about the kind of an object. Image i of a split
-    depends on (seed, split, i) alone: nothing is stored, and no two splits share an image.
+    depends on (seed, split, i) only: no image is stored, and no two splits share one.
 
     Labels are exact at the pixel centers, in meters; the camera's x points right, y up and z back:
 
@@ -87,7 +87,7 @@ def scenes(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderedSplit:
-    """Split of scenes rendered on access; nothing is stored."""
+    """Split of scenes rendered on access; no image is stored."""
 
     seed: int
     """Seed of the scenes."""
@@ -111,7 +111,7 @@ class RenderedSplit:
         if outside.any():
             raise IndexError(f"image {rows[outside][0]} of {self.count}")
         pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _ACCELERATOR_PIXELS
-        # A constant chunk size: one program, so an image does not depend on the others in a batch.
+        # A constant chunk size: one program, so an image does not depend on its batch.
         chunk = max(1, pixels // self.size**2)
         padded = np.append(rows, np.repeat(rows[-1:], -len(rows) % chunk))
         chunks = padded.reshape(-1, chunk)

@@ -39,7 +39,7 @@ def tfds(
     """TensorFlow Dataset, such as `tfds:oxford_iiit_pet`, prepared by the command `prepare`.
 
     A task's label is the feature of the task's name, or the feature set in `data.labels`;
-    `attributes/Smiling` is a nested feature. Boxes, alone or in a sequence with classes, masks,
+    `attributes/Smiling` is a nested feature. Boxes, also in a sequence with classes, masks,
     classes (-1: missing), numbers and dictionaries of attributes are converted to the label of the
     task. A box of size zero is a missing label.
 

@@ -13,7 +13,7 @@ from mtljax.utils.text import shortened
 MISSING = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "-")
 """Text that marks a missing label, unless it is the name of a class."""
 SENTINEL = re.compile(r"-(1|99+)|999+")
-"""Number that often marks a missing value, if it is unlike all others."""
+"""Number that often marks a missing value, if it is unlike all other numbers."""
 COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 """Number with a decimal comma."""
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)

@@ -139,7 +139,7 @@ class FileFinder:
         return self._listings[directory]
 
     def unmatched(self, used: Sequence[Path]) -> list[Path]:
-        """Returns the image files beside the used files that are not used, in their directories."""
+        """Returns the unused image files in the directories of the used files."""
         known = set(used)
         return [
             path

@@ -108,7 +108,7 @@ def note_unused_images(
     labels: Sequence[Sequence[Any]],
     notes: NoteCounter,
 ) -> None:
-    """Notes the image files beside those of the rows that no row names."""
+    """Notes the image files next to those of the rows that no row names."""
     images = [file for file in files if isinstance(file, Path)]
     used = {value for column in labels for value in column if isinstance(value, Path)}
     unused = [path for path in finder.unmatched(images) if path not in used]

@@ -20,7 +20,7 @@ from mtljax.tasks.parsing import class_text
 from mtljax.utils.text import error_prefix, shortened
 
 FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+(e[-+]?[0-9]+)?", re.ASCII | re.IGNORECASE)
-"""Number that is not whole."""
+"""Number that is not an integer."""
 
 
 NO_MAPS = (Classification, Detection, Keypoints, MultiLabel, Regression)

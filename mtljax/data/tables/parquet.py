@@ -117,7 +117,7 @@ def _read_group(path: Path, file: Any, group: int, columns: _Columns) -> list[di
 
 
 def _has_bytes(path: Path, file: Any, group: int, column: str) -> Sequence[bool] | None:
-    """Returns whether each row has bytes; None if all have, which the metadata usually tells."""
+    """Returns whether each row has bytes; None if all have, which the metadata usually states."""
     metadata = file.metadata.row_group(group)
     for chunk in map(metadata.column, range(metadata.num_columns)):
         if chunk.path_in_schema == column:

@@ -23,7 +23,7 @@ class Fusion(nn.Module):
       tasks: Names of the tasks.
       taps: Number of last stages to return.
       remat: Recompute the activations of a stage in the backward pass instead of storing them.
-      pools: True if every head begins with global average pooling; see `share_features`.
+      pools: True if every head starts with global average pooling; see `share_features`.
     """
 
     trunk: tuple[nn.Module, ...]

@@ -24,7 +24,7 @@ class InvPT(Fusion):
     scales. A fusion has no access to labels: tasks exchange features instead of intermediate
     predictions, supervised by the final losses only.
 
-    The last step is task-specific, all others are shared. The representation for
+    The last step is task-specific, all earlier ones are shared. The representation for
     `level="features"` is the maps of all tasks at all scales. Attention is sown as `intermediates`.
 
     Attributes:

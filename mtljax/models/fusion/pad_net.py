@@ -12,7 +12,7 @@ from mtljax.models.partition import TASK_PREFIX
 
 
 class PADNet(Fusion):
-    """PAD-Net: each task computes initial features, then receives the others' through a gate.
+    """PAD-Net: each task computes initial features, then receives those of other tasks by a gate.
 
     F_t = ReLU(norm(conv(trunk))), and the head of task t reads F_t + G_t * sum_{s != t} W_ts F_s
     with attention G_t = sigmoid(conv(F_t)) in (0, 1) (module C of the paper). A fusion has no

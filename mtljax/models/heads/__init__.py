@@ -2,7 +2,7 @@
 
 A head is called as `head(features, size=(H, W), train=...) -> output`, where `features` are the
 outputs of the last stages, coarsest last, and `size` is the size of the input image in pixels. A
-head that begins with global average pooling sets `pools = True` and accepts pooled features.
+head that starts with global average pooling sets `pools = True` and accepts pooled features.
 """
 
 from mtljax.models.heads.aspp import ASPPHead

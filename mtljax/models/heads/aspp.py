@@ -18,7 +18,7 @@ class ASPPHead(DenseHead):
 
     Attributes:
       rates: Dilations, in positions of the last stage. The paper uses (6, 12, 18) for output stride
-        16 and twice that for 8, on images of 513 pixels; with a rate beyond the size of the map
+        16 and twice that for 8, on images of 513 pixels; with a rate above the size of the map
         only the center of the kernel has an effect.
 
     References:

@@ -85,7 +85,7 @@ class FPNHead(DenseHead):
     References:
       Lin et al., 2017, arXiv:1612.03144, for the top-down path; Kirillov et al., 2019,
       arXiv:1901.02446, for one dense output from it. The latter merges a convolved copy of every
-      level; this head reads the finest level only, which contains all others.
+      level; this head reads the finest level only, which contains all coarser ones.
     """
 
     def decode(self, features: tuple[Array, ...], train: bool) -> Float[Array, "B h w F"]:

@@ -94,7 +94,7 @@ class ConvNeXtBlock(nn.Module):
     rate: float
     """Rate of stochastic depth."""
     norm: Callable[..., nn.Module]
-    """Function that makes a normalization."""
+    """Function that creates a normalization."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

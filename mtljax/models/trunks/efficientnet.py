@@ -121,7 +121,7 @@ class InvertedBottleneck(nn.Module):
     rate: float
     """Rate of stochastic depth."""
     layer: Callable[..., nn.Module]
-    """Function that makes a `ConvNorm`."""
+    """Function that creates a `ConvNorm`."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

@@ -156,7 +156,7 @@ class ResNetBlock(nn.Module):
     dilation: int
     """Dilation of the first 3x3 convolution."""
     norm: Callable[..., Any]
-    """Function that makes a normalization."""
+    """Function that creates a normalization."""
     use_bias: bool
     """True for convolutions with biases."""
 
