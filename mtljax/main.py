@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.cli.errors import explain
+from mtljax.cli.folders import local_folders
 from mtljax.cli.supervisor import is_needed, supervise
 from mtljax.cli.verbs import VERBS, run_verb
 from mtljax.utils.memory import collect_garbage_less_often, restart_with_allocator
+from mtljax.utils.urls import named
 
 USAGE = """\
 usage: python -m mtljax.main [VERB] [FLAGS]
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise ValueError(_unknown_verb(verb))
         try:
-            return run_verb(verb, arguments)
+            with local_folders(verb, arguments) as arguments:
+                return run_verb(verb, arguments)
         finally:
             sys.stdout.flush()  # raises BrokenPipeError here instead of at interpreter exit
     except (Exception, KeyboardInterrupt) as error:
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message, status = explained
         if message:
-            print(f"mtljax: {message}", file=sys.stderr)
+            print(named(f"mtljax: {message}"), file=sys.stderr)
         else:  # the reader closed the pipe, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtljax.runs.lock import LOCK, writing_to
-from mtljax.utils.files import PART, require_local
+from mtljax.utils.files import PART
 from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.urls import require_local
 
 TABLES = {"comparison": "results.csv", "front": "hypervolume.csv", "search": "trials.csv"}
 """Kind of folder -> table in it; all have run folders in the same place."""

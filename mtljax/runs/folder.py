@@ -46,7 +46,6 @@ from mtljax.utils.files import (
     json_text,
     nan_for_null,
     null_for_nan,
-    require_local,
     write_json,
     write_text,
 )
@@ -54,6 +53,7 @@ from mtljax.utils.locks import release_lock
 from mtljax.utils.terminal import print_line
 from mtljax.utils.text import first_line, shortened
 from mtljax.utils.tree import as_tuples, flatten_json
+from mtljax.utils.urls import require_local
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 """Names of files in a run folder."""

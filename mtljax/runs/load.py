@@ -16,6 +16,7 @@ from mtljax.runs.checkpoints import Checkpoints
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.folder import CONFIG
 from mtljax.runs.input_spec import ImageSpec, read_input
+from mtljax.runs.staging import local_folder
 from mtljax.step.state import TrainState
 from mtljax.tasks import Task
 from mtljax.utils.bounded_reading import read_json
@@ -143,7 +144,7 @@ def load_weights(path: Path | str) -> Weights:
 
 
 def _run_folder(path: Path | str) -> Path:
-    path = Path(path)
+    path = local_folder(path)
     if not path.is_dir():
         raise ValueError(f"no run folder {path}")
     if not (path / CONFIG).is_file():

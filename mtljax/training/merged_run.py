@@ -37,6 +37,7 @@ from mtljax.training.trackers import Trackers
 from mtljax.utils.registry import choose
 from mtljax.utils.terminal import announcements, console, phase, print_line
 from mtljax.utils.text import number
+from mtljax.utils.urls import named
 
 Runs = Mapping[Path, TrainedModel]
 """Run folder -> its model."""
@@ -117,7 +118,7 @@ def finished_merge(
     if result is None:
         return None
     merged = result.merged or {}
-    if merged.get("method") != method or merged.get("runs") != list(map(str, runs)):
+    if merged.get("method") != method or merged.get("runs") != list(map(named, runs)):
         how = f"by merging {', '.join(merged['runs'])} by {merged['method']}" if merged else ""
         how = how or "by training"
         raise ValueError(f"{workdir} holds a run made {how}; choose another --workdir")
@@ -178,7 +179,7 @@ def merge_runs(
             best = _best(map(evaluated, merger.candidates(problem)), quiet=quiet)
         merged.merged = {
             "method": method,
-            "runs": list(map(str, runs)),
+            "runs": list(map(named, runs)),
             "steps": [run.step for run in runs.values()],
             **best.candidate.settings,
         }

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from mtljax.data.pipeline import BatchSampler
 from mtljax.data.resolve import derivations, resolve_tasks
 from mtljax.runs.folder import CONFIG
 from mtljax.runs.selection import check_select
+from mtljax.runs.staging import local_folder
 from mtljax.step.distillation import Distillation
 from mtljax.step.state import TrainState, create_state
 from mtljax.step.telemetry import ProbePoint, make_probe
@@ -173,8 +173,8 @@ def require_unseen_fold(experiment: Experiment) -> None:
     if experiment.data.fold is None:
         return
     for run in (*experiment.teachers.values(), experiment.init):
-        config = Path(run or "").expanduser() / CONFIG
-        if run is None or not config.is_file():
+        config = None if run is None else local_folder(run) / CONFIG
+        if config is None or not config.is_file():
             continue
         data = read_json(config).get("data", {})
         is_other_fold = data.get("fold") != experiment.data.fold

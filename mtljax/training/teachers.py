@@ -1,7 +1,5 @@
 """Teachers of a distillation, loaded from trained runs."""
 
-from pathlib import Path
-
 import jax
 
 from mtljax.config import Experiment
@@ -31,7 +29,7 @@ def load_teachers(
 
     teachers, variables = [], []
     for run, names in tasks_of_run.items():
-        trained = load_run(Path(run).expanduser())
+        trained = load_run(run)
         teacher_tasks = {task.name: task for task in trained.experiment.tasks}
         for name in names:
             kind_of_task = type(tasks[name])

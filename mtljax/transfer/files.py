@@ -18,6 +18,7 @@ import numpy as np
 from mtljax.runs.encrypted_store import ENDING, read_encrypted
 from mtljax.runs.encryption import read_keys
 from mtljax.runs.load import load_weights
+from mtljax.runs.staging import local_folder
 from mtljax.transfer.weights import StoredWeights
 from mtljax.utils.bounded_reading import check_bytes, check_files, read_bytes, stored_bytes
 from mtljax.utils.optional import require
@@ -43,7 +44,7 @@ def locate(init: str) -> Path:
       ValueError: The package is not installed, or the path does not exist.
     """
     if not init.startswith(PACKAGE):
-        path = Path(init).expanduser()
+        path = local_folder(init)
     else:
         name, _, file = init.removeprefix(PACKAGE).partition("/")
         spec = importlib.util.find_spec(name) if name.isidentifier() else None

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,6 @@ PART = ".part"
 def user_cache() -> Path:
     """Returns the user's folder of what can be computed again; it may not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtljax"
-
-
-def require_local(path: Path) -> None:
-    """Raises ValueError for the URL of a bucket or server, which a path has lost a slash of."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/[^/]", str(path)):
-        url = str(path).replace(":/", "://", 1)
-        raise ValueError(
-            f"{url} is a URL, not a folder: runs need a file system with locks and renames; train "
-            "in a folder, and copy the finished run there"
-        )
 
 
 def check_output(path: Path) -> None:

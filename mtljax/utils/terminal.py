@@ -9,6 +9,8 @@ from contextvars import ContextVar
 
 from rich.console import Console
 
+from mtljax.utils.urls import named
+
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 """Terminal of all output."""
 
@@ -27,7 +29,7 @@ def can_show_bar(console: Console = console) -> bool:
 def print_line(message: str) -> None:
     """Prints a line without markup."""
     global _printed_at
-    console.print(message, markup=False)
+    console.print(named(message), markup=False)
     _printed_at = time.perf_counter()
 
 

@@ -182,7 +182,7 @@ def test_runs_go_on_together_from_a_step_that_all_have(tmp_path):
         (("--seeds", "many"), "--seeds must be none or an integer, not 'many'"),
         (("--balancer", "uwe"), "unknown balancer 'uwe'"),
         (("--workdir", "mine"), "mine is not empty and not a comparison folder"),
-        (("--workdir", "gs://mine/runs"), "gs://mine/runs is a URL, not a folder"),
+        (("--workdir", "nowhere://runs"), "nowhere://runs cannot be opened: Protocol not known"),
         (("--engine", "rya"), "unknown engine 'rya'; did you mean 'ray'?"),
         (("--engine", "ray:cpu=2"), "engine 'ray' has no argument 'cpu'; did you mean 'cpus'?"),
         (("--engine", "slurm:minutes=0"), "minutes must be >= 3, not 0"),

@@ -1,6 +1,7 @@
 """Every command that a page or a docstring shows is one that the program takes and does."""
 
 import ast
+import contextlib
 import importlib.util
 import os
 import pkgutil
@@ -61,6 +62,8 @@ def test_a_command_that_is_shown_is_understood(line, tmp_path, monkeypatch):
 
     for module in pkgutil.iter_modules(mtljax.cli.verbs.__path__, "mtljax.cli.verbs."):
         monkeypatch.setattr(importlib.import_module(module.name), "parse", read, raising=False)
+    nothing_read = lambda verb, arguments: contextlib.nullcontext(arguments)
+    monkeypatch.setattr("mtljax.main.local_folders", nothing_read)  # no bucket of an example
     for name in pages.NAMES:
         pages.write_experiments(name, tmp_path)
     for page in site_pages.with_cells("tutorials"):

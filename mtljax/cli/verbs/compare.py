@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
+from mtljax.utils.urls import named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class CompareFlags(ExperimentFlags):
     """Number of folds of a cross-validation, in which each example of all splits is tested once;
     groups are not divided, strata are in proportion. 0: the splits of the data."""
     workdir: Path | None = None
-    """Output folder; if omitted, runs/compare-NAME. Finished runs in it are reused."""
+    """Output folder, or its URL in a bucket; if omitted, runs/compare-NAME. Finished runs
+    in it are reused."""
     devices: int | None = None
     """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
@@ -77,7 +79,8 @@ class FrontFlags(ExperimentFlags):
     """FIELD=VALUE,VALUE ...: settings to tune; the best combination of each ray is chosen on
     validation."""
     workdir: Path | None = None
-    """Output folder; if omitted, runs/front-NAME. Finished runs in it are reused."""
+    """Output folder, or its URL in a bucket; if omitted, runs/front-NAME. Finished runs
+    in it are reused."""
     devices: int | None = None
     """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
@@ -97,7 +100,8 @@ class GroupFlags(ExperimentFlags):
     seeds: int = 3
     """Number of seeds, starting at --seed."""
     workdir: Path | None = None
-    """Output folder; if omitted, runs/group-NAME. Finished measurements in it are reused."""
+    """Output folder, or its URL in a bucket; if omitted, runs/group-NAME. Finished
+    measurements in it are reused."""
     devices: int | None = None
     """Number of devices; if omitted, all."""
     quiet: bool = False
@@ -159,7 +163,7 @@ def train_members(
         return 130
     if not quiet:
         show(outcome)
-        print(f"report: {workdir / 'report.html'}")
+        print(named(f"report: {workdir / 'report.html'}"))
     for failure in failures:
         print(f"mtljax: {failure.member} failed: {failure.reason}", file=sys.stderr)
     return 1 if failures else 0
@@ -177,5 +181,5 @@ def group_verb(arguments: list[str]) -> int:
     workdir = flags.workdir or Path("runs") / f"group-{experiment.name}"
     group(experiment, workdir, **flags.options())
     if not flags.quiet:
-        print(f"report: {workdir / 'report.html'}")
+        print(named(f"report: {workdir / 'report.html'}"))
     return 0

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from mtljax.cli.flags import parse
+from mtljax.utils.urls import named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class MergeFlags:
     """Merging method with its arguments, such as ties:density=0.2; see `list merges`. Scales that
     are not given are chosen on validation."""
     workdir: Path | None = None
-    """Run folder to write; if omitted, runs/merge-METHOD-<date>."""
+    """Run folder to write, or its URL in a bucket; if omitted, runs/merge-METHOD-<date>."""
     verify: Path | None = None
     """Public key (PEM): load the runs only if the owner of this key signed them."""
     devices: int | None = None
@@ -46,5 +47,5 @@ def merge_verb(arguments: list[str]) -> int:
         quiet=flags.quiet,
     )
     if not flags.quiet:
-        print(f"report: {workdir / 'report.html'}")
+        print(named(f"report: {workdir / 'report.html'}"))
     return 0

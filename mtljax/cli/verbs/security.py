@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from mtljax.cli.flags import parse
+from mtljax.utils.urls import named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def sign_verb(arguments: list[str]) -> int:
     path = flags.path()
     from mtljax.runs.signing import sign
 
-    print(f"signature written to {sign(path, flags.key)}")
+    print(named(f"signature written to {sign(path, flags.key)}"))
     return 0
 
 
@@ -55,5 +56,5 @@ def verify_verb(arguments: list[str]) -> int:
     from mtljax.runs.signing import verify
 
     verify(path, flags.key)
-    print(f"the signature of {path} is valid")
+    print(named(f"the signature of {path} is valid"))
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mtljax.cli.verbs.experiment import ExperimentFlags, read_experiment
 from mtljax.utils.text import count
+from mtljax.utils.urls import named
 
 if TYPE_CHECKING:
     from mtljax.config import Experiment
@@ -18,7 +19,8 @@ class TrainFlags(ExperimentFlags):
     """Run folder, devices and checks."""
 
     workdir: Path | None = None
-    """Run folder; if omitted, runs/NAME-<date>. An unfinished run in it is resumed."""
+    """Run folder, or its URL in a bucket (s3://bucket/run); if omitted, runs/NAME-<date>. An
+    unfinished run in it is resumed."""
     devices: int | None = None
     """Number of devices; if omitted, all."""
     tensorboard: bool = False
@@ -77,7 +79,7 @@ def _train(flags: TrainFlags, experiment: "Experiment") -> int:
         verify(workdir, flags.verify)
     elif flags.verify is not None and experiment.init is not None:
         verify(locate(experiment.init), flags.verify)
-    resumes = f"--workdir {workdir} resumes from the last checkpoint"
+    resumes = named(f"--workdir {workdir} resumes from the last checkpoint")
     try:
         train(
             experiment,
@@ -89,7 +91,7 @@ def _train(flags: TrainFlags, experiment: "Experiment") -> int:
             quiet=flags.quiet,
         )
     except Stopped as stopped:
-        print(f"mtljax: {stopped}", file=sys.stderr)
+        print(named(f"mtljax: {stopped}"), file=sys.stderr)
         return stopped.status
     except KeyboardInterrupt:
         print(f"mtljax: interrupted; {resumes}", file=sys.stderr)
@@ -99,7 +101,7 @@ def _train(flags: TrainFlags, experiment: "Experiment") -> int:
             raise
         raise OSError(error.errno, f"{error.strerror}; {resumes}", error.filename) from error
     if not flags.quiet and jax.process_index() == 0:
-        print(f"report: {workdir / 'report.html'}")
+        print(named(f"report: {workdir / 'report.html'}"))
     return 0
 
 

@@ -11,6 +11,7 @@ import tyro
 
 from mtljax.cli.flags import parse
 from mtljax.utils.text import shortened
+from mtljax.utils.urls import named
 
 if TYPE_CHECKING:
     from mtljax.runs.load import TrainedModel
@@ -23,7 +24,7 @@ MANY = 100
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _RunFlags:
     run: Path
-    """Run folder."""
+    """Run folder, or its URL in a bucket."""
     verify: Path | None = None
     """Public key (PEM): load the run only if the owner of this key signed it."""
     preference: str = ""
@@ -143,7 +144,7 @@ def evaluate_verb(arguments: list[str]) -> int:
     place = f"{flags.split} split" + ("" if flags.source is None else f" of {flags.source}")
     print_line(f"evaluating the {place}")
     metrics = evaluate_run(trained, flags.split, attack, flags.source)
-    console.print(metrics_table(f"{flags.run} at step {trained.step}, {place}", **metrics))
+    console.print(metrics_table(named(f"{flags.run} at step {trained.step}, {place}"), **metrics))
     content: dict[str, Any] = {"step": trained.step, "split": flags.split, **metrics}
     if flags.source is not None:
         content["source"] = flags.source
@@ -152,7 +153,7 @@ def evaluate_verb(arguments: list[str]) -> int:
     if attack is not None:
         content["attack"] = {"attack": flags.attack, "eps": flags.eps}
     write_json(output, content)
-    print(f"written to {output}")
+    print(named(f"written to {output}"))
     if flags.calibrate:
         _calibrate(trained, flags)
     return 0
@@ -172,7 +173,7 @@ def _calibrate(trained: "TrainedModel", flags: EvaluateFlags) -> None:
         print("no task has probabilities to calibrate")
         return
     console.print(calibration_table(calibrations, "" if held_out is None else flags.split))
-    print(f"written to {write_calibration(flags.run, trained.step, calibrations)}")
+    print(named(f"written to {write_calibration(flags.run, trained.step, calibrations)}"))
 
 
 def predict_verb(arguments: list[str]) -> int:
@@ -206,7 +207,8 @@ def predict_verb(arguments: list[str]) -> int:
     summary = predict_files(trained, images, output, options)
     console.print(predictions_table(summary.entries))
     rest = summary.total - len(summary.failed) - len(summary.entries)
-    print(f"{rest} more images, and all predictions, " * (rest > 0) + f"written to {output}")
+    more = f"{rest} more images, and all predictions, " * (rest > 0)
+    print(named(f"{more}written to {output}"))
     if summary.failed:
         print(f"mtljax: {describe_failures(summary)}", file=sys.stderr)
         return 2
@@ -226,5 +228,5 @@ def export_verb(arguments: list[str]) -> int:
     exported = export(trained, flags.to, output, tasks=tasks, encrypt=flags.encrypt)
     console.print(export_table(exported.description))
     for file in exported.files:
-        print(f"written to {file}")
+        print(named(f"written to {file}"))
     return 0
