@@ -19,7 +19,7 @@ version = release = mtljax.__version__
 language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-extensions += ["accessibility", "api", "command_line", "errors", "mathml", "methods"]
+extensions += ["accessibility", "api", "command_line", "errors", "layers", "mathml", "methods"]
 extensions += ["repository", "schemas", "streams"]
 exclude_patterns = ["_ext"]
 suppress_warnings = [

@@ -1,10 +1,11 @@
 """Eight virtual CPU devices, fast compilation and a shared compile cache for every test.
 
 The environment variable `MTLJAX_TEST_PLATFORM` selects another platform: `default` for JAX's own
-choice, or a value of `JAX_PLATFORMS`; see CONTRIBUTING.md.
+choice, or a value of `JAX_PLATFORMS`; see docs/contributing/testing.md.
 
 Markers: tests without one are the README's tier, `full` and `slow` are the other two; see
-CONTRIBUTING.md. The fixture `user_flags` undoes the fast compilation for the processes of a test.
+docs/contributing/testing.md. The fixture `user_flags` undoes the fast compilation for the processes
+of a test.
 """
 
 import gc

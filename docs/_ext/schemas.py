@@ -16,10 +16,12 @@ from sphinx.application import Sphinx
 
 import mtljax.runs.folder
 from mtljax.config import Experiment
+from mtljax.evaluation.calibration import Calibration
 from mtljax.runs.input_spec import ImageSpec
 from mtljax.runs.records import TrainRecord, ValidationRecord
 from mtljax.runs.result import RunResult
 from mtljax.tasks import TASKS
+from mtljax.tasks.metric import SplitMetrics
 
 FOLDER = Path(__file__).parents[1] / "reference" / "run_folder"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -96,13 +98,69 @@ def config_schema() -> dict[str, Any]:
     return result
 
 
+Fields = dict[str, tuple[Any, str]]
+"""Name -> type, description."""
+CALIBRATION: Fields = {
+    "step": (int, "Step of the checkpoint, the best on validation."),
+    "tasks": (dict[str, Calibration], "Temperature of each task, and how well it fits."),
+}
+EVALUATION: Fields = {
+    "step": (int, "Step of the checkpoint, the best on validation."),
+    "split": (str, "Evaluated split."),
+    "metrics": (SplitMetrics, "Task -> metrics."),
+}
+OPTIONS_OF_EVALUATION: Fields = {
+    "source": (str, "Data source other than that of the run."),
+    "preference": (dict[str, float], "Task -> preference of a conditioned network, with sum 1."),
+    "attack": (dict[str, Any], "Attack and its size."),
+    "own": (SplitMetrics, "Metrics of each task under attacks on its own loss."),
+    "all": (SplitMetrics, "Metrics under attacks on the sum of all losses."),
+}
+POINTS: Fields = {
+    "rays": (list[list[float]], "Preferences over the tasks, with mean 1."),
+    "test": (list[SplitMetrics], "Test metrics at each of them."),
+}
+PREDICTION: Fields = {
+    "prediction": (Any, "Value in the form of a label, or the path of a .npy file with a map."),
+    "text": (str, "The prediction as text."),
+}
+OPTIONS_OF_PREDICTION: Fields = {
+    "probabilities": (dict[str, float], "Class -> probability."),
+    "top": (list[dict[str, Any]], "Most probable classes, with their probabilities."),
+    "temperature": (float, "Temperature of calibrated probabilities."),
+    "png": (str, "Path of a picture of the map."),
+    "overlay": (str, "Path of a picture of the prediction on the image."),
+}
+IMAGE: Fields = {"image": (str, "Path of the image file.")}
+OPTIONS_OF_IMAGE: Fields = {
+    "error": (str, "Reason why the file cannot be read; then there are no predictions."),
+    "size": (list[int], "Height and width of the file."),
+    "model_size": (list[int], "Height and width of the image that the network takes."),
+}
+
+
+def record(required: Fields, optional: Fields | None = None) -> dict[str, Any]:
+    """JSON schema of an object with these fields."""
+    properties = {
+        name: {**schema_of(hint), "description": text}
+        for name, (hint, text) in {**required, **(optional or {})}.items()
+    }
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
 def schemas() -> dict[str, dict[str, Any]]:
     """File -> schema of its content, or of a line."""
+    prediction = record(PREDICTION, OPTIONS_OF_PREDICTION)
+    image = {**record(IMAGE, OPTIONS_OF_IMAGE), "additionalProperties": prediction}
     return {
         "config.json": config_schema(),
         "input.json": object_schema(ImageSpec, required=("shape", "low", "high")),
         "metrics.jsonl": {"anyOf": [object_schema(ValidationRecord), object_schema(TrainRecord)]},
         "result.json": object_schema(RunResult),
+        "evaluation-SPLIT.json": record(EVALUATION, OPTIONS_OF_EVALUATION),
+        "calibration.json": record(CALIBRATION),
+        "predictions.json": {"type": "array", "items": image},
+        "points.json": record(POINTS),
     }
 
 
@@ -116,7 +174,7 @@ def pages() -> dict[str, str]:
         name = f"{file.partition('.')[0]}.schema.json"
         result[name] = json.dumps({"$schema": DRAFT, "title": file, **schema}, indent=1) + "\n"
         lines += [f"## {file}", "", f"{{download}}`{name}`", ""]
-        for part in schema.get("anyOf", [schema]):
+        for part in schema.get("anyOf", [schema.get("items", schema)]):
             lines += [*_table(part), ""]
     return {"index.md": "\n".join(lines), **result}
 
@@ -131,8 +189,16 @@ def _rows(schema: dict[str, Any], prefix: str) -> Iterator[str]:
         text = cell(value.get("description", ""))
         yield f"| `{prefix}{name}` | {', '.join(_types(value))}{required} | {text} |"
         for part in value.get("anyOf", [value]):
-            if "properties" in part:
-                yield from _rows(part, f"{prefix}{name}.")
+            yield from _inner_rows(part, f"{prefix}{name}.")
+    yield from _inner_rows({"additionalProperties": schema.get("additionalProperties")}, prefix)
+
+
+def _inner_rows(schema: dict[str, Any], prefix: str) -> Iterator[str]:
+    """Rows of the fields of an object, and of the objects by task in it."""
+    if "properties" in schema:
+        yield from _rows(schema, prefix)
+    elif "properties" in (inner := schema.get("additionalProperties") or {}):
+        yield from _rows(inner, f"{prefix}TASK.")
 
 
 def _types(schema: dict[str, Any]) -> list[str]:

@@ -8,6 +8,8 @@ result-N.json   its result after N steps, if it was continued afterwards
 checkpoints/    the latest checkpoint and the best
 joint/          stacked checkpoints of a group that trains side by side, in its first run's folder
 report.html     the report; its figures are in plots/
+evaluation-SPLIT.json, calibration.json, predictions.json    by the verbs evaluate and predict
+points.json     test metrics of a conditioned network at each ray, by the verb front
 tensorboard/    event files, if requested; mlflow: the id of the run in MLflow, if requested
 model.sig       the signature of a signed run
 

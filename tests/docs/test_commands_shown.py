@@ -3,18 +3,14 @@
 import ast
 import contextlib
 import importlib.util
-import os
 import pkgutil
 import re
 import runpy
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from support import pages, site_pages
-from support.cli import run
 
 import mtljax.cli.verbs
 from mtljax.cli.catalog import DICTS
@@ -86,34 +82,3 @@ def test_a_command_of_the_readme_trains(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*shlex.split(line), *FEW]) == 0
     assert list(tmp_path.glob("runs/*/report.html"))
-
-
-TRAIN = "python -m mtljax.main --experiment digits --workdir runs/"
-BEFORE = {
-    "protection.md": [f"{TRAIN}digits"],
-    "export.md": [
-        f"{TRAIN}digits",
-        "age-keygen -o key.txt",
-        f"MTLJAX_KEY_FILE=key.txt {TRAIN}secret --encrypt",
-    ],
-}
-"""What a page takes to be done."""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
-@pytest.mark.parametrize("page", BEFORE)
-def test_a_page_can_be_followed_from_top_to_bottom(page, tmp_path):
-    shown = re.findall(r"^    (\S.*)$", (ROOT / "docs" / page).read_text(), re.M)
-    done = [line for line in BEFORE[page] + shown if not line.startswith("pip ")]
-    short = [re.sub(r"(main --experiment .*)", rf"\1 {' '.join(FEW)}", line) for line in done]
-    short = [line.replace("/600.age", "/3.age") for line in short]  # the last step
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
-    if importlib.util.find_spec("jax2onnx") is None:
-        short = [line for line in short if "onnx" not in line]
-    for line in short:
-        found = run(["bash", "-c", line], cwd=tmp_path, env=environment)
-        assert found.returncode == 0, f"{line}: {found.stderr}"
