@@ -7,9 +7,11 @@ from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.utils.urls import url_of
 
 WORKDIR = "--workdir"
+"""Flag of the folder that a verb writes."""
 READ = ("--run", "--runs")
 """Flags of folders that are read; what a verb adds to them is uploaded at its end."""
 EXPERIMENT = "--experiment"
+"""Flag of an experiment, which may be the path of a file."""
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from mtljax.utils.text import first_line
 from mtljax.utils.urls import register_copy
 
 TAR = ".tar"
+"""Extension of a checkpoint in a bucket, which is one file there."""
 TRIES = 5
 """Attempts to download files that a run is replacing at the same time."""
 
