@@ -66,18 +66,35 @@ class Message(NamedTuple):
 def messages(path: Path) -> Iterator[Message]:
     """Messages of the ValueErrors that a module raises."""
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+    def cause_of(node: ast.FunctionDef | ast.ClassDef, seen: tuple[str, ...] = ()) -> str:
+        """Cause in the docstring, or else in that of a function that uses this one."""
+        if (own := _cause(node)) or node.name in seen:
+            return own
+        callers = (f for f in functions if f is not node and node.name in _names(f))
+        return next(filter(None, (cause_of(f, (*seen, node.name)) for f in callers)), "")
 
     def visit(node: ast.AST, names: tuple[str, ...], cause: str) -> Iterator[Message]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.ClassDef):
-                cause_here = _cause(child) or cause
+                cause_here = cause_of(child) or cause
                 yield from visit(child, (*names, child.name), cause_here)
             elif isinstance(child, ast.Raise) and (text := _text_of(child)):
                 yield Message(text, ".".join((module, *names)), cause)
             else:
                 yield from visit(child, names, cause)
 
-    yield from visit(ast.parse(path.read_text()), (), "")
+    yield from visit(tree, (), "")
+
+
+def _names(node: ast.FunctionDef) -> set[str]:
+    """Names of functions and methods in the code of a function."""
+    nodes = list(ast.walk(node))
+    return {x.id for x in nodes if isinstance(x, ast.Name)} | {
+        x.attr for x in nodes if isinstance(x, ast.Attribute)
+    }
 
 
 def _text_of(node: ast.Raise) -> str:
@@ -123,7 +140,7 @@ FORMATTERS = re.compile(
 def _cause(node: ast.FunctionDef | ast.ClassDef) -> str:
     """Description of the error in the docstring, or else the first line of it."""
     text = ast.get_docstring(node)
-    if not text or node.name.startswith("_") or node.name.endswith("_verb"):
+    if not text:
         return ""
     raised = [
         item.description or ""

@@ -100,6 +100,7 @@ def _read_safetensors(path: Path) -> StoredWeights:
 
 
 def _read_torch(path: Path) -> StoredWeights:
+    """Reads a state dict of PyTorch without executing code in it."""
     torch = require("torch", "torch", str(path))
     stored = stored_bytes(path)
     try:

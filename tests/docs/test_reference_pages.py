@@ -95,3 +95,4 @@ def test_a_message_is_listed_with_its_cause_and_place(extension):
     assert "mtljax.cli.verbs.experiment.read_experiment" in line
     rows = [row for row in page.splitlines() if row.startswith("|")]
     assert {row.replace("\\|", "").count("|") for row in rows} == {4}
+    assert not [row for row in rows if re.search(r"\| +\| \{py:obj\}", row)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from support import public_names
 from support.cli import run
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,13 @@ def test_every_link_within_the_site_leads_somewhere(site):
             if not target.exists() or parts.fragment not in anchors:
                 broken.append(f"{path.name}: {link}")
     assert not broken
+
+
+@pytest.mark.slow
+def test_every_public_name_is_on_a_page_of_the_api(site):
+    ids = {x for page in site.values() for x in page.ids}
+    names = public_names.public_names()
+    assert not [name for name in names if not {name, f"module-{name}"} & ids]
 
 
 @pytest.mark.slow

@@ -32,14 +32,14 @@ RUN_BY = {
     "README.md": "tests/docs/test_commands_shown.py",
     "docs/cluster.md": "tests/docs/test_cluster_page.py",
     "docs/library.md": "tests/docs/test_documentation.py",
-    "docs/scaling.md": "tests/docs/test_scaling_page.py",
+    "docs/scaling.md#python": "tests/docs/test_scaling_page.py",
     "docs/tutorials/from_libmtl.md": "tests/docs/test_migration_pages.py",
     "docs/tutorials/from_torchjd.md": "tests/docs/test_migration_pages.py",
 } | {
     f"docs/{name}.md": "tests/docs/test_data_pages.py"
     for name in ("my_data", "class_folders", "coco", "masks", "several_data_sets")
 }
-"""Page -> what runs its examples, for pages that need more than an empty folder."""
+"""Page, or its blocks in one language -> what runs them, where an empty folder is not enough."""
 
 
 class Example(NamedTuple):
@@ -94,8 +94,11 @@ def examples(page: Path) -> list[Example]:
 
 
 def to_run(page: Path) -> list[Example]:
-    """Returns the examples of a page that the build does not run."""
-    return [x for x in examples(page) if x.language in CHECKS and not x.reason]
+    """Returns the examples of a page that neither the build nor a test of their own runs."""
+    name = name_of(page)
+    others = {x for x in CHECKS if {name, f"{name}#{x}"} & RUN_BY.keys()}
+    languages = CHECKS.keys() - others
+    return [x for x in examples(page) if x.language in languages and not x.reason]
 
 
 def outside(page: Path) -> str:
