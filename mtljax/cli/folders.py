@@ -72,9 +72,8 @@ def _check(verb: str, arguments: Sequence[str], url: str) -> None:
             f"--workdir {url}: the studies of --tune are databases, which cannot be in a bucket; "
             "use a local --workdir, and upload it afterwards"
         )
-    engine = (value_of(arguments, "--engine") or "local").partition(":")[0]
-    if engine != "local":
+    if (value_of(arguments, "--engine") or "").partition(":")[0] == "slurm":
         raise ValueError(
-            f"--workdir {url}: the workers of --engine {engine} need a folder of a file system "
-            "that all of them mount, such as a bucket mounted by gcsfuse"
+            f"--workdir {url}: --engine slurm needs a folder that all nodes mount, also for the "
+            "scripts of its jobs; use one, and upload it afterwards"
         )

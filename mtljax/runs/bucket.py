@@ -44,15 +44,18 @@ class Bucket:
             raise ValueError(f"{url} cannot be opened: {first_line(error)}") from None
         self._root = root.rstrip("/") + "/"
 
-    def versions(self) -> dict[str, str]:
-        """Returns {name: version} of all files; a version changes with the content."""
-        with self._explained("list"):
-            return self._again(self._versions)
+    def versions(self, below: str = "") -> dict[str, str]:
+        """Returns {name: version} of all files whose names start with `below`, a folder and "/".
 
-    def _versions(self) -> dict[str, str]:
+        A version changes with the content.
+        """
+        with self._explained("list"):
+            return self._again(lambda: self._versions(below))
+
+    def _versions(self, below: str) -> dict[str, str]:
         self._fs.invalidate_cache()
         try:
-            found = self._fs.find(self._root, detail=True)
+            found = self._fs.find(self._root + below, detail=True)
         except FileNotFoundError:
             return {}
         version = lambda entry: " ".join(str(entry.get(key)) for key in VERSION)

@@ -6,9 +6,9 @@ A checkpoint is one file `STEP.tar` in the bucket, so that it is there completel
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,11 +51,13 @@ class LocalCopy:
         key = hashlib.sha256(bucket.url.encode()).hexdigest()[:12]
         self.place = user_cache() / "folders" / f"{key}-{kind}"
         self.place.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^\w.=+-]", "_", bucket.url.rpartition("/")[2])
-        self.folder = self.place / name
+        parts = [x for x in bucket.url.partition("://")[2].split("/") if x not in ("", ".", "..")]
+        # Two of them: `group_names` identifies runs of a group by these.
+        self.folder = self.place.joinpath(*parts[-2:] or ["run"])
         self._state_file = self.place / "state.json"
         self._upload_file = self.place / f"upload{PART}"
         self.owner: str | None = None
+        self._busy = threading.Lock()
         self._files: dict[str, list[str | None]] = {}
         """Name in the bucket -> local signature, None while it is uploaded; and version there."""
         register_copy(self.folder, bucket.url)
@@ -90,7 +92,7 @@ class LocalCopy:
         if self.owner is not None and self.folder.exists():
             items, _ = scan(self.folder)
             if any(self._files.get(name, [None])[0] != signature(items[name]) for name in items):
-                kept = self.folder.with_name(f"{self.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+                kept = self.place / f"{self.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"
                 self.folder.rename(kept)
         self._empty()
         return kept
@@ -99,7 +101,8 @@ class LocalCopy:
         """Deletes the copy, all of which was uploaded."""
         self._empty()
         with contextlib.suppress(OSError):  # there is a folder that `clear` has kept
-            self.place.rmdir()
+            for folder in (self.folder.parent, self.place):
+                folder.rmdir()
 
     def _empty(self) -> None:
         self._state_file.unlink(missing_ok=True)  # first: without it, a copy is not complete
@@ -107,8 +110,11 @@ class LocalCopy:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.owner, self._files = None, {}
 
-    def fetch(self) -> bool:
+    def fetch(self, below: str = "") -> bool:
         """Downloads what has changed in the bucket, inside of `locked`.
+
+        Args:
+          below: Start of the names to download.
 
         Returns:
           True if something is there.
@@ -117,20 +123,21 @@ class LocalCopy:
           OSError: The bucket cannot be read.
           ValueError: A checkpoint is damaged.
         """
-        self.folder.mkdir(exist_ok=True)
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(FileNotFoundError):  # deleted after it was listed
-                return self._fetch()
-        return self._fetch()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._busy:
+            for _ in range(TRIES - 1):
+                with contextlib.suppress(FileNotFoundError):  # deleted after it was listed
+                    return self._fetch(below)
+            return self._fetch(below)
 
-    def _fetch(self) -> bool:
-        versions = self._bucket.versions()
+    def _fetch(self, below: str) -> bool:
         versions = {
             name: version
-            for name, version in versions.items()
+            for name, version in self._bucket.versions(below).items()
             if not name.endswith((PART, LOCK)) and not {"..", "/"} & {*PurePosixPath(name).parts}
         }
-        for name in self._files.keys() - versions.keys():
+        known = {name for name in self._files if name.startswith(below)}
+        for name in known - versions.keys():
             _delete(self._path(name))
             del self._files[name]
         todo = [
@@ -171,6 +178,10 @@ class LocalCopy:
         Raises:
           OSError: The bucket cannot be written.
         """
+        with self._busy:
+            self._push(deletes)
+
+    def _push(self, deletes: bool) -> None:
         items, retained = scan(self.folder)
         signatures = {name: signature(path) for name, path in items.items()}
         changed = [n for n, new in signatures.items() if self._files.get(n, [None])[0] != new]

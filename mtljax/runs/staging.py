@@ -24,6 +24,10 @@ INTERVAL = 5.0
 """Seconds between two looks at what has changed."""
 
 
+_written: dict[Path, LocalCopy] = {}
+"""Copies that this process writes."""
+
+
 class _Mirror:
     """Thread that uploads what changes in a copy."""
 
@@ -85,12 +89,25 @@ def staged(url: str, *, writes: bool = True) -> Iterator[Path]:
         return
     with opened:
         mirror = _Mirror(copy, lock, url)
+        _written[copy.folder] = copy
         try:
             yield copy.folder
         finally:
+            del _written[copy.folder]
             mirror.end()
             with _kept(copy, url):
                 _finish(copy, lock, url)
+
+
+def refresh(folder: Path) -> None:
+    """Downloads what other processes have uploaded below a folder, if it is in a copy.
+
+    Raises:
+      OSError: The URL cannot be read.
+    """
+    for parent, copy in list(_written.items()):
+        if folder.is_relative_to(parent):
+            copy.fetch(f"{folder.relative_to(parent).as_posix()}/")
 
 
 def local_folder(path: Path | str) -> Path:

@@ -38,6 +38,12 @@ def named(text: object) -> str:
     return text
 
 
+def url_below(path: Path) -> str | None:
+    """Returns the URL of a folder in a local copy; None for other folders."""
+    url = named(path)
+    return None if url == str(path) else url
+
+
 def require_local(path: Path) -> None:
     """Raises ValueError for the URL of a bucket or server."""
     if (url := url_of(path)) is not None:

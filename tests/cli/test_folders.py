@@ -97,7 +97,7 @@ def test_a_run_that_is_killed_goes_on_on_another_machine(tmp_path):
         (("train", "--coordinator", "a:1"), "several processes write the parts of a checkpoint"),
         (("search",), "the study is a database, which cannot be in a bucket; add --storage"),
         (("compare", "--tune", "20"), "the studies of --tune are databases"),
-        (("compare", "--engine", "ray:cpus=2"), "the workers of --engine ray need a folder"),
+        (("compare", "--engine", "slurm:cpus=2"), "--engine slurm needs a folder that all nodes"),
     ],
 )
 def test_what_a_bucket_cannot_do_is_refused_before_anything_is_written(flags, words, url, capsys):

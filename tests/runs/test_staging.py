@@ -11,7 +11,7 @@ from fsspec.registry import known_implementations
 
 from mtljax.runs import bucket, bucket_copy, bucket_lock, staging
 from mtljax.runs.bucket import Bucket
-from mtljax.runs.staging import local_folder, staged
+from mtljax.runs.staging import local_folder, refresh, staged
 
 NEVER = 10**6
 MIRROR = staging._Mirror
@@ -113,7 +113,7 @@ def test_what_a_run_writes_is_there_on_another_machine(url, machine):
             folder, config="{}", plots__a="png", checkpoints_7__arrays="7", checkpoints_7__d__x="x"
         )
         write(folder, **{".lock": "", "config.part": "x", "checkpoints_8.tmp__x": "incomplete"})
-        place = folder.parent
+        place = folder.parents[1]
     assert stored() == {"config", "plots/a", "checkpoints/7.tar"}
     assert not place.exists()
     machine("second")
@@ -250,7 +250,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere(url, machine, monkeypatch
     machine("first")  # and its copy is not lost
     with staged(url) as folder:
         assert contents(folder) == {"a": b"second"}
-        (kept,) = folder.parent.glob("run-*")
+        (kept,) = folder.parents[1].glob("run-*")
         assert (kept / "a").read_text() == "not uploaded"
 
 
@@ -311,7 +311,7 @@ def test_what_cannot_be_uploaded_is_kept_and_uploaded_by_the_next_run(url, netwo
 
     with pytest.raises(OSError, match="no route to host; all files are in") as error:
         train()
-    assert str(folders[0].parent) in error.value.strerror
+    assert str(folders[0].parents[1]) in error.value.strerror
     assert error.value.filename == url
     assert stored() == {".lock"}
     network.mend()
@@ -345,6 +345,23 @@ def test_changes_are_uploaded_while_a_run_goes_on(url, monkeypatch):
             while stored() != {".lock", "config.json", "metrics.jsonl", f"checkpoints/{step}.tar"}:
                 assert time.monotonic() < end
                 time.sleep(0.01)
+
+
+def test_what_another_process_has_uploaded_below_a_folder_is_downloaded(url, machine):
+    with staged(url) as folder:
+        write(folder, members__a__mine="1")
+        machine("second")
+        for name in ("a", "b"):
+            with staged(f"{url}/members/{name}") as other:
+                history(other, 3)
+        machine("first")
+        refresh(folder / "members" / "a")
+        found = contents(folder)
+        assert found["members/a/checkpoints/3/a"] == b"3"
+        assert found["members/a/mine"] == b"1"
+        assert not (folder / "members" / "b").exists()
+        refresh(folder.parent)  # outside of the copy
+    assert {"members/a/mine", "members/a/checkpoints/3.tar", "members/b/metrics.jsonl"} <= stored()
 
 
 def test_readers_download_what_has_changed_and_upload_what_they_add(url, machine, monkeypatch):

@@ -11,6 +11,7 @@ from mtljax.comparison.engines.worker import Report
 from mtljax.comparison.members import Failure, Member
 from mtljax.comparison.plan import FOLDER
 from mtljax.runs.folder import RESULT
+from mtljax.runs.staging import refresh
 from mtljax.training.stopping import Stopped, stop_signal
 from mtljax.utils.text import count
 
@@ -133,6 +134,9 @@ class _Dispatcher:
 
     def _start_again(self, task: MemberTask, why: str) -> None:
         """Queues a task again, unless it has failed too often without a new checkpoint."""
+        for folder in task.folders:
+            with contextlib.suppress(OSError):  # of the network
+                refresh(folder)
         saved = task.saved
         if saved > self._saved.get(task, 0):
             self._retries[task] = 0
@@ -163,10 +167,12 @@ class _Dispatcher:
 def _has_result(member: Member) -> bool:
     """Returns True once the result of a run is visible here, which network file systems delay."""
     end = time.monotonic() + VISIBLE_SECONDS
-    while not (member.folder / RESULT).exists():
+    while True:
+        with contextlib.suppress(OSError):
+            refresh(member.folder)
+            list(member.folder.iterdir())  # asks the server again
+        if (member.folder / RESULT).exists():
+            return True
         if time.monotonic() >= end:
             return False
         time.sleep(0.5)
-        with contextlib.suppress(OSError):
-            list(member.folder.iterdir())  # asks the server again
-    return True

@@ -27,6 +27,7 @@ from mtljax.runs.joint_checkpoints import FOLDER as JOINT
 from mtljax.runs.joint_checkpoints import group_names, joint_step
 from mtljax.utils.bounded_reading import read_text
 from mtljax.utils.text import quoted
+from mtljax.utils.urls import url_below
 
 REGISTRIES: Mapping[str, tuple[Mapping[str, Callable[..., Any]], ...]] = {
     "balancer": (BALANCERS, COMBINATORS),
@@ -66,7 +67,7 @@ class MemberTask:
         """Returns all that `members_of_message` needs, as JSON."""
         candidates = list({id(m.candidate): m.candidate for m in self.members}.values())
         numbers = {id(candidate): number for number, candidate in enumerate(candidates)}
-        base = work.validation
+        base, url = work.validation, url_below(work.workdir)
         return {
             "folder": str(Path.cwd()),
             "workdir": str(work.workdir),
@@ -82,7 +83,9 @@ class MemberTask:
                 }
                 for member in self.members
             ],
+            "url": url,
             "folds": None if base is None else base.total,
+            "table": None if base is None or url is None else base.table,
             "base": None if base is None else run_config(base.experiment),
             "code": [str(path) for path in _code_files(self.members)],
             "devices": work.devices,
@@ -196,8 +199,10 @@ def members_of_message(message: dict[str, Any]) -> list[Member]:
 
 
 def validation_of_message(message: dict[str, Any]) -> CrossValidation | None:
-    """Returns the cross-validation that a task belongs to, if any; its table is a file."""
+    """Returns the cross-validation that a task belongs to, if any; its table may be a file."""
     if message["folds"] is None:
         return None
-    table = read_text(CrossValidation.file(Path(message["workdir"]), message["folds"]))
+    table = message["table"]
+    if table is None:
+        table = read_text(CrossValidation.file(Path(message["workdir"]), message["folds"]))
     return CrossValidation(_experiment(message["base"]), message["folds"], table)

@@ -17,10 +17,12 @@ from mtljax.comparison.members import Failure, Member
 from mtljax.comparison.plan import FOLDER
 from mtljax.comparison.progress import failure
 from mtljax.compilation import use_compile_cache
+from mtljax.runs.staging import local_folder, staged
 from mtljax.training.stopping import Interrupted, Stopped
 from mtljax.utils.memory import collect_garbage_less_often
 from mtljax.utils.text import first_line
 from mtljax.utils.trust import VARIABLE
+from mtljax.utils.urls import named
 
 
 class Report(NamedTuple):
@@ -53,21 +55,38 @@ def train_task(message: dict[str, Any], resources: Resources) -> Report:
 
 def _train(message: dict[str, Any], resources: Resources) -> tuple[str | None, ...]:
     _limit(resources)
-    _enter(Path(message["folder"]), Path(message["workdir"]))
+    workdir, url = Path(message["workdir"]), message["url"]
+    _enter(Path(message["folder"]), workdir if url is None else None)
     use_compile_cache()
     collect_garbage_less_often()
     trusted = [os.environ.get(VARIABLE, ""), *message["code"]]
     os.environ[VARIABLE] = os.pathsep.join(filter(None, trusted))  # the user's own, just executed
     members, outcome = members_of_message(message), _Outcome()
-    train_members(
-        members,
-        sources={},
-        progress=outcome,
-        validation=validation_of_message(message),
-        devices=message["devices"],
-        together=message["together"],
-    )
+    with contextlib.ExitStack() as stack:
+        if url is not None:
+            members = [_staged(member, workdir, url, stack) for member in members]
+        train_members(
+            members,
+            sources={},
+            progress=outcome,
+            validation=validation_of_message(message),
+            devices=message["devices"],
+            together=message["together"],
+        )
     return tuple(outcome.reasons.get(member.folder) for member in members)
+
+
+def _staged(member: Member, workdir: Path, url: str, stack: contextlib.ExitStack) -> Member:
+    """Returns a member in local copies of its folders, those of its parts only to be read.
+
+    Args:
+      workdir: Folder of the comparison on the machine that made the task.
+      url: URL of that folder.
+      stack: Uploads and unlocks the folder.
+    """
+    below = lambda folder: f"{url}/{folder.relative_to(workdir).as_posix()}"
+    parts = tuple(local_folder(below(part)) for part in member.parts)
+    return member._replace(folder=stack.enter_context(staged(below(member.folder))), parts=parts)
 
 
 def _limit(resources: Resources) -> None:
@@ -78,12 +97,18 @@ def _limit(resources: Resources) -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
-def _enter(folder: Path, workdir: Path) -> None:
+def _enter(folder: Path, workdir: Path | None) -> None:
     """Changes to the folder of the process that made the task, as its paths are relative to it.
+
+    `workdir` is None for a comparison in a bucket, whose data may be in none of the folders.
 
     Raises:
       ValueError: This machine does not have the folders.
     """
+    if workdir is None:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        return
     for path in (folder, folder / workdir / FOLDER):
         if not path.is_dir():
             raise ValueError(
@@ -110,7 +135,7 @@ class _Outcome:
 
     def failed(self, member: Member, error: BaseException) -> Failure:
         report = failure(member, error)
-        self.reasons[member.folder] = report.reason
+        self.reasons[member.folder] = named(report.reason)
         return report
 
 

@@ -83,6 +83,25 @@ def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
 
 
 @pytest.mark.full
+def test_a_comparison_in_a_bucket_is_that_in_a_folder(small, tmp_path):
+    pytest.importorskip("ray")
+    bucket, (text, name) = tmp_path / "bucket", ENGINES["ray"]
+    url, cache = f"file://{bucket}", tmp_path / "cache"
+    process = start(
+        *(*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", url),
+        cache=os.environ["MTLJAX_CACHE"],
+        variables={"XDG_CACHE_HOME": str(cache)},
+    )
+    wait_until(lambda: list(bucket.glob("members/*/*/config.json")), process)
+    pids = workers(process, name)
+    os.kill(pids[0], signal.SIGKILL)
+    assert finish(process) == (0, "", "")
+    require_same(bucket, small, 3)
+    assert list(bucket.rglob(".lock")) == []
+    assert list((cache / "mtljax" / "folders").glob("*-work")) == []
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
 def test_a_signal_saves_all_runs_and_the_same_command_resumes(engine, number, tmp_path):
     text, name = ENGINES[engine]

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 
+import fsspec
 import pytest
 from support.comparison import SMALL, write_result
 
@@ -22,6 +23,7 @@ from mtljax.comparison.engines.worker import Report
 from mtljax.comparison.members import groups_of, members_of
 from mtljax.comparison.plan import plan
 from mtljax.comparison.progress import ComparisonProgress
+from mtljax.runs.staging import staged
 from mtljax.training.stopping import Stopped
 
 
@@ -89,6 +91,33 @@ def test_each_run_is_a_task_and_all_finish(tmp_path):
     assert dispatch(cluster, work) == []
     assert sorted(cluster.started) == sorted([str(m.folder)] for m in members(work))
     assert all((m.folder / "result.json").exists() for m in members(work))
+
+
+def test_results_that_workers_upload_are_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "store", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "here"))
+
+    class Elsewhere(FakeCluster):
+        """Trains on another machine."""
+
+        def report(self, job):
+            (member,) = self.running.pop(job)["members"]
+            below = os.path.relpath(member["folder"], workdir)
+            with monkeypatch.context() as patch:
+                patch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+                with staged(f"{url}/{below}") as folder:
+                    write_result(folder, 0.5, 1.0, 1.0, seed=member["seed"])
+            return Report("elsewhere", (None,), stopped=False)
+
+        def submit(self, message):
+            assert message["url"] == url
+            return super().submit(message)
+
+    url = "memory://bucket/compared"
+    with staged(url) as workdir:
+        work = make_work(workdir)
+        assert dispatch(Elsewhere(), work) == []
+        assert all((m.folder / "result.json").exists() for m in members(work))
 
 
 def test_a_merge_starts_after_its_single_task_runs_and_slots_are_kept(tmp_path):
