@@ -277,8 +277,8 @@ def as_text(field: str, value: Any) -> str:
     if spec is None or spec.name not in registry:
         name = getattr(value, "__name__", type(value).__name__)
         raise ValueError(
-            f"{field}: {name} cannot be recorded in config.json; {advice}, or build the step "
-            "yourself with mtljax.make_train_step"
+            f"{field}: {name} cannot be recorded in config.json; {advice}, or add your own "
+            "function to the dict of its kind and write its name, or use mtljax.make_train_step"
         )
     return to_text(spec)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtljax.config.experiment import Data, Experiment
+from mtljax.config.own_parts import load_parts, part_digests
 from mtljax.config.task_classes import (
     FILE,
     class_of,
@@ -28,7 +29,7 @@ from mtljax.utils.trust import VARIABLE, trust
 KINDS = {cls: kind for kind, cls in TASKS.items()}
 """Class of a task -> its name in JSON."""
 CODE = "code"
-"""Field of config.json: {task: SHA-256 of the user's file that defines its class}."""
+"""Field of config.json: {task, or file and part: SHA-256 of the user's file that defines it}."""
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -78,13 +79,13 @@ def defaults(cls: type) -> dict[str, Any]:
 
 def run_config(experiment: Experiment) -> dict[str, Any]:
     """Returns `to_json`, with the hashes of users' files in the field CODE, if there are any."""
-    code = {task: sha256 for task, (_, sha256) in code_digests(_classes(experiment)).items()}
+    code = {name: sha256 for name, (_, sha256) in _code(experiment).items()}
     return {**to_json(experiment), **({CODE: code} if code else {})}
 
 
 def trust_code(experiment: Experiment) -> None:
-    """Records the users' files with an experiment's task classes as trusted by this user."""
-    for path in {path for path, _ in code_digests(_classes(experiment)).values()}:
+    """Records the users' files with task classes and parts as trusted by this user."""
+    for path in {path for path, _ in _code(experiment).values()}:
         if not trust(path):
             print_line(
                 f"warning: the home folder is read-only; to load this run, set {VARIABLE}={path}"
@@ -94,8 +95,8 @@ def trust_code(experiment: Experiment) -> None:
 def changed_code(experiment: Experiment, config: Mapping[str, Any]) -> list[Path]:
     """Returns the users' files that have changed since config.json was written."""
     recorded = config.get(CODE) or {}
-    files = code_digests(_classes(experiment)).items()
-    return list({path: 0 for task, (path, new) in files if recorded.get(task, new) != new})
+    files = _code(experiment).items()
+    return list({path: 0 for name, (path, new) in files if recorded.get(name, new) != new})
 
 
 def moved_code(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +118,11 @@ def moved_code(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, A
     return {**config, **({"tasks": tasks} if tasks else {})}
 
 
+def _code(experiment: Experiment) -> dict[str, tuple[Path, str]]:
+    """Returns {task, or file and part: (the user's file, its SHA-256)}."""
+    return code_digests(_classes(experiment)) | part_digests(experiment)
+
+
 def _classes(experiment: Experiment) -> dict[str, type[Task]]:
     return {task.name: type(task) for task in experiment.tasks}
 
@@ -136,6 +142,7 @@ def from_json(
     """
     config, filled = dict(config), []
     listed, code = config.pop("tasks", ()), config.pop(CODE, None) or {}
+    load_parts(code if isinstance(code, dict) else {}, exact=exact)
     if not isinstance(listed, (list, tuple)):
         raise ValueError(f"tasks must be a JSON array, not {quoted(listed)}")
     for fields in listed:

@@ -156,18 +156,12 @@ def find_class(
         if cls.__qualname__ == qualname:
             return cls
     if text.startswith(FILE):
-        path = Path(place.removeprefix(FILE))
-        module = _loaded(path)
-        if module is None:
-            trusted = _trusted(path, sha256, qualname)
-            if exact:  # before it is executed
-                _require_content(trusted, digest(trusted), sha256)
-            module = execute(trusted)
+        module = load_file(place, sha256, f"task class {qualname}", exact=exact)
     else:
         module = sys.modules.get(place) or _import(place, sha256, qualname, exact)
     member = _member(module, qualname)
     if isinstance(member, type) and issubclass(member, Task):
-        _check_content(module, sha256, exact=exact)
+        check_content(module, sha256, exact=exact)
         return member
     if place == NOTEBOOK:
         raise ValueError(
@@ -175,6 +169,27 @@ def find_class(
             f"mtljax.load_run(PATH, tasks=[{qualname}])"
         )
     raise ValueError(f"{_file(module) or place} defines no task class {qualname!r}")
+
+
+def load_file(text: str, sha256: str | None, what: str, *, exact: bool = False) -> types.ModuleType:
+    """Returns the module of a file in config.json; executes it if it is trusted.
+
+    Args:
+      text: FILE and the path.
+      sha256: Recorded SHA-256.
+      what: What the file defines, for messages.
+      exact: Refuse a file with another content.
+
+    Raises:
+      ValueError: The file is missing, not trusted or raises an exception.
+    """
+    path = Path(text.removeprefix(FILE))
+    if (module := _loaded(path)) is not None:
+        return module
+    trusted = _trusted(path, sha256, what)
+    if exact:  # before it is executed
+        _require_content(trusted, digest(trusted), sha256)
+    return execute(trusted)
 
 
 def _file(module: types.ModuleType) -> Path | None:
@@ -199,18 +214,18 @@ def _loaded(path: Path) -> types.ModuleType | None:
     return None
 
 
-def _trusted(path: Path, sha256: str | None, qualname: str) -> Path:
+def _trusted(path: Path, sha256: str | None, what: str) -> Path:
     """Returns the file to execute instead of `path`, usually the same."""
     if (trusted := find_trusted(path, sha256)) is not None:
         return trusted
     if not os.path.isfile(path):  # False for a name that no file can have
         shown = shortened(str(path), 200)
         raise ValueError(
-            f"task class {shortened(qualname)} was defined in {shown}, which does not exist; put "
+            f"{shortened(what)} was defined in {shown}, which does not exist; put "
             f"it back, or set {VARIABLE} to its new path (a changed file must have the same name)"
         )
     raise ValueError(
-        f"task class {qualname} is defined in {path}, which this user never trained with on this "
+        f"{shortened(what)} is defined in {path}, which this user never trained with on this "
         f"machine and which is therefore not executed; if you trust it, set {VARIABLE}={path}"
     )
 
@@ -231,7 +246,7 @@ def _import(name: str, sha256: str | None, qualname: str, exact: bool) -> types.
             "not found here; install it, or run in the folder that contains it"
         )
     if not _is_installed(path):
-        _trusted(path, sha256, qualname)
+        _trusted(path, sha256, f"task class {qualname}")
     if exact:  # before it is executed
         _require_content(path, digest(path), sha256)
     try:
@@ -246,7 +261,7 @@ def _is_installed(path: Path) -> bool:
     return any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
-def _check_content(module: types.ModuleType, sha256: str | None, *, exact: bool) -> None:
+def check_content(module: types.ModuleType, sha256: str | None, *, exact: bool) -> None:
     """Prints a warning, or, if `exact`, raises ValueError, if the file of a module has changed."""
     file = _file(module)
     if file is None:
@@ -271,3 +286,9 @@ def code_digests(classes: Mapping[str, type[Task]]) -> dict[str, tuple[Path, str
             module = _executed.get(cls.__module__)
             digests[task] = path, getattr(module, "__sha256__", None) or digest(path)
     return digests
+
+
+def executed_file(module: str) -> tuple[Path, str] | None:
+    """Returns (path, SHA-256) of an executed file by the name of its module; None for others."""
+    executed = _executed.get(module)
+    return None if executed is None else (Path(str(executed.__file__)), executed.__sha256__)

@@ -87,7 +87,9 @@ def choose(
     """
     name, _, rest = text.partition(":")
     if name not in options:
-        raise ValueError(f"unknown {kind} {quoted(name)}{nearest(name, options)}")
+        own = f"; if it is your own {kind}, --experiment must be the file that adds it"
+        hint = "" if not name or did_you_mean(name, options) else own
+        raise ValueError(f"unknown {kind} {quoted(name)}{nearest(name, options)}{hint}")
     factory = options[name]
     parameters = inspect.signature(factory).parameters
     known = [p for p in parameters if p not in hidden]
