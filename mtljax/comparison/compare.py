@@ -90,7 +90,9 @@ def compare(
     with locked_workdir(workdir, FOLDER, "comparison"):
         failures: list[Failure] = []
         if tuning is not None:
-            methods, failures = tuning.run(methods, workdir, devices=devices, quiet=quiet)
+            methods, failures = tuning.run(
+                methods, workdir, devices=devices, engine=place, quiet=quiet
+            )
         validation = cross_validation(experiment, folds, methods) if folds else None
         failures += run_members(
             methods,

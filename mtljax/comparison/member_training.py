@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from mtljax.comparison.cross_validation import CrossValidation, labels_of
 from mtljax.comparison.members import Failure, Member, Together
 from mtljax.comparison.progress import Progress
+from mtljax.comparison.trials import train_trials
 from mtljax.data import Source
 from mtljax.data.folds import Fold
 from mtljax.merging.compatibility import check_compatible
@@ -18,6 +19,7 @@ from mtljax.training.merged_run import merge_runs
 from mtljax.training.programs import Programs
 from mtljax.training.setup import data_key, set_up
 from mtljax.training.stopping import Stopped
+from mtljax.tuning.trials import Trainer
 
 Sources = dict[tuple[Fold | None, str], Source]
 """Data of members that were trained, by fold and experiment: others may have the same."""
@@ -32,7 +34,7 @@ def train_members(
     devices: int | None = None,
     together: Together = "auto",
 ) -> list[Failure]:
-    """Trains members of one group of `groups_of`, or merges them; returns those that failed.
+    """Trains members of one group of `groups_of`, merges or tunes them; returns those that failed.
 
     Args:
       sources: Data that is in memory already; that of the group is added.
@@ -40,6 +42,9 @@ def train_members(
     Raises:
       Stopped: SIGTERM was received; the states are saved.
     """
+    if group[0].trials:
+        trainer = Trainer(devices=devices, quiet=True)
+        return [failure for member in group for failure in _tune(member, trainer, progress)]
     try:
         programs = _programs(group[0], devices, sources, validation)
         parts = _parts(group, programs, together)
@@ -143,6 +148,19 @@ def _merge(member: Member, programs: Programs, progress: Progress) -> list[Failu
         method = member.candidate.merge
         merge_runs(experiment, loaded, member.folder, method, programs, report=False)
     except Exception as error:
+        return [progress.failed(member, error)]
+    progress.finished(member)
+    return []
+
+
+def _tune(member: Member, trainer: Trainer, progress: Progress) -> list[Failure]:
+    progress.start([member])
+    try:
+        trainer.check(member.candidate.experiment)
+        train_trials(member, trainer)
+    except Exception as error:
+        if isinstance(error, Stopped) and error.status != 1:  # a signal
+            raise
         return [progress.failed(member, error)]
     progress.finished(member)
     return []

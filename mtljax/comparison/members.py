@@ -15,7 +15,7 @@ Together = Literal["auto", "yes", "no"]
 
 
 class Member(NamedTuple):
-    """One run of a comparison."""
+    """One run of a comparison, or the trials by which a method is tuned."""
 
     method: Method
     """Method that is compared."""
@@ -29,6 +29,10 @@ class Member(NamedTuple):
     """Fold of a cross-validation; None: the splits of the data."""
     parts: tuple[Path, ...] = ()
     """Folders of the single-task runs to merge; empty for a run that is trained."""
+    trials: int = 0
+    """Number of trials; 0 for a run."""
+    space: tuple[str, ...] = ()
+    """Space of the trials."""
 
     @property
     def experiment(self) -> Experiment:
@@ -45,7 +49,7 @@ class Member(NamedTuple):
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.setting}, seed {self.seed}"
+        return f"{self.setting}, tuning" if self.trials else f"{self.setting}, seed {self.seed}"
 
 
 class Failure(NamedTuple):

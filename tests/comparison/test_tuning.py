@@ -1,5 +1,7 @@
 """`compare --tune`: the same number of trials for every method; formulas replace the training."""
 
+import contextlib
+import json
 import math
 
 import pytest
@@ -9,6 +11,9 @@ pytest.importorskip("optuna")
 
 from mtljax.comparison import compare as module  # noqa: E402
 from mtljax.comparison.compare import compare  # noqa: E402
+from mtljax.comparison.engines.tasks import members_of_message, tasks_of  # noqa: E402
+from mtljax.comparison.member_training import train_members  # noqa: E402
+from mtljax.comparison.members import Failure  # noqa: E402
 from mtljax.comparison.plan import plan  # noqa: E402
 from mtljax.comparison.tuning import Tuning, plan_tuning  # noqa: E402
 from mtljax.main import main  # noqa: E402
@@ -102,6 +107,52 @@ def test_method_of_which_all_trials_fail_keeps_its_setting_and_is_reported(train
     assert failure.member == "pcgrad, tuning"
     assert "3 of 3 trials failed; the first: the loss of task 'value' is nan" in failure.reason
     assert [m.candidates[0].settings != "" for m in tuned] == [True, True, True, False]
+
+
+class Workers:
+    """Engine whose workers are this process; the first trials of `lost` get lost."""
+
+    def __init__(self, lost=""):
+        self.lost, self.tasks = lost, []
+
+    @contextlib.contextmanager
+    def open(self, work):
+        yield lambda: [failure for task in tasks_of(work) for failure in self.train(task, work)]
+
+    def train(self, task, work):
+        (member,) = task.members
+        self.tasks.append(member.name)
+        if member.method.name == self.lost:
+            return [Failure(member.name, "its worker was lost")]
+        message = json.loads(json.dumps(task.message(work)))
+        before = task.saved
+        failures = train_members(
+            members_of_message(message), sources={}, progress=work.progress, devices=1
+        )
+        assert task.saved >= before
+        return failures
+
+
+def test_trials_of_workers_are_those_of_this_process(trained, tmp_path):
+    methods = plan(EXPERIMENT, balancers=["ew", "pcgrad"], merges=["average"])
+    tuning, options = Tuning(3, SPACE, seed=1000), {"devices": 1, "quiet": True}
+    expected = tuning.run(methods, tmp_path / "here", **options)
+    for folder in (tmp_path / "workers", tmp_path / "here"):  # the second has nothing left to do
+        engine = Workers()
+        found = tuning.run(methods, folder, engine=engine, **options)
+        assert found == expected
+        assert len(engine.tasks) == (4 if folder.name == "workers" else 0)
+
+
+def test_comparison_stops_if_the_trials_of_a_method_got_lost(trained, tmp_path):
+    methods = plan(EXPERIMENT, balancers=["ew"])
+    tuning, options = Tuning(3, SPACE, seed=1000), {"devices": 1, "quiet": True}
+    with pytest.raises(Stopped, match="ew, tuning: its worker was lost; run the same command to r"):
+        tuning.run(methods, tmp_path, engine=Workers(lost="ew"), **options)
+    assert "ew" not in trained
+    engine = Workers()
+    tuning.run(methods, tmp_path, engine=engine, **options)
+    assert engine.tasks == ["ew, tuning"]
 
 
 @pytest.mark.parametrize(

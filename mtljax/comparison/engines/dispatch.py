@@ -13,6 +13,7 @@ from mtljax.comparison.plan import FOLDER
 from mtljax.runs.folder import RESULT
 from mtljax.runs.staging import refresh
 from mtljax.training.stopping import Stopped, stop_signal
+from mtljax.tuning.study import DATABASE
 from mtljax.utils.text import count
 
 INTERVAL = 0.5
@@ -166,12 +167,12 @@ class _Dispatcher:
 
 def _has_result(member: Member) -> bool:
     """Returns True once the result of a run is visible here, which network file systems delay."""
-    end = time.monotonic() + VISIBLE_SECONDS
+    end, result = time.monotonic() + VISIBLE_SECONDS, DATABASE if member.trials else RESULT
     while True:
         with contextlib.suppress(OSError):
             refresh(member.folder)
             list(member.folder.iterdir())  # asks the server again
-        if (member.folder / RESULT).exists():
+        if (member.folder / result).exists():
             return True
         if time.monotonic() >= end:
             return False

@@ -15,6 +15,7 @@ from mtljax.comparison.cross_validation import CrossValidation
 from mtljax.comparison.engines.base import Work
 from mtljax.comparison.members import Member, Together
 from mtljax.comparison.plan import Candidate, Method
+from mtljax.comparison.trials import steps_of_trials
 from mtljax.config import Experiment, from_json
 from mtljax.config.balancers import balancer_from_text
 from mtljax.config.files import run_config
@@ -60,6 +61,8 @@ class MemberTask:
     @property
     def saved(self) -> int:
         """Sum of the steps of the latest checkpoints, which grows while the task trains."""
+        if self.members[0].trials:
+            return sum(map(steps_of_trials, self.members))
         folders = [path for folder in self.folders for path in (folder, folder / JOINT)]
         return sum(max(saved_steps(folder), default=0) for folder in folders)
 
@@ -80,6 +83,8 @@ class MemberTask:
                     "folder": str(member.folder),
                     "fold": None if member.fold is None else list(member.fold),
                     "parts": list(map(str, member.parts)),
+                    "trials": member.trials,
+                    "space": list(member.space),
                 }
                 for member in self.members
             ],
@@ -193,8 +198,10 @@ def members_of_message(message: dict[str, Any]) -> list[Member]:
         method = Method(name=values["method"], kind="method", baseline="", candidates=(candidate,))
         fold = None if values["fold"] is None else Fold(*values["fold"])
         parts = tuple(map(Path, values["parts"]))
-        folder = Path(values["folder"])
-        members.append(Member(method, candidate, values["seed"], folder, fold, parts))
+        folder, space = Path(values["folder"]), tuple(values["space"])
+        members.append(
+            Member(method, candidate, values["seed"], folder, fold, parts, values["trials"], space)
+        )
     return members
 
 

@@ -122,6 +122,46 @@ def test_a_signal_saves_all_runs_and_the_same_command_resumes(engine, number, tm
         assert not (file.parent / ".lock").exists()
 
 
+def trials_of(folder):
+    """Settings and scores of all trials, by method."""
+    from mtljax.tuning.records import read_record
+
+    optuna, found = pytest.importorskip("optuna"), {}
+    for file in folder.glob("tuning/*/study.db"):
+        study = optuna.load_study(study_name=None, storage=f"sqlite:///{file}")
+        records = map(read_record, study.get_trials())
+        found[file.parent.name] = [(r.settings, r.state, r.scores, r.score) for r in records]
+    return found
+
+
+TUNED = (*flags(["ew"], 1, 20), "--tune", "2", "--space", "learning_rate=loguniform(1e-3,1e-1)")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A comparison of three runs that are tuned by two trials each, trained in one process."""
+    folder = tmp_path_factory.mktemp("tuned") / "compared"
+    arguments = (*TUNED, "--together", "no", "--workdir", folder)
+    assert finish(start(*arguments, cache=os.environ["MTLJAX_CACHE"])) == (0, "", "")
+    return folder
+
+
+@pytest.mark.full
+def test_trials_are_those_of_one_process_although_a_worker_is_killed(engine, tuned, tmp_path):
+    text, name = ENGINES[engine]
+    arguments = (*TUNED, "--engine", text, "--workdir", tmp_path)
+    process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
+    wait_until(lambda: list(tmp_path.glob("tuning/*/trials/0002/config.json")), process)
+    pids = workers(process, name)
+    assert pids
+    os.kill(pids[0], signal.SIGKILL)
+    assert finish(process) == (0, "", "")
+    trials = trials_of(tmp_path)
+    assert trials == trials_of(tuned)
+    assert [len(of_method) for of_method in trials.values()] == [2, 2, 2]
+    require_same(tmp_path, tuned, 3)
+
+
 SIGNALS = {
     "ray": (signal.SIGKILL, signal.SIGTERM),
     "submitit": (signal.SIGKILL, signal.SIGUSR2),  # the latter is sent before the time limit
