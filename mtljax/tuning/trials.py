@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from mtljax.runs.checkpoints import FOLDER as CHECKPOINTS
 from mtljax.runs.records import ValidationRecord
 from mtljax.training.programs import Programs
 from mtljax.training.setup import Setup, data_key, set_up
-from mtljax.training.stopping import Stopped
+from mtljax.training.stopping import Stopped, stop_signal
 from mtljax.training.validation import train_on_validation
 from mtljax.tuning.records import TrialRecord, read_overrides
 from mtljax.tuning.space import FLAG
@@ -78,19 +79,22 @@ class Trainer:
           Stopped: SIGTERM was received (the same call resumes), or no trial was completed.
         """
         is_waiting = False
-        while True:
-            with study.next_trial(total) as trial:
-                if trial is not None:
-                    self._run_trial(study, trial, experiment)
-                    if not self.quiet:
-                        print_line(_line(study.records(), trial.number, total))
-                    continue
-            if not study.is_running():
-                break
-            if not is_waiting and not self.quiet:
-                print_line("waiting for the trials of other processes")
-            is_waiting = True
-            time.sleep(WAIT)
+        with stop_signal() as stop:
+            while not stop.was_received:
+                with study.next_trial(total) as trial:
+                    if trial is not None:
+                        self._run_trial(study, trial, experiment)
+                        if not self.quiet:
+                            print_line(_line(study.records(), trial.number, total))
+                        continue
+                if not study.is_running():
+                    break
+                if not is_waiting and not self.quiet:
+                    print_line("waiting for the trials of other processes")
+                is_waiting = True
+                time.sleep(WAIT)
+            else:
+                raise Stopped("stopped between two trials", status=128 + signal.SIGTERM)
         records = study.records()
         if not best_trials(records, 1):
             failed = [record for record in records if record.state == "failed"]

@@ -1,6 +1,8 @@
 """Studies that are interrupted, shared and resumed; the training is replaced by a formula."""
 
 import dataclasses
+import os
+import signal
 import threading
 
 import pytest
@@ -75,6 +77,22 @@ def test_two_processes_end_with_the_same_trials(tmp_path):
         thread.join(60)
     assert found["a"] == found["b"]
     assert [record.number for record in found["a"]] == list(range(10))
+
+
+def test_signal_between_trials_stops_the_search_and_loses_none(tmp_path):
+    undisturbed = train(open_study(tmp_path / "a"), 4)
+
+    class Signaled(Formula):
+        def _train(self, study, trial, *others):
+            if trial.number == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super()._train(study, trial, *others)
+
+    with pytest.raises(Stopped) as stopped:
+        Signaled(quiet=True).run(open_study(tmp_path / "b"), BASE, 4)
+    assert stopped.value.status == 128 + signal.SIGTERM
+    assert open_study(tmp_path / "b").records() == undisturbed[:3]
+    assert train(open_study(tmp_path / "b"), 4) == undisturbed
 
 
 def test_failed_trials_have_their_reason_and_are_never_the_best(tmp_path):
