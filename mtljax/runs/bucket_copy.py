@@ -136,6 +136,9 @@ class LocalCopy:
             for name, version in self._bucket.versions(below).items()
             if not name.endswith((PART, LOCK)) and not {"..", "/"} & {*PurePosixPath(name).parts}
         }
+        # A checkpoint that was uploaded as a folder, by another program, and then as a file.
+        twice = tuple(name.removesuffix(TAR) + "/" for name in versions if _is_checkpoint(name))
+        versions = {name: x for name, x in versions.items() if not name.startswith(twice)}
         known = {name for name in self._files if name.startswith(below)}
         for name in known - versions.keys():
             _delete(self._path(name))
@@ -173,7 +176,10 @@ class LocalCopy:
         return self.folder / (name.removesuffix(TAR) if _is_checkpoint(name) else name)
 
     def push(self, *, deletes: bool) -> None:
-        """Uploads what has changed, inside of `locked`; if `deletes`, deletes what was deleted.
+        """Uploads what has changed, inside of `locked`.
+
+        Args:
+          deletes: Upload checkpoints, too, and delete what was deleted.
 
         Raises:
           OSError: The bucket cannot be written.
@@ -186,6 +192,8 @@ class LocalCopy:
         signatures = {name: signature(path) for name, path in items.items()}
         changed = [n for n, new in signatures.items() if self._files.get(n, [None])[0] != new]
         gone = self._files.keys() - items.keys() - retained
+        if not deletes:
+            changed = [name for name in changed if not _is_checkpoint(name)]
         if not deletes or not self._state_file.exists():  # not if somebody clears the cache
             gone = set()
         results = {name for name in {*changed, *gone} if PurePosixPath(name).name == RESULT}

@@ -56,10 +56,8 @@ class BucketLock:
         is_former = former is not None and _owner(before) == former
         if before is not None and not is_former:
             self._require_ended(before)
-        try:
+        with contextlib.suppress(FileExistsError):  # by whom, is checked below
             self._write(is_new=before is None)
-        except FileExistsError:
-            raise self._in_use() from None
         time.sleep(SETTLE if before is not None and not is_former else 0)
         if _owner(self._content()) != self.owner:
             raise self._in_use()

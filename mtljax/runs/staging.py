@@ -44,7 +44,7 @@ class _Mirror:
                 self._is_late = False
             except Changed:
                 continue
-            except OSError as error:
+            except Exception as error:  # of any file system
                 if not self._is_late:
                     print_line(f"warning: {self._url}: {_reason(error)}; tried again later")
                 self._is_late = True

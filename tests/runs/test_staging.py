@@ -393,6 +393,25 @@ def test_readers_download_what_has_changed_and_upload_what_they_add(url, machine
     assert downloads == []
 
 
+def test_a_folder_that_another_program_has_uploaded_is_read_and_continued(url, machine):
+    files = fsspec.filesystem("memory")
+    for name, text in {"config.json": "{}", "checkpoints/3/a": "3", "checkpoints/3/b": "3"}.items():
+        files.pipe_file(f"/bucket/run/{name}", text.encode())
+    before = stored()
+    with staged(url, writes=False) as folder:
+        found = contents(folder)
+        assert found == {"config.json": b"{}", "checkpoints/3/a": b"3", "checkpoints/3/b": b"3"}
+    assert stored() == before
+    names = upload(2, url, lambda folder: write(folder, **{"metrics.jsonl": "1"}))
+    assert names == [("upload", "metrics.jsonl"), ("upload", "checkpoints/3.tar")]
+    machine("second")  # with both forms in the bucket
+    assert contents(local_folder(url)) == {**found, "metrics.jsonl": b"1"}
+    with staged(url) as folder:
+        history(folder, 5)
+    assert "checkpoints/3.tar" not in stored()
+    assert contents(local_folder(url))["checkpoints/5/a"] == b"5"
+
+
 def test_a_url_without_a_run_is_refused(url):
     with pytest.raises(ValueError, match=f"no run folder {url}"):
         local_folder(url)
