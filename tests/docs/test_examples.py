@@ -8,7 +8,7 @@ import sys
 import tomllib
 
 import pytest
-from support import examples, pages
+from support import examples, pages, site_pages
 from support.cli import run
 
 from mtljax.cli.verbs import VERBS
@@ -132,6 +132,7 @@ def test_a_page_can_be_followed_from_top_to_bottom(page, tmp_path):
     lines = [line for block in blocks for line in commands(block)]
     if any("age" in words[-1].split() for words in lines) and not shutil.which("age"):
         pytest.skip("age is not installed")
+    site_pages.write_files(page, tmp_path)
     if name == "docs/options.md":
         pages.prepare("my_data", tmp_path)
     (tmp_path / "bin").mkdir()
