@@ -116,7 +116,8 @@ class Source:
       test: Test split.
       mean: Mean of the *training* images over all examples and positions, in the images' unit.
       std: Standard deviation of the training images, likewise.
-      low, high: Values of black and white in that unit.
+      low: Value of black in that unit.
+      high: Value of white in that unit.
       notes: Values that were dropped, clipped, converted or not matched.
       fixed_splits: Reason why examples must remain in their splits, so that the source has no
         folds; empty if they may be divided in another way.

@@ -26,7 +26,8 @@ class LabelStatistics:
       classes: Class -> number of occurrences, for labels that are classes.
       count: Number of values of each component, for labels that are numbers.
       total: Their sum, for each component.
-      low, high: Their bounds, for each component.
+      low: Their minimum, for each component.
+      high: Their maximum, for each component.
     """
 
     present: int = 0

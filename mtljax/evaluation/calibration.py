@@ -51,8 +51,9 @@ class Calibration:
     Attributes:
       temperature: Divisor of the logits, above 0.
       count: Number of labeled examples that it was fitted on.
-      before, after: Quality on the validation split with temperature 1 and with this one.
-      held_out: The same on a split that was not used to fit, if one was evaluated.
+      before: Quality on the validation split with temperature 1.
+      after: Quality on the validation split with this temperature.
+      held_out: Both on a split that was not used to fit, if one was evaluated.
     """
 
     temperature: float

@@ -22,7 +22,8 @@ class Attack:
       steps: Number of gradient steps.
       size: Size of each step, in the unit of `eps`.
       random: Start from a random point within `eps`, not from the image.
-      low, high: Black and white in the unit of the images; attacked images stay between them.
+      low: Smallest value of a pixel, black.
+      high: Largest value of a pixel, white.
     """
 
     eps: float

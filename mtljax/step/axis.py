@@ -44,17 +44,21 @@ class Axis:
         return 0 if self.name is None else jax.lax.axis_index(self.name)
 
 
-@jax.custom_batching.custom_vmap
 def any_of_vmap(condition: Bool[Array, ""]) -> Bool[Array, ""]:
     """The condition; under `vmap`, one value for the batch: True if it is for any element.
 
     A `cond` on it remains one under `vmap`; on a batched condition it computes both branches.
     """
+    return _any_of_vmap(condition)
+
+
+@jax.custom_batching.custom_vmap
+def _any_of_vmap(condition: Bool[Array, ""]) -> Bool[Array, ""]:
     return condition
 
 
-@any_of_vmap.def_vmap
-def _any_of_vmap(
+@_any_of_vmap.def_vmap
+def _any_of_batch(
     size: int, batched: Sequence[bool], condition: Bool[Array, "..."]
 ) -> tuple[Bool[Array, ""], bool]:
     return (any_of_vmap(condition.any(0)) if batched[0] else condition), False

@@ -40,7 +40,7 @@ TaskOutputs = Mapping[str, TaskOutput]
 class DistillationLoss:
     """Distance between student and teacher.
 
-    Args:
+    Attributes:
       weight: Weight relative to the loss of the label.
     """
 
@@ -69,7 +69,7 @@ class Outputs(DistillationLoss):
 
     Adds `weight` times the mean `Task.distance` to the loss of each task that has a teacher.
 
-    Args:
+    Attributes:
       temperature: A higher one gives more weight to classes that the teacher finds unlikely.
 
     References:

@@ -24,13 +24,19 @@ TYPE_VARIABLES = ("TypeVar", "ParamSpec")
 
 
 @functools.cache
-def public_names() -> dict[str, bool]:
+def own_names() -> dict[str, bool]:
     """Returns every public name, with its module and class, and whether it has documentation."""
     own: dict[str, bool] = {}
     for module in MODULES:
         for name, documented in _of_module(module):
             own[name] = documented or own.get(name, False)
-    return {name: documented or _is_inherited(name, own) for name, documented in own.items()}
+    return own
+
+
+def undocumented() -> list[str]:
+    """Returns the public names that have no documentation, nor one in a base class."""
+    names = own_names()
+    return [name for name, own in names.items() if not own and not _is_inherited(name, names)]
 
 
 def arguments_of(docstring: str) -> set[str]:
