@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from mtljax.build import open_source, require_learnable
 from mtljax.config import Experiment
+from mtljax.data.augment import require_mirror_rules
 from mtljax.data.base import Example, Source, Split, first_usable
 from mtljax.data.lazy import notes_of_reading
 from mtljax.data.notes import Note
@@ -78,10 +79,14 @@ def survey(experiment: Experiment, output: Path, samples: int) -> Survey:
             f"cannot write to {output}: {error.strerror}; choose another --output"
         ) from None
     notes = [*source.notes, *notes_of_reading(source), *unseen_classes(tasks, statistics["train"])]
-    try:
-        require_learnable(tasks, source.train)
-    except ValueError as error:  # stops training
-        notes.append(Note("warning", str(error), 1, ""))
+    for require in (
+        lambda: require_learnable(tasks, source.train),
+        lambda: require_mirror_rules(experiment.data.augment, tasks),
+    ):
+        try:
+            require()
+        except ValueError as error:  # stops training
+            notes.append(Note("warning", str(error), 1, ""))
     examples = {name: len(split) for name, split in source.splits().items()}
     return Survey(examples, _image_shape(source), tasks, statistics, tuple(notes), problems)
 

@@ -75,7 +75,7 @@ def test_the_full_name_comes_first(tmp_path):
         ("1.jpg", ["01.jpg"], "no file 1.jpg in .*did you mean 01.jpg"),
         ("1.jpg", ["1.png"], r"no file 1.jpg in .*did you mean 1.png\?$"),
         ("b/cat.jpg", ["b/cat.png"], r"no file b/cat.jpg in .*did you mean cat.png\?$"),
-        ("a.png", ["b/a.png"], "there is no file a.png in "),
+        ("a.png", ["b/a.png"], "there is no file a.png in [^;]*$"),
         ("b/a.png", ["a.png"], "there is no file b/a.png in "),
         ("a", ["b.png"], "there is no file a in "),
         ("https://example.org/a.png", ["a.png"], "'https://example.org/a.png' is a URL; download"),
@@ -95,6 +95,17 @@ def test_names_without_a_file_are_refused(cell, names, message, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         find(tmp_path, cell, *names)
     assert len(str(error.value).replace(str(tmp_path), "")) < 200
+
+
+def test_the_folder_of_images_with_another_name_is_named(tmp_path):
+    for name in ("masks/b.png", "photos/a.png", "t.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    finder = FileFinder(tmp_path, "images", NoteCounter())
+    with pytest.raises(ValueError, match=r"in subfolder photos, which must be called images$"):
+        finder.find("a.png", Row(2, {}, tmp_path / "t.csv"))
+    with pytest.raises(ValueError, match=r"there is no file c.png in [^;]*$"):
+        finder.find("c.png", Row(3, {}, tmp_path / "t.csv"))
 
 
 def test_a_link_without_a_target_is_named(tmp_path):

@@ -175,6 +175,7 @@ def test_the_json_has_both_sizes_and_the_maps_are_pictures(folder, tmp_path, cap
     assert main([*command, *files]) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines()[:-1])) <= 80
+    assert f"resized to {MODEL[0]} x {MODEL[1]} for the network" in printed
     entries = json.loads(output.read_text())
     assert [entry["size"] for entry in entries] == [list(SIZE), [20, 40]]
     assert [entry["model_size"] for entry in entries] == [list(MODEL)] * 2

@@ -63,6 +63,13 @@ def test_pixels_of_a_mask_are_counted(tmp_path):
     assert found["test"]["mask"]["classes"] == {str(i): int(n) for i, n in enumerate(counts)}
 
 
+def test_what_stops_training_is_a_warning(capsys, tmp_path):
+    arguments = ["--experiment", "digits", "--data.augment", "flip", "--output", str(tmp_path)]
+    assert main(["data", *arguments]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: task 'value': a mirror image may have another value: set mirror=" in said
+
+
 def test_a_label_that_is_wrong_is_named(tmp_path, capsys):
     folder = tmp_path / "pets"
     make_folder(folder)

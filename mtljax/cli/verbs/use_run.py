@@ -206,6 +206,9 @@ def predict_verb(arguments: list[str]) -> int:
         print_line(f"predicting {len(images):,} images")
     summary = predict_files(trained, images, output, options)
     console.print(predictions_table(summary.entries))
+    if any(entry.get("size") != entry.get("model_size") for entry in summary.entries):
+        size = " x ".join(map(str, trained.shape[:2]))
+        print_line(f"images were resized to {size} for the network; numbers are not converted")
     rest = summary.total - len(summary.failed) - len(summary.entries)
     more = f"{rest} more images, and all predictions, " * (rest > 0)
     print(named(f"{more}written to {output}"))

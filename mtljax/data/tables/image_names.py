@@ -1,5 +1,6 @@
 """Search for the files that cells of a table name."""
 
+import itertools
 import os
 import posixpath
 import re
@@ -12,7 +13,7 @@ from mtljax.data.files.images import FILES
 from mtljax.data.layouts import is_hidden
 from mtljax.data.notes import NoteCounter
 from mtljax.data.rows import Row
-from mtljax.utils.text import normalized, shortened
+from mtljax.utils.text import listed, normalized, shortened
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
 """Start of a URL."""
@@ -20,6 +21,8 @@ WHOLE_NUMBER = re.compile(r"\d+\.0", re.ASCII)
 """Id in a column that also has empty cells."""
 DRIVE = re.compile(r"[A-Za-z]:/")
 """Start of an absolute path on Windows."""
+MOST_FOLDERS = 20
+"""Number of subfolders in which a missing file is searched for a message."""
 
 
 class FileFinder:
@@ -36,6 +39,7 @@ class FileFinder:
         self._root, self._subfolder, self._notes = root, subfolder, notes
         self._folders: tuple[Path, ...] = ()
         self._listings: dict[Path, dict[str, list[str]]] = {}
+        self._subfolders: dict[Path, list[str]] = {}
 
     def find(self, cell: Any, row: Row) -> ImageFile:
         """Returns the file that a cell names; raises ValueError if there is none, or are several.
@@ -113,7 +117,7 @@ class FileFinder:
         ]
 
     def _hint(self, name: str) -> str:
-        """Returns the cause: a link without a target, another extension, or absent zeros."""
+        """Returns the cause: a dangling link, another extension, absent zeros, another folder."""
         stem, extension = posixpath.splitext(name)
         if any(os.path.islink(folder / name) for folder in self._folders):
             return "; the link of this name leads to a file that does not exist"
@@ -127,7 +131,26 @@ class FileFinder:
                     return f"; did you mean {names[0]}?"
                 if base.isdecimal() and other.isdecimal() and int(other) == int(base):
                     return f"; did you mean {names[0]}? Names are text: write all zeros"
-        return ""
+        if any((folder / self._subfolder).is_dir() for folder in self._folders):
+            return ""  # a file of the same name elsewhere may be a mask
+        found = [
+            inside
+            for folder in self._folders
+            for inside in self._inside(folder)
+            if (folder / inside / name).is_file()
+        ]
+        return (
+            f"; it is in subfolder {listed(found)}, which must be called {self._subfolder}"
+            * bool(found)
+        )
+
+    def _inside(self, folder: Path) -> list[str]:
+        """Returns the names of the subfolders, up to a maximum."""
+        if folder not in self._subfolders:
+            entries = sorted(folder.iterdir()) if folder.is_dir() else []
+            names = (path.name for path in entries if path.is_dir() and not is_hidden(path.name))
+            self._subfolders[folder] = list(itertools.islice(names, MOST_FOLDERS))
+        return self._subfolders[folder]
 
     def _listing(self, directory: Path) -> dict[str, list[str]]:
         """Returns the names in a directory by their normal form."""
