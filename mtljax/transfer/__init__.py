@@ -1,8 +1,7 @@
 """Transfer learning: initial variables from another run or from weights of PyTorch libraries.
 
-stored = transfer.read(transfer.locate("resnet50.pth"))
-initial = transfer.match(stored, model, variables, low=0, high=255)
-state = mtljax.create_state(key, *parts, batch, initial=initial.variables)
+`read` reads a file or run folder that `locate` finds, and `match` returns the initial variables of
+a model, an argument of `mtljax.create_state`; docs/transfer.md has an example.
 """
 
 from mtljax.transfer.files import locate, read

@@ -3,20 +3,18 @@
 import doctest
 import importlib
 import json
-import pkgutil
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+from support.public_names import MODULES
 
-import mtljax
 from mtljax.balancing import BALANCERS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 LIBRARY = (ROOT / "docs" / "library.md").read_text()
-MODULES = [m.name for m in pkgutil.walk_packages(mtljax.__path__, "mtljax.")]
 
 
 def blocks(language, page=README):

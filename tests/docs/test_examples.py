@@ -98,10 +98,12 @@ BEFORE |= dict.fromkeys(
 FEW = ("--steps 3", "--eval-every 3", "--log-every 3")
 SMALL = {"seeds": 2, "trials": 2, "tune": 2, "rays": 3, "rounds": 1}
 """Flag -> value that makes a command short."""
+SMALLER = {"multi_fashion": "multi_digits", "scenes": "multi_digits"}
+"""Experiment -> one that takes less time, and whose data is always there."""
 
 
 def short(line):
-    """The command with few steps, seeds and trials."""
+    """The command on small data, with few steps, seeds and trials."""
     if PROGRAM not in line or "--experiment" not in line or "--help" in line:
         return line
     verb = line.partition(PROGRAM)[2].split()[0]
@@ -111,6 +113,8 @@ def short(line):
     line = re.sub(r" --(?:steps|eval-every|log-every) \d+", "", line)
     for flag, value in SMALL.items():
         line = re.sub(rf"--{flag} \d+", f"--{flag} {value}", line)
+    for name, smaller in SMALLER.items():
+        line = line.replace(f"--experiment {name} ", f"--experiment {smaller} ")
     few = FEW if steps is None else (f"--steps {int(steps[1]) // 100 + 1}", *FEW[1:])
     return " ".join([line, *few])
 
