@@ -30,7 +30,8 @@ def nash_mtl(
     norm first (`normalize`) and limit the update's norm to 1 (`max_norm`).
 
     Args:
-      update_every: Steps between updates; a task absent at one has weight 0 until the next.
+      update_every: Steps between updates of the weights; a task absent at one has weight 0 until
+        the next. G is computed at every step; the combinator `every` also saves this time.
       normalize: Divide G by its Frobenius norm.
       max_norm: Upper bound of the update's norm; 0 for none.
 
