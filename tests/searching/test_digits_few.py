@@ -69,4 +69,5 @@ def test_search_beats_the_default_although_it_is_killed_and_shared(tmp_path, use
     accuracy = [100 * r["test"]["digit"]["accuracy"] for _, r in results[key]]
     half = stats.t.ppf(0.975, SEEDS - 1) * np.std(accuracy, ddof=1) / math.sqrt(SEEDS)
     assert f"{np.mean(accuracy):.2f} ± {half:.2f} %" in page
-    finish(run("--experiment", str(folder / "best.json"), "--steps", "50", "--quiet"))
+    short = ("--steps", "50", "--quiet")
+    assert finish(run("--experiment", str(folder / "best.json"), *short)) == (0, "", "")
