@@ -108,11 +108,12 @@ def test_search_stops_in_one_line_and_resumes_without_loss(
     assert train(open_study(tmp_path / "search")) == undisturbed
 
 
-def test_trial_is_not_failed_by_a_full_disk(undisturbed, tmp_path, monkeypatch):
-    def fail(study, trial):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+def run_on_a_full_disk(study, trial):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
 
-    monkeypatch.setitem(globals(), "happen", fail)
+
+def test_trial_is_not_failed_by_a_full_disk(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "happen", run_on_a_full_disk)
     with pytest.raises(OSError, match=r"No space left on device: 'metrics\.jsonl'"):
         train(open_study(tmp_path / "search"))
     monkeypatch.setitem(globals(), "happen", lambda study, trial: None)
@@ -126,14 +127,16 @@ def test_password_of_a_database_is_not_shown():
         raise RuntimeError("connection refused")
 
 
-@pytest.mark.parametrize(("fault", "status"), [("locked", 2), ("full", 1)])
+@pytest.mark.parametrize(("fault", "status"), [("locked", 2), ("full", 1), ("full run", 1)])
 def test_status_of_the_command_line(fault, status, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SECONDS", 0.01)
     monkeypatch.setattr(Trainer, "_train", Formula._train)
     with contextlib.ExitStack() as stack:
-        monkeypatch.setitem(globals(), "happen", happening(fault, stack))
+        happen = run_on_a_full_disk if fault == "full run" else happening(fault, stack)
+        monkeypatch.setitem(globals(), "happen", happen)
         flags = ["--workdir", str(tmp_path), "--space", *SPACE, "--trials", "5", "--quiet"]
         assert main(["search", *SMALL, *flags]) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mtljax: ")
-    assert FAULTS[fault][2] in line
+    assert FAULTS[fault.removesuffix(" run")][2] in line
+    assert "run the same command to resume" in line

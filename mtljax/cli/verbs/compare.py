@@ -161,6 +161,11 @@ def train_members(
     except KeyboardInterrupt:
         print("mtljax: interrupted; run the same command to resume", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, say
+        if error.strerror is None or "the same command" in error.strerror:
+            raise
+        message = f"{error.strerror}; run the same command to resume"
+        raise OSError(error.errno, message, error.filename) from error
     if not quiet:
         show(outcome)
         print(named(f"report: {workdir / 'report.html'}"))
