@@ -28,7 +28,8 @@ class SearchFlags(ExperimentFlags):
     """Database of the study, such as postgresql://HOST/NAME, or path of a journal file; if omitted,
     study.db in the output folder. Processes with the same --workdir share a study."""
     workdir: Path | None = None
-    """Output folder; if omitted, runs/search-NAME. A search in it is resumed."""
+    """Output folder, or with --storage its URL in a bucket; if omitted, runs/search-NAME. A search
+    in it is resumed."""
     devices: int | None = None
     """Number of devices; if omitted, all."""
     together: Literal["auto", "yes", "no"] = "auto"
