@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docutils.nodes import document
 from folders import write_folder
+from sphinx.addnodes import desc_annotation
 from sphinx.application import Sphinx
 
 import mtljax
@@ -17,6 +19,8 @@ MODULES = ["mtljax", *(m.name for m in pkgutil.walk_packages(mtljax.__path__, "m
 CODE = re.compile(r"(``[^`]+``|`[^`]+`)")
 SPECIAL = re.compile(r"([\\*|]|(?<=\w)_(?!\w))")
 NAME = re.compile(r"[A-Za-z_][\w.]*")
+LONGEST_VALUE = 60
+"""Values of constants and attributes with more characters are not shown."""
 
 
 def is_package(name: str) -> bool:
@@ -102,6 +106,17 @@ def _name(code: str) -> str:
     return f"\0{result}\x01"  # marked, as a letter next to the markup has to be separated from it
 
 
+def omit_values(app: Sphinx, doctree: document) -> None:
+    """Removes values that are long, or objects without a text that could be read as Python.
+
+    The option `no-value` of autodoc has no effect on the members of a module.
+    """
+    for node in list(doctree.findall(desc_annotation)):
+        sign, _, value = node.astext().strip().partition(" ")
+        if sign == "=" and (len(value) > LONGEST_VALUE or "<" in value):
+            node.parent.remove(node)
+
+
 def write_pages(app: Sphinx) -> None:
     """Writes a page per package."""
     packages = [name for name in MODULES if is_package(name)]
@@ -112,4 +127,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connects to Sphinx's events, before napoleon."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", to_rst, priority=400)
+    app.connect("doctree-read", omit_values)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

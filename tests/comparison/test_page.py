@@ -3,11 +3,10 @@
 import base64
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
-from support.cli import run
+from support import browser
 from support.comparison import EXPERIMENT, write_results
 from support.report import Page, is_drawn
 
@@ -15,7 +14,6 @@ from mtljax.comparison.compare import write
 from mtljax.comparison.members import Failure
 from mtljax.comparison.results import collect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = '</script><b>it\'s & "broken"</b>'
 
 
@@ -91,18 +89,13 @@ addEventListener("load", () => {
 
 
 def browse(page, tmp_path, *flags):
-    """What chromium prints; fails if the page complains."""
-    every = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"]
-    every += ["disable-background-networking", "disable-component-update", "disable-sync"]
-    every += ["host-resolver-rules=MAP * ~NOTFOUND", "enable-logging=stderr"]
-    every += [f"user-data-dir={tmp_path / 'user'}", *flags]
-    done = run([CHROMIUM, *(f"--{flag}" for flag in every), page.as_uri()])
-    assert done.returncode == 0, done.stderr
-    assert "CONSOLE" not in done.stderr, done.stderr
-    return done.stdout
+    """What the browser prints; fails if the page complains."""
+    printed, log = browser.browse(page.as_uri(), tmp_path, *flags)
+    assert "CONSOLE" not in log, log
+    return printed
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
+@browser.needs_browser
 def test_a_browser_sorts_and_shows_every_image_without_network_or_complaint(folder, tmp_path):
     copy = tmp_path / "page.html"
     text = (folder / "report.html").read_text(encoding="utf-8")
@@ -124,7 +117,7 @@ def test_a_browser_sorts_and_shows_every_image_without_network_or_complaint(fold
     assert not found["wide"]  # on a phone, only tables scroll sideways
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
+@browser.needs_browser
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
 def test_a_browser_draws_it_in_the_light_and_in_the_dark(folder, tmp_path, scheme):
     shot = tmp_path / "shot.png"

@@ -2,12 +2,13 @@
 
 import html.parser
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from support import public_names
+from support import browser, public_names
 from support.cli import run
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +73,18 @@ def test_every_public_name_is_on_a_page_of_the_api(site):
 def test_the_site_needs_no_network(site):
     loaded = {link for page in site.values() for link in page.loaded}
     assert not [link for link in loaded if urlsplit(link).netloc]
+
+
+@pytest.mark.slow
+@browser.needs_browser
+def test_the_search_works_from_a_folder_and_finds_the_pages_of_a_method(site, tmp_path):
+    (page,) = (path for path in site if path.name == "search.html")
+    settings = "virtual-time-budget=60000", "dump-dom"
+    for query, place in (
+        ("nash_mtl", "methods/balancers/equal_or_fair_gains.html"),
+        ("Gramian", "concepts/jacobian_and_gramian.html"),
+        ("onnx", "tutorials/deployment.html"),
+    ):
+        dom, _ = browser.browse(f"{page.as_uri()}?q={query}", tmp_path, *settings)
+        found = re.findall(r'<li class="kind-\w+"><a href="([^"]+)"', dom)
+        assert any(link.startswith(place) for link in found), (query, found)

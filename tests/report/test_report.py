@@ -3,12 +3,11 @@
 import base64
 import dataclasses
 import re
-import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.cli import run
+from support import browser
 from support.report import Page, is_drawn, make_run, write
 
 from mtljax.runs.records import TrainRecord
@@ -256,18 +255,10 @@ def test_confusions_of_many_classes_are_listed(tmp_path):
     assert page.cells[start : start + 4] == ["breed 3", "breed 60", "12", "29 %"]
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
+@browser.needs_browser
 def test_opens_in_a_browser_without_network_or_complaint(folder, tmp_path):
-    flags = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"]
-    flags += ["disable-background-networking", "disable-component-update", "disable-sync"]
-    flags += ["host-resolver-rules=MAP * ~NOTFOUND", "enable-logging=stderr"]
     shot = tmp_path / "shot.png"
-    flags += ["window-size=390,800", f"screenshot={shot}", f"user-data-dir={tmp_path / 'user'}"]
-    page = (folder / "report.html").as_uri()
-    done = run([CHROMIUM, *(f"--{flag}" for flag in flags), page])
-    assert done.returncode == 0, done.stderr
-    assert "CONSOLE" not in done.stderr, done.stderr
+    flags = "window-size=390,800", f"screenshot={shot}"
+    _, log = browser.browse((folder / "report.html").as_uri(), tmp_path, *flags)
+    assert "CONSOLE" not in log, log
     assert is_drawn(shot.read_bytes())
