@@ -124,7 +124,7 @@ def commands(example):
     if example.language == "python":
         return [["python", "-c", example.code]]
     lines = example.code.replace("\\\n", " ").splitlines()
-    lines = [line.replace("/600.age", "/3.age") for line in lines]  # the last step
+    lines = [re.sub(r"  +#.*", "", x).replace("/600.age", "/3.age") for x in lines]  # last step
     return [["bash", "-c", short(x)] for x in lines if x and not x.startswith(("pip ", "#"))]
 
 
