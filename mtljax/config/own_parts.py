@@ -12,7 +12,7 @@ from typing import Any
 
 from mtljax.balancing import BALANCERS
 from mtljax.config.experiment import Experiment
-from mtljax.config.task_classes import FILE, check_content, executed_file, load_file
+from mtljax.config.task_classes import FILE, check_content, executed_files, load_file
 from mtljax.models import FUSIONS, TRUNKS
 from mtljax.optim.optimizers import OPTIMIZERS
 from mtljax.optim.schedules import SCHEDULES
@@ -28,16 +28,28 @@ REGISTRIES: Mapping[str, Mapping[str, Any]] = {
 """Field of an experiment -> dict of the parts that it names."""
 
 
+BUILT_IN = {field: frozenset(registry) for field, registry in REGISTRIES.items()}
+"""Names that no user has added."""
+EXPERIMENTS = [parent / "experiments" for parent in Path(__file__).parents[1:3]]
+"""Folders of the experiments of the package, see `experiment_folder`."""
+
+
 def part_digests(experiment: Experiment) -> dict[str, tuple[Path, str]]:
-    """Returns {name in config.json: (file, its SHA-256)} of parts that executed files define."""
+    """Returns {name in config.json: (file, its SHA-256)} of the user's files with parts.
+
+    A part that an experiment file imports, or makes from parts of the package, is that of all
+    experiment files of the user that this process has executed.
+    """
     digests = {}
     for field, registry in REGISTRIES.items():
-        for name in re.findall(r"\w+", getattr(experiment, field)):
-            make = registry.get(name)
-            module = getattr(getattr(make, "func", make), "__module__", "")
-            if (found := executed_file(module)) is not None:
-                digests[f"{FILE}{found[0]}#{name}"] = found
-    return digests
+        for name in {*re.findall(r"\w+", getattr(experiment, field))} - BUILT_IN[field]:
+            if name in registry:
+                files = executed_files()
+                module = getattr(registry[name], "__module__", "")
+                own = [file for file in files.values() if file[0].parent not in EXPERIMENTS]
+                for path, sha256 in [files[module]] if module in files else own:
+                    digests[f"{FILE}{path}#{name}"] = path, sha256
+    return dict(sorted(digests.items()))
 
 
 def load_parts(code: Mapping[str, Any], *, exact: bool = False) -> None:

@@ -288,7 +288,8 @@ def code_digests(classes: Mapping[str, type[Task]]) -> dict[str, tuple[Path, str
     return digests
 
 
-def executed_file(module: str) -> tuple[Path, str] | None:
-    """Returns (path, SHA-256) of an executed file by the name of its module; None for others."""
-    executed = _executed.get(module)
-    return None if executed is None else (Path(str(executed.__file__)), executed.__sha256__)
+def executed_files() -> dict[str, tuple[Path, str]]:
+    """Returns {name of the module: (path, SHA-256)} of the files that this process executed."""
+    return {
+        name: (Path(str(module.__file__)), module.__sha256__) for name, module in _executed.items()
+    }

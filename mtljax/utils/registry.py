@@ -87,7 +87,7 @@ def choose(
     """
     name, _, rest = text.partition(":")
     if name not in options:
-        own = f"; if it is your own {kind}, --experiment must be the file that adds it"
+        own = "; if it is your own, --experiment must be the file that adds it (Python: import it)"
         hint = "" if not name or did_you_mean(name, options) else own
         raise ValueError(f"unknown {kind} {quoted(name)}{nearest(name, options)}{hint}")
     factory = options[name]

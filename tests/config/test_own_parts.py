@@ -96,5 +96,21 @@ def test_a_changed_file_with_parts_is_refused_if_the_run_is_verified(recorded, c
     assert "has changed" in "".join(capsys.readouterr().out.split("\n"))
 
 
+def test_parts_of_an_imported_module_are_found_too(forget, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_roots.py").write_text(FILE.partition("BALANCERS[")[0])
+    (tmp_path / "imports.py").write_text(
+        "import dataclasses, functools, mtljax, own_roots\n"
+        "mtljax.balancing.BALANCERS['root'] = functools.partial(own_roots.root, power=2.0)\n"
+        "experiment = dataclasses.replace(mtljax.find_experiment('digits'), balancer='root')\n"
+    )
+    with RunFolder(tmp_path / "run", find_experiment("imports.py")):
+        pass
+    forget()
+    config = tmp_path / "run" / "config.json"
+    assert list(json.loads(config.read_text())["code"]) == [f"file:{tmp_path / 'imports.py'}#root"]
+    assert read_config(config).balancer == "root"
+
+
 def test_an_experiment_of_parts_of_the_package_needs_no_file():
     assert "code" not in run_config(find_experiment("digits"))

@@ -59,7 +59,7 @@ def test_arguments_are_read_with_their_types(text, made):
     ("text", "message"),
     [
         ("cta", "unknown animal 'cta'; did you mean 'cat'? (choose from cat, cattle, dog)"),
-        ("ox", "unknown animal 'ox' (choose from cat, cattle, dog); if it is your own animal, "),
+        ("ox", "unknown animal 'ox' (choose from cat, cattle, dog); if it is your own, "),
         ("", "unknown animal '' (choose from cat, cattle, dog)"),
         ("cat:live=3", "animal 'cat' has no argument 'live'; did you mean 'lives'? "),
         ("cat:7", "animal 'cat:7': '7' is not argument=value"),
