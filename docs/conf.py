@@ -47,12 +47,11 @@ nb_merge_streams = True
 
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 add_module_names = False
-toc_object_entries_show_parents = "hide"
+toc_object_entries = False  # 90 % of the tree of contents, which is copied for every page
 
 highlight_language = "none"
 html_theme = "furo"
