@@ -17,6 +17,7 @@ author = "The mtljax authors"
 copyright = author
 version = release = mtljax.__version__
 language = "en"
+smartquotes_action = "qe"  # no dashes: "--" begins a flag
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 extensions += ["accessibility", "api", "command_line", "errors", "layers", "mathml", "methods"]
@@ -44,6 +45,7 @@ nb_execution_cache_path = os.environ.get("MTLJAX_DOCS_CACHE", str(ROOT / "build"
 nb_execution_raise_on_error = True
 nb_execution_timeout = -1
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # CommonMark has no tables
 
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -56,6 +58,7 @@ toc_object_entries = False  # 90 % of the tree of contents, which is copied for 
 highlight_language = "none"
 html_theme = "furo"
 html_title = f"mtljax {version}"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["filter.js"]

@@ -14,14 +14,18 @@ MACROS = {
     r"\argmin": r"\operatorname*{arg min}",
     r"\argmax": r"\operatorname*{arg max}",
     r"\dots": r"\ldots",
-    r"\big": r"\bigl",
-    r"\Big": r"\Bigl",
     r"\bm": r"\boldsymbol",
 }
 """Commands that docutils lacks, with a replacement."""
 GROUP = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 BELOW = re.compile(rf"\\operatorname\*{GROUP}_{GROUP}")
 """Operator with what is written below it."""
+SIZED = re.compile(r"(\\[bB]ig)(?![A-Za-z])\s*(\\r|[)\]])?")
+"""Size of a delimiter, and the start of the delimiter if it is a closing one."""
+BEFORE_FUNCTION = re.compile(r"(?<=[\w})])\s*(?=\\(?:log|exp|cos|tanh|operatorname)(?![A-Za-z]))")
+"""Place before the name of a function, where TeX leaves a space."""
+FENCE = re.compile(r'<mo( class="mathopen")?>([|‖⟨⟩])</mo>')
+"""Bars and angle brackets, which browsers stretch to the height of the line by default."""
 
 LOGGER = logging.getLogger(__name__)
 
@@ -29,8 +33,11 @@ LOGGER = logging.getLogger(__name__)
 def to_mathml(tex: str, as_block: bool = False) -> str:
     """Converts TeX to MathML; raises MathError for a command that docutils does not know."""
     text = re.sub(r"\\[A-Za-z]+", lambda result: MACROS.get(result[0], result[0]), tex)
-    text = BELOW.sub(r"\\underset{\2}{\\operatorname{\1}}", text)
-    return tex2mathml(text.replace(r"\operatorname*", r"\operatorname"), as_block=as_block)
+    text = SIZED.sub(lambda found: found[1] + (f"r{found[2]}" if found[2] else "l"), text)
+    text = BEFORE_FUNCTION.sub(r"\\,", text)
+    text = BELOW.sub(r"\\underset{\2}{\\operatorname{\1}}\\,", text)
+    text = tex2mathml(text.replace(r"\operatorname*", r"\operatorname"), as_block=as_block)
+    return FENCE.sub(r'<mo\1 stretchy="false">\2</mo>', text)
 
 
 def visit_math(translator: HTML5Translator, node: math) -> None:

@@ -2,7 +2,7 @@
 
 The file adds them to the dict of their kind, as `BALANCERS["mine"] = mine`, so a process that reads
 config.json must execute it first. config.json records it under `code`, in the form of the names of
-task classes: {"file:/path/of/file.py#mine": SHA-256}.
+task classes: `{"file:/path/of/file.py#mine": SHA-256}`.
 """
 
 import re
