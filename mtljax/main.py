@@ -3,9 +3,13 @@
 Invalid input prints one line and exits with status 2.
 """
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mtljax.cli.arguments import asks_for_help, value_of
 from mtljax.cli.errors import explain
@@ -76,6 +80,25 @@ def _unknown_verb(verb: str) -> str:
     return f"unknown verb {verb!r}{nearest(verb, VERBS)}"
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process, after a signal without the destructors of its libraries.
+
+    A signal can interrupt the wait for a compilation (jaxlib 0.10), which continues in a thread of
+    XLA and crashes when the destructors delete what it uses. A run of several processes has no such
+    interruptions, but has to take leave of the others.
+    """
+    is_alone = value_of(sys.argv[1:], "--coordinator") is None
+    if not (is_alone and status in (128 + signal.SIGINT, 128 + signal.SIGTERM)):
+        sys.exit(status)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()  # as `sys.exit` does
+    with contextlib.suppress(OSError):  # nobody reads them any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     restart_with_allocator("mtljax.main")
-    sys.exit(supervise(sys.argv[1:]) if is_needed(sys.argv[1:]) else main())
+    leave(supervise(sys.argv[1:]) if is_needed(sys.argv[1:]) else main())
