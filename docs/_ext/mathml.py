@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from xml.etree import ElementTree
 
 from docutils.nodes import SkipNode, math, math_block
 from docutils.utils.math import MathError
@@ -17,6 +18,9 @@ MACROS = {
     r"\bm": r"\boldsymbol",
 }
 """Commands that docutils lacks, with a replacement."""
+ARITY = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "mroot": 2}
+ARITY |= {"msubsup": 3, "munderover": 3}
+"""Elements of MathML with this number of children."""
 GROUP = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 BELOW = re.compile(rf"\\operatorname\*{GROUP}_{GROUP}")
 """Operator with what is written below it."""
@@ -31,13 +35,25 @@ LOGGER = logging.getLogger(__name__)
 
 
 def to_mathml(tex: str, as_block: bool = False) -> str:
-    """Converts TeX to MathML; raises MathError for a command that docutils does not know."""
+    """Converts TeX to MathML; raises MathError for a command that docutils does not know.
+
+    Delimiters have the size of the letters, unless TeX says otherwise.
+    """
     text = re.sub(r"\\[A-Za-z]+", lambda result: MACROS.get(result[0], result[0]), tex)
     text = SIZED.sub(lambda found: found[1] + (f"r{found[2]}" if found[2] else "l"), text)
     text = BEFORE_FUNCTION.sub(r"\\,", text)
     text = BELOW.sub(r"\\underset{\2}{\\operatorname{\1}}\\,", text)
     text = tex2mathml(text.replace(r"\operatorname*", r"\operatorname"), as_block=as_block)
+    _check_parts(text.replace("&ApplyFunction;", ""))  # an entity of HTML, not of XML
     return FENCE.sub(r'<mo\1 stretchy="false">\2</mo>', text)
+
+
+def _check_parts(text: str) -> None:
+    """Raises MathError if a fraction or a letter with an index lacks a part."""
+    for node in ElementTree.fromstring(text).iter():
+        name = node.tag.rpartition("}")[2]
+        if len(node) != ARITY.get(name, len(node)):
+            raise MathError(f"{name} with {len(node)} parts: a delimiter without its partner?")
 
 
 def visit_math(translator: HTML5Translator, node: math) -> None:

@@ -110,6 +110,25 @@ def test_every_formula_can_be_drawn(kind, extension):
             assert "<math" in mathml.to_mathml(formula)
 
 
+def test_large_delimiters_do_not_change_what_a_formula_means(extension):
+    pytest.importorskip("sphinx")
+    to_mathml = extension("mathml").to_mathml
+    shape = lambda tex: [node.tag for node in ElementTree.fromstring(to_mathml(tex)).iter("*")]
+    plain = r"\frac{a (b - \langle c \rangle)}{d} e"
+    large = r"\frac{a \Big(b - \big\langle c \big\rangle\Big)}{d} e"
+    rows = lambda tags: [tag for tag in tags if not tag.endswith("mrow")]
+    assert rows(shape(large)) == rows(shape(plain))
+    fraction = ElementTree.fromstring(to_mathml(large))[0]
+    assert [part.tag.rpartition("}")[2] for part in fraction] == ["mrow", "mi"]
+
+
+def test_a_delimiter_without_its_partner_is_an_error(extension):
+    pytest.importorskip("sphinx")
+    mathml = extension("mathml")
+    with pytest.raises(mathml.MathError, match="partner"):
+        mathml.to_mathml(r"\frac{a \big( b}{c}")
+
+
 def test_text_that_is_no_formula_is_escaped_and_known_names_are_links(extension):
     inline = extension("docstrings").inline
     assert inline("a [T, D] *b* <x> g_t |g_t|^2") == (
