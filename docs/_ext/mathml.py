@@ -26,7 +26,7 @@ BELOW = re.compile(rf"\\operatorname\*{GROUP}_{GROUP}")
 """Operator with what is written below it."""
 SIZED = re.compile(r"(\\[bB]ig)(?![A-Za-z])\s*(\\r|[)\]])?")
 """Size of a delimiter, and the start of the delimiter if it is a closing one."""
-BEFORE_FUNCTION = re.compile(r"(?<=[\w})])\s*(?=\\(?:log|exp|cos|tanh|operatorname)(?![A-Za-z]))")
+BEFORE_FUNCTION = re.compile(r"(?<=[\w})|])\s*(?=\\(?:log|exp|cos|tanh|operatorname)(?![A-Za-z]))")
 """Place before the name of a function, where TeX leaves a space."""
 FENCE = re.compile(r'<mo( class="mathopen")?>([|‖⟨⟩])</mo>')
 """Bars and angle brackets, which browsers stretch to the height of the line by default."""
