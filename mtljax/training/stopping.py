@@ -97,8 +97,9 @@ class StopSignal:
         raise Interrupted
 
     def _receive_again(self) -> None:
-        if self._may_interrupt:
-            signal.raise_signal(signal.SIGTERM)
+        main = threading.main_thread().ident
+        if self._may_interrupt and main is not None and hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main, signal.SIGTERM)  # also ends a sleep
 
     def is_pending(self) -> bool:
         """Returns True if the signal was received, in a program of one process."""
