@@ -1,15 +1,12 @@
 """The documentation site."""
 
 import html.parser
-import os
 import re
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from support import browser, public_names
-from support.cli import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,15 +33,9 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site without the outputs of notebooks, as {path: Page}."""
-    pytest.importorskip("myst_nb")
-    folder = tmp_path_factory.mktemp("site")
-    settings = {"MTLJAX_DOCS_NOTEBOOKS": "off", "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(ROOT / "docs")]
-    done = run([*command, str(folder)], cwd=folder, env={**os.environ, **settings})
-    assert done.returncode == 0, done.stderr
-    return {path: Page(path) for path in folder.rglob("*.html")}
+def site(site_folder):
+    """The site as {path: Page}."""
+    return {path: Page(path) for path in site_folder.rglob("*.html")}
 
 
 @pytest.mark.slow
