@@ -79,7 +79,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.was_received, self._may_interrupt = False, False
+        self.was_received, self._may_interrupt, self._is_collecting = False, False, False
 
     def receive(self, frame: FrameType | None = None) -> None:
         """Records the signal; raises `Interrupted` inside a block that is `interruptible`.
@@ -90,11 +90,15 @@ class StopSignal:
         self.was_received = True
         if not self._may_interrupt:
             return
-        if _ignores_exceptions(frame):
+        if self._is_collecting or _ignores_exceptions(frame):
             threading.Timer(LATER, self._receive_again).start()
             return
         self._may_interrupt = False  # once: what the exception unwinds is completed
         raise Interrupted
+
+    def watch(self, phase: str, info: Mapping[str, int]) -> None:
+        """Records if garbage is collected, a callback of `gc`: weak references have others."""
+        self._is_collecting = phase == "start"
 
     def _receive_again(self) -> None:
         main = threading.main_thread().ident
@@ -164,6 +168,8 @@ def stop_signal() -> Iterator[StopSignal]:
         with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
             previous = signal.signal(signal.SIGTERM, lambda _, frame: stop.receive(frame))
             stack.callback(signal.signal, signal.SIGTERM, previous)
+        gc.callbacks.append(stop.watch)
+        stack.callback(gc.callbacks.remove, stop.watch)
         _outer = stop
         try:
             yield stop
