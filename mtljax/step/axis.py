@@ -47,7 +47,8 @@ class Axis:
 def any_of_vmap(condition: Bool[Array, ""]) -> Bool[Array, ""]:
     """The condition; under `vmap`, one value for the batch: True if it is for any element.
 
-    A `cond` on it remains one under `vmap`; on a batched condition it computes both branches.
+    A `cond` on the result remains one under `vmap`. A `cond` on a batched condition becomes a
+    selection, which computes both branches.
     """
     return _any_of_vmap(condition)
 
