@@ -8,7 +8,7 @@ from mtljax.comparison import table
 from mtljax.comparison.conclusions import conclusions
 from mtljax.comparison.cross_validation import cross_validation
 from mtljax.comparison.engines import make_engine
-from mtljax.comparison.members import Failure, Together
+from mtljax.comparison.members import Failure, Together, consecutive_seeds
 from mtljax.comparison.outcome import Comparison
 from mtljax.comparison.plan import FOLDER, plan
 from mtljax.comparison.results import collect
@@ -72,9 +72,7 @@ def compare(
       ValueError: Invalid arguments; nothing was written.
       Stopped: SIGTERM was received; the same call resumes.
     """
-    seeds = (1 if folds else 5) if seeds is None else seeds
-    if seeds < 1:
-        raise ValueError(f"--seeds must be >= 1, not {seeds}")
+    numbers = consecutive_seeds(experiment.seed, (1 if folds else 5) if seeds is None else seeds)
     workdir, place = Path(workdir), make_engine(engine)
     methods = plan(
         experiment,
@@ -86,13 +84,10 @@ def compare(
         merges=merges,
     )
     tuning = plan_tuning(experiment, tune, space, vary=vary, grid=grid, folds=folds)
-    numbers = range(experiment.seed, experiment.seed + seeds)
     with locked_workdir(workdir, FOLDER, "comparison"):
         failures: list[Failure] = []
         if tuning is not None:
-            methods, failures = tuning.run(
-                methods, workdir, devices=devices, engine=place, quiet=quiet
-            )
+            methods, failures = tuning.run(methods, workdir, place, devices=devices, quiet=quiet)
         validation = cross_validation(experiment, folds, methods) if folds else None
         failures += run_members(
             methods,

@@ -61,6 +61,13 @@ class Failure(NamedTuple):
     """Error message, in one line."""
 
 
+def consecutive_seeds(first: int, count: int) -> range:
+    """Returns seeds; raises ValueError if their number is not positive."""
+    if count < 1:
+        raise ValueError(f"--seeds must be >= 1, not {count}")
+    return range(first, first + count)
+
+
 def members_of(
     methods: Sequence[Method], seeds: Sequence[int], workdir: Path, folds: Sequence[Fold | None]
 ) -> list[Member]:

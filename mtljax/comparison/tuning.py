@@ -50,10 +50,10 @@ class Tuning:
         self,
         methods: Sequence[Method],
         workdir: Path,
+        engine: Engine = Local(),
         *,
         devices: int | None,
         quiet: bool,
-        engine: Engine = Local(),
     ) -> tuple[list[Method], list[Failure]]:
         """Trains the trials that are missing: those of a method one after the other.
 

@@ -1,12 +1,12 @@
 """Output folders of comparisons, fronts, groupings and searches."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mtljax.runs.lock import LOCK, writing_to
 from mtljax.utils.files import PART
-from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.locks import holding_lock
 from mtljax.utils.urls import require_local
 
 TABLES = {"comparison": "results.csv", "front": "hypervolume.csv", "search": "trials.csv"}
@@ -42,15 +42,16 @@ def locked_workdir(path: Path, marker: str, kind: str) -> Iterator[None]:
     """
     check_workdir(path, marker, kind)
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
-    with writing_to(path):
-        path.mkdir(parents=True, exist_ok=True)
-        lock = acquire_lock(path / LOCK)
-    try:
+    with contextlib.ExitStack() as stack:
+        with writing_to(path):
+            path.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_empty, created)  # after the lock in it
+            stack.enter_context(holding_lock(path / LOCK))
         check_workdir(path, marker, kind)  # another process may have written to it meanwhile
         yield
-    finally:
-        if lock is not None:
-            release_lock(lock, path / LOCK)
-        with contextlib.suppress(OSError):  # it is not empty
-            for folder in created:
-                folder.rmdir()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # one is not empty
+        for folder in folders:
+            folder.rmdir()

@@ -120,7 +120,7 @@ def moved_code(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, A
 
 def _code(experiment: Experiment) -> dict[str, tuple[Path, str]]:
     """Returns {task, or file and part: (the user's file, its SHA-256)}."""
-    return code_digests(_classes(experiment)) | part_digests(experiment)
+    return code_digests(_classes(experiment)) | part_digests(experiment, experiment_folder())
 
 
 def _classes(experiment: Experiment) -> dict[str, type[Task]]:

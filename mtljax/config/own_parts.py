@@ -27,18 +27,19 @@ REGISTRIES: Mapping[str, Mapping[str, Any]] = {
 }
 """Field of an experiment -> dict of the parts that it names."""
 
-
 BUILT_IN = {field: frozenset(registry) for field, registry in REGISTRIES.items()}
 """Names that no user has added."""
-EXPERIMENTS = [parent / "experiments" for parent in Path(__file__).parents[1:3]]
-"""Folders of the experiments of the package, see `experiment_folder`."""
 
 
-def part_digests(experiment: Experiment) -> dict[str, tuple[Path, str]]:
+def part_digests(experiment: Experiment, package: Path) -> dict[str, tuple[Path, str]]:
     """Returns {name in config.json: (file, its SHA-256)} of the user's files with parts.
 
     A part that an experiment file imports, or makes from parts of the package, is that of all
     experiment files of the user that this process has executed.
+
+    Args:
+      experiment: Experiment with the names of its parts.
+      package: Folder of the experiments of the package, which are not the user's.
     """
     digests = {}
     for field, registry in REGISTRIES.items():
@@ -46,7 +47,7 @@ def part_digests(experiment: Experiment) -> dict[str, tuple[Path, str]]:
             if name in registry:
                 files = executed_files()
                 module = getattr(registry[name], "__module__", "")
-                own = [file for file in files.values() if file[0].parent not in EXPERIMENTS]
+                own = [file for file in files.values() if file[0].parent != package]
                 for path, sha256 in [files[module]] if module in files else own:
                     digests[f"{FILE}{path}#{name}"] = path, sha256
     return dict(sorted(digests.items()))

@@ -30,7 +30,7 @@ from mtljax.data.packs import (
 from mtljax.data.problems import read_examples
 from mtljax.data.sources.join import JoinedSplit
 from mtljax.utils.files import user_cache
-from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.locks import holding_lock
 from mtljax.utils.terminal import announce, phase
 
 GB = 10**9
@@ -119,16 +119,13 @@ class ExampleCache:
     def _locked(self, key: str) -> Iterator[None]:
         """Context in which no other process writes packs of the same images."""
         path = self._folder / f"{key}.lock"
-        try:
-            lock = acquire_lock(path)
-        except filelock.Timeout:
-            with phase("waiting for another run, which caches the same examples"):
-                lock = acquire_lock(path, timeout=-1)
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(holding_lock(path))
+            except filelock.Timeout:
+                with phase("waiting for another run, which caches the same examples"):
+                    stack.enter_context(holding_lock(path, timeout=-1))
             yield
-        finally:
-            if lock is not None:
-                release_lock(lock, path)
 
     def _has_space(
         self,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mtljax.balancing import Balancer
 from mtljax.comparison.engines import make_engine
-from mtljax.comparison.members import Failure, Together
+from mtljax.comparison.members import Failure, Together, consecutive_seeds
 from mtljax.comparison.plan import FOLDER
 from mtljax.comparison.running import run_members
 from mtljax.comparison.workdir import locked_workdir
@@ -64,8 +64,7 @@ def front(
       ValueError: Invalid arguments; nothing was written.
       Stopped: SIGTERM was received; the same call resumes.
     """
-    if seeds < 1:
-        raise ValueError(f"--seeds must be >= 1, not {seeds}")
+    numbers = consecutive_seeds(experiment.seed, seeds)
     workdir, place = Path(workdir), make_engine(engine)
     methods = [as_text("balancer", balancer) for balancer in method]
     coupled = [text for text in methods if balancer_from_text(text).couples]
@@ -82,7 +81,6 @@ def front(
         linear_steps=linear_steps,
         conditioned_steps=conditioned_steps,
     )
-    numbers = range(experiment.seed, experiment.seed + seeds)
     with locked_workdir(workdir, FOLDER, "front"):
         failures = run_members(
             planned.methods,

@@ -22,7 +22,7 @@ from mtljax.runs.lock import LOCK
 from mtljax.runs.orbax_store import REPLACED
 from mtljax.utils.bounded_reading import read_json
 from mtljax.utils.files import PART, user_cache, write_json
-from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.locks import holding_lock
 from mtljax.utils.text import first_line
 from mtljax.utils.urls import register_copy
 
@@ -69,17 +69,12 @@ class LocalCopy:
         Raises:
           filelock.Timeout: One does.
         """
-        path = self.place.with_name(self.place.name + LOCK)
-        lock = acquire_lock(path, timeout)
-        try:
+        with holding_lock(self.place.with_name(self.place.name + LOCK), timeout):
             state: dict[str, Any] = {}
             with contextlib.suppress(OSError, ValueError):
                 state = read_json(self._state_file)
             self.owner, self._files = state.get("owner"), state.get("files", {})
             yield
-        finally:
-            if lock is not None:
-                release_lock(lock, path)
 
     def save(self, owner: str | None) -> None:
         """Records the owner, and that the copy is complete."""

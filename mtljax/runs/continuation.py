@@ -9,7 +9,7 @@ from mtljax.runs.folder import CALIBRATION, CONFIG, RESULT
 from mtljax.runs.lock import LOCK, writing_to
 from mtljax.runs.result import RunResult
 from mtljax.utils.files import write_json
-from mtljax.utils.locks import acquire_lock, release_lock
+from mtljax.utils.locks import holding_lock
 
 
 def continue_run(path: Path, experiment: Experiment, shorter: RunResult) -> None:
@@ -20,14 +20,9 @@ def continue_run(path: Path, experiment: Experiment, shorter: RunResult) -> None
     Raises:
       ValueError: The folder is in use, or cannot be written.
     """
-    with writing_to(path):
-        lock = acquire_lock(path / LOCK)
-        try:
-            # If killed in between, `check_folder` finds a result of fewer steps again.
-            write_json(path / CONFIG, run_config(experiment))
-            for name in (CALIBRATION, RESULT):
-                if (path / name).exists():
-                    os.replace(path / name, path / f"{Path(name).stem}-{shorter.steps}.json")
-        finally:
-            if lock is not None:
-                release_lock(lock, path / LOCK)
+    with writing_to(path), holding_lock(path / LOCK):
+        # If killed in between, `check_folder` finds a result of fewer steps again.
+        write_json(path / CONFIG, run_config(experiment))
+        for name in (CALIBRATION, RESULT):
+            if (path / name).exists():
+                os.replace(path / name, path / f"{Path(name).stem}-{shorter.steps}.json")

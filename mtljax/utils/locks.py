@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -34,3 +35,14 @@ def release_lock(lock: filelock.BaseFileLock, path: Path) -> None:
     with contextlib.suppress(OSError):  # Windows removes no open file; filelock does then
         path.unlink()
     lock.release()
+
+
+@contextlib.contextmanager
+def holding_lock(path: Path, timeout: float = 0) -> Iterator[None]:
+    """Context in which a file is locked, as by `acquire_lock`."""
+    lock = acquire_lock(path, timeout)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            release_lock(lock, path)

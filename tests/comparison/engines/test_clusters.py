@@ -60,6 +60,16 @@ def workers(process, name):
     return [pid for pid, text in descendants(process.pid).items() if name in text]
 
 
+def finish_with_a_kill(arguments, name, begun, **settings):
+    """Runs a comparison, of which one worker is killed once `begun` finds a file."""
+    process = start(*arguments, cache=os.environ["MTLJAX_CACHE"], **settings)
+    wait_until(lambda: list(begun()), process)
+    pids = workers(process, name)
+    assert pids
+    os.kill(pids[0], signal.SIGKILL)
+    assert finish(process) == (0, "", "")
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A comparison of three runs, trained in one process."""
@@ -73,12 +83,7 @@ def small(tmp_path_factory):
 def test_a_killed_worker_changes_nothing(engine, small, tmp_path):
     text, name = ENGINES[engine]
     arguments = (*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", tmp_path)
-    process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
-    wait_until(lambda: list(tmp_path.glob("members/*/*/config.json")), process)
-    pids = workers(process, name)
-    assert pids
-    os.kill(pids[0], signal.SIGKILL)
-    assert finish(process) == (0, "", "")
+    finish_with_a_kill(arguments, name, lambda: tmp_path.glob("members/*/*/config.json"))
     require_same(tmp_path, small, 3)
 
 
@@ -87,15 +92,12 @@ def test_a_comparison_in_a_bucket_is_that_in_a_folder(small, tmp_path):
     pytest.importorskip("ray")
     bucket, (text, name) = tmp_path / "bucket", ENGINES["ray"]
     url, cache = f"file://{bucket}", tmp_path / "cache"
-    process = start(
-        *(*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", url),
-        cache=os.environ["MTLJAX_CACHE"],
+    finish_with_a_kill(
+        (*flags(["pcgrad"], 1, 60), "--engine", text, "--workdir", url),
+        name,
+        lambda: bucket.glob("members/*/*/config.json"),
         variables={"XDG_CACHE_HOME": str(cache)},
     )
-    wait_until(lambda: list(bucket.glob("members/*/*/config.json")), process)
-    pids = workers(process, name)
-    os.kill(pids[0], signal.SIGKILL)
-    assert finish(process) == (0, "", "")
     require_same(bucket, small, 3)
     assert list(bucket.rglob(".lock")) == []
     assert list((cache / "mtljax" / "folders").glob("*-work")) == []
@@ -150,12 +152,7 @@ def tuned(tmp_path_factory):
 def test_trials_are_those_of_one_process_although_a_worker_is_killed(engine, tuned, tmp_path):
     text, name = ENGINES[engine]
     arguments = (*TUNED, "--engine", text, "--workdir", tmp_path)
-    process = start(*arguments, cache=os.environ["MTLJAX_CACHE"])
-    wait_until(lambda: list(tmp_path.glob("tuning/*/trials/0002/config.json")), process)
-    pids = workers(process, name)
-    assert pids
-    os.kill(pids[0], signal.SIGKILL)
-    assert finish(process) == (0, "", "")
+    finish_with_a_kill(arguments, name, lambda: tmp_path.glob("tuning/*/trials/0002/config.json"))
     trials = trials_of(tmp_path)
     assert trials == trials_of(tuned)
     assert [len(of_method) for of_method in trials.values()] == [2, 2, 2]
