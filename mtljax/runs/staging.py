@@ -24,7 +24,7 @@ INTERVAL = 5.0
 """Seconds between two looks at what has changed."""
 
 
-_written: dict[Path, LocalCopy] = {}
+_open_copies: dict[Path, LocalCopy] = {}
 """Copies that this process writes."""
 
 
@@ -73,27 +73,35 @@ def staged(url: str, *, writes: bool = True) -> Iterator[Path]:
     """
     bucket = Bucket(url)
     copy = LocalCopy(bucket, "work" if writes else "read")
-    with _usable(url), contextlib.ExitStack() as stack:
-        stack.enter_context(copy.locked(0 if writes else -1))
-        lock = _open_to_write(copy, bucket) if writes else None
-        if lock is None:
-            _fetch_to_read(copy, url)
-        else:
-            opened = stack.pop_all()
-    if lock is None:
-        try:
-            yield copy.folder
-        finally:
-            with copy.locked(-1), _kept(copy, url):
-                copy.push(deletes=False)
-        return
-    with opened:
+    with _written(copy, bucket, url) if writes else _read(copy, url) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _read(copy: LocalCopy, url: str) -> Iterator[Path]:
+    with _usable(url), copy.locked(-1):
+        if not copy.fetch():
+            raise ValueError(f"no run folder {url}: there is no file below this URL")
+        copy.save(None)
+    try:
+        yield copy.folder
+    finally:
+        with copy.locked(-1), _kept(copy, url):
+            copy.push(deletes=False)
+
+
+@contextlib.contextmanager
+def _written(copy: LocalCopy, bucket: Bucket, url: str) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        with _usable(url):
+            stack.enter_context(copy.locked(0))
+            lock = _open_to_write(copy, bucket)
         mirror = _Mirror(copy, lock, url)
-        _written[copy.folder] = copy
+        _open_copies[copy.folder] = copy
         try:
             yield copy.folder
         finally:
-            del _written[copy.folder]
+            del _open_copies[copy.folder]
             mirror.end()
             with _kept(copy, url):
                 _finish(copy, lock, url)
@@ -105,7 +113,7 @@ def refresh(folder: Path) -> None:
     Raises:
       OSError: The URL cannot be read.
     """
-    for parent, copy in list(_written.items()):
+    for parent, copy in list(_open_copies.items()):
         if folder.is_relative_to(parent):
             copy.fetch(f"{folder.relative_to(parent).as_posix()}/")
 
@@ -140,12 +148,6 @@ def _open_to_write(copy: LocalCopy, bucket: Bucket) -> BucketLock:
             lock.release()
         raise
     return lock
-
-
-def _fetch_to_read(copy: LocalCopy, url: str) -> None:
-    if not copy.fetch():
-        raise ValueError(f"no run folder {url}: there is no file below this URL")
-    copy.save(None)
 
 
 def _finish(copy: LocalCopy, lock: BucketLock, url: str) -> None:
